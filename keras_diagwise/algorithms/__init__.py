@@ -1,0 +1,28 @@
+"""The algorithms, one file each, and the words that name them."""
+
+from keras_diagwise.algorithms.algorithm import Algorithm
+from keras_diagwise.algorithms.diagonal import Diagonal
+from keras_diagwise.algorithms.direct import Direct
+from keras_diagwise.algorithms.native import Native
+
+ALGORITHMS: dict[str, type[Algorithm]] = {
+    algorithm.name: algorithm for algorithm in (Native, Diagonal, Direct)
+}
+
+
+def parse(text: str) -> Algorithm:
+    """The algorithm that a text such as `"diagonal:32:split"` names.
+
+    Raises:
+        ValueError: if it names none.
+    """
+    name, *parameters = text.split(":")
+    if name not in ALGORITHMS:
+        raise ValueError(
+            f"An algorithm must be one of {', '.join(ALGORITHMS)}, with its parameters "
+            f"after colons, such as 'diagonal:32:split'. Received: {text!r}"
+        )
+    return ALGORITHMS[name].parse(parameters)
+
+
+__all__ = ["ALGORITHMS", "Algorithm", "Diagonal", "Direct", "Native", "parse"]

@@ -1,0 +1,74 @@
+"""What an algorithm is: a way to compute the three passes of a convolution."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+from keras_diagwise.problem import Problem
+
+Tensor = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Algorithm(abc.ABC):
+    """A way to compute the passes, with its parameters as fields.
+
+    Every algorithm takes any problem that its `refusal` does not name, and each
+    of its passes gives what the same pass of `native` gives, up to rounding. In
+    all of them `inputs` has the shape `problem.input_shape()`, `kernel`
+    `problem.kernel_shape`, and `output_gradient` `problem.output_shape()`; the
+    batch is the tensors' own, which the problem may not know.
+    """
+
+    name: ClassVar[str]
+    revision: ClassVar[int]
+    """Raised when the numbers or the speed of the algorithm change, so that
+    decisions measured before are not taken for decisions about it."""
+
+    @abc.abstractmethod
+    def forward(self, problem: Problem, inputs: Tensor, kernel: Tensor) -> Tensor:
+        """The outputs."""
+
+    @abc.abstractmethod
+    def input_gradient(
+        self, problem: Problem, kernel: Tensor, output_gradient: Tensor
+    ) -> Tensor:
+        """The gradient with respect to the inputs."""
+
+    @abc.abstractmethod
+    def kernel_gradient(
+        self, problem: Problem, inputs: Tensor, output_gradient: Tensor
+    ) -> Tensor:
+        """The gradient with respect to the kernel."""
+
+    def refusal(self, problem: Problem) -> str | None:
+        """Why the algorithm can't compute `problem`, or `None` if it can."""
+        return None
+
+    def check(self, problem: Problem) -> None:
+        """Checks the algorithm's parameters against `problem`.
+
+        Raises:
+            ValueError: if a parameter does not fit, whatever the device.
+        """
+
+    @classmethod
+    @abc.abstractmethod
+    def parse(cls, parameters: list[str]) -> Algorithm:
+        """The algorithm from the words that follow its name, as in
+        `"diagonal:32:split"`.
+
+        Raises:
+            ValueError: if the words are not parameters of it.
+        """
+
+    @classmethod
+    @abc.abstractmethod
+    def candidates(cls, problem: Problem, pass_name: str) -> Iterator[Algorithm]:
+        """The instances that are worth measuring for a pass of `problem`."""
+
+    def __str__(self) -> str:
+        return self.name

@@ -1,0 +1,89 @@
+"""Convolution in dense blocks, in its three passes, also where a backend's own
+takes neither the layout nor the dilation."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from keras import ops
+
+from keras_diagwise import backends
+from keras_diagwise.algorithms.native import Native
+from keras_diagwise.problem import Problem
+
+NATIVE = Native()
+
+
+def forward(problem: Problem, inputs, kernel):
+    """The outputs. Shapes are those of `Algorithm.forward`."""
+    if needs_turning(problem):
+        turned = dataclasses.replace(problem, data_format="channels_last")
+        outputs = forward(turned, turn_last(inputs), kernel)
+        return turn_first(outputs)
+    if needs_spreading(problem):
+        return forward(spread_problem(problem), inputs, spread(kernel, problem))
+    return NATIVE.forward(problem, inputs, kernel)
+
+
+def input_gradient(problem: Problem, kernel, output_gradient):
+    """The gradient with respect to the inputs."""
+    if needs_turning(problem):
+        turned = dataclasses.replace(problem, data_format="channels_last")
+        return turn_first(input_gradient(turned, kernel, turn_last(output_gradient)))
+    if needs_spreading(problem):
+        return input_gradient(
+            spread_problem(problem), spread(kernel, problem), output_gradient
+        )
+    return NATIVE.input_gradient(problem, kernel, output_gradient)
+
+
+def kernel_gradient(problem: Problem, inputs, output_gradient):
+    """The gradient with respect to the kernel."""
+    if needs_turning(problem):
+        turned = dataclasses.replace(problem, data_format="channels_last")
+        return kernel_gradient(turned, turn_last(inputs), turn_last(output_gradient))
+    if needs_spreading(problem):
+        gradient = kernel_gradient(spread_problem(problem), inputs, output_gradient)
+        return gradient[tuple(slice(None, None, d) for d in problem.dilation_rate)]
+    return NATIVE.kernel_gradient(problem, inputs, output_gradient)
+
+
+def refusal(problem: Problem) -> str | None:
+    """Why the blocks can't be computed here, or `None`."""
+    if needs_turning(problem):
+        problem = dataclasses.replace(problem, data_format="channels_last")
+    if needs_spreading(problem):
+        problem = spread_problem(problem)
+    return NATIVE.refusal(problem)
+
+
+def needs_turning(problem: Problem) -> bool:
+    """Whether the backend's convolution takes `problem` with channels last only."""
+    return problem.data_format == "channels_first" and bool(NATIVE.refusal(problem))
+
+
+def needs_spreading(problem: Problem) -> bool:
+    """Whether the backend's convolution takes `problem` without dilation only."""
+    return max(problem.dilation_rate) > 1 and bool(NATIVE.refusal(problem))
+
+
+def spread_problem(problem: Problem) -> Problem:
+    """The same convolution by a kernel with zeros in place of the dilation."""
+    return dataclasses.replace(
+        problem,
+        kernel_size=problem.effective_kernel_size,
+        dilation_rate=(1,) * problem.rank,
+    )
+
+
+def spread(kernel, problem: Problem):
+    """`kernel` with zeros between its taps."""
+    return backends.active.dilate(kernel, range(problem.rank), problem.dilation_rate)
+
+
+def turn_last(tensor):
+    return ops.moveaxis(tensor, 1, -1)
+
+
+def turn_first(tensor):
+    return ops.moveaxis(tensor, -1, 1)

@@ -1,0 +1,253 @@
+"""`diagonal`: the kernel laid out block-diagonally and run as dense convolution.
+
+Qin et al., "Diagonalwise Refactorization: An Efficient Training Method for
+Depthwise Convolutions", IJCNN 2018, arXiv 1803.09926.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import keras
+from keras import ops
+
+from keras_diagwise.algorithms import dense
+from keras_diagwise.algorithms.algorithm import Algorithm
+from keras_diagwise.problem import Problem
+
+LOWERINGS = ("grouped", "split")
+PAPER_PARTITION_SIZE = 32
+
+
+class Segment(NamedTuple):
+    """Neighbouring groups that one convolution computes, `merged` to a block."""
+
+    first_group: int
+    groups: int
+    merged: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Diagonal(Algorithm):
+    """The block-diagonal kernel, run as dense convolution.
+
+    Neighbouring groups are merged into blocks of `partition_size` channels whose
+    dense kernel is zero off the diagonal. What is multiplied by those zeros adds
+    nothing, unless it is infinite or NaN: such a value spreads to the other
+    channels of its block.
+
+    Attributes:
+        partition_size: input channels in a block, a multiple of the channels in a
+            group; the last block is smaller where it does not divide the
+            channels. `None` is the paper's 32, or all channels if there are fewer.
+        lowering: `"grouped"` runs one convolution with feature groups, `"split"`
+            a dense convolution for each block.
+    """
+
+    partition_size: int | None = None
+    lowering: str = "grouped"
+
+    name = "diagonal"
+    revision = 1
+
+    def __post_init__(self):
+        size = self.partition_size
+        if size is not None and (type(size) is not int or size < 1):
+            raise ValueError(
+                "`partition_size` must be an int from 1 to the number of channels. "
+                f"Received: partition_size={size!r}"
+            )
+        if self.lowering not in LOWERINGS:
+            raise ValueError(
+                f"`lowering` must be one of {', '.join(LOWERINGS)}. "
+                f"Received: lowering={self.lowering!r}"
+            )
+
+    def forward(self, problem, inputs, kernel):
+        channels = [
+            dense.forward(
+                block_problem(problem, segment),
+                slice_groups(inputs, problem, segment, problem.channels_per_group),
+                block_diagonal(slice_kernel(kernel, problem, segment), segment),
+            )
+            for segment in self.segments(problem)
+        ]
+        return concatenate(channels, problem.channel_axis)
+
+    def input_gradient(self, problem, kernel, output_gradient):
+        channels = [
+            dense.input_gradient(
+                block_problem(problem, segment),
+                block_diagonal(slice_kernel(kernel, problem, segment), segment),
+                slice_groups(
+                    output_gradient, problem, segment, problem.filters_per_group
+                ),
+            )
+            for segment in self.segments(problem)
+        ]
+        return concatenate(channels, problem.channel_axis)
+
+    def kernel_gradient(self, problem, inputs, output_gradient):
+        filters = [
+            read_diagonal(
+                dense.kernel_gradient(
+                    block_problem(problem, segment),
+                    slice_groups(inputs, problem, segment, problem.channels_per_group),
+                    slice_groups(
+                        output_gradient, problem, segment, problem.filters_per_group
+                    ),
+                ),
+                segment,
+            )
+            for segment in self.segments(problem)
+        ]
+        return concatenate(filters, -1)
+
+    def segments(self, problem: Problem) -> list[Segment]:
+        """The convolutions that compute `problem`."""
+        size = self.partition_size or min(PAPER_PARTITION_SIZE, problem.channels)
+        merged = max(1, size // problem.channels_per_group)
+        remainder = problem.groups % merged
+        whole = problem.groups - remainder
+        if self.lowering == "grouped":
+            segments = [Segment(0, whole, merged)]
+        else:
+            segments = [Segment(g, merged, merged) for g in range(0, whole, merged)]
+        if remainder:
+            segments.append(Segment(whole, remainder, remainder))
+        return segments
+
+    def refusal(self, problem):
+        for segment in self.segments(problem):
+            reason = dense.refusal(block_problem(problem, segment))
+            if reason:
+                return reason
+        return None
+
+    def check(self, problem):
+        size, per_group = self.partition_size, problem.channels_per_group
+        if size is None:
+            return
+        if size > problem.channels:
+            raise ValueError(
+                "`partition_size` must not exceed the number of channels "
+                f"(={problem.channels}). Received: partition_size={size}. Choose a "
+                "smaller one, or plan='diagonal' for the paper's 32 or fewer."
+            )
+        if size % per_group:
+            raise ValueError(
+                "`partition_size` must be a multiple of the channels in a group "
+                f"(={per_group}). Received: partition_size={size}"
+            )
+
+    @classmethod
+    def parse(cls, parameters):
+        if len(parameters) > 2:
+            raise ValueError("`diagonal` takes a partition size and a lowering")
+        size = None
+        if parameters:
+            try:
+                size = int(parameters[0])
+            except ValueError:
+                raise ValueError(
+                    "`partition_size` must be an int. "
+                    f"Received: partition_size={parameters[0]!r}"
+                ) from None
+        return cls(size, *parameters[1:])
+
+    @classmethod
+    def candidates(cls, problem, pass_name) -> Iterator[Diagonal]:
+        per_group = problem.channels_per_group
+        powers = [2**i for i in range(1, int(math.log2(max(problem.groups, 1))) + 1)]
+        for merged in sorted({*powers, problem.groups} - {1}):
+            for lowering in LOWERINGS:
+                yield cls(merged * per_group, lowering)
+
+    def __str__(self):
+        if self.partition_size is None:
+            return self.name
+        words = [self.name, str(self.partition_size)]
+        if self.lowering != LOWERINGS[0]:
+            words.append(self.lowering)
+        return ":".join(words)
+
+
+def block_problem(problem: Problem, segment: Segment) -> Problem:
+    """The convolution of a segment, its groups merged to blocks."""
+    return dataclasses.replace(
+        problem,
+        groups=segment.groups // segment.merged,
+        channels_per_group=problem.channels_per_group * segment.merged,
+        filters_per_group=problem.filters_per_group * segment.merged,
+    )
+
+
+def block_diagonal(kernel, segment: Segment):
+    """The dense kernel of a segment's blocks, zero off the diagonal.
+
+    Args:
+        kernel: `(*kernel_size, channels_per_group, filters)`.
+
+    Returns:
+        `(*kernel_size, merged * channels_per_group, filters)`.
+    """
+    *kernel_size, channels, filters = kernel.shape
+    count, merged = segment.groups // segment.merged, segment.merged
+    filters_per_group = filters // segment.groups
+    kernel = ops.reshape(
+        kernel, (*kernel_size, 1, channels, count, merged, filters_per_group)
+    )
+    diagonal = ops.reshape(ops.eye(merged, dtype="bool"), (merged, 1, 1, merged, 1))
+    blocks = ops.where(diagonal, kernel, ops.zeros((), kernel.dtype))
+    return ops.reshape(blocks, (*kernel_size, merged * channels, filters))
+
+
+def read_diagonal(blocks, segment: Segment):
+    """The compact kernel that stands on the diagonal of a dense one: the
+    transpose of `block_diagonal`."""
+    *kernel_size, channels, filters = blocks.shape
+    count, merged = segment.groups // segment.merged, segment.merged
+    channels, filters_per_group = channels // merged, filters // segment.groups
+    blocks = ops.reshape(
+        blocks, (*kernel_size, merged, channels, count, merged, filters_per_group)
+    )
+    diagonal = ops.reshape(ops.eye(merged, dtype="bool"), (merged, 1, 1, merged, 1))
+    kernel = ops.sum(
+        ops.where(diagonal, blocks, ops.zeros((), blocks.dtype)), axis=len(kernel_size)
+    )
+    return ops.reshape(kernel, (*kernel_size, channels, filters))
+
+
+def slice_groups(tensor, problem: Problem, segment: Segment, per_group: int):
+    """The channels of a segment's groups, of inputs or outputs."""
+    return slice_axis(
+        tensor, problem.channel_axis, segment, per_group, problem.groups
+    )
+
+
+def slice_kernel(kernel, problem: Problem, segment: Segment):
+    """The filters of a segment's groups."""
+    return slice_axis(
+        kernel,
+        problem.rank + 1,
+        segment,
+        problem.filters_per_group,
+        problem.groups,
+    )
+
+
+def slice_axis(tensor, axis: int, segment: Segment, per_group: int, groups: int):
+    """The part of `axis` that holds a segment's groups."""
+    if segment.groups == groups:
+        return tensor
+    start = segment.first_group * per_group
+    index = slice(start, start + segment.groups * per_group)
+    return tensor[(slice(None),) * axis + (index,)]
+
+
+def concatenate(tensors: list, axis: int):
+    """`ops.concatenate`, and nothing at all for a single tensor."""
+    return tensors[0] if len(tensors) == 1 else keras.ops.concatenate(tensors, axis)

@@ -1,0 +1,42 @@
+"""What `keras.ops` has no word for: one thin module a backend, the active one
+in `active`, and what is private in Keras in `keras_internals`.
+
+A backend's module provides
+
+- `differentiable(convolution, inputs, kernel)`: the forward pass of a
+  `Convolution`, whose derivatives of every order are its three passes;
+- `native_input_gradient(forward, problem, kernel, output_gradient)` and
+  `native_kernel_gradient(forward, problem, inputs, output_gradient)`: the passes
+  as the backend derives them from the stock `forward`;
+- `native_refusal(problem)`: why the stock convolution can't compute or can't
+  train a problem here, or `None`;
+- `dilate(tensor, axes, factors)`: zeros between the elements along axes;
+- `trace_key()`: what the choice of a plan depends on beside the problem, as a
+  small hashable value, read at each call;
+- `must_run_native()`: whether a transformation is active that only the stock
+  operation supports;
+- `environment()`: the fields of the `Environment` that the backend knows;
+- `batch_shards()`: by how much the batch of a trace exceeds a device's;
+- `forget_compiled(function)`: makes the next compilation of `function` trace it
+  anew, though an older compilation of it is still held;
+- `synchronize(tensors)`: waits until they are computed;
+- `compiled(function)`: `function` as a model's step is compiled.
+"""
+
+import importlib
+
+import keras
+
+from keras_diagwise.backends import keras_internals
+
+SUPPORTED = ("jax", "tensorflow", "torch")
+
+if keras.backend.backend() not in SUPPORTED:
+    raise ImportError(
+        f"keras_diagwise supports the Keras backends {', '.join(SUPPORTED)}. "
+        f"Received: KERAS_BACKEND={keras.backend.backend()}"
+    )
+
+active = importlib.import_module(f"{__name__}.{keras.backend.backend()}_backend")
+
+__all__ = ["SUPPORTED", "active", "keras_internals"]

@@ -1,0 +1,142 @@
+"""JAX: the passes as three bilinear primitives, each the others' transpose."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import keras
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+from keras_diagwise.backends.transposition import transpose_left, transpose_right
+from keras_diagwise.problem import PASSES
+
+def differentiable(convolution, inputs, kernel):
+    return bind("forward", convolution, inputs, kernel)
+
+
+def bind(pass_name, convolution, left, right):
+    return PRIMITIVES[pass_name].bind(left, right, convolution=convolution)
+
+
+def make_primitive(pass_name: str) -> Primitive:
+    primitive = Primitive(f"diagonalwise_{pass_name}")
+
+    @functools.partial(jax.jit, static_argnames="convolution")
+    def run_eagerly(left, right, convolution):
+        return primitive.bind(left, right, convolution=convolution)
+
+    def compute(left, right, *, convolution):
+        return convolution.compute(pass_name, left, right)
+
+    def abstract(left, right, *, convolution):
+        shape = convolution.result_shape(pass_name, left.shape, right.shape)
+        return jax.core.ShapedArray(shape, left.dtype)
+
+    def batch(operands, axes, *, convolution):
+        left, right = operands
+        folded = folded_operand(pass_name)
+        if folded is not None and axes[1 - folded] is None:
+            moved = jax.numpy.moveaxis(operands[folded], axes[folded], 0)
+            merged = jax.numpy.reshape(moved, (-1, *moved.shape[2:]))
+            pair = (merged, right) if folded == 0 else (left, merged)
+            result = bind(pass_name, convolution, *pair)
+            return jax.numpy.reshape(result, (*moved.shape[:2], *result.shape[1:])), 0
+        mapped = jax.vmap(
+            functools.partial(compute, convolution=convolution), in_axes=axes
+        )
+        return mapped(left, right), 0
+
+    primitive.def_impl(lambda *operands, **params: run_eagerly(*operands, **params))
+    primitive.def_abstract_eval(abstract)
+    mlir.register_lowering(
+        primitive, mlir.lower_fun(compute, multiple_results=False)
+    )
+    batching.primitive_batchers[primitive] = batch
+    return primitive
+
+
+def folded_operand(pass_name: str) -> int | None:
+    """Which operand's mapped axis can become part of the batch axis."""
+    return {"forward": 0, "input_gradient": 1}.get(pass_name)
+
+
+def define_transposes(pass_name: str, primitive: Primitive) -> None:
+    def left_rule(cotangent, left, right, *, convolution):
+        transposed, *operands = transpose_left(pass_name, cotangent, right)
+        return bind(transposed, convolution, *operands)
+
+    def right_rule(cotangent, left, right, *, convolution):
+        transposed, *operands = transpose_right(pass_name, cotangent, left)
+        return bind(transposed, convolution, *operands)
+
+    ad.defbilinear(primitive, left_rule, right_rule)
+
+
+PRIMITIVES = {pass_name: make_primitive(pass_name) for pass_name in PASSES}
+for _pass_name, _primitive in PRIMITIVES.items():
+    define_transposes(_pass_name, _primitive)
+
+
+def native_input_gradient(forward, problem, kernel, output_gradient):
+    shape = problem.input_shape(output_gradient.shape[0])
+    inputs = jax.ShapeDtypeStruct(shape, output_gradient.dtype)
+    transpose = jax.linear_transpose(lambda x: forward(problem, x, kernel), inputs)
+    return transpose(output_gradient)[0]
+
+
+def native_kernel_gradient(forward, problem, inputs, output_gradient):
+    kernel = jax.ShapeDtypeStruct(problem.kernel_shape, inputs.dtype)
+    transpose = jax.linear_transpose(lambda k: forward(problem, inputs, k), kernel)
+    return transpose(output_gradient)[0]
+
+
+def native_refusal(problem):
+    return None
+
+
+def dilate(tensor, axes, factors):
+    config = [(0, 0, 0)] * tensor.ndim
+    for axis, factor in zip(axes, factors, strict=True):
+        config[axis] = (0, 0, factor - 1)
+    zero = jax.numpy.zeros((), tensor.dtype)
+    return jax.lax.pad(tensor, zero, config)
+
+
+def must_run_native():
+    return False
+
+
+def trace_key():
+    return jax.default_backend(), keras.distribution.distribution()
+
+
+def environment():
+    device = jax.local_devices()[0]
+    return {
+        "device_kind": device.platform,
+        "device_name": device.device_kind,
+        "backend_version": jax.__version__,
+        "compiler_mode": "xla",
+    }
+
+
+def batch_shards():
+    distribution = keras.distribution.distribution()
+    if distribution is None:
+        return 1
+    mesh, axis = distribution.device_mesh, distribution.batch_dim_name
+    return dict(zip(mesh.axis_names, mesh.shape, strict=True)).get(axis, 1)
+
+
+def forget_compiled(function):
+    jax.jit(function).clear_cache()
+
+
+def synchronize(tensors):
+    jax.block_until_ready(tensors)
+
+
+def compiled(function):
+    return jax.jit(function)

@@ -1,0 +1,22 @@
+"""Everything private in Keras that the package reaches, and why."""
+
+from __future__ import annotations
+
+from keras.src.backend.common import global_state
+
+
+def in_symbolic_scope() -> bool:
+    """Whether Keras is computing output specs with made-up shapes.
+
+    `keras.SymbolicScope` is public to enter but not to ask. Seen in 3.8–3.15.
+    """
+    return global_state.get_global_attribute("symbolic_scope") is not None
+
+
+def flatten_layers(layer) -> list:
+    """`layer` and every layer below it, each once.
+
+    `Model.layers` is public but stops at layers that are not models. Seen in
+    3.8–3.15.
+    """
+    return layer._flatten_layers(include_self=True, recursive=True)

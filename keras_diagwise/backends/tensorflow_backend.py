@@ -1,0 +1,137 @@
+"""TensorFlow: each pass a custom gradient whose gradients are the other passes."""
+
+from __future__ import annotations
+
+import functools
+
+import keras
+import tensorflow as tf
+from keras import ops
+from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
+
+from keras_diagwise.backends.transposition import transpose_left, transpose_right
+
+
+def differentiable(convolution, inputs, kernel):
+    return bilinear("forward", convolution, inputs, kernel)
+
+
+def bilinear(pass_name, convolution, left, right):
+    @tf.custom_gradient
+    def compute(left, right):
+        result = convolution.compute(pass_name, left, right)
+
+        def gradients(cotangent):
+            by_left = transpose_left(pass_name, cotangent, right)
+            by_right = transpose_right(pass_name, cotangent, left)
+            return tuple(
+                bilinear(transposed, convolution, *operands)
+                for transposed, *operands in (by_left, by_right)
+            )
+
+        return result, gradients
+
+    return compute(left, right)
+
+
+def native_input_gradient(forward, problem, kernel, output_gradient):
+    inputs = tf.zeros(
+        problem.input_shape(tf.shape(output_gradient)[0]), output_gradient.dtype
+    )
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        outputs = forward(problem, inputs, kernel)
+    return tape.gradient(outputs, inputs, output_gradient)
+
+
+def native_kernel_gradient(forward, problem, inputs, output_gradient):
+    """Zero for an empty batch, for which TensorFlow returns memory as it finds it
+    (seen in 2.21)."""
+    kernel = tf.zeros(problem.kernel_shape, inputs.dtype)
+    if inputs.shape[0] == 0:
+        return kernel
+    with tf.GradientTape() as tape:
+        tape.watch(kernel)
+        outputs = forward(problem, inputs, kernel)
+    return tape.gradient(outputs, kernel, output_gradient)
+
+
+def native_refusal(problem):
+    """The limits of `tf.nn`, and those that Keras leaves of it. Seen in 2.21."""
+    depthwise = problem.is_depthwise and problem.rank < 3
+    if depthwise and len(set(problem.strides)) > 1:
+        return "TensorFlow's depthwise convolution takes equal strides only"
+    if depthwise:
+        return None
+    if max(problem.strides) > 1 and max(problem.dilation_rate) > 1:
+        return "TensorFlow's convolution takes no dilation with strides"
+    last = problem.data_format == "channels_last"
+    if problem.groups == 1 and not last and not list_gpus():
+        return "TensorFlow's convolution takes channels last only on CPU"
+    return None
+
+
+@functools.cache
+def list_gpus():
+    return tf.config.list_logical_devices("GPU")
+
+
+def dilate(tensor, axes, factors):
+    """By padding an axis of its own behind each, which is then merged into it."""
+    for axis, factor in zip(axes, factors, strict=True):
+        if factor == 1:
+            continue
+        shape = [-1 if size is None else size for size in tensor.shape]
+        tensor = ops.expand_dims(tensor, axis + 1)
+        widths = [(0, 0)] * len(tensor.shape)
+        widths[axis + 1] = (0, factor - 1)
+        shape[axis] *= factor
+        tensor = ops.reshape(ops.pad(tensor, widths), shape)
+        end = shape[axis] - (factor - 1)
+        tensor = tensor[(slice(None),) * axis + (slice(0, end),)]
+    return tensor
+
+
+def must_run_native():
+    return False
+
+
+def compiler_mode() -> str:
+    """`"eager"`, `"graph"` or `"xla"`.
+
+    That a graph is traced for XLA only a private function tells. Seen in 2.21.
+    """
+    if tf.executing_eagerly():
+        return "eager"
+    graph = tf.compat.v1.get_default_graph()
+    return "xla" if GraphOrParentsInXlaContext(graph) else "graph"
+
+
+trace_key = compiler_mode
+
+
+def environment():
+    kind = "gpu" if list_gpus() else "cpu"
+    return {
+        "device_kind": kind,
+        "device_name": kind,
+        "backend_version": tf.__version__,
+        "compiler_mode": compiler_mode(),
+    }
+
+
+def batch_shards():
+    return 1
+
+
+def forget_compiled(function):
+    """Nothing: each `tf.function` holds its own traces."""
+
+
+def synchronize(tensors):
+    for tensor in keras.tree.flatten(tensors):
+        tensor.numpy()
+
+
+def compiled(function):
+    return tf.function(function, autograph=False)

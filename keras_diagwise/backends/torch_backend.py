@@ -1,0 +1,177 @@
+"""torch: each pass an autograd function whose gradients are the other passes."""
+
+from __future__ import annotations
+
+import torch
+from torch.autograd import forward_ad
+from torch.nn import grad as convolution_gradients
+
+from keras_diagwise.backends.transposition import transpose_left, transpose_right
+
+
+def differentiable(convolution, inputs, kernel):
+    return Bilinear.apply("forward", convolution, inputs, kernel)
+
+
+class Bilinear(torch.autograd.Function):
+    """A pass; a gradient that nobody needs is not computed."""
+
+    @staticmethod
+    def forward(ctx, pass_name, convolution, left, right):
+        ctx.pass_name, ctx.convolution = pass_name, convolution
+        ctx.save_for_backward(left, right)
+        return convolution.compute(pass_name, left, right)
+
+    @staticmethod
+    def backward(ctx, cotangent):
+        left, right = ctx.saved_tensors
+        _, _, left_needed, right_needed = ctx.needs_input_grad
+        by_left = by_right = None
+        if left_needed:
+            transposed, *operands = transpose_left(ctx.pass_name, cotangent, right)
+            by_left = Bilinear.apply(transposed, ctx.convolution, *operands)
+        if right_needed:
+            transposed, *operands = transpose_right(ctx.pass_name, cotangent, left)
+            by_right = Bilinear.apply(transposed, ctx.convolution, *operands)
+        return None, None, by_left, by_right
+
+
+def native_input_gradient(forward, problem, kernel, output_gradient):
+    pairs = problem.padding_pairs
+    even = all(before == after for before, after in pairs)
+    batch, channels, *spatial = channels_first_shape(
+        problem.input_shape(output_gradient.shape[0]), problem
+    )
+    if not even:
+        spatial = [n + sum(pair) for n, pair in zip(spatial, pairs, strict=True)]
+    gradient = GRADIENTS_BY_INPUTS[problem.rank - 1](
+        (batch, channels, *spatial),
+        to_torch_kernel(kernel),
+        to_channels_first(output_gradient, problem),
+        **arguments(problem, even),
+    )
+    if not even:
+        sizes = zip(pairs, problem.spatial_shape, strict=True)
+        crop = [slice(before, before + n) for (before, _), n in sizes]
+        gradient = gradient[(slice(None), slice(None), *crop)]
+    return from_channels_first(gradient, problem)
+
+
+def native_kernel_gradient(forward, problem, inputs, output_gradient):
+    pairs = problem.padding_pairs
+    even = all(before == after for before, after in pairs)
+    inputs = to_channels_first(inputs, problem)
+    if not even:
+        widths = [n for pair in reversed(pairs) for n in pair]
+        inputs = torch.nn.functional.pad(inputs, widths)
+    shape = (problem.filters, problem.channels_per_group, *problem.kernel_size)
+    gradient = GRADIENTS_BY_KERNEL[problem.rank - 1](
+        inputs,
+        shape,
+        to_channels_first(output_gradient, problem),
+        **arguments(problem, even),
+    )
+    return gradient.permute(*range(2, problem.rank + 2), 1, 0)
+
+
+GRADIENTS_BY_INPUTS = (
+    convolution_gradients.conv1d_input,
+    convolution_gradients.conv2d_input,
+    convolution_gradients.conv3d_input,
+)
+GRADIENTS_BY_KERNEL = (
+    convolution_gradients.conv1d_weight,
+    convolution_gradients.conv2d_weight,
+    convolution_gradients.conv3d_weight,
+)
+
+
+def arguments(problem, even):
+    padding = tuple(before if even else 0 for before, _ in problem.padding_pairs)
+    return {
+        "stride": problem.strides,
+        "padding": padding,
+        "dilation": problem.dilation_rate,
+        "groups": problem.groups,
+    }
+
+
+def to_channels_first(tensor, problem):
+    return tensor.movedim(-1, 1) if problem.data_format == "channels_last" else tensor
+
+
+def from_channels_first(tensor, problem):
+    return tensor.movedim(1, -1) if problem.data_format == "channels_last" else tensor
+
+
+def channels_first_shape(shape, problem):
+    if problem.data_format == "channels_first":
+        return shape
+    return shape[0], shape[-1], *shape[1:-1]
+
+
+def to_torch_kernel(kernel):
+    return kernel.permute(-1, -2, *range(kernel.ndim - 2))
+
+
+def native_refusal(problem):
+    return None
+
+
+def dilate(tensor, axes, factors):
+    if all(factor == 1 for factor in factors):
+        return tensor
+    shape = list(tensor.shape)
+    index = [slice(None)] * tensor.ndim
+    for axis, factor in zip(axes, factors, strict=True):
+        shape[axis] = (shape[axis] - 1) * factor + 1
+        index[axis] = slice(None, None, factor)
+    dilated = tensor.new_zeros(shape)
+    dilated[tuple(index)] = tensor
+    return dilated
+
+
+def must_run_native():
+    """Under functorch's transforms and forward-mode derivatives.
+
+    An autograd function has no rule for either unless it gives up the reverse
+    mode of every order. Both questions have only private answers. Seen in 2.13.
+    """
+    return (
+        torch._C._functorch.peek_interpreter_stack() is not None
+        or forward_ad._current_level >= 0
+    )
+
+
+def trace_key():
+    return torch.compiler.is_compiling()
+
+
+def environment():
+    kind = "cpu"
+    name = kind
+    if torch.cuda.is_available():
+        kind, name = "gpu", torch.cuda.get_device_name()
+    return {
+        "device_kind": kind,
+        "device_name": name,
+        "backend_version": torch.__version__,
+        "compiler_mode": "inductor" if torch.compiler.is_compiling() else "eager",
+    }
+
+
+def batch_shards():
+    return 1
+
+
+def forget_compiled(function):
+    """Nothing: Dynamo guards on the class and the plan of each layer."""
+
+
+def synchronize(tensors):
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def compiled(function):
+    return function

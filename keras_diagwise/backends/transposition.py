@@ -1,0 +1,30 @@
+"""How the three passes transpose each other: framework-free, for every backend.
+
+Each pass is bilinear in its two operands: `forward(inputs, kernel)`,
+`input_gradient(kernel, output_gradient)`, `kernel_gradient(inputs,
+output_gradient)`. The derivative of one with respect to an operand, applied to a
+cotangent, is another of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def transpose_left(pass_name: str, cotangent: Any, right: Any) -> tuple[str, Any, Any]:
+    """The pass, and its operands, that give the gradient of `pass_name` with
+    respect to its first operand."""
+    return {
+        "forward": ("input_gradient", right, cotangent),
+        "input_gradient": ("kernel_gradient", cotangent, right),
+        "kernel_gradient": ("input_gradient", cotangent, right),
+    }[pass_name]
+
+
+def transpose_right(pass_name: str, cotangent: Any, left: Any) -> tuple[str, Any, Any]:
+    """The same for the second operand."""
+    return {
+        "forward": ("kernel_gradient", left, cotangent),
+        "input_gradient": ("forward", cotangent, left),
+        "kernel_gradient": ("forward", left, cotangent),
+    }[pass_name]

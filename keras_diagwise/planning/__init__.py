@@ -1,0 +1,1 @@
+"""Which plan a problem gets: plan, planner, environment and decisions."""

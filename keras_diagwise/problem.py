@@ -1,0 +1,316 @@
+"""The problem: one convolution, whole, and its arithmetic."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+PASSES = ("forward", "input_gradient", "kernel_gradient")
+
+BYTES_PER_ELEMENT = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """One convolution, whole: the key of a decision.
+
+    Depthwise convolution is the case of one channel a group. A dimension that
+    is not known when the problem is made is `None`.
+
+    Attributes:
+        batch: images in the batch that one device sees, or `None`.
+        spatial_shape: size of the input along each spatial axis, `None` where
+            unknown.
+        groups: number of feature groups.
+        channels_per_group: input channels in a group.
+        filters_per_group: output channels in a group (`depth_multiplier`).
+        kernel_size: taps along each spatial axis.
+        strides: stride along each spatial axis.
+        padding: `"same"` or `"valid"`.
+        dilation_rate: distance between taps along each spatial axis.
+        data_format: `"channels_last"` or `"channels_first"`.
+        dtype: name of the dtype that the convolution computes in.
+    """
+
+    batch: int | None
+    spatial_shape: tuple[int | None, ...]
+    groups: int
+    channels_per_group: int
+    filters_per_group: int
+    kernel_size: tuple[int, ...]
+    strides: tuple[int, ...]
+    padding: str
+    dilation_rate: tuple[int, ...]
+    data_format: str
+    dtype: str
+
+    @classmethod
+    def from_shapes(
+        cls,
+        input_shape: Sequence[int | None],
+        kernel_shape: Sequence[int],
+        *,
+        strides: int | Sequence[int] = 1,
+        padding: str = "valid",
+        data_format: str = "channels_last",
+        dilation_rate: int | Sequence[int] = 1,
+        dtype: str = "float32",
+    ) -> Problem:
+        """The problem of a grouped convolution.
+
+        Args:
+            input_shape: `(batch, *spatial_shape, channels)` or, under
+                `"channels_first"`, `(batch, channels, *spatial_shape)`.
+            kernel_shape: `(*kernel_size, channels_per_group, filters)`.
+            strides: one stride, or one for each spatial axis.
+            padding: `"same"` or `"valid"`, in either case of letters.
+            data_format: `"channels_last"` or `"channels_first"`.
+            dilation_rate: one dilation, or one for each spatial axis.
+            dtype: name of the dtype.
+
+        Raises:
+            ValueError: if the shapes or the arguments do not fit each other.
+        """
+        rank = len(input_shape) - 2
+        if rank not in (1, 2, 3):
+            raise ValueError(
+                "`inputs` must have 1 to 3 spatial axes, that is a shape of length "
+                f"3, 4 or 5. Received: inputs.shape={tuple(input_shape)}"
+            )
+        if len(kernel_shape) != rank + 2:
+            raise ValueError(
+                f"`kernel` must have as many axes as `inputs` ({rank + 2}). "
+                f"Received: kernel.shape={tuple(kernel_shape)}, "
+                f"inputs.shape={tuple(input_shape)}"
+            )
+        if data_format not in ("channels_last", "channels_first"):
+            raise ValueError(
+                "`data_format` must be 'channels_last' or 'channels_first'. "
+                f"Received: data_format={data_format!r}"
+            )
+        if not isinstance(padding, str) or padding.lower() not in ("same", "valid"):
+            raise ValueError(
+                f"`padding` must be 'same' or 'valid'. Received: padding={padding!r}"
+            )
+        last = data_format == "channels_last"
+        channels = input_shape[-1] if last else input_shape[1]
+        spatial_shape = input_shape[1:-1] if last else input_shape[2:]
+        *kernel_size, channels_per_group, filters = (int(n) for n in kernel_shape)
+        if not isinstance(channels, int):
+            raise ValueError(
+                "The number of channels of `inputs` must be known. "
+                f"Received: inputs.shape={tuple(input_shape)}"
+            )
+        if channels_per_group < 1 or channels % channels_per_group:
+            raise ValueError(
+                f"The number of channels of `inputs` (={channels}) must be divisible "
+                f"by the kernel's channels in a group (={channels_per_group}). "
+                f"Received: inputs.shape={tuple(input_shape)}, "
+                f"kernel.shape={tuple(kernel_shape)}"
+            )
+        groups = channels // channels_per_group
+        if groups == 0 or filters < 1 or filters % groups:
+            raise ValueError(
+                f"The number of filters (={filters}) must be a positive multiple of "
+                f"the number of groups (={groups}). "
+                f"Received: inputs.shape={tuple(input_shape)}, "
+                f"kernel.shape={tuple(kernel_shape)}"
+            )
+        return cls(
+            batch=known(input_shape[0]),
+            spatial_shape=tuple(known(n) for n in spatial_shape),
+            groups=groups,
+            channels_per_group=channels_per_group,
+            filters_per_group=filters // groups,
+            kernel_size=positive_tuple(kernel_size, rank, "kernel_size"),
+            strides=positive_tuple(strides, rank, "strides"),
+            padding=padding.lower(),
+            dilation_rate=positive_tuple(dilation_rate, rank, "dilation_rate"),
+            data_format=data_format,
+            dtype=dtype,
+        )
+
+    @property
+    def rank(self) -> int:
+        """Number of spatial axes."""
+        return len(self.kernel_size)
+
+    @property
+    def channels(self) -> int:
+        """Input channels."""
+        return self.groups * self.channels_per_group
+
+    @property
+    def filters(self) -> int:
+        """Output channels."""
+        return self.groups * self.filters_per_group
+
+    @property
+    def taps(self) -> int:
+        """Taps of the kernel over all spatial axes."""
+        return math.prod(self.kernel_size)
+
+    @property
+    def is_depthwise(self) -> bool:
+        """Whether each group holds one input channel."""
+        return self.channels_per_group == 1
+
+    @property
+    def has_static_spatial_shape(self) -> bool:
+        """Whether every spatial size is known."""
+        return None not in self.spatial_shape
+
+    @property
+    def effective_kernel_size(self) -> tuple[int, ...]:
+        """Extent of the dilated kernel along each spatial axis."""
+        return tuple(
+            (k - 1) * d + 1
+            for k, d in zip(self.kernel_size, self.dilation_rate, strict=True)
+        )
+
+    @property
+    def output_spatial_shape(self) -> tuple[int | None, ...]:
+        """Size of the output along each spatial axis."""
+        extents = zip(
+            self.spatial_shape, self.effective_kernel_size, self.strides, strict=True
+        )
+        if self.padding == "same":
+            return tuple(None if n is None else -(-n // s) for n, _, s in extents)
+        return tuple(
+            None if n is None else max(0, (n - k) // s + 1) for n, k, s in extents
+        )
+
+    @property
+    def padding_pairs(self) -> tuple[tuple[int, int], ...]:
+        """Zeros before and after the input along each spatial axis.
+
+        The odd zero of `"same"` goes after, as in every backend of Keras.
+        """
+        if self.padding == "valid":
+            return ((0, 0),) * self.rank
+        pairs = []
+        for n, out, k, s in zip(
+            self.spatial_shape,
+            self.output_spatial_shape,
+            self.effective_kernel_size,
+            self.strides,
+            strict=True,
+        ):
+            if n is None or out is None:
+                raise ValueError(
+                    "The padding of 'same' needs the spatial shape. "
+                    f"Received: spatial_shape={self.spatial_shape}"
+                )
+            total = max((out - 1) * s + k - n, 0)
+            pairs.append((total // 2, total - total // 2))
+        return tuple(pairs)
+
+    @property
+    def channel_axis(self) -> int:
+        """Axis of the channels in inputs and outputs."""
+        return self.rank + 1 if self.data_format == "channels_last" else 1
+
+    @property
+    def spatial_axes(self) -> tuple[int, ...]:
+        """Spatial axes of inputs and outputs."""
+        first = 1 if self.data_format == "channels_last" else 2
+        return tuple(range(first, first + self.rank))
+
+    def input_shape(self, batch: int | None = None) -> tuple:
+        """Shape of the inputs, for a batch other than the problem's if given."""
+        return self._laid_out(batch, self.spatial_shape, self.channels)
+
+    def output_shape(self, batch: int | None = None) -> tuple:
+        """Shape of the outputs, for a batch other than the problem's if given."""
+        return self._laid_out(batch, self.output_spatial_shape, self.filters)
+
+    @property
+    def kernel_shape(self) -> tuple[int, ...]:
+        """`(*kernel_size, channels_per_group, filters)`."""
+        return (*self.kernel_size, self.channels_per_group, self.filters)
+
+    def _laid_out(self, batch, spatial_shape, channels) -> tuple:
+        batch = self.batch if batch is None else batch
+        if self.data_format == "channels_last":
+            return (batch, *spatial_shape, channels)
+        return (batch, channels, *spatial_shape)
+
+    @property
+    def flops(self) -> int:
+        """Useful floating point operations of one pass: a multiplication and an
+        addition for each tap, output pixel, filter and channel in a group.
+
+        It is the same for each of the three passes. An unknown dimension counts
+        as 1.
+        """
+        pixels = math.prod(n or 1 for n in self.output_spatial_shape)
+        batch = self.batch or 1
+        return 2 * batch * pixels * self.taps * self.channels_per_group * self.filters
+
+    @property
+    def least_bytes(self) -> int:
+        """Bytes that one pass must move at least: inputs, outputs and kernel once.
+
+        It is the same for each of the three passes: two of the tensors are read
+        and the third is written. An unknown dimension counts as 1.
+        """
+        sizes = (self.input_shape(), self.output_shape(), self.kernel_shape)
+        elements = sum(math.prod(n or 1 for n in shape) for shape in sizes)
+        return elements * BYTES_PER_ELEMENT[self.dtype]
+
+    def to_dict(self) -> dict:
+        """The problem as JSON's types; `from_dict` is the way back."""
+        return {
+            field.name: list(value) if isinstance(value, tuple) else value
+            for field in dataclasses.fields(self)
+            for value in [getattr(self, field.name)]
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict) -> Problem:
+        """The problem that `to_dict` wrote."""
+        return cls(
+            **{
+                name: tuple(value) if isinstance(value, list) else value
+                for name, value in values.items()
+            }
+        )
+
+    def __str__(self) -> str:
+        def by(numbers):
+            return "×".join("?" if n is None else str(n) for n in numbers)
+
+        words = [by(self.input_shape()), f"kernel {by(self.kernel_size)}"]
+        if not self.is_depthwise:
+            words.append(f"groups {self.groups}")
+        if self.filters_per_group != self.channels_per_group:
+            words.append(f"filters a group {self.filters_per_group}")
+        if set(self.strides) != {1}:
+            words.append(f"stride {by(self.strides)}")
+        if set(self.dilation_rate) != {1}:
+            words.append(f"dilation {by(self.dilation_rate)}")
+        words += [self.padding, self.dtype]
+        if self.data_format == "channels_first":
+            words.append(self.data_format)
+        return ", ".join(words)
+
+
+def known(size: object) -> int | None:
+    """`size` if it is an int, else `None`: a symbolic dimension is unknown."""
+    return size if type(size) is int else None
+
+
+def positive_tuple(value: int | Sequence[int], rank: int, name: str) -> tuple[int, ...]:
+    """`value` as one positive int for each of `rank` axes.
+
+    Raises:
+        ValueError: if it is not one positive int, or `rank` of them.
+    """
+    values = (value,) * rank if isinstance(value, int) else tuple(value)
+    if len(values) != rank or not all(type(n) is int and n > 0 for n in values):
+        raise ValueError(
+            f"`{name}` must be a positive int, or {rank} of them. "
+            f"Received: {name}={value!r}"
+        )
+    return values

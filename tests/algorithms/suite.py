@@ -1,0 +1,208 @@
+"""What holds for every algorithm: each one's test file inherits it."""
+
+import re
+
+import hypothesis
+import keras
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+from keras_diagwise import backends
+from keras_diagwise.algorithms import Native
+from keras_diagwise.convolution import Convolution
+from keras_diagwise.planning.plan import Plan
+from keras_diagwise.problem import PASSES, Problem
+from tests import reference
+from tests.derivatives import vjp
+from tests.strategies import problems, tensors, to_backend, to_numpy
+
+
+def depthwise(spatial_shape, channels, kernel_size, **fields) -> Problem:
+    """A depthwise problem, with the fields that matter to a test named."""
+    rank = len(spatial_shape)
+    values = {
+        "batch": 2,
+        "filters_per_group": 1,
+        "strides": (1,) * rank,
+        "padding": "same",
+        "dilation_rate": (1,) * rank,
+        "data_format": "channels_last",
+        "dtype": "float32",
+        **fields,
+    }
+    return Problem(
+        spatial_shape=spatial_shape,
+        groups=channels,
+        channels_per_group=1,
+        kernel_size=kernel_size,
+        **values,
+    )
+
+
+EDGES = {
+    "one image": depthwise((7, 6), 5, (3, 3), batch=1),
+    "empty batch": depthwise((5, 5), 4, (3, 3), batch=0),
+    "one pixel": depthwise((1, 1), 6, (3, 3)),
+    "kernel larger than the input": depthwise((2, 3), 4, (5, 7)),
+    "kernel larger than the input, strided": depthwise((2, 3), 4, (5, 7), strides=(2, 2)),
+    "unequal strides": depthwise((9, 8), 4, (3, 3), strides=(1, 2)),
+    "stride with dilation": depthwise((11, 9), 4, (3, 3), strides=(2, 2), dilation_rate=(2, 2)),
+    "stride with dilation, valid": depthwise((11, 9), 4, (3, 3), strides=(2, 2), dilation_rate=(2, 2), padding="valid"),
+    "stride beyond the kernel": depthwise((9, 9), 4, (2, 2), strides=(3, 3), padding="valid"),
+    "depth multiplier": depthwise((6, 7), 4, (3, 3), filters_per_group=3),
+    "channels first": depthwise((6, 7), 4, (3, 3), data_format="channels_first"),
+    "channels first, strided, multiplied": depthwise((6, 7), 4, (3, 3), data_format="channels_first", strides=(2, 2), filters_per_group=2),
+    "one dimension": depthwise((17,), 4, (4,)),
+    "one dimension, strided": depthwise((17,), 4, (5,), strides=(3,)),
+    "one dimension, channels first, dilated": depthwise((17,), 4, (3,), dilation_rate=(2,), data_format="channels_first"),
+    "three dimensions": depthwise((5, 4, 3), 4, (3, 2, 3)),
+    "groups of several channels": Problem(2, (6, 5), 3, 2, 4, (3, 3), (1, 1), "same", (1, 1), "channels_last", "float32"),
+    "float16": depthwise((6, 7), 4, (3, 3), dtype="float16"),
+    "bfloat16": depthwise((6, 7), 4, (3, 3), dtype="bfloat16"),
+    "float64": depthwise((6, 7), 4, (3, 3), dtype="float64"),
+    "many rows": depthwise((37, 6), 3, (3, 3)),
+    "many rows, strided": depthwise((37, 6), 3, (3, 3), strides=(2, 2)),
+    "large kernel": depthwise((12, 13), 3, (7, 7)),
+    "tall": depthwise((64, 2), 3, (5, 1)),
+}
+
+
+class AlgorithmSuite:
+    """Subclasses give `algorithms`: the instances to test."""
+
+    algorithms: list
+
+    def pick(self, problem):
+        """The instances that fit a problem and can compute it."""
+        found = []
+        for algorithm in self.algorithms:
+            try:
+                algorithm.check(problem)
+            except ValueError:
+                continue
+            if algorithm.refusal(problem) is None:
+                found.append(algorithm)
+        return found
+
+    @pytest.mark.parametrize("problem", EDGES.values(), ids=EDGES)
+    def test_equals_the_reference_at_the_edges(self, problem):
+        for algorithm in self.pick(problem):
+            check_against_reference(algorithm, problem)
+
+    @hypothesis.given(st.data())
+    def test_equals_the_reference(self, data):
+        problem = data.draw(problems())
+        algorithms = self.pick(problem)
+        hypothesis.assume(algorithms)
+        algorithm = data.draw(st.sampled_from(algorithms))
+        check_against_reference(algorithm, problem)
+
+    @hypothesis.given(problem=problems(dtypes=("float64",)), seed=st.integers(0, 9))
+    @hypothesis.settings(max_examples=8)
+    def test_passes_are_adjoint(self, problem, seed):
+        """⟨conv(x, k), g⟩ = ⟨x, input_gradient(k, g)⟩ = ⟨k, kernel_gradient(x, g)⟩."""
+        for algorithm in self.pick(problem)[:2]:
+            x, k, g = to_backend(tensors(problem, seed), "float64")
+            outputs = to_numpy(algorithm.forward(problem, x, k))
+            by_inputs = to_numpy(algorithm.input_gradient(problem, k, g))
+            by_kernel = to_numpy(algorithm.kernel_gradient(problem, x, g))
+            x, k, g = map(to_numpy, (x, k, g))
+            scale = np.linalg.norm(outputs) * np.linalg.norm(g) + 1
+            assert abs(np.vdot(outputs, g) - np.vdot(x, by_inputs)) < 1e-11 * scale
+            assert abs(np.vdot(outputs, g) - np.vdot(k, by_kernel)) < 1e-11 * scale
+
+    @hypothesis.given(problem=problems(dtypes=("float64",)))
+    @hypothesis.settings(max_examples=5)
+    def test_passes_are_linear_in_each_operand(self, problem):
+        for algorithm in self.pick(problem)[:1]:
+            x, k, g = to_backend(tensors(problem, 1), "float64")
+            u, v, w = to_backend(tensors(problem, 2), "float64")
+            operands = {
+                "forward": ((x, u), (k, v)),
+                "input_gradient": ((k, v), (g, w)),
+                "kernel_gradient": ((x, u), (g, w)),
+            }
+            for name, ((a, b), (c, d)) in operands.items():
+
+                def run(left, right, name=name):
+                    return to_numpy(getattr(algorithm, name)(problem, left, right))
+
+                np.testing.assert_allclose(
+                    run(2 * a - 3 * b, c), 2 * run(a, c) - 3 * run(b, c), atol=1e-10
+                )
+                np.testing.assert_allclose(
+                    run(a, 2 * c - 3 * d), 2 * run(a, c) - 3 * run(a, d), atol=1e-10
+                )
+
+    @pytest.mark.skipif(keras.backend.backend() != "jax", reason="JAX shards so")
+    @pytest.mark.parametrize("stride", [1, 2])
+    @pytest.mark.parametrize("pass_name", PASSES)
+    def test_sharding_the_batch_adds_no_communication(self, pass_name, stride):
+        problem = depthwise((24, 24), 32, (3, 3), batch=8, strides=(stride,) * 2)
+        stock = collectives(Native(), problem, pass_name)
+        for algorithm in self.pick(problem):
+            ours = collectives(algorithm, problem, pass_name)
+            assert set(ours) <= set(stock), str(algorithm)
+            assert sum(ours.values()) <= sum(stock.values()), str(algorithm)
+
+
+def check_against_reference(algorithm, problem, seed=0):
+    arrays = tensors(problem, seed)
+    exact = reference.passes(problem, *arrays)
+    accumulator = reference.summed_in(algorithm, problem.dtype)
+    bounds = reference.bounds(problem, *arrays, accumulator)
+    inputs, kernel, output_gradient = to_backend(arrays, problem.dtype)
+    plan = Plan(algorithm, algorithm, algorithm)
+    convolution = Convolution(problem, plan)
+    value, gradients = vjp(
+        lambda x, k: backends.active.differentiable(convolution, x, k),
+        [inputs, kernel],
+        output_gradient,
+    )
+    for name, computed in zip(PASSES, (value, *gradients), strict=True):
+        assert keras.backend.standardize_dtype(computed.dtype) == problem.dtype
+        computed = to_numpy(computed).astype("float64")
+        expected, bound = getattr(exact, name), getattr(bounds, name)
+        assert computed.shape == expected.shape, (name, str(algorithm))
+        excess = np.abs(computed - expected) - bound
+        assert not computed.size or excess.max() <= 0, (
+            f"{name} of {algorithm} on {problem}: off by "
+            f"{np.abs(computed - expected).max()}"
+        )
+
+
+def collectives(algorithm, problem, pass_name):
+    """Bytes by kind of collective in a compiled pass, its batch on two devices."""
+    import jax
+    from jax.sharding import NamedSharding, PartitionSpec
+
+    mesh = jax.sharding.Mesh(jax.devices()[:2], ("batch",))
+    sharded, replicated = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("batch",), ()))
+    operands = {
+        "forward": ((problem.input_shape(), sharded), (problem.kernel_shape, replicated)),
+        "input_gradient": ((problem.kernel_shape, replicated), (problem.output_shape(), sharded)),
+        "kernel_gradient": ((problem.input_shape(), sharded), (problem.output_shape(), sharded)),
+    }[pass_name]
+    result = replicated if pass_name == "kernel_gradient" else sharded
+
+    @jax.jit
+    def run(left, right):
+        outcome = getattr(algorithm, pass_name)(problem, left, right)
+        return jax.lax.with_sharding_constraint(outcome, result)
+
+    text = (
+        run.lower(
+            *[jax.ShapeDtypeStruct(s, problem.dtype, sharding=w) for s, w in operands]
+        )
+        .compile()
+        .as_text()
+    )
+    found = {}
+    kinds = "all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter"
+    for shapes, kind in re.findall(rf"= (.*?) ({kinds})(?:-start)?\(", text):
+        sizes = re.findall(r"f32\[([\d,]*)\]", shapes)
+        found[kind] = found.get(kind, 0) + sum(
+            4 * int(np.prod([int(n) for n in s.split(",") if n])) for s in sizes
+        )
+    return found
