@@ -13,7 +13,7 @@ from keras_diagwise.algorithms import Algorithm, Native
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.planning.plan import AUTO, Plan, standardize_plan
 from keras_diagwise.planning.planner import Answer, Planner, least_plan
-from keras_diagwise.problem import BYTES_PER_ELEMENT, Problem
+from keras_diagwise.problem import BYTES_PER_ELEMENT, PASSES, Problem
 
 Tensor = Any
 
@@ -60,6 +60,17 @@ class Conductor:
     ) -> Convolution | None:
         """The convolution of a depthwise call, or `None` if it is native
         throughout."""
+        if backends.active.traces_python():
+            return found_while_tracing(
+                tuple(inputs.shape),
+                inputs.dtype,
+                tuple(kernel.shape),
+                strides,
+                padding,
+                data_format,
+                dilation_rate,
+                plan,
+            )
         key = (
             inputs.shape,
             inputs.dtype,
@@ -74,24 +85,25 @@ class Conductor:
         try:
             return self._memo[key]
         except KeyError:
-            found = self._find(*key[:-1])
+            found = self.find(*key[:-1])
         except TypeError:
-            return self._find(*key[:-1])
+            return self.find(*key[:-1])
         if len(self._memo) >= MOST_REMEMBERED:
             self._memo.clear()
         self._memo[key] = found
         return found
 
-    def _find(
+    def find(
         self, shape, dtype, kernel_shape, strides, padding, data_format, dilation, plan
-    ):
+    ) -> Convolution | None:
+        """The same from the shapes, without the memo."""
         problem = depthwise_problem(
             shape, dtype, kernel_shape, strides, padding, data_format, dilation
         )
         plan = standardize_plan(plan)
         found = Convolution(problem, self.answer(problem, plan).plan)
-        natives = (found.algorithm(name) == Native() for name in dataclasses.asdict(found.plan))
-        return None if all(natives) else found
+        native = all(found.algorithm(name) == Native() for name in PASSES)
+        return None if native else found
 
     def answer(self, problem: Problem, plan: str | Plan) -> Answer:
         """The plan of `problem` where a layer says `plan`."""
@@ -107,6 +119,12 @@ class Conductor:
 conductor = Conductor()
 
 
+@backends.active.outside_trace
+def found_while_tracing(*shapes_and_arguments) -> Convolution | None:
+    """What the conductor finds, as a constant of the program being traced."""
+    return conductor.find(*shapes_and_arguments)
+
+
 def depthwise_problem(
     shape, dtype, kernel_shape, strides, padding, data_format, dilation_rate
 ) -> Problem:
@@ -116,21 +134,24 @@ def depthwise_problem(
         ValueError: if the arguments do not fit each other.
     """
     *kernel_size, channels, depth_multiplier = kernel_shape
+    if data_format is None:
+        data_format = keras.config.image_data_format()
+    received = shape[-1 if data_format == "channels_last" else 1]
+    if received != channels:
+        raise ValueError(
+            f"The number of channels of `inputs` (={received}) must equal the "
+            f"kernel's (={channels}). Received: inputs.shape={tuple(shape)}, "
+            f"kernel.shape={tuple(kernel_shape)}, data_format={data_format!r}"
+        )
     problem = Problem.from_shapes(
         shape,
         (*kernel_size, 1, channels * depth_multiplier),
         strides=strides,
         padding=padding,
-        data_format=keras.config.image_data_format() if data_format is None else data_format,
+        data_format=data_format,
         dilation_rate=dilation_rate,
         dtype=keras.backend.standardize_dtype(dtype),
     )
-    if problem.channels != channels:
-        raise ValueError(
-            f"The number of channels of `inputs` (={problem.channels}) must equal the "
-            f"kernel's (={channels}). Received: inputs.shape={tuple(shape)}, "
-            f"kernel.shape={tuple(kernel_shape)}"
-        )
     shards = backends.active.batch_shards()
     if shards > 1 and problem.batch is not None:
         return dataclasses.replace(problem, batch=max(1, problem.batch // shards))

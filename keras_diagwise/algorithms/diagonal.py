@@ -121,6 +121,8 @@ class Diagonal(Algorithm):
         return segments
 
     def refusal(self, problem):
+        if not problem.has_static_spatial_shape:
+            return "the spatial shape is not known"
         for segment in self.segments(problem):
             reason = dense.refusal(block_problem(problem, segment))
             if reason:

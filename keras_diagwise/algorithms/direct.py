@@ -4,20 +4,29 @@ compiler to fuse."""
 from __future__ import annotations
 
 import dataclasses
-import functools
-import itertools
-import operator
 from collections.abc import Iterator
 
 from keras import ops
 
-from keras_diagwise import backends
+from keras_diagwise.algorithms import phases, rows
 from keras_diagwise.algorithms.algorithm import Algorithm
-from keras_diagwise.problem import Problem
+from keras_diagwise.algorithms.terms import (
+    accumulated,
+    accumulator,
+    multiply_and_reduce,
+    multiply_forward,
+    pad,
+    sum_of_terms,
+    taps,
+    window,
+)
 
 MOST_TERMS = 128
 """Taps × channels in a group that are written out one by one: beyond it the
 program, and the time to compile it, grow out of proportion."""
+
+
+LOWERINGS = ("taps", "rows")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,10 +34,24 @@ class Direct(Algorithm):
     """The convolution from its definition, a term for each tap.
 
     In float16 and bfloat16 the terms are summed in float32.
+
+    Attributes:
+        lowering: how the kernel gradient runs: `"taps"` reduces the whole tensor
+            for each tap, `"rows"` blocks of its rows for many taps at once. The
+            other passes are the same in both.
     """
+
+    lowering: str = "taps"
 
     name = "direct"
     revision = 1
+
+    def __post_init__(self):
+        if self.lowering not in LOWERINGS:
+            raise ValueError(
+                f"`lowering` must be one of {', '.join(LOWERINGS)}. "
+                f"Received: lowering={self.lowering!r}"
+            )
 
     def forward(self, problem, inputs, kernel):
         padded = pad(accumulated(inputs, problem), problem, problem.padding_pairs)
@@ -44,38 +67,34 @@ class Direct(Algorithm):
         return ops.cast(outputs, problem.dtype)
 
     def input_gradient(self, problem, kernel, output_gradient):
-        gradient = accumulated(output_gradient, problem)
-        gradient = backends.active.dilate(
-            gradient, problem.spatial_axes, problem.strides
-        )
-        gradient = pad(gradient, problem, transposed_padding_pairs(problem))
-        kernel = accumulated(kernel, problem)
-        flipped = dataclasses.replace(problem, strides=(1,) * problem.rank)
-        inputs_gradient = sum_of_terms(
-            multiply_backward(
-                problem,
-                window(
-                    gradient, flipped, opposite(problem, tap), problem.spatial_shape
-                ),
-                kernel[tap],
-            )
-            for tap in taps(problem)
+        inputs_gradient = phases.input_gradient(
+            problem,
+            accumulated(kernel, problem),
+            accumulated(output_gradient, problem),
         )
         return ops.cast(inputs_gradient, problem.dtype)
 
     def kernel_gradient(self, problem, inputs, output_gradient):
-        padded = pad(accumulated(inputs, problem), problem, problem.padding_pairs)
-        gradient = accumulated(output_gradient, problem)
-        rows = [
-            multiply_and_reduce(
-                problem,
-                window(padded, problem, tap, problem.output_spatial_shape),
-                gradient,
+        if self.lowering == "rows":
+            if problem.data_format == "channels_first":
+                inputs = ops.moveaxis(inputs, 1, -1)
+                output_gradient = ops.moveaxis(output_gradient, 1, -1)
+                problem = dataclasses.replace(problem, data_format="channels_last")
+            dtype = accumulator(problem)
+            kernel = rows.kernel_gradient(problem, inputs, output_gradient, dtype)
+        else:
+            padded = pad(accumulated(inputs, problem), problem, problem.padding_pairs)
+            gradient = accumulated(output_gradient, problem)
+            sizes = problem.output_spatial_shape
+            kernel = ops.stack(
+                [
+                    multiply_and_reduce(
+                        problem, window(padded, problem, tap, sizes), gradient
+                    )
+                    for tap in taps(problem)
+                ]
             )
-            for tap in taps(problem)
-        ]
-        kernel = ops.reshape(ops.stack(rows), problem.kernel_shape)
-        return ops.cast(kernel, problem.dtype)
+        return ops.cast(ops.reshape(kernel, problem.kernel_shape), problem.dtype)
 
     def refusal(self, problem):
         if not problem.has_static_spatial_shape:
@@ -85,173 +104,22 @@ class Direct(Algorithm):
         terms = problem.taps * problem.channels_per_group
         if terms > MOST_TERMS:
             return f"{terms} terms are more than {MOST_TERMS}"
+        if self.lowering == "rows" and (problem.rank > 2 or not problem.is_depthwise):
+            return "blocks of rows are for depthwise convolutions of rank 1 and 2"
         return None
 
     @classmethod
     def parse(cls, parameters):
-        if parameters:
-            raise ValueError("`direct` takes no parameters")
-        return cls()
+        if len(parameters) > 1:
+            raise ValueError("`direct` takes a lowering")
+        return cls(*parameters)
 
     @classmethod
     def candidates(cls, problem, pass_name) -> Iterator[Direct]:
-        yield cls()
+        for lowering in LOWERINGS if pass_name == "kernel_gradient" else LOWERINGS[:1]:
+            yield cls(lowering)
 
-
-def taps(problem: Problem) -> Iterator[tuple[int, ...]]:
-    """The index of each tap in the kernel."""
-    return itertools.product(*map(range, problem.kernel_size))
-
-
-def opposite(problem: Problem, tap: tuple[int, ...]) -> tuple[int, ...]:
-    """The tap at the same place of the flipped kernel."""
-    return tuple(k - 1 - t for k, t in zip(problem.kernel_size, tap, strict=True))
-
-
-def accumulated(tensor, problem: Problem):
-    """`tensor` in the dtype that the terms are summed in."""
-    if problem.dtype in ("bfloat16", "float16"):
-        return ops.cast(tensor, "float32")
-    return tensor
-
-
-def pad(tensor, problem: Problem, pairs):
-    """`tensor` with zeros before and after it along each spatial axis."""
-    if not any(itertools.chain.from_iterable(pairs)):
-        return tensor
-    widths = [(0, 0)] * (problem.rank + 2)
-    for axis, pair in zip(problem.spatial_axes, pairs, strict=True):
-        widths[axis] = pair
-    return ops.pad(tensor, widths)
-
-
-def transposed_padding_pairs(problem: Problem) -> list[tuple[int, int]]:
-    """The padding of the stride-dilated output gradient under which a stride-1
-    convolution with the flipped kernel gives the input gradient."""
-    pairs = []
-    for n, out, k, s, (before, after) in zip(
-        problem.spatial_shape,
-        problem.output_spatial_shape,
-        problem.effective_kernel_size,
-        problem.strides,
-        problem.padding_pairs,
-        strict=True,
-    ):
-        unused = n + before + after - ((out - 1) * s + k)
-        pairs.append((k - 1 - before, k - 1 - after + unused))
-    return pairs
-
-
-def window(tensor, problem: Problem, tap, sizes):
-    """What a tap sees of a padded tensor: `sizes` pixels along the spatial axes."""
-    index = [slice(None)] * (problem.rank + 2)
-    for axis, t, size, stride, dilation in zip(
-        problem.spatial_axes,
-        tap,
-        sizes,
-        problem.strides,
-        problem.dilation_rate,
-        strict=True,
-    ):
-        start = t * dilation
-        index[axis] = slice(start, start + (size - 1) * stride + 1, stride)
-    return tensor[tuple(index)]
-
-
-def sum_of_terms(terms):
-    """The sum, without the zero that Python's `sum` starts from.
-
-    By the tensors' own `+`: on TensorFlow `ops.add` makes a bias addition of some
-    additions, which fails on an empty batch (seen in Keras 3.15).
-    """
-    return functools.reduce(operator.add, terms)
-
-
-def split_channels(tensor, problem: Problem, per_group: int):
-    """`tensor` with its channels as `(groups, per_group)`, on two axes."""
-    shape = list(tensor.shape)
-    batch, axis = -1, problem.channel_axis
-    return ops.reshape(
-        tensor, (batch, *shape[1:axis], problem.groups, per_group, *shape[axis + 1 :])
-    )
-
-
-def merge_channels(tensor, problem: Problem):
-    """The way back from `split_channels`."""
-    shape = list(tensor.shape)
-    axis = problem.channel_axis
-    merged = shape[axis] * shape[axis + 1]
-    return ops.reshape(tensor, (-1, *shape[1:axis], merged, *shape[axis + 2 :]))
-
-
-def along_channels(weights, problem: Problem, axes: int = 1):
-    """Weights of the last `axes` axes, shaped to multiply inputs or outputs."""
-    if problem.data_format == "channels_last":
-        return weights
-    return ops.reshape(weights, (*weights.shape[-axes:], *(1,) * problem.rank))
-
-
-def multiply_forward(problem: Problem, inputs, weights):
-    """A tap's term of the outputs.
-
-    Args:
-        inputs: what the tap sees, `(batch, *pixels, channels)` in the data format.
-        weights: `(channels_per_group, filters)`.
-    """
-    if problem.is_depthwise and problem.filters_per_group == 1:
-        return ops.multiply(inputs, along_channels(weights[0], problem))
-    inputs = split_channels(inputs, problem, problem.channels_per_group)
-    weights = ops.reshape(weights, (-1, problem.groups, problem.filters_per_group))
-    position = problem.channel_axis + 1
-    terms = sum_of_terms(
-        ops.multiply(
-            keep_one(inputs, position, i), along_channels(weights[i], problem, 2)
-        )
-        for i in range(problem.channels_per_group)
-    )
-    return merge_channels(terms, problem)
-
-
-def multiply_backward(problem: Problem, gradient, weights):
-    """A tap's term of the input gradient: the transpose of `multiply_forward`."""
-    if problem.is_depthwise and problem.filters_per_group == 1:
-        return ops.multiply(gradient, along_channels(weights[0], problem))
-    gradient = split_channels(gradient, problem, problem.filters_per_group)
-    weights = ops.reshape(weights, (-1, problem.groups, problem.filters_per_group))
-    axis = problem.channel_axis + 1
-    columns = [
-        ops.sum(
-            ops.multiply(gradient, along_channels(weights[i], problem, 2)), axis=axis
-        )
-        for i in range(problem.channels_per_group)
-    ]
-    if len(columns) == 1:
-        return columns[0]
-    return merge_channels(ops.stack(columns, axis=axis), problem)
-
-
-def multiply_and_reduce(problem: Problem, inputs, gradient):
-    """A tap's row of the kernel gradient, `(channels_per_group, filters)`."""
-    batch_and_pixels = (0, *problem.spatial_axes)
-    if problem.is_depthwise and problem.filters_per_group == 1:
-        return ops.sum(ops.multiply(inputs, gradient), axis=batch_and_pixels)[None]
-    inputs = split_channels(inputs, problem, problem.channels_per_group)
-    gradient = split_channels(gradient, problem, problem.filters_per_group)
-    axis = problem.channel_axis
-    if problem.data_format == "channels_last":
-        batch_and_pixels = tuple(range(axis))
-    else:
-        batch_and_pixels = (0, *range(axis + 2, axis + 2 + problem.rank))
-    rows = [
-        ops.sum(
-            ops.multiply(keep_one(inputs, axis + 1, i), gradient),
-            axis=batch_and_pixels,
-        )
-        for i in range(problem.channels_per_group)
-    ]
-    return ops.reshape(ops.stack(rows), (problem.channels_per_group, problem.filters))
-
-
-def keep_one(tensor, axis: int, index: int):
-    """The slice of one element along `axis`, which stays."""
-    return tensor[(slice(None),) * axis + (slice(index, index + 1),)]
+    def __str__(self):
+        if self.lowering == LOWERINGS[0]:
+            return self.name
+        return f"{self.name}:{self.lowering}"

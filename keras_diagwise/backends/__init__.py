@@ -11,16 +11,20 @@ A backend's module provides
 - `native_refusal(problem)`: why the stock convolution can't compute or can't
   train a problem here, or `None`;
 - `dilate(tensor, axes, factors)`: zeros between the elements along axes;
+- `sum_together(tensors, axis)`: each tensor's sum along an axis, in one pass over
+  all of them where the compiler has one;
 - `trace_key()`: what the choice of a plan depends on beside the problem, as a
   small hashable value, read at each call;
 - `must_run_native()`: whether a transformation is active that only the stock
   operation supports;
+- `traces_python()`: whether a tracer of Python code is at work, to which
+  `outside_trace(function)` hides what a function does behind its constant result;
 - `environment()`: the fields of the `Environment` that the backend knows;
 - `batch_shards()`: by how much the batch of a trace exceeds a device's;
 - `forget_compiled(function)`: makes the next compilation of `function` trace it
   anew, though an older compilation of it is still held;
 - `synchronize(tensors)`: waits until they are computed;
-- `compiled(function)`: `function` as a model's step is compiled.
+- `compiled(function, compiler_mode)`: `function` as a model's step is compiled.
 """
 
 import importlib

@@ -7,6 +7,7 @@ import functools
 import keras
 import tensorflow as tf
 from keras import ops
+from tensorflow.compiler.tf2xla.python import xla
 from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
 from keras_diagwise.backends.transposition import transpose_left, transpose_right
@@ -92,6 +93,33 @@ def dilate(tensor, axes, factors):
     return tensor
 
 
+def sum_together(tensors, axis):
+    """Under XLA one reduction of several operands: one pass, one fused loop."""
+    if compiler_mode() != "xla":
+        return [tf.reduce_sum(tensor, axis) for tensor in tensors]
+    scalar = tf.TensorSpec((), tensors[0].dtype)
+
+    @tf.function(input_signature=[scalar] * (2 * len(tensors)), autograph=False)
+    def add(*operands):
+        half = len(tensors)
+        return [a + b for a, b in zip(operands[:half], operands[half:], strict=True)]
+
+    return xla.variadic_reduce(
+        tensors,
+        [tf.zeros((), tensor.dtype) for tensor in tensors],
+        [axis],
+        add.get_concrete_function(),
+    )
+
+
+def traces_python():
+    return False
+
+
+def outside_trace(function):
+    return function
+
+
 def must_run_native():
     return False
 
@@ -133,5 +161,8 @@ def synchronize(tensors):
         tensor.numpy()
 
 
-def compiled(function):
-    return tf.function(function, autograph=False)
+def compiled(function, compiler_mode):
+    if compiler_mode == "eager":
+        return function
+    xla_compiled = compiler_mode == "xla"
+    return tf.function(function, jit_compile=xla_compiled, autograph=False)

@@ -3,6 +3,7 @@ each stands for."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 
 import keras
@@ -37,6 +38,13 @@ class Diagonalwise:
         return {**super().get_config(), "plan": plan_to_config(self.plan)}  # type: ignore[misc]
 
 
+def with_plan(signature: inspect.Signature) -> inspect.Signature:
+    """A stock layer's signature, and `plan`."""
+    *named, rest = signature.parameters.values()
+    plan = inspect.Parameter("plan", inspect.Parameter.KEYWORD_ONLY, default=AUTO)
+    return signature.replace(parameters=[*named, plan, rest])
+
+
 def stands_for(stock: type[keras.layers.Layer]):
     """Makes a class stand for `stock` in files and conversions.
 
@@ -46,6 +54,7 @@ def stands_for(stock: type[keras.layers.Layer]):
 
     def decorate(ours):
         ours.stock = stock
+        ours.__signature__ = with_plan(inspect.signature(stock))
         ours.__name__ = stock.__name__
         FAMILY[stock] = ours
         return keras.saving.register_keras_serializable(PACKAGE, ours.__qualname__)(

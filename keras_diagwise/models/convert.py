@@ -118,8 +118,8 @@ def standardize_filters(filters: Filters) -> Callable[[keras.layers.Layer], bool
         return lambda layer: True
     if callable(filters):
         return filters
-    patterns = [filters] if isinstance(filters, str) else list(filters)
     try:
+        patterns = [filters] if isinstance(filters, str) else list(filters)
         compiled = [re.compile(pattern) for pattern in patterns]
     except (re.error, TypeError) as error:
         raise ValueError(

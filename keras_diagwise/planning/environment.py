@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
+import platform
+from pathlib import Path
 
 import keras
 
@@ -36,13 +39,14 @@ class Environment:
     @classmethod
     def current(cls) -> Environment:
         """The environment that a model traced now would run in."""
+        known = backends.active.environment()
+        if known["device_kind"] == "cpu":
+            known["device_name"] = cpu_name()
         return cls(
             backend=keras.backend.backend(),
-            cores=len(os.sched_getaffinity(0))
-            if hasattr(os, "sched_getaffinity")
-            else os.cpu_count() or 1,
+            cores=usable_cores(),
             revisions=tuple((name, a.revision) for name, a in ALGORITHMS.items()),
-            **backends.active.environment(),
+            **known,
         )
 
     def is_same_kind(self, other: Environment) -> bool:
@@ -59,3 +63,21 @@ class Environment:
     def from_dict(cls, values: dict) -> Environment:
         """The environment that `to_dict` wrote."""
         return cls(**{**values, "revisions": tuple(values["revisions"].items())})
+
+
+@functools.cache
+def cpu_name() -> str:
+    """The processor's own name, so far as the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2] for line in lines if line.startswith("model name")]
+    return " ".join((names or [platform.processor() or platform.machine()])[0].split())
+
+
+def usable_cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -5,4 +5,4 @@ from tests.algorithms.suite import AlgorithmSuite
 
 
 class TestDirect(AlgorithmSuite):
-    algorithms = [Direct()]
+    algorithms = [Direct(), Direct("rows")]

@@ -1,0 +1,119 @@
+"""The input gradient of `direct`, one phase of the stride at a time.
+
+Under a stride, an input pixel is reached by some of the taps only, and which ones
+depends on its position modulo the stride. Each such phase is a stride-1
+convolution of the output gradient with its own taps; the phases' results are then
+interleaved. Nothing is multiplied by the zeros that a stride would put between
+the pixels of the output gradient.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from typing import NamedTuple
+
+from keras import ops
+
+from keras_diagwise.algorithms.terms import multiply_backward, pad, sum_of_terms, window
+from keras_diagwise.problem import Problem
+
+
+class Reach(NamedTuple):
+    """A tap that reaches the pixels of a phase, and how far from them the output
+    pixel lies through which it does."""
+
+    tap: int
+    offset: int
+
+
+def input_gradient(problem: Problem, kernel, output_gradient):
+    """The input gradient, in the dtype of its operands.
+
+    Args:
+        kernel: `(*kernel_size, channels_per_group, filters)`.
+        output_gradient: as the outputs.
+    """
+    axes = range(problem.rank)
+    reaches = [[reach(problem, axis, r) for r in phases(problem, axis)] for axis in axes]
+    sizes = [phase_size(problem, axis) for axis in axes]
+    pairs = [
+        padding_pair(reaches[axis], sizes[axis], problem.output_spatial_shape[axis])
+        for axis in axes
+    ]
+    padded = pad(output_gradient, problem, pairs)
+    unstrided = dataclasses.replace(
+        problem, strides=(1,) * problem.rank, dilation_rate=(1,) * problem.rank
+    )
+
+    def phase(index: tuple[int, ...]):
+        """The gradient at the pixels of one phase along each axis."""
+        reaching = [reaches[axis][index[axis]] for axis in axes]
+        if not all(reaching):
+            start = tuple(before for before, _ in pairs)
+            pixels = window(padded, unstrided, start, sizes)
+            nothing = ops.zeros(problem.kernel_shape[problem.rank :], kernel.dtype)
+            return multiply_backward(problem, pixels, nothing)
+        return sum_of_terms(
+            multiply_backward(
+                problem,
+                window(
+                    padded,
+                    unstrided,
+                    tuple(pairs[axis][0] + each[axis].offset for axis in axes),
+                    sizes,
+                ),
+                kernel[tuple(each[axis].tap for axis in axes)],
+            )
+            for each in itertools.product(*reaching)
+        )
+
+    return interleaved(problem, phase)
+
+
+def phases(problem: Problem, axis: int) -> range:
+    """The phases along a spatial axis that hold a pixel."""
+    return range(min(problem.strides[axis], problem.spatial_shape[axis]))
+
+
+def phase_size(problem: Problem, axis: int) -> int:
+    """Pixels of the largest phase along a spatial axis."""
+    return -(-problem.spatial_shape[axis] // problem.strides[axis])
+
+
+def reach(problem: Problem, axis: int, phase: int) -> list[Reach]:
+    """The taps along a spatial axis that reach the pixels `phase`, `phase` +
+    stride, …: those whose output pixel is a whole number."""
+    stride, dilation = problem.strides[axis], problem.dilation_rate[axis]
+    before = problem.padding_pairs[axis][0]
+    distances = [
+        (tap, phase + before - tap * dilation)
+        for tap in range(problem.kernel_size[axis])
+    ]
+    return [Reach(tap, d // stride) for tap, d in distances if d % stride == 0]
+
+
+def padding_pair(reaches: list[list[Reach]], size: int, outputs: int) -> tuple[int, int]:
+    """The zeros around the output gradient that let every tap of every phase see
+    `size` pixels."""
+    offsets = [0, *(each.offset for reaching in reaches for each in reaching)]
+    return max(0, -min(offsets)), max(0, max(offsets) + size - outputs)
+
+
+def interleaved(problem: Problem, phase, index: tuple[int, ...] = ()):
+    """The phases' pixels in their places, along the axes that `index` leaves."""
+    axis = len(index)
+    if axis == problem.rank:
+        return phase(index)
+    parts = [
+        interleaved(problem, phase, (*index, r)) for r in phases(problem, axis)
+    ]
+    if len(parts) == 1:
+        return parts[0]
+    position = problem.spatial_axes[axis]
+    shape = [-1 if n is None else n for n in parts[0].shape]
+    shape[0] = -1
+    shape[position] *= len(parts)
+    pixels = ops.reshape(ops.stack(parts, axis=position + 1), shape)
+    whole = slice(0, problem.spatial_shape[axis])
+    return pixels[(slice(None),) * position + (whole,)]

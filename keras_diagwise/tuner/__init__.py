@@ -1,0 +1,1 @@
+"""Measures candidates for problems: knows neither models nor layers."""

@@ -1,0 +1,70 @@
+"""The checks of the project: `nox -s tests`, `lint`, `types`, `demo`, …
+
+Each backend is tested in an environment in which only it is installed.
+"""
+
+import nox
+
+nox.options.sessions = ["lint", "types", "tests"]
+nox.options.default_venv_backend = "venv"
+
+CONSTRAINTS = "constraints.txt"
+BACKENDS = {
+    "jax": "jax",
+    "tensorflow": "tensorflow-cpu",
+    "torch": "torch",
+}
+TEST_TOOLS = ["pytest", "hypothesis", "scikit-learn", "pillow"]
+
+
+def install(session, backend, *more):
+    session.install("-c", CONSTRAINTS, BACKENDS[backend], ".", *more)
+    session.env.update(KERAS_BACKEND=backend, TF_CPP_MIN_LOG_LEVEL="3")
+
+
+@nox.session
+@nox.parametrize("backend", BACKENDS, ids=list(BACKENDS))
+def tests(session, backend):
+    """The tests, on one backend with no other installed."""
+    install(session, backend, *TEST_TOOLS)
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session
+@nox.parametrize("backend", BACKENDS, ids=list(BACKENDS))
+def exhaustive(session, backend):
+    """The property tests over 2,000 problems."""
+    install(session, backend, *TEST_TOOLS)
+    session.env["HYPOTHESIS_PROFILE"] = "long"
+    session.run("python", "-m", "pytest", "tests/test_properties.py", *session.posargs)
+
+
+@nox.session
+def lint(session):
+    """ruff: rules and format."""
+    session.install("-c", CONSTRAINTS, "ruff")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session):
+    """mypy over the package."""
+    session.install("-c", CONSTRAINTS, "mypy", "keras", "numpy", "rich", "typer")
+    session.run("mypy")
+
+
+@nox.session
+def demo(session):
+    """Trains a small MobileNetV2 stock and converted, side by side."""
+    backend = session.posargs[0] if session.posargs else "jax"
+    install(session, backend, "scikit-learn", "pillow")
+    session.run("keras-diagwise", "demo", *session.posargs[1:])
+
+
+@nox.session
+@nox.parametrize("backend", BACKENDS, ids=list(BACKENDS))
+def acceptance(session, backend):
+    """Measures what the README claims and writes it to tuning/results."""
+    install(session, backend)
+    session.run("python", "-m", "tuning.acceptance", *session.posargs)

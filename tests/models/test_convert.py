@@ -1,0 +1,346 @@
+"""Converting models and the way back: nothing but the computation changes."""
+
+import gc
+
+import keras
+import numpy as np
+import pytest
+
+import keras_diagwise as kd
+from keras_diagwise import Plan
+from keras_diagwise.convolution import Convolution
+from keras_diagwise.layers import FAMILY
+from keras_diagwise.layers.family import Diagonalwise
+
+BACKEND = keras.backend.backend()
+SHAPE = (12, 12, 3)
+
+
+def block(x, name, stride):
+    x = keras.layers.DepthwiseConv2D(3, stride, padding="same", use_bias=False, name=name)(x)
+    return keras.layers.ReLU(6.0)(keras.layers.BatchNormalization()(x))
+
+
+def small_model(dropout=0.0):
+    inputs = keras.Input(SHAPE)
+    x = keras.layers.Conv2D(8, 3, padding="same")(inputs)
+    x = block(x, "first", 1)
+    x = block(x, "second", 2)
+    x = keras.layers.Dropout(dropout)(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, keras.layers.Dense(3, activation="softmax")(x), name="small")
+
+
+def compiled(model, optimizer=None):
+    model.compile(optimizer or keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy")
+    return model
+
+
+def batch(size=6, seed=0):
+    generator = np.random.default_rng(seed)
+    return generator.normal(size=(size, *SHAPE)), generator.integers(0, 3, size)
+
+
+def ours_in(model):
+    return [layer for layer in model.layers if isinstance(layer, Diagonalwise)]
+
+
+def snapshot(model):
+    """Everything of a model that a conversion must leave as it is."""
+    state = [np.array(v) for v in model.get_weights()]
+    optimizer = [np.array(v.value) for v in model.optimizer.variables] if model.compiled else []
+    names = [(layer.name, layer.trainable) for layer in model.layers]
+    return names, [v.path for v in model.variables], [a.tobytes() for a in state + optimizer]
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_converts_and_reverts_bit_exactly(inplace):
+    model = compiled(small_model())
+    model.train_on_batch(*batch())
+    before = snapshot(model)
+    converted = kd.convert(model, inplace=inplace, verbose=0)
+    assert (converted is model) == inplace
+    assert [layer.name for layer in ours_in(converted)] == ["first", "second"]
+    assert snapshot(converted) == before
+    reverted = kd.revert(converted, inplace=inplace)
+    assert not ours_in(reverted)
+    assert [type(layer) for layer in reverted.layers] == [type(layer) for layer in small_model().layers]
+    assert snapshot(reverted) == before
+    assert snapshot(model) == before
+    for layer in reverted.layers:
+        assert "plan" not in layer.get_config()
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_a_half_trained_model_goes_on_bit_equal_under_native(inplace):
+    """Optimizer state, seeds of dropout, moving averages, learning rate: all stay."""
+    model = compiled(small_model(dropout=0.5))
+    for step in range(3):
+        model.train_on_batch(*batch(seed=step))
+    model.optimizer.learning_rate = 0.003
+    twin = kd.convert(model, plan="native", verbose=0)
+    if inplace:
+        twin, model = kd.convert(model, plan="native", inplace=True, verbose=0), kd.revert(twin)
+    for step in range(3, 6):
+        losses = []
+        for each in (model, twin):
+            keras.utils.set_random_seed(step)  # torch's dropout draws from the global one
+            losses.append(each.train_on_batch(*batch(seed=step)))
+        assert losses[0] == losses[1]
+    assert snapshot(model)[2] == snapshot(twin)[2]
+
+
+@pytest.mark.parametrize("plan", ["direct", "diagonal:8", "diagonal:32:split", "direct:rows", Plan("direct", "diagonal:8:split", "direct:rows")], ids=str)
+def test_one_step_of_mobilenet_v2_in_float64(float64, plan):
+    """Every weight after a step of SGD agrees with stock to 1e-9 in norm."""
+    keras.utils.set_random_seed(0)
+    stock = keras.applications.MobileNetV2((64, 64, 3), weights=None, classes=5)
+    compiled(stock, keras.optimizers.SGD(0.05))
+    ours = kd.convert(stock, plan=plan, verbose=0)
+    generator = np.random.default_rng(1)
+    images, labels = generator.normal(size=(4, 64, 64, 3)), np.array([0, 3, 4, 1])
+    before = stock.get_weights()
+    losses = [model.train_on_batch(images, labels) for model in (stock, ours)]
+    np.testing.assert_allclose(*losses, rtol=1e-10)
+    moved = 0
+    for start, one, other in zip(before, stock.get_weights(), ours.get_weights(), strict=True):
+        assert one.dtype == other.dtype == np.float64
+        moved += not np.array_equal(start, one)
+        # Batch normalization cancels some shifts: their gradients are rounding only.
+        assert np.linalg.norm(one - other) <= 1e-9 * np.linalg.norm(one) + 1e-14
+    assert moved > 100
+
+
+def test_weight_files_serve_both_ways(tmp_path):
+    stock = small_model()
+    converted = kd.convert(stock, verbose=0)
+    partly = kd.convert(stock, filters="first", verbose=0)
+    models = {"stock": stock, "converted": converted, "partly": partly}
+    for name, model in models.items():
+        model.save_weights(tmp_path / f"{name}.weights.h5")
+    for name in models:
+        for other in models.values():
+            other.set_weights([np.zeros_like(w) for w in stock.get_weights()])
+        for other in models.values():
+            other.load_weights(tmp_path / f"{name}.weights.h5")
+            assert any(np.any(w) for w in other.get_weights())
+    assert snapshot(stock) == snapshot(converted) == snapshot(partly)
+
+
+class ListOfLayers(keras.Model):
+    """A subclassed model whose layers stand in an unnamed list."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.convolutions = [keras.layers.DepthwiseConv2D(3, name=f"convolution_{i}") for i in range(3)]
+
+    def call(self, inputs):
+        for layer in self.convolutions:
+            inputs = layer(inputs)
+        return inputs
+
+
+def test_weight_files_of_unnamed_lists_serve_both_ways(tmp_path):
+    stock, ours = ListOfLayers(), ListOfLayers()
+    images = np.random.default_rng(0).normal(size=(2, 9, 9, 3)).astype("float32")
+    expected = stock.predict(images, verbose=0)
+    ours.predict(images, verbose=0)
+    kd.convert(ours, filters="_1$", plan="direct", inplace=True, verbose=0)
+    stock.save_weights(tmp_path / "stock.weights.h5")
+    ours.load_weights(tmp_path / "stock.weights.h5")
+    np.testing.assert_allclose(ours.predict(images, verbose=0), expected, atol=1e-5)
+    ours.save_weights(tmp_path / "ours.weights.h5")
+    stock.load_weights(tmp_path / "ours.weights.h5")
+    np.testing.assert_allclose(stock.predict(images, verbose=0), expected, atol=1e-6)
+
+
+def test_a_saved_model_comes_back_with_its_plans(tmp_path):
+    model = compiled(kd.convert(small_model(), plan=Plan(forward="direct"), verbose=0))
+    model.train_on_batch(*batch())
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    assert [layer.plan for layer in ours_in(again)] == [Plan(forward="direct")] * 2
+    assert snapshot(again)[2] == snapshot(model)[2]
+    assert again.train_on_batch(*batch()) == model.train_on_batch(*batch())
+
+
+def traced_plans(monkeypatch):
+    """The plans that calls compute by, as they are traced or run."""
+    seen = []
+    compute = Convolution.compute
+
+    def spy(self, pass_name, left, right):
+        seen.append(str(self.plan))
+        return compute(self, pass_name, left, right)
+
+    monkeypatch.setattr(Convolution, "compute", spy)
+    return seen
+
+
+def test_the_next_step_runs_the_new_plans(monkeypatch):
+    """Also where someone holds the old compiled function."""
+    seen = traced_plans(monkeypatch)
+    model = compiled(small_model())
+    for step in (model.train_on_batch, model.test_on_batch):
+        step(*batch())
+    model.predict_on_batch(batch()[0])
+    held = [model.train_function, model.test_function, model.predict_function]
+    assert not seen
+    for plan in ("direct", "diagonal:4"):
+        kd.convert(model, plan=plan, inplace=True, verbose=0)
+        for step in (lambda: model.train_on_batch(*batch()), lambda: model.test_on_batch(*batch()), lambda: model.predict_on_batch(batch()[0])):
+            seen.clear()
+            step()
+            assert set(seen) == {plan}
+        held += [model.train_function, model.test_function, model.predict_function]
+    kd.revert(model, inplace=True)
+    seen.clear()
+    model.train_on_batch(*batch())
+    assert not seen
+    assert len(held) == 9
+
+
+def test_converting_again_changes_the_plan_only():
+    model = kd.convert(small_model(), plan="direct", verbose=0)
+    before = snapshot(model)
+    kd.convert(model, plan="direct", inplace=True, verbose=0)
+    assert snapshot(model) == before
+    kd.convert(model, plan="native", inplace=True, verbose=0)
+    assert [str(layer.plan) for layer in ours_in(model)] == ["native"] * 2
+
+
+def test_unbuilt_models_convert():
+    model = keras.Sequential([keras.layers.DepthwiseConv2D(3), keras.layers.DepthwiseConv2D(3)])
+    kd.convert(model, plan="direct", inplace=True, verbose=0)
+    assert model.predict(np.ones((2, 8, 8, 2)), verbose=0).shape == (2, 4, 4, 2)
+    assert len(ours_in(model)) == 2
+
+
+def test_the_copy_shares_nothing():
+    model = compiled(small_model())
+    converted = kd.convert(model, verbose=0)
+    before = snapshot(model)
+    converted.train_on_batch(*batch())
+    assert snapshot(model) == before
+    assert not {id(v) for v in model.variables} & {id(v) for v in converted.variables}
+
+
+def test_frozen_layers_stay_frozen():
+    model = small_model()
+    model.get_layer("first").trainable = False
+    converted = compiled(kd.convert(model, plan="direct", verbose=0))
+    frozen = converted.get_layer("first").get_weights()
+    converted.train_on_batch(*batch())
+    np.testing.assert_array_equal(frozen, converted.get_layer("first").get_weights())
+
+
+@pytest.mark.parametrize("filters", ["first", ["fir", "nothing"], lambda layer: layer.name == "first"], ids=["regex", "list", "callable"])
+def test_filters_choose(filters):
+    converted = kd.convert(small_model(), filters=filters, verbose=0)
+    assert [layer.name for layer in ours_in(converted)] == ["first"]
+
+
+def test_subclasses_of_stock_layers_are_left_alone():
+    class Own(keras.layers.DepthwiseConv2D):
+        def call(self, inputs):
+            return super().call(inputs) + 1
+
+    model = keras.Sequential([keras.Input(SHAPE), Own(3), keras.layers.DepthwiseConv2D(3)])
+    kd.convert(model, inplace=True, verbose=0)
+    assert [type(layer).__qualname__.split(".")[-1] for layer in model.layers] == ["Own", "DiagonalwiseDepthwiseConv2D"]
+
+
+def test_nothing_to_convert_is_one_warning():
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    with pytest.warns(UserWarning, match="nothing to convert") as caught:
+        assert kd.convert(model, inplace=True) is model
+    assert len(caught) == 1
+
+
+def test_one_line_is_said(capsys):
+    kd.convert(small_model())
+    assert capsys.readouterr().out.count("\n") == 1
+    kd.convert(small_model(), verbose=0)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"plan": "fastest"}, "fastest"),
+        ({"plan": "diagonal:0"}, "partition_size=0"),
+        ({"plan": "diagonal:9"}, "partition_size=9"),
+        ({"plan": 7}, "plan=7"),
+        ({"filters": "("}, "filters='('"),
+        ({"filters": 7}, "filters=7"),
+    ],
+)
+def test_bad_arguments_leave_the_model_as_it_was(arguments, named, inplace):
+    model = compiled(small_model())
+    before = snapshot(model)
+    with pytest.raises(ValueError) as error:
+        kd.convert(model, **arguments, inplace=inplace)
+    assert named in str(error.value)
+    assert snapshot(model) == before
+    assert not ours_in(model)
+
+
+@pytest.mark.parametrize("model", [None, "MobileNetV2", keras.layers.DepthwiseConv2D(3)])
+def test_what_is_no_model_is_refused(model):
+    with pytest.raises(TypeError, match=r"keras\.Model"):
+        kd.convert(model)
+    with pytest.raises(TypeError, match=r"keras\.Model"):
+        kd.revert(model)
+
+
+def test_what_cannot_be_copied_is_refused_with_the_way_out():
+    model = ListOfLayers()
+    model.predict(np.ones((1, 9, 9, 3)), verbose=0)
+    with pytest.raises(ValueError, match="inplace=True"):
+        kd.convert(model)
+    assert {type(layer) for layer in model.convolutions} == {keras.layers.DepthwiseConv2D}
+
+
+def test_a_failure_in_the_middle_swaps_back(monkeypatch):
+    model = small_model()
+
+    class Cursed(FAMILY[keras.layers.DepthwiseConv2D]):
+        @property
+        def plan(self):
+            raise AttributeError
+
+        @plan.setter
+        def plan(self, value):
+            if self.name == "second":
+                raise RuntimeError("planted")
+
+    monkeypatch.setitem(FAMILY, keras.layers.DepthwiseConv2D, Cursed)
+    before = snapshot(model)
+    with pytest.raises(RuntimeError, match="planted"):
+        kd.convert(model, inplace=True)
+    assert snapshot(model) == before
+    assert {type(model.get_layer(name)) for name in ("first", "second")} == {keras.layers.DepthwiseConv2D}
+
+
+def test_a_converted_model_is_collected():
+    """No cache of ours keeps a model alive."""
+    import weakref
+
+    model = kd.convert(small_model(), plan="direct", verbose=0)
+    model(np.ones((1, *SHAPE)))
+    layer = weakref.ref(ours_in(model)[0])
+    del model
+    keras.utils.clear_session()
+    for _ in range(3):
+        gc.collect()
+    assert layer() is None
+
+
+def test_summary_names_each_layer_and_its_plan():
+    model = kd.convert(small_model(), plan="direct", verbose=0)
+    lines = kd.summary(model, batch_size=4)
+    assert [line.path for line in lines] == ["first", "second"]
+    assert {str(line.plan) for line in lines} == {"direct"}
+    assert {line.rung for line in lines} == {"layer"}
+    assert lines[0].problem.batch == 4

@@ -1,0 +1,402 @@
+"""The functional op: what it computes, what it leaves to stock, what it costs."""
+
+import threading
+
+import hypothesis
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import keras_diagwise as kd
+from keras_diagwise import Plan
+from keras_diagwise.convolution import Conductor, conductor
+from keras_diagwise.planning.planner import Planner
+from tests.derivatives import vjp
+from tests.strategies import to_numpy
+
+BACKEND = keras.backend.backend()
+PLANS = ["native", "direct", "direct:rows", "diagonal:2", "diagonal:4:split", Plan("direct", "native", "diagonal:2")]
+plans = pytest.mark.parametrize("plan", PLANS, ids=str)
+
+
+def draw(*shape, dtype="float64"):
+    generator = np.random.default_rng(sum(shape))
+    return ops.convert_to_tensor(generator.normal(size=shape), dtype=dtype)
+
+
+@plans
+def test_is_a_drop_in_for_the_stock_op(plan):
+    inputs, kernel = draw(2, 7, 8, 4), draw(3, 3, 4, 2)
+    for arguments in [
+        {},
+        {"strides": 2, "padding": "SAME"},
+        {"strides": (2, 2), "padding": "valid"},
+        {"dilation_rate": (2, 2), "padding": "same"},
+        {"data_format": "channels_last"},
+    ]:
+        ours = kd.depthwise_conv(inputs, kernel, **arguments, plan=plan)
+        stock = ops.depthwise_conv(inputs, kernel, **arguments)
+        np.testing.assert_allclose(to_numpy(ours), to_numpy(stock), atol=1e-12)
+
+
+@plans
+def test_takes_numpy_lists_and_variables(plan):
+    inputs, kernel = np.ones((1, 4, 4, 4), "float32"), np.ones((2, 2, 4, 1), "float32")
+    expected = np.full((1, 3, 3, 4), 4.0)
+    variable = keras.Variable(kernel)
+    for x, k in [(inputs, kernel), (inputs.tolist(), kernel.tolist()), (inputs, variable)]:
+        np.testing.assert_array_equal(to_numpy(kd.depthwise_conv(x, k, plan=plan)), expected)
+
+
+@plans
+def test_gradient_of_a_gradient(plan):
+    """A gradient penalty: the derivative of ‖∂loss/∂inputs‖² with respect to the
+    kernel, under each plan as under stock."""
+    inputs, kernel = draw(2, 6, 6, 4), draw(3, 3, 4, 1)
+
+    def penalty(convolve):
+        def of_kernel(x, k):
+            def loss(x):
+                return ops.sum(ops.tanh(convolve(x, k)))
+
+            _, (gradient,) = nested_vjp(loss, x)
+            return ops.sum(gradient**2)
+
+        return second_order(of_kernel, inputs, kernel)
+
+    ours = penalty(lambda x, k: kd.depthwise_conv(x, k, padding="same", plan=plan))
+    stock = penalty(lambda x, k: ops.depthwise_conv(x, k, padding="same"))
+    for one, other in zip(ours, stock, strict=True):
+        np.testing.assert_allclose(to_numpy(one), to_numpy(other), rtol=1e-10, atol=1e-11)
+
+
+def nested_vjp(loss, x):
+    """The gradient of a scalar with respect to `x`, itself differentiable."""
+    if BACKEND == "jax":
+        import jax
+
+        return loss(x), (jax.grad(loss)(x),)
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            value = loss(x)
+        return value, (tape.gradient(value, x),)
+    import torch
+
+    x = x if x.requires_grad else x.detach().requires_grad_()
+    value = loss(x)
+    return value, torch.autograd.grad(value, x, create_graph=True)
+
+
+def second_order(function, *operands):
+    if BACKEND == "jax":
+        import jax
+
+        return jax.jit(jax.grad(function, argnums=(0, 1)))(*operands)
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            tape.watch(operands)
+            value = function(*operands)
+        return tape.gradient(value, operands)
+    import torch
+
+    operands = [operand.detach().requires_grad_() for operand in operands]
+    return torch.autograd.grad(function(*operands), operands)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_results_keep_the_dtype(dtype):
+    inputs, kernel = draw(2, 6, 6, 4, dtype=dtype), draw(3, 3, 4, 1, dtype=dtype)
+    for plan in PLANS:
+        outputs = kd.depthwise_conv(inputs, kernel, plan=plan)
+        assert keras.backend.standardize_dtype(outputs.dtype) == dtype
+
+
+class Forbidden(Planner):
+    """A planner that no call may reach."""
+
+    def __init__(self):
+        super().__init__([])
+
+    def plan(self, problem, environment):
+        raise AssertionError(f"the planner was asked for {problem}")
+
+
+def test_symbolic_calls_touch_no_planner(monkeypatch):
+    monkeypatch.setattr(conductor, "_planner", Forbidden())
+
+    class Block(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.convolve = kd.DiagonalwiseDepthwiseConv2D(3)
+
+        def call(self, inputs):
+            return self.convolve(inputs)
+
+    outputs = kd.depthwise_conv(keras.KerasTensor((None, 8, 8, 4)), keras.KerasTensor((3, 3, 4, 2)))
+    assert outputs.shape == (None, 6, 6, 8)
+    model = keras.Sequential([keras.Input((9, 9, 4)), Block()])
+    assert model.output_shape == (None, 7, 7, 4)
+
+
+def test_the_memo_is_bounded_and_shared_by_threads(monkeypatch):
+    monkeypatch.setattr("keras_diagwise.convolution.MOST_REMEMBERED", 8)
+    fresh = Conductor(Planner([]))
+    kernel = np.ones((1, 1, 2, 1), "float32")
+    errors = []
+
+    def ask(offset):
+        try:
+            for size in range(1, 40):
+                inputs = np.ones((1, size + offset, 3, 2), "float32")
+                found = fresh.convolution(inputs, kernel, 1, "valid", None, 1, "auto")
+                assert found is None
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=ask, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    assert len(fresh._memo) <= 16
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"strides": 0}, "strides=0"),
+        ({"plan": "fastest"}, "fastest"),
+        ({"plan": "diagonal:0"}, "partition_size=0"),
+        ({"plan": "diagonal:5"}, "partition_size=5"),
+        ({"padding": "causal"}, "padding='causal'"),
+        ({"kernel": np.ones((3, 3, 5, 1), "float32")}, "kernel.shape=(3, 3, 5, 1)"),
+        ({"inputs": np.ones((6, 4), "float32")}, "inputs.shape=(6, 4)"),
+    ],
+)
+def test_what_does_not_fit_is_named_with_its_value(arguments, named):
+    whole = {
+        "inputs": np.ones((2, 6, 6, 4), "float32"),
+        "kernel": np.ones((3, 3, 4, 1), "float32"),
+        **arguments,
+    }
+    with pytest.raises(ValueError) as error:
+        kd.depthwise_conv(**whole)
+    assert named in str(error.value)
+
+
+def test_unequal_strides_run_where_stock_refuses_them():
+    inputs, kernel = draw(2, 7, 8, 4), draw(3, 3, 4, 1)
+    ours = kd.depthwise_conv(inputs, kernel, (1, 2), "same")
+    every = ops.depthwise_conv(inputs, kernel, 1, "valid")
+    assert tuple(ours.shape) == (2, 7, 4, 4)
+    np.testing.assert_allclose(to_numpy(ours)[:, 1:-1, :3], to_numpy(every)[:, :, 0::2], atol=1e-12)
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="about JAX")
+class TestJax:
+    @plans
+    def test_transformations(self, plan):
+        import jax
+
+        inputs, kernel = draw(2, 5, 5, 4), draw(3, 3, 4, 1)
+
+        def ours(x, k):
+            return kd.depthwise_conv(x, k, padding="same", plan=plan)
+
+        def stock(x, k):
+            return ops.depthwise_conv(x, k, padding="same")
+
+        def loss(f):
+            return lambda x, k: (jax.numpy.tanh(f(x, k)) ** 2).sum()
+
+        many, kernels = draw(3, 2, 5, 5, 4), draw(3, 3, 3, 4, 1)
+        transformed = {
+            "jvp": lambda f: jax.jvp(f, (inputs, kernel), (inputs + 1, kernel - 1)),
+            "jacfwd": lambda f: jax.jacfwd(loss(f), argnums=(0, 1))(inputs, kernel),
+            "hessian": lambda f: jax.hessian(loss(f), argnums=1)(inputs, kernel),
+            "third order": lambda f: jax.grad(lambda k: jax.grad(lambda k: jax.grad(loss(f), 1)(inputs, k).sum())(k).sum())(kernel),
+            "vmap of inputs": lambda f: jax.vmap(f, (0, None))(many, kernel),
+            "vmap of kernels": lambda f: jax.vmap(f, (None, 0))(inputs, kernels),
+            "vmap of both": lambda f: jax.vmap(f)(many, kernels),
+            "vmap along axis 2": lambda f: jax.vmap(f, (2, None), 2)(jax.numpy.moveaxis(many, 0, 2), kernel),
+            "gradient for each example": lambda f: jax.vmap(jax.grad(loss(f), 1), (0, None))(many, kernel),
+            "gradient through vmap": lambda f: jax.grad(lambda k: jax.vmap(loss(f), (0, None))(many, k).sum())(kernel),
+            "checkpoint": lambda f: jax.grad(jax.checkpoint(loss(f)))(inputs, kernel),
+            "export": lambda f: jax.export.export(jax.jit(f))(inputs, kernel).call(inputs, kernel),
+        }
+        for name, transform in transformed.items():
+            one, other = jax.tree.leaves(transform(ours)), jax.tree.leaves(transform(stock))
+            for a, b in zip(one, other, strict=True):
+                np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10, err_msg=name)
+
+    def test_native_throughout_is_the_stock_program(self):
+        import jax
+
+        inputs, kernel = draw(2, 5, 5, 4), draw(3, 3, 4, 1)
+        ours = jax.make_jaxpr(lambda x, k: kd.depthwise_conv(x, k, plan="native"))(inputs, kernel)
+        stock = jax.make_jaxpr(lambda x, k: ops.depthwise_conv(x, k))(inputs, kernel)
+        assert str(ours) == str(stock)
+
+    def test_what_is_frozen_is_not_computed(self):
+        import jax
+
+        inputs, kernel = draw(2, 5, 5, 4), draw(3, 3, 4, 1)
+
+        def loss(x, k):
+            return kd.depthwise_conv(x, k, plan="direct").sum()
+
+        text = str(jax.make_jaxpr(jax.grad(loss, 0))(inputs, kernel))
+        assert "diagonalwise_input_gradient" in text
+        assert "diagonalwise_kernel_gradient" not in text
+        text = str(jax.make_jaxpr(jax.grad(loss, 1))(inputs, kernel))
+        assert "diagonalwise_input_gradient" not in text
+
+    def test_a_batch_of_unknown_size_exports(self):
+        import jax
+
+        kernel = draw(3, 3, 4, 1)
+        (batch,) = jax.export.symbolic_shape("batch")
+        shape = jax.ShapeDtypeStruct((batch, 5, 5, 4), "float64")
+        function = jax.jit(lambda x: kd.depthwise_conv(x, kernel, plan="direct"))
+        exported = jax.export.export(function)(shape)
+        for size in (1, 3):
+            inputs = draw(size, 5, 5, 4)
+            np.testing.assert_allclose(exported.call(inputs), ops.depthwise_conv(inputs, kernel), atol=1e-12)
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="about TensorFlow")
+class TestTensorFlow:
+    @plans
+    @pytest.mark.parametrize("jit_compile", [False, True])
+    def test_in_graphs_of_unknown_shape(self, plan, jit_compile):
+        import tensorflow as tf
+
+        kernel = tf.Variable(draw(3, 3, 4, 1))
+        for shape in [(None, 6, 6, 4), (None, None, None, 4)]:
+            if jit_compile and None in shape[1:]:
+                continue
+
+            @tf.function(
+                input_signature=[tf.TensorSpec(shape, "float64")],
+                jit_compile=jit_compile,
+                autograph=False,
+            )
+            def step(x):
+                with tf.GradientTape() as tape:
+                    tape.watch(x)
+                    outputs = kd.depthwise_conv(x, kernel.value(), padding="same", plan=plan)
+                    loss = tf.reduce_sum(tf.tanh(outputs))
+                return outputs, tape.gradient(loss, [x, kernel])
+
+            inputs = draw(3, 6, 6, 4)
+            outputs, gradients = step(inputs)
+            stock, (by_inputs, by_kernel) = vjp(
+                lambda x, k: ops.depthwise_conv(x, k, padding="same"),
+                [inputs, tf.convert_to_tensor(kernel)],
+                1 - tf.tanh(outputs) ** 2,
+            )
+            np.testing.assert_allclose(outputs, stock, atol=1e-11)
+            np.testing.assert_allclose(gradients[0], by_inputs, atol=1e-11)
+            np.testing.assert_allclose(gradients[1], by_kernel, atol=1e-11)
+
+    def test_native_throughout_is_the_stock_graph(self):
+        import tensorflow as tf
+
+        def operations(convolve):
+            @tf.function(autograph=False)
+            def step(x, k):
+                with tf.GradientTape() as tape:
+                    tape.watch([x, k])
+                    loss = tf.reduce_sum(convolve(x, k))
+                return tape.gradient(loss, [x, k])
+
+            graph = step.get_concrete_function(draw(2, 5, 5, 4), draw(3, 3, 4, 1)).graph
+            return [operation.type for operation in graph.get_operations()]
+
+        assert operations(kd.depthwise_conv) == operations(ops.depthwise_conv)
+
+    def test_forward_accumulator(self):
+        import tensorflow as tf
+
+        inputs, kernel = draw(2, 5, 5, 4), draw(3, 3, 4, 1)
+        results = []
+        for convolve in (ops.depthwise_conv, lambda x, k: kd.depthwise_conv(x, k, plan="direct")):
+            with tf.autodiff.ForwardAccumulator(inputs, inputs + 1) as accumulator:
+                outputs = convolve(inputs, kernel)
+            results.append(accumulator.jvp(outputs))
+        np.testing.assert_allclose(*results, atol=1e-11)
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="about torch")
+class TestTorch:
+    def graph(self, convolve, inputs, kernel):
+        import torch
+
+        graphs = []
+
+        def keep(module, example_inputs):
+            graphs.append(module)
+            return module.forward
+
+        torch._dynamo.reset()
+        compiled = torch.compile(convolve, backend=keep, fullgraph=True)
+        compiled(inputs, kernel)
+        return [str((node.op, node.target, node.args, node.kwargs)) for node in graphs[0].graph.nodes]
+
+    def test_native_throughout_is_the_stock_graph(self):
+        inputs, kernel = draw(2, 5, 5, 4), draw(3, 3, 4, 1)
+        ours = self.graph(lambda x, k: kd.depthwise_conv(x, k, padding="same"), inputs, kernel)
+        stock = self.graph(lambda x, k: ops.depthwise_conv(x, k, padding="same"), inputs, kernel)
+        assert ours == stock
+
+    def test_native_throughout_saves_the_stock_autograd_graph(self):
+        inputs, kernel = draw(2, 5, 5, 4).requires_grad_(), draw(3, 3, 4, 1).requires_grad_()
+
+        def chain(node):
+            found = []
+            while node is not None:
+                found.append(type(node).__name__)
+                node = node.next_functions[0][0] if node.next_functions else None
+            return found
+
+        ours = kd.depthwise_conv(inputs, kernel, padding="same")
+        stock = ops.depthwise_conv(inputs, kernel, padding="same")
+        assert chain(ours.grad_fn) == chain(stock.grad_fn)
+
+    def test_what_is_frozen_is_not_computed(self, monkeypatch):
+        from keras_diagwise.algorithms import Direct
+
+        inputs, kernel = draw(2, 5, 5, 4), draw(3, 3, 4, 1).requires_grad_()
+
+        def forbidden(*args):
+            raise AssertionError("computed a gradient that nobody needs")
+
+        monkeypatch.setattr(Direct, "input_gradient", forbidden)
+        kd.depthwise_conv(inputs, kernel, plan="direct").sum().backward()
+        assert kernel.grad is not None
+
+    def test_function_transforms_run_native(self):
+        import torch
+
+        inputs, kernel = draw(2, 5, 5, 4), draw(3, 3, 4, 1)
+
+        def ours(x, k):
+            return kd.depthwise_conv(x, k, padding="same", plan="direct")
+
+        def stock(x, k):
+            return ops.depthwise_conv(x, k, padding="same")
+
+        for f in (
+            lambda g: torch.func.jvp(g, (inputs, kernel), (inputs + 1, kernel - 1)),
+            lambda g: torch.func.grad(lambda x: g(x, kernel).tanh().sum())(inputs),
+        ):
+            one, other = (keras.tree.flatten(f(g)) for g in (ours, stock))
+            for a, b in zip(one, other, strict=True):
+                np.testing.assert_allclose(a, b, atol=1e-11)

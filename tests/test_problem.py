@@ -1,0 +1,100 @@
+"""The problem's arithmetic, against Keras's own and by hand."""
+
+import dataclasses
+import json
+
+import hypothesis
+import keras
+import numpy as np
+import pytest
+from keras_diagwise.problem import Problem
+from tests.strategies import problems
+
+
+@hypothesis.given(problem=problems(dtypes=("float32",)))
+def test_output_shape_is_what_keras_computes(problem):
+    hypothesis.assume(1 in (max(problem.strides), max(problem.dilation_rate)))
+    stock = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
+    layer = stock[problem.rank - 1](
+        problem.filters,
+        problem.kernel_size,
+        strides=problem.strides,
+        padding=problem.padding,
+        data_format=problem.data_format,
+        dilation_rate=problem.dilation_rate,
+        groups=problem.groups,
+    )
+    assert layer.compute_output_shape(problem.input_shape()) == problem.output_shape()
+
+
+@hypothesis.given(problem=problems())
+def test_a_problem_survives_json(problem):
+    again = Problem.from_dict(json.loads(json.dumps(problem.to_dict())))
+    assert again == problem
+    assert hash(again) == hash(problem)
+
+
+@hypothesis.given(problem=problems())
+def test_from_shapes_finds_the_problem_again(problem):
+    again = Problem.from_shapes(
+        problem.input_shape(),
+        problem.kernel_shape,
+        strides=problem.strides,
+        padding=problem.padding,
+        data_format=problem.data_format,
+        dilation_rate=problem.dilation_rate,
+        dtype=problem.dtype,
+    )
+    assert again == problem
+
+
+MOBILE = Problem.from_shapes((16, 56, 56, 144), (3, 3, 1, 144), padding="same")
+
+
+def test_arithmetic_by_hand():
+    assert MOBILE.is_depthwise
+    assert MOBILE.flops == 2 * 16 * 56 * 56 * 9 * 144
+    tensor = 16 * 56 * 56 * 144
+    assert MOBILE.least_bytes == 4 * (2 * tensor + 9 * 144)
+    assert str(MOBILE) == "16×56×56×144, kernel 3×3, same, float32"
+
+
+def test_the_odd_zero_of_same_padding_goes_after():
+    problem = dataclasses.replace(MOBILE, strides=(2, 2))
+    assert problem.padding_pairs == ((0, 1), (0, 1))
+    assert problem.output_spatial_shape == (28, 28)
+
+
+def test_what_is_not_an_int_is_unknown():
+    class Symbolic:
+        pass
+
+    problem = Problem.from_shapes((Symbolic(), None, 8, 4), (3, 3, 1, 4))
+    assert problem.batch is None
+    assert problem.spatial_shape == (None, 8)
+    assert not problem.has_static_spatial_shape
+    assert problem.output_shape() == (None, None, 6, 4)
+    assert np.isfinite(problem.flops)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"input_shape": (2, 8)}, "inputs.shape=(2, 8)"),
+        ({"kernel_shape": (3, 1, 4)}, "kernel.shape=(3, 1, 4)"),
+        ({"kernel_shape": (3, 3, 3, 4)}, "divisible by the kernel's channels in a group (=3)"),
+        ({"kernel_shape": (3, 3, 1, 6)}, "filters (=6)"),
+        ({"kernel_shape": (3, 0, 1, 4)}, "kernel_size=[3, 0]"),
+        ({"strides": 0}, "strides=0"),
+        ({"strides": (1, 2, 3)}, "strides=(1, 2, 3)"),
+        ({"dilation_rate": -1}, "dilation_rate=-1"),
+        ({"padding": "causal"}, "padding='causal'"),
+        ({"data_format": "NHWC"}, "data_format='NHWC'"),
+        ({"input_shape": (2, 8, 8, None)}, "inputs.shape=(2, 8, 8, None)"),
+    ],
+)
+def test_what_does_not_fit_is_named_with_its_value(arguments, named):
+    whole = {"input_shape": (2, 8, 8, 4), "kernel_shape": (3, 3, 1, 4), **arguments}
+    with pytest.raises(ValueError) as error:
+        Problem.from_shapes(**whole)
+    assert named in str(error.value)

@@ -1,0 +1,2 @@
+"""The campaign: measurements that are run from a checkout and whose results are
+committed."""
