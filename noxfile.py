@@ -68,3 +68,11 @@ def acceptance(session, backend):
     """Measures what the README claims and writes it to tuning/results."""
     install(session, backend)
     session.run("python", "-m", "tuning.acceptance", *session.posargs)
+
+
+@nox.session
+@nox.parametrize("backend", ["jax", "tensorflow"], ids=["jax", "tensorflow"])
+def ship(session, backend):
+    """Measures the decisions that come with the package, under XLA on this CPU."""
+    install(session, backend)
+    session.run("python", "-m", "tuning.ship", *session.posargs)

@@ -5,8 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 PASSES = ("forward", "input_gradient", "kernel_gradient")
+
+Sizes = tuple[Any, ...]
+"""Ints, and `None` where a size is not known."""
 
 BYTES_PER_ELEMENT = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -34,7 +38,7 @@ class Problem:
     """
 
     batch: int | None
-    spatial_shape: tuple[int | None, ...]
+    spatial_shape: Sizes
     groups: int
     channels_per_group: int
     filters_per_group: int
@@ -170,7 +174,7 @@ class Problem:
         )
 
     @property
-    def output_spatial_shape(self) -> tuple[int | None, ...]:
+    def output_spatial_shape(self) -> Sizes:
         """Size of the output along each spatial axis."""
         extents = zip(
             self.spatial_shape, self.effective_kernel_size, self.strides, strict=True
@@ -270,12 +274,11 @@ class Problem:
     @classmethod
     def from_dict(cls, values: dict) -> Problem:
         """The problem that `to_dict` wrote."""
-        return cls(
-            **{
-                name: tuple(value) if isinstance(value, list) else value
-                for name, value in values.items()
-            }
-        )
+        fields: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in values.items()
+        }
+        return cls(**fields)
 
     def __str__(self) -> str:
         def by(numbers):

@@ -28,7 +28,10 @@ def passes(problem, inputs, kernel, output_gradient) -> Passes:
     inputs = groups_last(inputs, problem, problem.channels_per_group)
     gradient = groups_last(output_gradient, problem, problem.filters_per_group)
     kernel = kernel.astype("float64").reshape(
-        *problem.kernel_size, problem.channels_per_group, problem.groups, problem.filters_per_group
+        *problem.kernel_size,
+        problem.channels_per_group,
+        problem.groups,
+        problem.filters_per_group,
     )
     outputs = np.zeros_like(gradient)
     input_gradient = np.zeros_like(inputs)
@@ -39,7 +42,12 @@ def passes(problem, inputs, kernel, output_gradient) -> Passes:
             at = tuple(
                 o * s + t * d - start
                 for o, s, t, d, start in zip(
-                    out, problem.strides, tap, problem.dilation_rate, starts, strict=True
+                    out,
+                    problem.strides,
+                    tap,
+                    problem.dilation_rate,
+                    starts,
+                    strict=True,
                 )
             )
             sizes = zip(at, problem.spatial_shape, strict=True)
@@ -70,7 +78,11 @@ def groups_last(tensor, problem, per_group):
 
 def groups_back(tensor, problem):
     tensor = tensor.reshape(*tensor.shape[:-2], tensor.shape[-2] * tensor.shape[-1])
-    return np.moveaxis(tensor, -1, 1) if problem.data_format == "channels_first" else tensor
+    return (
+        np.moveaxis(tensor, -1, 1)
+        if problem.data_format == "channels_first"
+        else tensor
+    )
 
 
 def bounds(problem, inputs, kernel, output_gradient, accumulator=None) -> Passes:
@@ -89,7 +101,9 @@ def bounds(problem, inputs, kernel, output_gradient, accumulator=None) -> Passes
     }
     stored = UNIT_ROUNDOFF[problem.dtype]
     summed = UNIT_ROUNDOFF[accumulator or problem.dtype]
-    smallest = np.finfo("float16").smallest_subnormal if problem.dtype == "float16" else 0
+    smallest = (
+        np.finfo("float16").smallest_subnormal if problem.dtype == "float16" else 0
+    )
     return Passes(
         **{
             name: ((length + 2) * summed * 1.01 + stored) * getattr(magnitudes, name)
@@ -103,5 +117,3 @@ def summed_in(algorithm, dtype):
     """The dtype in which an algorithm promises to sum; native promises nothing."""
     low = dtype in ("float16", "bfloat16")
     return "float32" if low and algorithm.name == "direct" else dtype
-
-

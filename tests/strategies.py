@@ -55,7 +55,12 @@ def tensors(problem, seed=0):
 
 
 def to_backend(arrays, dtype):
-    return [keras.ops.convert_to_tensor(a.astype("float32") if dtype == "bfloat16" else a, dtype=dtype) for a in arrays]
+    return [
+        keras.ops.convert_to_tensor(
+            a.astype("float32") if dtype == "bfloat16" else a, dtype=dtype
+        )
+        for a in arrays
+    ]
 
 
 def to_numpy(tensor):

@@ -2,7 +2,6 @@
 
 import threading
 
-import hypothesis
 import keras
 import numpy as np
 import pytest
@@ -16,7 +15,14 @@ from tests.derivatives import vjp
 from tests.strategies import to_numpy
 
 BACKEND = keras.backend.backend()
-PLANS = ["native", "direct", "direct:rows", "diagonal:2", "diagonal:4:split", Plan("direct", "native", "diagonal:2")]
+PLANS = [
+    "native",
+    "direct",
+    "direct:rows",
+    "diagonal:2",
+    "diagonal:4:split",
+    Plan("direct", "native", "diagonal:2"),
+]
 plans = pytest.mark.parametrize("plan", PLANS, ids=str)
 
 
@@ -45,8 +51,14 @@ def test_takes_numpy_lists_and_variables(plan):
     inputs, kernel = np.ones((1, 4, 4, 4), "float32"), np.ones((2, 2, 4, 1), "float32")
     expected = np.full((1, 3, 3, 4), 4.0)
     variable = keras.Variable(kernel)
-    for x, k in [(inputs, kernel), (inputs.tolist(), kernel.tolist()), (inputs, variable)]:
-        np.testing.assert_array_equal(to_numpy(kd.depthwise_conv(x, k, plan=plan)), expected)
+    for x, k in [
+        (inputs, kernel),
+        (inputs.tolist(), kernel.tolist()),
+        (inputs, variable),
+    ]:
+        np.testing.assert_array_equal(
+            to_numpy(kd.depthwise_conv(x, k, plan=plan)), expected
+        )
 
 
 @plans
@@ -68,7 +80,9 @@ def test_gradient_of_a_gradient(plan):
     ours = penalty(lambda x, k: kd.depthwise_conv(x, k, padding="same", plan=plan))
     stock = penalty(lambda x, k: ops.depthwise_conv(x, k, padding="same"))
     for one, other in zip(ours, stock, strict=True):
-        np.testing.assert_allclose(to_numpy(one), to_numpy(other), rtol=1e-10, atol=1e-11)
+        np.testing.assert_allclose(
+            to_numpy(one), to_numpy(other), rtol=1e-10, atol=1e-11
+        )
 
 
 def nested_vjp(loss, x):
@@ -138,7 +152,9 @@ def test_symbolic_calls_touch_no_planner(monkeypatch):
         def call(self, inputs):
             return self.convolve(inputs)
 
-    outputs = kd.depthwise_conv(keras.KerasTensor((None, 8, 8, 4)), keras.KerasTensor((3, 3, 4, 2)))
+    outputs = kd.depthwise_conv(
+        keras.KerasTensor((None, 8, 8, 4)), keras.KerasTensor((3, 3, 4, 2))
+    )
     assert outputs.shape == (None, 6, 6, 8)
     model = keras.Sequential([keras.Input((9, 9, 4)), Block()])
     assert model.output_shape == (None, 7, 7, 4)
@@ -196,7 +212,9 @@ def test_unequal_strides_run_where_stock_refuses_them():
     ours = kd.depthwise_conv(inputs, kernel, (1, 2), "same")
     every = ops.depthwise_conv(inputs, kernel, 1, "valid")
     assert tuple(ours.shape) == (2, 7, 4, 4)
-    np.testing.assert_allclose(to_numpy(ours)[:, 1:-1, :3], to_numpy(every)[:, :, 0::2], atol=1e-12)
+    np.testing.assert_allclose(
+        to_numpy(ours)[:, 1:-1, :3], to_numpy(every)[:, :, 0::2], atol=1e-12
+    )
 
 
 @pytest.mark.skipif(BACKEND != "jax", reason="about JAX")
@@ -221,18 +239,33 @@ class TestJax:
             "jvp": lambda f: jax.jvp(f, (inputs, kernel), (inputs + 1, kernel - 1)),
             "jacfwd": lambda f: jax.jacfwd(loss(f), argnums=(0, 1))(inputs, kernel),
             "hessian": lambda f: jax.hessian(loss(f), argnums=1)(inputs, kernel),
-            "third order": lambda f: jax.grad(lambda k: jax.grad(lambda k: jax.grad(loss(f), 1)(inputs, k).sum())(k).sum())(kernel),
+            "third order": lambda f: jax.grad(
+                lambda k: jax.grad(lambda k: jax.grad(loss(f), 1)(inputs, k).sum())(
+                    k
+                ).sum()
+            )(kernel),
             "vmap of inputs": lambda f: jax.vmap(f, (0, None))(many, kernel),
             "vmap of kernels": lambda f: jax.vmap(f, (None, 0))(inputs, kernels),
             "vmap of both": lambda f: jax.vmap(f)(many, kernels),
-            "vmap along axis 2": lambda f: jax.vmap(f, (2, None), 2)(jax.numpy.moveaxis(many, 0, 2), kernel),
-            "gradient for each example": lambda f: jax.vmap(jax.grad(loss(f), 1), (0, None))(many, kernel),
-            "gradient through vmap": lambda f: jax.grad(lambda k: jax.vmap(loss(f), (0, None))(many, k).sum())(kernel),
+            "vmap along axis 2": lambda f: jax.vmap(f, (2, None), 2)(
+                jax.numpy.moveaxis(many, 0, 2), kernel
+            ),
+            "gradient for each example": lambda f: jax.vmap(
+                jax.grad(loss(f), 1), (0, None)
+            )(many, kernel),
+            "gradient through vmap": lambda f: jax.grad(
+                lambda k: jax.vmap(loss(f), (0, None))(many, k).sum()
+            )(kernel),
             "checkpoint": lambda f: jax.grad(jax.checkpoint(loss(f)))(inputs, kernel),
-            "export": lambda f: jax.export.export(jax.jit(f))(inputs, kernel).call(inputs, kernel),
+            "export": lambda f: jax.export.export(jax.jit(f))(inputs, kernel).call(
+                inputs, kernel
+            ),
         }
         for name, transform in transformed.items():
-            one, other = jax.tree.leaves(transform(ours)), jax.tree.leaves(transform(stock))
+            one, other = (
+                jax.tree.leaves(transform(ours)),
+                jax.tree.leaves(transform(stock)),
+            )
             for a, b in zip(one, other, strict=True):
                 np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10, err_msg=name)
 
@@ -240,7 +273,9 @@ class TestJax:
         import jax
 
         inputs, kernel = draw(2, 5, 5, 4), draw(3, 3, 4, 1)
-        ours = jax.make_jaxpr(lambda x, k: kd.depthwise_conv(x, k, plan="native"))(inputs, kernel)
+        ours = jax.make_jaxpr(lambda x, k: kd.depthwise_conv(x, k, plan="native"))(
+            inputs, kernel
+        )
         stock = jax.make_jaxpr(lambda x, k: ops.depthwise_conv(x, k))(inputs, kernel)
         assert str(ours) == str(stock)
 
@@ -268,7 +303,9 @@ class TestJax:
         exported = jax.export.export(function)(shape)
         for size in (1, 3):
             inputs = draw(size, 5, 5, 4)
-            np.testing.assert_allclose(exported.call(inputs), ops.depthwise_conv(inputs, kernel), atol=1e-12)
+            np.testing.assert_allclose(
+                exported.call(inputs), ops.depthwise_conv(inputs, kernel), atol=1e-12
+            )
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="about TensorFlow")
@@ -291,7 +328,9 @@ class TestTensorFlow:
             def step(x):
                 with tf.GradientTape() as tape:
                     tape.watch(x)
-                    outputs = kd.depthwise_conv(x, kernel.value(), padding="same", plan=plan)
+                    outputs = kd.depthwise_conv(
+                        x, kernel.value(), padding="same", plan=plan
+                    )
                     loss = tf.reduce_sum(tf.tanh(outputs))
                 return outputs, tape.gradient(loss, [x, kernel])
 
@@ -327,7 +366,10 @@ class TestTensorFlow:
 
         inputs, kernel = draw(2, 5, 5, 4), draw(3, 3, 4, 1)
         results = []
-        for convolve in (ops.depthwise_conv, lambda x, k: kd.depthwise_conv(x, k, plan="direct")):
+        for convolve in (
+            ops.depthwise_conv,
+            lambda x, k: kd.depthwise_conv(x, k, plan="direct"),
+        ):
             with tf.autodiff.ForwardAccumulator(inputs, inputs + 1) as accumulator:
                 outputs = convolve(inputs, kernel)
             results.append(accumulator.jvp(outputs))
@@ -348,16 +390,26 @@ class TestTorch:
         torch._dynamo.reset()
         compiled = torch.compile(convolve, backend=keep, fullgraph=True)
         compiled(inputs, kernel)
-        return [str((node.op, node.target, node.args, node.kwargs)) for node in graphs[0].graph.nodes]
+        return [
+            str((node.op, node.target, node.args, node.kwargs))
+            for node in graphs[0].graph.nodes
+        ]
 
     def test_native_throughout_is_the_stock_graph(self):
         inputs, kernel = draw(2, 5, 5, 4), draw(3, 3, 4, 1)
-        ours = self.graph(lambda x, k: kd.depthwise_conv(x, k, padding="same"), inputs, kernel)
-        stock = self.graph(lambda x, k: ops.depthwise_conv(x, k, padding="same"), inputs, kernel)
+        ours = self.graph(
+            lambda x, k: kd.depthwise_conv(x, k, padding="same"), inputs, kernel
+        )
+        stock = self.graph(
+            lambda x, k: ops.depthwise_conv(x, k, padding="same"), inputs, kernel
+        )
         assert ours == stock
 
     def test_native_throughout_saves_the_stock_autograd_graph(self):
-        inputs, kernel = draw(2, 5, 5, 4).requires_grad_(), draw(3, 3, 4, 1).requires_grad_()
+        inputs, kernel = (
+            draw(2, 5, 5, 4).requires_grad_(),
+            draw(3, 3, 4, 1).requires_grad_(),
+        )
 
         def chain(node):
             found = []

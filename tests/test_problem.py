@@ -7,6 +7,7 @@ import hypothesis
 import keras
 import numpy as np
 import pytest
+
 from keras_diagwise.problem import Problem
 from tests.strategies import problems
 
@@ -82,7 +83,10 @@ def test_what_is_not_an_int_is_unknown():
     [
         ({"input_shape": (2, 8)}, "inputs.shape=(2, 8)"),
         ({"kernel_shape": (3, 1, 4)}, "kernel.shape=(3, 1, 4)"),
-        ({"kernel_shape": (3, 3, 3, 4)}, "divisible by the kernel's channels in a group (=3)"),
+        (
+            {"kernel_shape": (3, 3, 3, 4)},
+            "divisible by the kernel's channels in a group (=3)",
+        ),
         ({"kernel_shape": (3, 3, 1, 6)}, "filters (=6)"),
         ({"kernel_shape": (3, 0, 1, 4)}, "kernel_size=[3, 0]"),
         ({"strides": 0}, "strides=0"),

@@ -64,7 +64,9 @@ def layers_with_plans(draw):
     problem = draw(problems(ranks=(1, 2), dtypes=("float64",), depthwise=True))
     hypothesis.assume(problem.batch and Native().refusal(problem) is None)
     plan = draw(
-        st.sampled_from(["native", "direct", "direct:rows", "diagonal:1", "diagonal:1:split"])
+        st.sampled_from(
+            ["native", "direct", "direct:rows", "diagonal:1", "diagonal:1:split"]
+        )
     )
     arguments = {
         "kernel_size": problem.kernel_size,
@@ -100,6 +102,8 @@ def test_a_layer_learns_what_stock_learns(float64, drawn):
     models[1].set_weights(models[0].get_weights())
     for model in models:
         model.train_on_batch(arrays[0], arrays[2])
-    for one, other in zip(models[0].get_weights(), models[1].get_weights(), strict=True):
+    for one, other in zip(
+        models[0].get_weights(), models[1].get_weights(), strict=True
+    ):
         assert one.dtype == np.float64
         np.testing.assert_allclose(one, other, rtol=1e-11, atol=1e-12)

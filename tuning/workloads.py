@@ -3,7 +3,6 @@ around them."""
 
 from __future__ import annotations
 
-
 import keras
 
 from keras_diagwise.layers.depthwise_conv import problem_of
@@ -68,47 +67,34 @@ def line(steps, channels, kernel, **fields) -> Problem:
     )
 
 
-SIZES = ((56, 96), (14, 384))
-"""Pixels along a side, and channels: one tensor that exceeds the caches and one
-that does not."""
-
-
 def grid() -> list[Problem]:
     """Kinds of problem that the models do not have, so that a planner that asks
     for the nearest finds one."""
-    problems = []
-    for size, channels in SIZES:
-        for kernel in (2, 3, 4, 5, 7, 9):
-            for stride in (1, 2):
-                for padding in ("same", "valid"):
-                    problems.append(
-                        square(
-                            size,
-                            channels,
-                            kernel,
-                            strides=(stride, stride),
-                            padding=padding,
-                        )
-                    )
-        for kernel in (3, 5):
-            problems += [
-                square(size, channels, kernel, dilation_rate=(2, 2)),
-                square(size, channels // 2, kernel, filters_per_group=2),
-                square(size, channels, kernel, data_format="channels_first"),
-                square(size, channels, kernel, dtype="bfloat16"),
-                square(size, channels, kernel, dtype="float16"),
-                square(size, channels, kernel, dtype="bfloat16", strides=(2, 2)),
-                square(size, channels, kernel, dtype="float16", strides=(2, 2)),
-            ]
-        problems.append(square(size, channels, 3, dilation_rate=(4, 4)))
-    for steps, channels in ((4096, 64), (256, 512)):
-        for kernel in (3, 4, 5, 7, 9, 15, 31):
-            for padding in ("same", "valid"):
-                problems.append(line(steps, channels, kernel, padding=padding))
-        problems.append(line(steps, channels, 3, strides=(2,)))
-    problems.append(square(7, 960, 3))
-    problems.append(square(7, 960, 5))
-    problems.append(square(7, 768, 7))
+    size, channels = 28, 128
+    problems = [
+        square(size, channels, kernel, strides=(stride, stride), padding=padding)
+        for kernel in (2, 3, 4, 5, 7, 9)
+        for stride in (1, 2)
+        for padding in ("same", "valid")
+    ]
+    for kernel in (3, 5):
+        problems += [
+            square(size, channels, kernel, dilation_rate=(2, 2)),
+            square(size, channels // 2, kernel, filters_per_group=2),
+            square(size, channels, kernel, data_format="channels_first"),
+            square(size, channels, kernel, dtype="bfloat16"),
+            square(size, channels, kernel, dtype="float16"),
+            square(size, channels, kernel, dtype="bfloat16", strides=(2, 2)),
+            square(size, channels, kernel, dtype="float16", strides=(2, 2)),
+        ]
+    problems.append(square(size, channels, 3, dilation_rate=(4, 4)))
+    problems += [square(7, 768, kernel) for kernel in (3, 5, 7)]
+    problems += [
+        line(1024, 128, kernel, padding=padding)
+        for kernel in (3, 4, 5, 7, 9, 15, 31)
+        for padding in ("same", "valid")
+    ]
+    problems.append(line(1024, 128, 3, strides=(2,)))
     return problems
 
 
@@ -121,5 +107,3 @@ def shipped_problems() -> list[Problem]:
     for problem in grid():
         found[problem] = None
     return list(found)
-
-

@@ -82,8 +82,10 @@ def spread(kernel, problem: Problem):
 
 
 def turn_last(tensor):
+    """Channels first to channels last."""
     return ops.moveaxis(tensor, 1, -1)
 
 
 def turn_first(tensor):
+    """Channels last to channels first."""
     return ops.moveaxis(tensor, -1, 1)

@@ -225,9 +225,7 @@ def read_diagonal(blocks, segment: Segment):
 
 def slice_groups(tensor, problem: Problem, segment: Segment, per_group: int):
     """The channels of a segment's groups, of inputs or outputs."""
-    return slice_axis(
-        tensor, problem.channel_axis, segment, per_group, problem.groups
-    )
+    return slice_axis(tensor, problem.channel_axis, segment, per_group, problem.groups)
 
 
 def slice_kernel(kernel, problem: Problem, segment: Segment):

@@ -35,7 +35,9 @@ def input_gradient(problem: Problem, kernel, output_gradient):
         output_gradient: as the outputs.
     """
     axes = range(problem.rank)
-    reaches = [[reach(problem, axis, r) for r in phases(problem, axis)] for axis in axes]
+    reaches = [
+        [reach(problem, axis, r) for r in phases(problem, axis)] for axis in axes
+    ]
     sizes = [phase_size(problem, axis) for axis in axes]
     pairs = [
         padding_pair(reaches[axis], sizes[axis], problem.output_spatial_shape[axis])
@@ -93,7 +95,9 @@ def reach(problem: Problem, axis: int, phase: int) -> list[Reach]:
     return [Reach(tap, d // stride) for tap, d in distances if d % stride == 0]
 
 
-def padding_pair(reaches: list[list[Reach]], size: int, outputs: int) -> tuple[int, int]:
+def padding_pair(
+    reaches: list[list[Reach]], size: int, outputs: int
+) -> tuple[int, int]:
     """The zeros around the output gradient that let every tap of every phase see
     `size` pixels."""
     offsets = [0, *(each.offset for reaching in reaches for each in reaching)]
@@ -105,9 +109,7 @@ def interleaved(problem: Problem, phase, index: tuple[int, ...] = ()):
     axis = len(index)
     if axis == problem.rank:
         return phase(index)
-    parts = [
-        interleaved(problem, phase, (*index, r)) for r in phases(problem, axis)
-    ]
+    parts = [interleaved(problem, phase, (*index, r)) for r in phases(problem, axis)]
     if len(parts) == 1:
         return parts[0]
     position = problem.spatial_axes[axis]

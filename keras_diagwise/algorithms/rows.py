@@ -86,12 +86,14 @@ class Rows:
         for first in range(blocks * rows, height, rows):
             last = min(first + rows, height)
             span = self.input_rows(first, last)
-            block = self.padded(inputs[:, span.start : span.stop], span.before, span.after)
+            block = self.padded(
+                inputs[:, span.start : span.stop], span.before, span.after
+            )
             total = self.add_block(block, output_gradient[:, first:last], 0, total)
         return ops.sum(total, axis=1)
 
     @property
-    def taps_at_once(self) -> list[list[tuple[int, int]]]:
+    def taps_at_once(self) -> list[list[tuple[int, ...]]]:
         """The taps, grouped so that a reduction stays short."""
         taps = list(itertools.product(*map(range, self.problem.kernel_size)))
         most = MOST_UNROLLED // MOST_ROWS
@@ -184,7 +186,10 @@ class Rows:
         The images stay apart: a sum over the batch in the loop would be one
         communication a block under data parallelism.
         """
-        (down, across), (below, beside) = self.problem.strides, self.problem.dilation_rate
+        (down, across), (below, beside) = (
+            self.problem.strides,
+            self.problem.dilation_rate,
+        )
         rows, columns = gradient.shape[1:3]
         sizes = ((rows - 1) * down + 1, (columns - 1) * across + 1)
         products = [

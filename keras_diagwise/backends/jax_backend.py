@@ -12,6 +12,7 @@ from jax.interpreters import ad, batching, mlir
 from keras_diagwise.backends.transposition import transpose_left, transpose_right
 from keras_diagwise.problem import PASSES
 
+
 def differentiable(convolution, inputs, kernel):
     return bind("forward", convolution, inputs, kernel)
 
@@ -50,9 +51,7 @@ def make_primitive(pass_name: str) -> Primitive:
 
     primitive.def_impl(lambda *operands, **params: run_eagerly(*operands, **params))
     primitive.def_abstract_eval(abstract)
-    mlir.register_lowering(
-        primitive, mlir.lower_fun(compute, multiple_results=False)
-    )
+    mlir.register_lowering(primitive, mlir.lower_fun(compute, multiple_results=False))
     batching.primitive_batchers[primitive] = batch
     return primitive
 
@@ -149,7 +148,7 @@ def batch_shards():
 
 
 def forget_compiled(function):
-    jax.jit(function).clear_cache()
+    jax.jit(function).clear_cache()  # type: ignore[attr-defined]
 
 
 def synchronize(tensors):

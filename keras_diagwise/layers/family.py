@@ -16,7 +16,7 @@ FAMILY: dict[type[keras.layers.Layer], type[keras.layers.Layer]] = {}
 """The package's class for each stock class."""
 
 
-class Diagonalwise:
+class Diagonalwise(keras.layers.Layer):
     """A stock layer whose convolution runs by a plan.
 
     Args:
@@ -35,7 +35,7 @@ class Diagonalwise:
 
     def get_config(self) -> dict:
         """The stock layer's configuration, and `plan`."""
-        return {**super().get_config(), "plan": plan_to_config(self.plan)}  # type: ignore[misc]
+        return {**super().get_config(), "plan": plan_to_config(self.plan)}
 
 
 def with_plan(signature: inspect.Signature) -> inspect.Signature:

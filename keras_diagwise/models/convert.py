@@ -151,7 +151,9 @@ def built_input_shape(layer) -> tuple:
 
 def swap(model, changes: list[tuple]) -> None:
     """Gives layers other classes and plans, all of them or none."""
-    before = [(layer, type(layer), getattr(layer, "plan", None)) for layer, *_ in changes]
+    before = [
+        (layer, type(layer), getattr(layer, "plan", None)) for layer, *_ in changes
+    ]
     try:
         for change in changes:
             assign(*change)

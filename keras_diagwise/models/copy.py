@@ -98,7 +98,9 @@ def optimizer_state(model) -> list | None:
 
 
 def compile_settings(model) -> str | None:
-    return json.dumps(model.get_compile_config(), default=repr) if model.compiled else None
+    return (
+        json.dumps(model.get_compile_config(), default=repr) if model.compiled else None
+    )
 
 
 FACTS = {
@@ -109,5 +111,3 @@ FACTS = {
     "optimizer state": optimizer_state,
     "compile settings": compile_settings,
 }
-
-

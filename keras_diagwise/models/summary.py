@@ -62,5 +62,5 @@ def layer_plan(layer, batch_size: int | None) -> LayerPlan:
         return LayerPlan(path, name, None, None, "called in no graph", None)
     problem = problem_of(layer, input_shape)
     answer = conductor.answer(problem, layer.plan)
-    gain = answer.decision and answer.decision.gain(answer.plan)
+    gain = answer.decision.gain(answer.plan) if answer.decision else None
     return LayerPlan(path, name, problem, answer.plan, answer.rung, gain)

@@ -68,12 +68,18 @@ class Planner:
 
 def nearest(problem: Problem, document: Document, other_device: bool) -> Answer | None:
     """The answer of one document, or `None` if nothing in it is near."""
+    if not problem.has_static_spatial_shape:
+        return None
     decision = min(
-        (each for each in document.decisions if bucket(each.problem) == bucket(problem)),
+        (
+            each
+            for each in document.decisions
+            if bucket(each.problem) == bucket(problem)
+        ),
         key=lambda each: (distance(problem, each.problem), str(each.problem)),
         default=None,
     )
-    if decision is None or not problem.has_static_spatial_shape:
+    if decision is None:
         return None
     if other_device:
         return Answer(decision.plan(MARGIN_OTHER_DEVICE), "other device", decision)
@@ -98,16 +104,17 @@ def bucket(problem: Problem) -> tuple:
 
 def distance(problem: Problem, measured: Problem) -> float:
     """Between the logarithms of size and channels; an unknown batch is taken
-    for the measured one."""
+    for the measured one. Rounded, so that what is as far is equal everywhere."""
 
     def log_size(each):
         batch = measured.batch if each.batch is None else each.batch
         return math.log(max(1, batch or 1) * math.prod(each.spatial_shape))
 
-    return math.hypot(
+    apart = math.hypot(
         log_size(problem) - log_size(measured),
         math.log(problem.channels) - math.log(measured.channels),
     )
+    return round(apart, 9)
 
 
 def least_plan(problem: Problem) -> Plan:

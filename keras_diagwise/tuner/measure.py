@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import statistics
 import time
@@ -43,7 +44,9 @@ def interleaved(
         given = operands[name] if isinstance(operands, Mapping) else operands
         return functions[name](*given)
 
-    calls = {name: calls_per_sample(lambda name=name: call(name)) for name in functions}
+    calls = {
+        name: calls_per_sample(functools.partial(call, name)) for name in functions
+    }
     samples: dict[Name, list[float]] = {name: [] for name in functions}
     order = list(functions)
     shuffle = random.Random(seed).shuffle

@@ -1,6 +1,7 @@
 """What holds for every algorithm: each one's test file inherits it."""
 
 import re
+from typing import ClassVar
 
 import hypothesis
 import keras
@@ -45,19 +46,38 @@ EDGES = {
     "empty batch": depthwise((5, 5), 4, (3, 3), batch=0),
     "one pixel": depthwise((1, 1), 6, (3, 3)),
     "kernel larger than the input": depthwise((2, 3), 4, (5, 7)),
-    "kernel larger than the input, strided": depthwise((2, 3), 4, (5, 7), strides=(2, 2)),
+    "kernel larger than the input, strided": depthwise(
+        (2, 3), 4, (5, 7), strides=(2, 2)
+    ),
     "unequal strides": depthwise((9, 8), 4, (3, 3), strides=(1, 2)),
-    "stride with dilation": depthwise((11, 9), 4, (3, 3), strides=(2, 2), dilation_rate=(2, 2)),
-    "stride with dilation, valid": depthwise((11, 9), 4, (3, 3), strides=(2, 2), dilation_rate=(2, 2), padding="valid"),
-    "stride beyond the kernel": depthwise((9, 9), 4, (2, 2), strides=(3, 3), padding="valid"),
+    "stride with dilation": depthwise(
+        (11, 9), 4, (3, 3), strides=(2, 2), dilation_rate=(2, 2)
+    ),
+    "stride with dilation, valid": depthwise(
+        (11, 9), 4, (3, 3), strides=(2, 2), dilation_rate=(2, 2), padding="valid"
+    ),
+    "stride beyond the kernel": depthwise(
+        (9, 9), 4, (2, 2), strides=(3, 3), padding="valid"
+    ),
     "depth multiplier": depthwise((6, 7), 4, (3, 3), filters_per_group=3),
     "channels first": depthwise((6, 7), 4, (3, 3), data_format="channels_first"),
-    "channels first, strided, multiplied": depthwise((6, 7), 4, (3, 3), data_format="channels_first", strides=(2, 2), filters_per_group=2),
+    "channels first, strided, multiplied": depthwise(
+        (6, 7),
+        4,
+        (3, 3),
+        data_format="channels_first",
+        strides=(2, 2),
+        filters_per_group=2,
+    ),
     "one dimension": depthwise((17,), 4, (4,)),
     "one dimension, strided": depthwise((17,), 4, (5,), strides=(3,)),
-    "one dimension, channels first, dilated": depthwise((17,), 4, (3,), dilation_rate=(2,), data_format="channels_first"),
+    "one dimension, channels first, dilated": depthwise(
+        (17,), 4, (3,), dilation_rate=(2,), data_format="channels_first"
+    ),
     "three dimensions": depthwise((5, 4, 3), 4, (3, 2, 3)),
-    "groups of several channels": Problem(2, (6, 5), 3, 2, 4, (3, 3), (1, 1), "same", (1, 1), "channels_last", "float32"),
+    "groups of several channels": Problem(
+        2, (6, 5), 3, 2, 4, (3, 3), (1, 1), "same", (1, 1), "channels_last", "float32"
+    ),
     "float16": depthwise((6, 7), 4, (3, 3), dtype="float16"),
     "bfloat16": depthwise((6, 7), 4, (3, 3), dtype="bfloat16"),
     "float64": depthwise((6, 7), 4, (3, 3), dtype="float64"),
@@ -71,7 +91,7 @@ EDGES = {
 class AlgorithmSuite:
     """Subclasses give `algorithms`: the instances to test."""
 
-    algorithms: list
+    algorithms: ClassVar[list]
 
     def pick(self, problem):
         """The instances that fit a problem and can compute it."""
@@ -124,9 +144,10 @@ class AlgorithmSuite:
                 "kernel_gradient": ((x, u), (g, w)),
             }
             for name, ((a, b), (c, d)) in operands.items():
+                compute = getattr(algorithm, name)
 
-                def run(left, right, name=name):
-                    return to_numpy(getattr(algorithm, name)(problem, left, right))
+                def run(left, right, compute=compute):
+                    return to_numpy(compute(problem, left, right))
 
                 np.testing.assert_allclose(
                     run(2 * a - 3 * b, c), 2 * run(a, c) - 3 * run(b, c), atol=1e-10
@@ -178,11 +199,22 @@ def collectives(algorithm, problem, pass_name):
     from jax.sharding import NamedSharding, PartitionSpec
 
     mesh = jax.sharding.Mesh(jax.devices()[:2], ("batch",))
-    sharded, replicated = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("batch",), ()))
+    sharded, replicated = (
+        NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("batch",), ())
+    )
     operands = {
-        "forward": ((problem.input_shape(), sharded), (problem.kernel_shape, replicated)),
-        "input_gradient": ((problem.kernel_shape, replicated), (problem.output_shape(), sharded)),
-        "kernel_gradient": ((problem.input_shape(), sharded), (problem.output_shape(), sharded)),
+        "forward": (
+            (problem.input_shape(), sharded),
+            (problem.kernel_shape, replicated),
+        ),
+        "input_gradient": (
+            (problem.kernel_shape, replicated),
+            (problem.output_shape(), sharded),
+        ),
+        "kernel_gradient": (
+            (problem.input_shape(), sharded),
+            (problem.output_shape(), sharded),
+        ),
     }[pass_name]
     result = replicated if pass_name == "kernel_gradient" else sharded
 

@@ -1,5 +1,7 @@
 """`diagonal` against the float64 reference, and its block-diagonal kernel."""
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,7 @@ from tests.strategies import to_numpy
 
 
 class TestDiagonal(AlgorithmSuite):
-    algorithms = [
+    algorithms: ClassVar = [
         Diagonal(size, lowering)
         for lowering in ("grouped", "split")
         for size in (1, 2, 3, 4, 6, 9, None)

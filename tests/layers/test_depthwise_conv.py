@@ -44,19 +44,29 @@ def test_takes_every_argument_of_the_stock_layer(stock, ours):
     }
     stock_arguments = set(inspect.signature(stock).parameters) - {"kwargs"}
     assert stock_arguments <= set(arguments)
-    assert set(inspect.signature(ours).parameters) - {"kwargs"} == stock_arguments | {"plan"}
+    assert set(inspect.signature(ours).parameters) - {"kwargs"} == stock_arguments | {
+        "plan"
+    }
     config = ours(**arguments, plan=MIXED).get_config()
-    assert config.pop("plan") == {"forward": "direct", "input_gradient": "native", "kernel_gradient": "diagonal:2:split"}
+    assert config.pop("plan") == {
+        "forward": "direct",
+        "input_gradient": "native",
+        "kernel_gradient": "diagonal:2:split",
+    }
     assert config == stock(**arguments).get_config()
     assert ours(3, 2, "same").strides == stock(3, 2, "same").strides
 
 
 @PAIRS
-@pytest.mark.parametrize("plan", ["auto", "native", "direct", "diagonal:2", MIXED], ids=str)
+@pytest.mark.parametrize(
+    "plan", ["auto", "native", "direct", "diagonal:2", MIXED], ids=str
+)
 def test_config_round_trips(stock, ours, plan):
     layer = ours(3, plan=plan)
     assert ours.from_config(layer.get_config()).plan == layer.plan
-    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
+    again = keras.saving.deserialize_keras_object(
+        keras.saving.serialize_keras_object(layer)
+    )
     assert type(again) is ours
     assert again.plan == layer.plan
     assert again.get_config() == layer.get_config()
@@ -67,7 +77,9 @@ def test_names_are_the_stock_ones(stock, ours):
     assert ours.__name__ == stock.__name__
     assert ours.__qualname__ == f"Diagonalwise{stock.__name__}"
     assert getattr(kd, ours.__qualname__) is ours
-    assert keras.saving.get_registered_name(ours) == f"keras_diagwise>{ours.__qualname__}"
+    assert (
+        keras.saving.get_registered_name(ours) == f"keras_diagwise>{ours.__qualname__}"
+    )
     first = stock(3).name
     keras.utils.clear_session(free_memory=False)
     assert ours(3).name == first
@@ -79,7 +91,9 @@ def test_weights_are_the_stock_ones(stock, ours):
     built = [cls(3, depth_multiplier=2) for cls in (stock, ours)]
     for layer in built:
         layer.build(shape)
-    one, other = ([(w.name, w.shape, w.trainable) for w in layer.weights] for layer in built)
+    one, other = (
+        [(w.name, w.shape, w.trainable) for w in layer.weights] for layer in built
+    )
     assert one == other
 
 

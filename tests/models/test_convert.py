@@ -17,7 +17,9 @@ SHAPE = (12, 12, 3)
 
 
 def block(x, name, stride):
-    x = keras.layers.DepthwiseConv2D(3, stride, padding="same", use_bias=False, name=name)(x)
+    x = keras.layers.DepthwiseConv2D(
+        3, stride, padding="same", use_bias=False, name=name
+    )(x)
     return keras.layers.ReLU(6.0)(keras.layers.BatchNormalization()(x))
 
 
@@ -28,11 +30,15 @@ def small_model(dropout=0.0):
     x = block(x, "second", 2)
     x = keras.layers.Dropout(dropout)(x)
     x = keras.layers.GlobalAveragePooling2D()(x)
-    return keras.Model(inputs, keras.layers.Dense(3, activation="softmax")(x), name="small")
+    return keras.Model(
+        inputs, keras.layers.Dense(3, activation="softmax")(x), name="small"
+    )
 
 
 def compiled(model, optimizer=None):
-    model.compile(optimizer or keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy")
+    model.compile(
+        optimizer or keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy"
+    )
     return model
 
 
@@ -48,9 +54,15 @@ def ours_in(model):
 def snapshot(model):
     """Everything of a model that a conversion must leave as it is."""
     state = [np.array(v) for v in model.get_weights()]
-    optimizer = [np.array(v.value) for v in model.optimizer.variables] if model.compiled else []
+    optimizer = (
+        [np.array(v.value) for v in model.optimizer.variables] if model.compiled else []
+    )
     names = [(layer.name, layer.trainable) for layer in model.layers]
-    return names, [v.path for v in model.variables], [a.tobytes() for a in state + optimizer]
+    return (
+        names,
+        [v.path for v in model.variables],
+        [a.tobytes() for a in state + optimizer],
+    )
 
 
 @pytest.mark.parametrize("inplace", [False, True])
@@ -64,7 +76,9 @@ def test_converts_and_reverts_bit_exactly(inplace):
     assert snapshot(converted) == before
     reverted = kd.revert(converted, inplace=inplace)
     assert not ours_in(reverted)
-    assert [type(layer) for layer in reverted.layers] == [type(layer) for layer in small_model().layers]
+    assert [type(layer) for layer in reverted.layers] == [
+        type(layer) for layer in small_model().layers
+    ]
     assert snapshot(reverted) == before
     assert snapshot(model) == before
     for layer in reverted.layers:
@@ -80,17 +94,32 @@ def test_a_half_trained_model_goes_on_bit_equal_under_native(inplace):
     model.optimizer.learning_rate = 0.003
     twin = kd.convert(model, plan="native", verbose=0)
     if inplace:
-        twin, model = kd.convert(model, plan="native", inplace=True, verbose=0), kd.revert(twin)
+        twin, model = (
+            kd.convert(model, plan="native", inplace=True, verbose=0),
+            kd.revert(twin),
+        )
     for step in range(3, 6):
         losses = []
         for each in (model, twin):
-            keras.utils.set_random_seed(step)  # torch's dropout draws from the global one
+            keras.utils.set_random_seed(
+                step
+            )  # torch's dropout draws from the global one
             losses.append(each.train_on_batch(*batch(seed=step)))
         assert losses[0] == losses[1]
     assert snapshot(model)[2] == snapshot(twin)[2]
 
 
-@pytest.mark.parametrize("plan", ["direct", "diagonal:8", "diagonal:32:split", "direct:rows", Plan("direct", "diagonal:8:split", "direct:rows")], ids=str)
+@pytest.mark.parametrize(
+    "plan",
+    [
+        "direct",
+        "diagonal:8",
+        "diagonal:32:split",
+        "direct:rows",
+        Plan("direct", "diagonal:8:split", "direct:rows"),
+    ],
+    ids=str,
+)
 def test_one_step_of_mobilenet_v2_in_float64(float64, plan):
     """Every weight after a step of SGD agrees with stock to 1e-9 in norm."""
     keras.utils.set_random_seed(0)
@@ -103,7 +132,9 @@ def test_one_step_of_mobilenet_v2_in_float64(float64, plan):
     losses = [model.train_on_batch(images, labels) for model in (stock, ours)]
     np.testing.assert_allclose(*losses, rtol=1e-10)
     moved = 0
-    for start, one, other in zip(before, stock.get_weights(), ours.get_weights(), strict=True):
+    for start, one, other in zip(
+        before, stock.get_weights(), ours.get_weights(), strict=True
+    ):
         assert one.dtype == other.dtype == np.float64
         moved += not np.array_equal(start, one)
         # Batch normalization cancels some shifts: their gradients are rounding only.
@@ -132,7 +163,9 @@ class ListOfLayers(keras.Model):
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        self.convolutions = [keras.layers.DepthwiseConv2D(3, name=f"convolution_{i}") for i in range(3)]
+        self.convolutions = [
+            keras.layers.DepthwiseConv2D(3, name=f"convolution_{i}") for i in range(3)
+        ]
 
     def call(self, inputs):
         for layer in self.convolutions:
@@ -188,7 +221,11 @@ def test_the_next_step_runs_the_new_plans(monkeypatch):
     assert not seen
     for plan in ("direct", "diagonal:4"):
         kd.convert(model, plan=plan, inplace=True, verbose=0)
-        for step in (lambda: model.train_on_batch(*batch()), lambda: model.test_on_batch(*batch()), lambda: model.predict_on_batch(batch()[0])):
+        for step in (
+            lambda: model.train_on_batch(*batch()),
+            lambda: model.test_on_batch(*batch()),
+            lambda: model.predict_on_batch(batch()[0]),
+        ):
             seen.clear()
             step()
             assert set(seen) == {plan}
@@ -210,7 +247,9 @@ def test_converting_again_changes_the_plan_only():
 
 
 def test_unbuilt_models_convert():
-    model = keras.Sequential([keras.layers.DepthwiseConv2D(3), keras.layers.DepthwiseConv2D(3)])
+    model = keras.Sequential(
+        [keras.layers.DepthwiseConv2D(3), keras.layers.DepthwiseConv2D(3)]
+    )
     kd.convert(model, plan="direct", inplace=True, verbose=0)
     assert model.predict(np.ones((2, 8, 8, 2)), verbose=0).shape == (2, 4, 4, 2)
     assert len(ours_in(model)) == 2
@@ -234,7 +273,11 @@ def test_frozen_layers_stay_frozen():
     np.testing.assert_array_equal(frozen, converted.get_layer("first").get_weights())
 
 
-@pytest.mark.parametrize("filters", ["first", ["fir", "nothing"], lambda layer: layer.name == "first"], ids=["regex", "list", "callable"])
+@pytest.mark.parametrize(
+    "filters",
+    ["first", ["fir", "nothing"], lambda layer: layer.name == "first"],
+    ids=["regex", "list", "callable"],
+)
 def test_filters_choose(filters):
     converted = kd.convert(small_model(), filters=filters, verbose=0)
     assert [layer.name for layer in ours_in(converted)] == ["first"]
@@ -245,9 +288,14 @@ def test_subclasses_of_stock_layers_are_left_alone():
         def call(self, inputs):
             return super().call(inputs) + 1
 
-    model = keras.Sequential([keras.Input(SHAPE), Own(3), keras.layers.DepthwiseConv2D(3)])
+    model = keras.Sequential(
+        [keras.Input(SHAPE), Own(3), keras.layers.DepthwiseConv2D(3)]
+    )
     kd.convert(model, inplace=True, verbose=0)
-    assert [type(layer).__qualname__.split(".")[-1] for layer in model.layers] == ["Own", "DiagonalwiseDepthwiseConv2D"]
+    assert [type(layer).__qualname__.split(".")[-1] for layer in model.layers] == [
+        "Own",
+        "DiagonalwiseDepthwiseConv2D",
+    ]
 
 
 def test_nothing_to_convert_is_one_warning():
@@ -286,7 +334,9 @@ def test_bad_arguments_leave_the_model_as_it_was(arguments, named, inplace):
     assert not ours_in(model)
 
 
-@pytest.mark.parametrize("model", [None, "MobileNetV2", keras.layers.DepthwiseConv2D(3)])
+@pytest.mark.parametrize(
+    "model", [None, "MobileNetV2", keras.layers.DepthwiseConv2D(3)]
+)
 def test_what_is_no_model_is_refused(model):
     with pytest.raises(TypeError, match=r"keras\.Model"):
         kd.convert(model)
@@ -299,7 +349,9 @@ def test_what_cannot_be_copied_is_refused_with_the_way_out():
     model.predict(np.ones((1, 9, 9, 3)), verbose=0)
     with pytest.raises(ValueError, match="inplace=True"):
         kd.convert(model)
-    assert {type(layer) for layer in model.convolutions} == {keras.layers.DepthwiseConv2D}
+    assert {type(layer) for layer in model.convolutions} == {
+        keras.layers.DepthwiseConv2D
+    }
 
 
 def test_a_failure_in_the_middle_swaps_back(monkeypatch):
@@ -320,7 +372,9 @@ def test_a_failure_in_the_middle_swaps_back(monkeypatch):
     with pytest.raises(RuntimeError, match="planted"):
         kd.convert(model, inplace=True)
     assert snapshot(model) == before
-    assert {type(model.get_layer(name)) for name in ("first", "second")} == {keras.layers.DepthwiseConv2D}
+    assert {type(model.get_layer(name)) for name in ("first", "second")} == {
+        keras.layers.DepthwiseConv2D
+    }
 
 
 def test_a_converted_model_is_collected():
@@ -344,3 +398,20 @@ def test_summary_names_each_layer_and_its_plan():
     assert {str(line.plan) for line in lines} == {"direct"}
     assert {line.rung for line in lines} == {"layer"}
     assert lines[0].problem.batch == 4
+
+
+def test_the_default_plan_is_the_shipped_one_under_xla_and_native_elsewhere(
+    monkeypatch,
+):
+    """On CPU; also where the batch is not known, as in `fit` on TensorFlow."""
+    seen = traced_plans(monkeypatch)
+    for jit_compile in (True, False) if BACKEND == "tensorflow" else ("auto",):
+        model = kd.convert(small_model(), verbose=0)
+        model.compile("sgd", "sparse_categorical_crossentropy", jit_compile=jit_compile)
+        seen.clear()
+        model.fit(*batch(), batch_size=3, verbose=0)
+        model.predict(batch()[0], verbose=0)
+        if BACKEND == "jax" or jit_compile is True:
+            assert set(seen) == {"direct, direct, direct:rows"}
+        else:
+            assert not seen

@@ -9,7 +9,14 @@ from keras_diagwise.algorithms import Diagonal, Direct, Native
 from keras_diagwise.planning.plan import plan_to_config, standardize_plan
 from tests.algorithms.suite import depthwise
 
-TEXTS = ["native", "direct", "direct:rows", "diagonal", "diagonal:32", "diagonal:32:split"]
+TEXTS = [
+    "native",
+    "direct",
+    "direct:rows",
+    "diagonal",
+    "diagonal:32",
+    "diagonal:32:split",
+]
 
 
 @pytest.mark.parametrize("text", TEXTS)

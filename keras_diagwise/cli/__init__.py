@@ -1,0 +1,67 @@
+"""The command line: `keras-diagwise`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from keras_diagwise.cli import demo
+from keras_diagwise.cli.errors import Commands
+
+EXAMPLES = """
+[bold]Examples[/bold]
+
+keras-diagwise demo
+[dim]train on scans of digits, about five minutes on two cores[/dim]
+
+keras-diagwise demo --images my_photos --image-size 160
+[dim]the same on your own images, a subfolder for each class[/dim]
+
+keras-diagwise demo --plan direct --json > figures.json
+[dim]another plan, and the figures for a program[/dim]
+
+KERAS_BACKEND=torch keras-diagwise demo
+[dim]on another backend[/dim]
+"""
+
+app = typer.Typer(
+    cls=Commands,
+    name="keras-diagwise",
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    epilog=EXAMPLES,
+)
+app.command("demo")(demo.demo)
+
+
+def show_version(asked: bool) -> None:
+    """Prints the package's version and leaves."""
+    if asked:
+        from keras_diagwise import __version__
+
+        typer.echo(f"keras-diagwise {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def keras_diagwise_command(
+    context: typer.Context,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=show_version,
+            is_eager=True,
+            help="Show the version and leave.",
+        ),
+    ] = False,
+) -> None:
+    """Depthwise convolutions in Keras 3 by whichever algorithm is fastest."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def run() -> None:
+    """The console script `keras-diagwise`."""
+    app(prog_name="keras-diagwise")

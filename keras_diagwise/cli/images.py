@@ -1,0 +1,256 @@
+"""Real images for the demo: scans of digits, two photographs, or a folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+import types
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from keras_diagwise.cli.errors import UserError
+
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+MOST_IMAGES = 2000
+HELD_OUT = 0.15
+CROPS = {"training": 400, "held out": 100}
+LARGEST_CROP = 160
+"""A photograph is 427 pixels high and its held-out part 192 wide."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Images:
+    """Images in two parts: to train on, and held out.
+
+    Attributes:
+        source: what they are, in words.
+        classes: name of each class.
+        pixels: of each part, `(images, size, size, 3)` in uint8.
+        labels: of each part, an index into `classes` for each image.
+    """
+
+    source: str
+    classes: tuple[str, ...]
+    pixels: dict[str, np.ndarray]
+    labels: dict[str, np.ndarray]
+
+    def batch(self, part: str, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Inputs in [-1, 1] and labels of some images."""
+        inputs = self.pixels[part][indices].astype("float32") / 127.5 - 1
+        return inputs, self.labels[part][indices]
+
+    def training_batches(
+        self, batch_size: int, seed: int
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Batches without end: all images in a new order, again and again."""
+        random = np.random.default_rng(seed)
+        order = np.empty(0, int)
+        while True:
+            while len(order) < batch_size:
+                more = random.permutation(len(self.labels["training"]))
+                order = np.concatenate([order, more])
+            chosen, order = order[:batch_size], order[batch_size:]
+            yield self.batch("training", chosen)
+
+
+def load(
+    dataset: str, folder: Path | None, size: int, seed: int, batch_size: int
+) -> Images:
+    """The images that the user asked for.
+
+    Args:
+        dataset: `"digits"` or `"photographs"`.
+        folder: a folder of class subfolders, in place of `dataset`.
+        size: height and width that the images get.
+        seed: of the split and of random crops.
+        batch_size: of the training, which wants at least so many.
+
+    Raises:
+        UserError: if a package is missing or the folder can't be used.
+    """
+    if folder is not None:
+        images = from_folder(folder, size, seed)
+    else:
+        images = {"digits": digits, "photographs": photographs}[dataset](size, seed)
+    if len(images.labels["training"]) < batch_size:
+        raise UserError(
+            f"{images.source} leaves {len(images.labels['training'])} images to train "
+            f"on, fewer than a batch of {batch_size}. Add images, or give a smaller "
+            "--batch-size."
+        )
+    return images
+
+
+def needed(module: str, package: str) -> types.ModuleType:
+    """An optional package's module."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise UserError(
+            f"The demo's images need {package}, which can't be imported ({error}). "
+            "Install it with: pip install 'keras-diagwise[demo]'"
+        ) from error
+
+
+def resized(pixels: np.ndarray, size: int) -> np.ndarray:
+    """An image in uint8, grey or colour, as `(size, size, 3)`."""
+    pillow = needed("PIL.Image", "pillow")
+    image = pillow.fromarray(pixels).convert("RGB")
+    return np.asarray(image.resize((size, size), pillow.Resampling.BILINEAR))
+
+
+def split(labels: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+    """Indices of the images to train on and to hold out, the same share of each
+    class."""
+    random = np.random.default_rng(seed)
+    parts: dict[str, list] = {"training": [], "held out": []}
+    for label in np.unique(labels):
+        indices = random.permutation(np.flatnonzero(labels == label))
+        held_out = max(1, round(HELD_OUT * len(indices)))
+        parts["held out"].append(indices[:held_out])
+        parts["training"].append(indices[held_out:])
+    return {name: np.concatenate(each) for name, each in parts.items()}
+
+
+def in_parts(
+    source: str, classes: Sequence[str], pixels: np.ndarray, labels: np.ndarray, seed
+) -> Images:
+    """All images, split."""
+    parts = split(labels, seed)
+    return Images(
+        source,
+        tuple(classes),
+        {name: pixels[indices] for name, indices in parts.items()},
+        {name: labels[indices] for name, indices in parts.items()},
+    )
+
+
+def digits(size: int, seed: int) -> Images:
+    """scikit-learn's 1,797 scans of handwritten digits, 8×8 and grey."""
+    scans = needed("sklearn.datasets", "scikit-learn").load_digits()
+    grey = np.uint8(scans.images * 255 / 16)
+    pixels = np.stack([resized(scan, size) for scan in grey])
+    source = f"{len(grey):,} scans of handwritten digits"
+    return in_parts(source, [str(i) for i in range(10)], pixels, scans.target, seed)
+
+
+def photographs(size: int, seed: int) -> Images:
+    """Crops of scikit-learn's two photographs: which one is a crop from?
+
+    Those held out come from the right of each, those to train on from the rest,
+    so that they share no pixel.
+    """
+    needed("PIL.Image", "pillow")
+    loaded = needed("sklearn.datasets", "scikit-learn").load_sample_images()
+    random = np.random.default_rng(seed)
+    pixels: dict[str, np.ndarray] = {}
+    labels: dict[str, np.ndarray] = {}
+    for part, count in CROPS.items():
+        areas = [area_of(part, photograph) for photograph in loaded.images]
+        crops = [
+            random_crop(area, size, random) for area in areas for _ in range(count)
+        ]
+        pixels[part] = np.stack(crops)
+        labels[part] = np.repeat(np.arange(len(areas)), count)
+    classes = tuple(Path(name).stem for name in loaded.filenames)
+    source = f"{2 * sum(CROPS.values()):,} crops of two photographs"
+    return Images(source, classes, pixels, labels)
+
+
+def area_of(part: str, photograph: np.ndarray) -> np.ndarray:
+    """The part of a photograph that crops of `part` come from."""
+    border = int(0.7 * photograph.shape[1])
+    return photograph[:, :border] if part == "training" else photograph[:, border:]
+
+
+def random_crop(area: np.ndarray, size: int, random) -> np.ndarray:
+    """A square of an area, at random, as `(size, size, 3)`."""
+    side = min(size, LARGEST_CROP)
+    top = random.integers(area.shape[0] - side + 1)
+    left = random.integers(area.shape[1] - side + 1)
+    return resized(area[top : top + side, left : left + side], size)
+
+
+def from_folder(folder: Path, size: int, seed: int) -> Images:
+    """The images of a folder that has a subfolder for each class.
+
+    Raises:
+        UserError: if there is no such folder, it has fewer than two classes or a
+            class fewer than two images, or some can't be read.
+    """
+    files = limited(files_of_classes(folder))
+    labels = np.repeat(np.arange(len(files)), [len(each) for each in files.values()])
+    pixels = read_all([path for each in files.values() for path in each], size)
+    source = f"{len(labels):,} images of {folder}"
+    return in_parts(source, list(files), pixels, labels, seed)
+
+
+def files_of_classes(folder: Path) -> dict[str, list[Path]]:
+    """The image files of each class."""
+    expected = "It must hold a subfolder of images for each class."
+    if not folder.is_dir():
+        raise UserError(f"--images: there is no folder {str(folder)!r}. {expected}")
+    found = {
+        subfolder.name: sorted(
+            path for path in subfolder.rglob("*") if path.suffix.lower() in SUFFIXES
+        )
+        for subfolder in sorted(path for path in folder.iterdir() if path.is_dir())
+    }
+    files = {name: each for name, each in found.items() if each}
+    if not files:
+        raise UserError(
+            f"--images: no subfolder of {str(folder)!r} holds an image "
+            f"({', '.join(SUFFIXES)}). {expected}"
+        )
+    if len(files) < 2:
+        raise UserError(
+            f"--images: {str(folder)!r} has images of one class only "
+            f"({next(iter(files))!r}). {expected} Give at least two."
+        )
+    lonely = [name for name, each in files.items() if len(each) < 2]
+    if lonely:
+        raise UserError(
+            f"--images: in {str(folder)!r} there is one image only of "
+            f"{', '.join(lonely)}. Give at least two: one to train on, one held out."
+        )
+    return files
+
+
+def limited(files: dict[str, list[Path]]) -> dict[str, list[Path]]:
+    """At most `MOST_IMAGES` in all, spread over each class's files."""
+    most = max(2, MOST_IMAGES // len(files))
+    return {
+        name: [each[i * len(each) // most] for i in range(most)]
+        if len(each) > most
+        else each
+        for name, each in files.items()
+    }
+
+
+def read_all(paths: Sequence[Path], size: int) -> np.ndarray:
+    """The images in some files, as `(images, size, size, 3)`."""
+    read = functools.partial(read_or_none, size=size)
+    images = [read(path) for path in paths]
+    unreadable = [
+        str(p) for p, image in zip(paths, images, strict=True) if image is None
+    ]
+    if unreadable:
+        more = f" and {len(unreadable) - 3} more" if len(unreadable) > 3 else ""
+        raise UserError(
+            f"--images: can't read {', '.join(unreadable[:3])}{more} as an image. "
+            "Remove or replace what is no image."
+        )
+    return np.stack(images)
+
+
+def read_or_none(path: Path, size: int) -> np.ndarray | None:
+    """The image in a file, or `None` if it can't be read."""
+    pillow = needed("PIL.Image", "pillow")
+    try:
+        with pillow.open(path) as image:
+            return resized(np.asarray(image.convert("RGB")), size)
+    except (OSError, ValueError, SyntaxError):
+        return None

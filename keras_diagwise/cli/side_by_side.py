@@ -1,0 +1,241 @@
+"""Trains a stock model and its converted copy side by side, and times both."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Iterator
+
+import keras
+import numpy as np
+
+from keras_diagwise import backends
+from keras_diagwise.cli.images import Images
+from keras_diagwise.cli.progress import Progress
+
+FEWEST_PAIRS = 5
+PAIRED_SECONDS = 100.0
+FEWEST_PREDICTIONS = 5
+MOST_PREDICTIONS = 20
+PREDICTION_SECONDS = 15.0
+STEPS_BETWEEN_LOOKS = 25
+GOOD_ACCURACY = 0.97
+LEARNING_RATE = 1e-3
+NORMALIZATION_MOMENTUM = 0.9
+"""MobileNet's 0.99 and 0.999 leave the moving statistics near their initial values
+for the first hundreds of steps, and the held-out accuracy at chance."""
+
+MODELS = {
+    "MobileNet": {"dropout": 0.0},
+    "MobileNetV2": {},
+    "MobileNetV3Small": {"dropout_rate": 0.0, "include_preprocessing": False},
+    "MobileNetV3Large": {"dropout_rate": 0.0, "include_preprocessing": False},
+}
+"""Models of `keras.applications`, with no dropout: two models that drop other
+units have no losses to compare."""
+
+Pair = tuple[float, float]
+
+
+@dataclasses.dataclass
+class Race:
+    """What was measured, each pair stock first.
+
+    Attributes:
+        first_steps: seconds of the first training step, which traces and compiles.
+        steps: seconds of the timed training steps, a pair a batch.
+        losses: of every step on the same batches, the first and the warm-up ones
+            among them.
+        predictions: seconds of `predict_on_batch`.
+        accuracies: on the held-out images, after the same steps.
+        further_steps: steps that the converted model alone went on for.
+        further_seconds: of those steps, held-out images not counted.
+        further_accuracy: on the held-out images after them, or `None` for no step.
+    """
+
+    first_steps: Pair
+    steps: list[Pair]
+    losses: list[Pair]
+    predictions: list[Pair]
+    accuracies: Pair
+    further_steps: int = 0
+    further_seconds: float = 0.0
+    further_accuracy: float | None = None
+
+
+def stock_model(name: str, image_size: int, classes: int) -> keras.Model:
+    """A compiled model of `keras.applications` with random weights."""
+    application = getattr(keras.applications, name)
+    model = application(
+        input_shape=(image_size, image_size, 3),
+        weights=None,
+        classes=classes,
+        **MODELS[name],
+    )
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = NORMALIZATION_MOMENTUM
+    model.compile(
+        optimizer=keras.optimizers.Adam(LEARNING_RATE),
+        loss="sparse_categorical_crossentropy",
+    )
+    return model
+
+
+def race(
+    stock: keras.Model,
+    converted: keras.Model,
+    images: Images,
+    *,
+    batch_size: int,
+    steps: int,
+    seconds: float,
+    seed: int,
+    progress: Progress,
+) -> Race:
+    """Trains both on the same batches, then the converted model alone.
+
+    Args:
+        stock: a compiled model.
+        converted: its converted copy, compiled in the same way.
+        images: what to train on.
+        batch_size: images in a batch.
+        steps: pairs of steps to time at most; fewer, but at least 5, if they would
+            take longer than 100 seconds.
+        seconds: how long the converted model goes on alone, at most.
+        seed: of the order of the images.
+        progress: where to show it.
+    """
+    models = (stock, converted)
+    batches = images.training_batches(batch_size, seed)
+    first_steps, losses = first(models, next(batches), progress)
+    losses.append(timed_pair(train, models, next(batches), turn=0)[1])
+    measured = []
+    with progress.phase("side by side", total=steps) as advance:
+        for turn in affordable(steps, FEWEST_PAIRS, PAIRED_SECONDS):
+            pair, loss = timed_pair(train, models, next(batches), turn)
+            measured.append(pair)
+            losses.append(loss)
+            advance(1)
+    predictions = predict_both(models, next(batches)[0], progress)
+    with progress.phase("held-out images", total=2) as advance:
+        accuracies = []
+        for model in models:
+            accuracies.append(accuracy(model, images, batch_size))
+            advance(1)
+    result = Race(first_steps, measured, losses, predictions, tuple(accuracies))
+    if seconds > 0:
+        go_on_alone(converted, images, batches, batch_size, seconds, result, progress)
+    return result
+
+
+def first(models, batch, progress: Progress) -> tuple[Pair, list[Pair]]:
+    """Times the first step of each."""
+    seconds, losses = [], []
+    with progress.phase("compiling both", total=len(models)) as advance:
+        for model in models:
+            elapsed, loss = timed(train, model, batch)
+            seconds.append(elapsed)
+            losses.append(loss)
+            advance(1)
+    return tuple(seconds), [tuple(losses)]
+
+
+def affordable(most: int, fewest: int, seconds: float) -> Iterator[int]:
+    """Counts to `most`, or stops sooner when `seconds` are over."""
+    start = time.perf_counter()
+    for turn in range(most):
+        if turn >= fewest and time.perf_counter() - start > seconds:
+            return
+        yield turn
+
+
+def timed(function: Callable, model, batch) -> tuple[float, float]:
+    """How long a call takes, and what it returns."""
+    start = time.perf_counter()
+    result = function(model, batch)
+    return time.perf_counter() - start, result
+
+
+def timed_pair(function: Callable, models, batch, turn: int) -> tuple[Pair, Pair]:
+    """The same call for both models; in every other turn converted goes first."""
+    results = [None, None]
+    for index in (0, 1) if turn % 2 == 0 else (1, 0):
+        results[index] = timed(function, models[index], batch)
+    return tuple(zip(*results, strict=True))  # type: ignore[arg-type,return-value]
+
+
+def train(model, batch) -> float:
+    """One training step, to its end; the loss."""
+    loss = float(model.train_on_batch(*batch))
+    # The first layer's kernel is the last to get its gradient.
+    backends.active.synchronize([model.trainable_variables[0].value])
+    return loss
+
+
+def predict(model, inputs) -> np.ndarray:
+    """One prediction, as numpy."""
+    return np.asarray(model.predict_on_batch(inputs))
+
+
+def predict_both(models, inputs, progress: Progress) -> list[Pair]:
+    """Times predictions, after one of each that compiles and one that warms up."""
+    with progress.phase("predictions", total=MOST_PREDICTIONS) as advance:
+        for model in models * 2:
+            predict(model, inputs)
+        measured = []
+        for turn in affordable(
+            MOST_PREDICTIONS, FEWEST_PREDICTIONS, PREDICTION_SECONDS
+        ):
+            measured.append(timed_pair(predict, models, inputs, turn)[0])
+            advance(1)
+    return measured
+
+
+def accuracy(model, images: Images, batch_size: int) -> float:
+    """The share of held-out images that get their class.
+
+    The last batch is filled up by the first images: one of another size would be
+    compiled anew.
+    """
+    count = len(images.labels["held out"])
+    indices = np.resize(np.arange(count), -(-count // batch_size) * batch_size)
+    right = []
+    for chosen in np.split(indices, len(indices) // batch_size):
+        inputs, labels = images.batch("held out", chosen)
+        right.append(np.argmax(predict(model, inputs), axis=-1) == labels)
+    return float(np.mean(np.concatenate(right)[:count]))
+
+
+def go_on_alone(
+    model,
+    images: Images,
+    batches: Iterator,
+    batch_size: int,
+    seconds: float,
+    result: Race,
+    progress: Progress,
+) -> None:
+    """Trains the converted model until time is over or it is good, the learning
+    rate falling to zero."""
+    start = time.perf_counter()
+    with progress.phase("converted alone", total=seconds) as advance:
+        for step in itertools.count(1):
+            elapsed = time.perf_counter() - start
+            model.optimizer.learning_rate = LEARNING_RATE * (1 - elapsed / seconds)
+            result.further_seconds += timed(train, model, next(batches))[0]
+            result.further_steps = step
+            is_over = time.perf_counter() - start >= seconds
+            if is_over or step % STEPS_BETWEEN_LOOKS == 0:
+                result.further_accuracy = accuracy(model, images, batch_size)
+            advance(time.perf_counter() - start - elapsed)
+            good = (result.further_accuracy or 0.0) >= GOOD_ACCURACY
+            if is_over or good:
+                return
+
+
+def median_ratio(pairs: list[Pair]) -> float:
+    """The median of stock's time over converted's, pair by pair."""
+    return statistics.median(stock / converted for stock, converted in pairs)

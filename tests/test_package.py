@@ -1,0 +1,82 @@
+"""The package as it is installed and imported."""
+
+import importlib.metadata
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import pytest
+
+import keras_diagwise as kd
+
+BACKEND = keras.backend.backend()
+MODULES = {"jax": "jax", "tensorflow": "tensorflow", "torch": "torch"}
+
+
+def run(code, tmp_path, **environment):
+    """Runs Python code in a process of its own, in an empty home."""
+    import os
+
+    environment = {
+        **os.environ,
+        "HOME": str(tmp_path),
+        "KERAS_HOME": str(tmp_path / "k"),
+        **environment,
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parents[1],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_importing_imports_no_backend_but_the_active_one(tmp_path):
+    code = """
+import sys, keras
+before = set(sys.modules)
+import keras_diagwise
+print(*{module.partition('.')[0] for module in set(sys.modules) - before})
+"""
+    added = set(run(code, tmp_path).split())
+    assert not added & (set(MODULES.values()) - {MODULES[BACKEND]})
+    assert not added & {"rich", "typer", "sklearn", "PIL", "tuning"}
+
+
+def test_importing_creates_no_file_and_does_no_work(tmp_path):
+    code = """
+import pathlib, keras, threading
+home = pathlib.Path.home()
+before, threads = sorted(home.rglob('*')), threading.active_count()
+import keras_diagwise
+assert sorted(home.rglob('*')) == before
+assert threading.active_count() == threads
+from keras_diagwise.planning.planner import Planner
+assert Planner.shipped.__func__.cache_info().currsize == 0
+if keras.backend.backend() == 'jax':
+    import jax
+    assert not jax._src.xla_bridge._backends, 'a device was opened'
+"""
+    run(code, tmp_path)
+
+
+def test_an_unsupported_backend_is_named(tmp_path):
+    code = "\ntry:\n import keras_diagwise\nexcept ImportError as e: print(e)"
+    assert "KERAS_BACKEND=numpy" in run(code, tmp_path, KERAS_BACKEND="numpy")
+
+
+@pytest.mark.parametrize("name", kd.__all__)
+def test_every_public_name_says_what_it_is(name):
+    assert getattr(kd, name).__doc__.strip()
+
+
+def test_the_version_is_the_distributions():
+    try:
+        assert importlib.metadata.version("keras-diagwise") == kd.__version__
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("runs from a checkout that is not installed")

@@ -1,0 +1,330 @@
+"""Measures the figures that the README claims: `nox -s acceptance`.
+
+    python -m tuning.acceptance [PART ...]
+
+Each part compares stock and converted, interleaved in one process, and writes its
+figures into tuning/results/acceptance-<backend>.json at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime
+import functools
+import json
+import math
+import random
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+
+import keras_diagwise
+from keras_diagwise import backends
+from keras_diagwise.planning.environment import Environment
+from keras_diagwise.tuner.measure import interleaved, medians
+from tuning.workloads import application, depthwise_problems
+
+BACKEND = keras.backend.backend()
+RESULTS = Path(__file__).with_name("results")
+MODEL, IMAGE_SIZE, BATCH = "MobileNetV2", 96, 16
+
+
+def geometric_mean(values) -> float:
+    values = list(values)
+    return math.exp(sum(map(math.log, values)) / len(values))
+
+
+def lower_bound(ratios) -> float:
+    """The 95 % bootstrap bound below the median of paired ratios."""
+    draw = random.Random(0)
+    resampled = sorted(
+        statistics.median(draw.choices(ratios, k=len(ratios))) for _ in range(2000)
+    )
+    return resampled[100]
+
+
+def upper_bound(ratios) -> float:
+    """The 95 % bootstrap bound above the median of paired ratios."""
+    return 1 / lower_bound([1 / ratio for ratio in ratios])
+
+
+def compared(samples) -> dict:
+    """Medians of stock and converted, and their ratio pair by pair."""
+    ratios = [
+        stock / ours
+        for stock, ours in zip(samples["stock"], samples["converted"], strict=True)
+    ]
+    return {
+        "stock_ms": 1e3 * statistics.median(samples["stock"]),
+        "converted_ms": 1e3 * statistics.median(samples["converted"]),
+        "speedup": statistics.median(ratios),
+        "speedup_95_percent_at_least": lower_bound(ratios),
+        "converted_over_stock_95_percent_at_most": upper_bound(
+            [1 / ratio for ratio in ratios]
+        ),
+        "pairs": len(ratios),
+    }
+
+
+def stock_and_converted(**compile_arguments) -> dict[str, keras.Model]:
+    """The same model twice, compiled alike; nothing is traced yet."""
+    keras.utils.set_random_seed(0)
+    stock = application(MODEL, IMAGE_SIZE)
+    stock.compile(
+        keras.optimizers.SGD(0.01),
+        "sparse_categorical_crossentropy",
+        **compile_arguments,
+    )
+    return {"stock": stock, "converted": keras_diagwise.convert(stock, verbose=0)}
+
+
+def batch():
+    generator = np.random.default_rng(0)
+    images = generator.standard_normal((BATCH, IMAGE_SIZE, IMAGE_SIZE, 3), "float32")
+    return images, generator.integers(0, 10, BATCH)
+
+
+def step_of(model):
+    images, labels = batch()
+    return lambda: model.train_on_batch(images, labels)
+
+
+def prediction_of(model):
+    images, _ = batch()
+    return lambda: model.predict_on_batch(images)
+
+
+def model_parts(**compile_arguments) -> dict:
+    """Steps, predictions, and their compilation, of whole models."""
+    models = stock_and_converted(**compile_arguments)
+    losses = {
+        name: [step_of(model)() for _ in range(3)] for name, model in models.items()
+    }
+    steps = {name: step_of(model) for name, model in models.items()}
+    predictions = {name: prediction_of(model) for name, model in models.items()}
+    return {
+        "train_step": compared(interleaved(steps, (), seconds=60, least_rounds=8)),
+        "predict": compared(interleaved(predictions, (), seconds=20, least_rounds=8)),
+        "losses_of_three_steps": losses,
+    }
+
+
+def first_step() -> dict:
+    """Trace, compile and run the first step, stock and converted in turn."""
+    taken: dict[str, list[float]] = {"stock": [], "converted": []}
+    for turn in range(4):
+        for name in sorted(taken, reverse=bool(turn % 2)):
+            model = stock_and_converted()[name]
+            if BACKEND == "jax":
+                import jax
+
+                jax.clear_caches()
+            start = time.perf_counter()
+            step_of(model)()
+            taken[name].append(time.perf_counter() - start)
+    ratios = [
+        ours / stock
+        for stock, ours in zip(*map(taken.get, ("stock", "converted")), strict=True)
+    ]
+    return {
+        "stock_s": statistics.median(taken["stock"]),
+        "converted_s": statistics.median(taken["converted"]),
+        "converted_over_stock": statistics.median(ratios),
+        "pairs": len(ratios),
+    }
+
+
+def all_passes(problem, convolve, compiler_mode):
+    """A function that computes the outputs and both gradients of a problem."""
+    kernel_shape = (*problem.kernel_size, problem.groups, problem.filters_per_group)
+    generator = np.random.default_rng(0)
+    operands = [
+        keras.ops.convert_to_tensor(generator.standard_normal(shape, "float32"))
+        for shape in (problem.input_shape(), kernel_shape, problem.output_shape())
+    ]
+    convolve = functools.partial(
+        convolve, strides=problem.strides, padding=problem.padding
+    )
+    if BACKEND == "jax":
+        import jax
+
+        def run(inputs, kernel, gradient):
+            outputs, transpose = jax.vjp(convolve, inputs, kernel)
+            return outputs, transpose(gradient)
+
+    elif BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        def run(inputs, kernel, gradient):
+            with tf.GradientTape() as tape:
+                tape.watch([inputs, kernel])
+                outputs = convolve(inputs, kernel)
+            return outputs, tape.gradient(outputs, [inputs, kernel], gradient)
+
+    else:
+        import torch
+
+        operands[:2] = [tensor.requires_grad_() for tensor in operands[:2]]
+
+        def run(inputs, kernel, gradient):
+            outputs = convolve(inputs, kernel)
+            return outputs, torch.autograd.grad(outputs, [inputs, kernel], gradient)
+
+    return functools.partial(backends.active.compiled(run, compiler_mode), *operands)
+
+
+def problems_part(compiler_mode) -> dict:
+    """Forward and both gradients of each depthwise problem of the model, under
+    the default plan against native."""
+    rows = []
+    for problem in depthwise_problems(application(MODEL, IMAGE_SIZE), BATCH):
+        functions = {
+            "stock": all_passes(problem, keras.ops.depthwise_conv, compiler_mode),
+            "converted": all_passes(
+                problem, keras_diagwise.depthwise_conv, compiler_mode
+            ),
+        }
+        samples = interleaved(functions, (), seconds=3, least_rounds=10)
+        rows.append({"problem": str(problem), **compared(samples)})
+        print(rows[-1]["problem"], round(rows[-1]["speedup"], 2), flush=True)
+    return {
+        "geometric_mean_speedup": geometric_mean(row["speedup"] for row in rows),
+        "least_speedup": min(row["speedup"] for row in rows),
+        "rows": rows,
+    }
+
+
+def added_to_an_eager_call() -> dict:
+    """Microseconds that the default plan adds to a call on a tiny input."""
+    inputs = keras.ops.convert_to_tensor(np.ones((1, 4, 4, 4), "float32"))
+    kernel = keras.ops.convert_to_tensor(np.ones((3, 3, 4, 1), "float32"))
+    arguments = ((1, 1), "same", "channels_last", (1, 1))
+    functions = {
+        "stock": lambda: keras.ops.depthwise_conv(inputs, kernel, *arguments),
+        "converted": lambda: keras_diagwise.depthwise_conv(inputs, kernel, *arguments),
+    }
+    samples = interleaved(functions, (), seconds=20, least_rounds=200, most_rounds=2000)
+    added = [
+        ours - stock
+        for stock, ours in zip(samples["stock"], samples["converted"], strict=True)
+    ]
+    middle = medians(samples)
+    return {
+        "stock_us": 1e6 * middle["stock"],
+        "added_us": 1e6 * statistics.median(added),
+        "pairs": len(added),
+    }
+
+
+def peak_memory() -> dict:
+    """On JAX the temporaries of the compiled step; elsewhere a child's peak RSS."""
+    if BACKEND == "jax":
+        peak = {name: xla_peak(model) for name, model in stock_and_converted().items()}
+    else:
+        peak = {name: child_peak(name) for name in ("stock", "converted")}
+    return {
+        **{f"{name}_MiB": value / 2**20 for name, value in peak.items()},
+        "converted_over_stock": peak["converted"] / peak["stock"],
+    }
+
+
+def xla_peak(model) -> int:
+    """Arguments, outputs and temporaries of the compiled training step."""
+    import jax
+
+    images, labels = batch()
+    model.build((BATCH, IMAGE_SIZE, IMAGE_SIZE, 3))
+    model.optimizer.build(model.trainable_variables)
+    state = tuple(
+        [variable.value for variable in variables]
+        for variables in (
+            model.trainable_variables,
+            model.non_trainable_variables,
+            model.optimizer.variables,
+            [],
+        )
+    )
+    model._symbolic_build(data_batch=(images, labels))
+    state = (*state[:3], [variable.value for variable in model.metrics_variables])
+    step = jax.jit(model.train_step, donate_argnums=0)
+    analysis = step.lower(state, (images, labels)).compile().memory_analysis()
+    return (
+        analysis.argument_size_in_bytes
+        + analysis.output_size_in_bytes
+        + analysis.temp_size_in_bytes
+        - analysis.alias_size_in_bytes
+    )
+
+
+def child_peak(name: str) -> int:
+    """The median over three children of the peak resident set of some steps."""
+    command = [sys.executable, "-m", "tuning.acceptance", "--train-and-tell-peak", name]
+    peaks = [
+        int(
+            subprocess.run(
+                command, capture_output=True, text=True, check=True
+            ).stdout.split()[-1]
+        )
+        for _ in range(3)
+    ]
+    return int(statistics.median(peaks))
+
+
+def train_and_tell_peak(name: str) -> None:
+    model = stock_and_converted()[name]
+    step = step_of(model)
+    for _ in range(4):
+        step()
+    print(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+
+
+COMPILER_MODE = {"jax": "xla", "tensorflow": "graph", "torch": "eager"}[BACKEND]
+
+PARTS = {
+    "model": model_parts,
+    "problems": functools.partial(problems_part, COMPILER_MODE),
+    "first_step": first_step,
+    "peak_memory": peak_memory,
+}
+if BACKEND == "torch":
+    PARTS["eager_call"] = added_to_an_eager_call
+if BACKEND == "tensorflow":
+    PARTS["model_jit_compile"] = functools.partial(model_parts, jit_compile=True)
+    PARTS["problems_jit_compile"] = functools.partial(problems_part, "xla")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; all if none")
+    parser.add_argument("--train-and-tell-peak", choices=("stock", "converted"))
+    options = parser.parse_args()
+    if options.train_and_tell_peak:
+        return train_and_tell_peak(options.train_and_tell_peak)
+    path = RESULTS / f"acceptance-{BACKEND}.json"
+    results = json.loads(path.read_text()) if path.exists() else {}
+    for part in options.parts or PARTS:
+        environment = dataclasses.replace(
+            Environment.current(), compiler_mode=COMPILER_MODE
+        )
+        results[part] = {
+            "date": datetime.date.today().isoformat(),
+            "environment": environment.to_dict(),
+            "keras": keras.version(),
+            "figures": PARTS[part](),
+        }
+        RESULTS.mkdir(exist_ok=True)
+        path.write_text(json.dumps(results, indent=1) + "\n")
+        short = {k: v for k, v in results[part]["figures"].items() if k != "rows"}
+        print(part, json.dumps(short, indent=1), flush=True)
+    return None
+
+
+if __name__ == "__main__":
+    main()
