@@ -61,7 +61,8 @@ def demo(
         ),
     ] = "auto",
     image_size: Annotated[
-        int, typer.Option(min=32, metavar="PIXELS", help="Height and width of images."),
+        int,
+        typer.Option(min=32, metavar="PIXELS", help="Height and width of images."),
     ] = 96,
     batch_size: Annotated[
         int, typer.Option(min=2, metavar="N", help="Images in a batch.")
@@ -102,7 +103,7 @@ def demo(
         with Progress() as progress:
             with progress.phase("loading Keras"):
                 import_keras()
-            from keras_diagwise.cli import demo_report
+            from keras_diagwise.cli import demo_tables
 
             figures = measured(
                 folder=images,
@@ -119,7 +120,7 @@ def demo(
         if as_json:
             typer.echo(json.dumps(figures, indent=1))
         else:
-            demo_report.show(figures)
+            demo_tables.show(figures)
 
 
 def import_keras() -> None:
@@ -155,11 +156,11 @@ def measured(
     """The demo's figures, in JSON's types."""
     import keras
 
-    from keras_diagwise.cli import demo_report, images, side_by_side
+    from keras_diagwise.cli import demo_figures, side_by_side
 
     standardized = plan_of_passes(plan)
     with progress.phase("loading images"):
-        loaded = images.load(dataset, folder, image_size, seed, batch_size)
+        loaded = loaded_images(dataset, folder, image_size, seed, batch_size)
     with progress.phase("building models"):
         keras.utils.set_random_seed(seed)
         stock = side_by_side.stock_model(model_name, image_size, len(loaded.classes))
@@ -181,7 +182,31 @@ def measured(
         "batch_size": batch_size,
         "seed": seed,
     }
-    return demo_report.figures(settings, loaded, race, converted)
+    return demo_figures.figures(settings, loaded, race, converted)
+
+
+def loaded_images(
+    dataset: str, folder: Path | None, size: int, seed: int, batch_size: int
+):
+    """The images that were asked for, enough for a batch.
+
+    Raises:
+        UserError: if a package is missing or the folder can't be used.
+    """
+    from keras_diagwise.cli.image_folder import from_folder
+    from keras_diagwise.cli.images import digits, photographs
+
+    if folder is not None:
+        images = from_folder(folder, size, seed)
+    else:
+        images = {"digits": digits, "photographs": photographs}[dataset](size, seed)
+    count = len(images.labels["training"])
+    if count < batch_size:
+        raise UserError(
+            f"{images.source} leave {count} to train on, fewer than a batch of "
+            f"{batch_size}. Add images, or give a smaller --batch-size."
+        )
+    return images
 
 
 def plan_of_passes(text: str):

@@ -1,9 +1,8 @@
-"""Real images for the demo: scans of digits, two photographs, or a folder."""
+"""Images to train on and images held out: scans of digits, and two photographs."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import importlib
 import types
 from collections.abc import Iterator, Sequence
@@ -13,8 +12,6 @@ import numpy as np
 
 from keras_diagwise.cli.errors import UserError
 
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-MOST_IMAGES = 2000
 HELD_OUT = 0.15
 CROPS = {"training": 400, "held out": 100}
 LARGEST_CROP = 160
@@ -54,34 +51,6 @@ class Images:
                 order = np.concatenate([order, more])
             chosen, order = order[:batch_size], order[batch_size:]
             yield self.batch("training", chosen)
-
-
-def load(
-    dataset: str, folder: Path | None, size: int, seed: int, batch_size: int
-) -> Images:
-    """The images that the user asked for.
-
-    Args:
-        dataset: `"digits"` or `"photographs"`.
-        folder: a folder of class subfolders, in place of `dataset`.
-        size: height and width that the images get.
-        seed: of the split and of random crops.
-        batch_size: of the training, which wants at least so many.
-
-    Raises:
-        UserError: if a package is missing or the folder can't be used.
-    """
-    if folder is not None:
-        images = from_folder(folder, size, seed)
-    else:
-        images = {"digits": digits, "photographs": photographs}[dataset](size, seed)
-    if len(images.labels["training"]) < batch_size:
-        raise UserError(
-            f"{images.source} leaves {len(images.labels['training'])} images to train "
-            f"on, fewer than a batch of {batch_size}. Add images, or give a smaller "
-            "--batch-size."
-        )
-    return images
 
 
 def needed(module: str, package: str) -> types.ModuleType:
@@ -172,85 +141,3 @@ def random_crop(area: np.ndarray, size: int, random) -> np.ndarray:
     top = random.integers(area.shape[0] - side + 1)
     left = random.integers(area.shape[1] - side + 1)
     return resized(area[top : top + side, left : left + side], size)
-
-
-def from_folder(folder: Path, size: int, seed: int) -> Images:
-    """The images of a folder that has a subfolder for each class.
-
-    Raises:
-        UserError: if there is no such folder, it has fewer than two classes or a
-            class fewer than two images, or some can't be read.
-    """
-    files = limited(files_of_classes(folder))
-    labels = np.repeat(np.arange(len(files)), [len(each) for each in files.values()])
-    pixels = read_all([path for each in files.values() for path in each], size)
-    source = f"{len(labels):,} images of {folder}"
-    return in_parts(source, list(files), pixels, labels, seed)
-
-
-def files_of_classes(folder: Path) -> dict[str, list[Path]]:
-    """The image files of each class."""
-    expected = "It must hold a subfolder of images for each class."
-    if not folder.is_dir():
-        raise UserError(f"--images: there is no folder {str(folder)!r}. {expected}")
-    found = {
-        subfolder.name: sorted(
-            path for path in subfolder.rglob("*") if path.suffix.lower() in SUFFIXES
-        )
-        for subfolder in sorted(path for path in folder.iterdir() if path.is_dir())
-    }
-    files = {name: each for name, each in found.items() if each}
-    if not files:
-        raise UserError(
-            f"--images: no subfolder of {str(folder)!r} holds an image "
-            f"({', '.join(SUFFIXES)}). {expected}"
-        )
-    if len(files) < 2:
-        raise UserError(
-            f"--images: {str(folder)!r} has images of one class only "
-            f"({next(iter(files))!r}). {expected} Give at least two."
-        )
-    lonely = [name for name, each in files.items() if len(each) < 2]
-    if lonely:
-        raise UserError(
-            f"--images: in {str(folder)!r} there is one image only of "
-            f"{', '.join(lonely)}. Give at least two: one to train on, one held out."
-        )
-    return files
-
-
-def limited(files: dict[str, list[Path]]) -> dict[str, list[Path]]:
-    """At most `MOST_IMAGES` in all, spread over each class's files."""
-    most = max(2, MOST_IMAGES // len(files))
-    return {
-        name: [each[i * len(each) // most] for i in range(most)]
-        if len(each) > most
-        else each
-        for name, each in files.items()
-    }
-
-
-def read_all(paths: Sequence[Path], size: int) -> np.ndarray:
-    """The images in some files, as `(images, size, size, 3)`."""
-    read = functools.partial(read_or_none, size=size)
-    images = [read(path) for path in paths]
-    unreadable = [
-        str(p) for p, image in zip(paths, images, strict=True) if image is None
-    ]
-    if unreadable:
-        more = f" and {len(unreadable) - 3} more" if len(unreadable) > 3 else ""
-        raise UserError(
-            f"--images: can't read {', '.join(unreadable[:3])}{more} as an image. "
-            "Remove or replace what is no image."
-        )
-    return np.stack(images)
-
-
-def read_or_none(path: Path, size: int) -> np.ndarray | None:
-    """The image in a file, or `None` if it can't be read."""
-    pillow = needed("PIL.Image", "pillow")
-    try:
-        with pillow.open(path) as image:
-            return resized(np.asarray(image.convert("RGB")), size)
-    except (OSError, ValueError, SyntaxError):
-        return None

@@ -1,21 +1,13 @@
-"""What the demo found, as figures and as tables."""
+"""The tables of the demo, made of its figures."""
 
 from __future__ import annotations
 
 import itertools
-import math
-import platform
-import statistics
 
-import keras
 import rich.box
 import rich.console
+import rich.markup
 import rich.table
-
-import keras_diagwise
-from keras_diagwise.cli.images import Images
-from keras_diagwise.cli.side_by_side import Pair, Race, median_ratio
-from keras_diagwise.planning.environment import Environment
 
 WIDTH = 80
 
@@ -26,131 +18,16 @@ WHERE_NEXT = """\
   model.fit(images, labels)"""
 
 
-def figures(settings: dict, images: Images, race: Race, converted: keras.Model) -> dict:
-    """All that the demo reports, in JSON's types.
-
-    Args:
-        settings: what was asked for, with its `batch_size`.
-        images: what was trained on.
-        race: what was measured.
-        converted: the converted model.
-    """
-    plans = plans_of(converted, settings["batch_size"])
-    return {
-        "settings": settings,
-        "images": {
-            "source": images.source,
-            "classes": list(images.classes),
-            "training": len(images.labels["training"]),
-            "held_out": len(images.labels["held out"]),
-        },
-        "training_step": times(race.steps),
-        "prediction": times(race.predictions),
-        "first_step_s": dict(
-            zip(("stock", "converted"), race.first_steps, strict=True)
-        ),
-        "losses": losses(race.losses),
-        "accuracy": {
-            "steps": len(race.losses),
-            "stock": race.accuracies[0],
-            "converted": race.accuracies[1],
-        },
-        "converted_alone": alone(race),
-        "layers": plans,
-        "runs_native_only": all(each["is_native"] for each in plans),
-        "environment": environment(),
-    }
-
-
-def times(pairs: list[Pair]) -> dict:
-    """Medians of pairs of seconds, in milliseconds, and the pairs themselves."""
-    stock, converted = (
-        1e3 * statistics.median(each) for each in zip(*pairs, strict=True)
-    )
-    return {
-        "stock_ms": stock,
-        "converted_ms": converted,
-        "ratio": stock / converted,
-        "median_of_paired_ratios": median_ratio(pairs),
-        "pairs_s": pairs,
-    }
-
-
-def losses(pairs: list[Pair]) -> dict:
-    """The losses after the same steps, and how far apart they were."""
-    differences = [relative_difference(*pair) for pair in pairs]
-    known = [each for each in differences if each is not None]
-    return {
-        "steps": len(pairs),
-        "stock": finite(pairs[-1][0]),
-        "converted": finite(pairs[-1][1]),
-        "relative_difference_first": differences[0],
-        "relative_difference_last": differences[-1],
-        "relative_difference_largest": max(known, default=None),
-        "pairs": [[finite(loss) for loss in pair] for pair in pairs],
-    }
-
-
-def relative_difference(stock: float, converted: float) -> float | None:
-    """Between two losses, or `None` where one is no number."""
-    largest = max(abs(stock), abs(converted))
-    return finite(abs(stock - converted) / largest if largest else 0.0)
-
-
-def finite(value: float) -> float | None:
-    """`value`, or `None` where JSON has no word for it."""
-    return value if math.isfinite(value) else None
-
-
-def alone(race: Race) -> dict | None:
-    """How the converted model went on, and how long stock would have needed."""
-    if not race.further_steps:
-        return None
-    stock_pace = statistics.median(stock for stock, _ in race.steps)
-    return {
-        "steps": race.further_steps,
-        "training_s": race.further_seconds,
-        "stock_would_need_s": race.further_steps * stock_pace,
-        "accuracy": race.further_accuracy,
-    }
-
-
-def plans_of(converted: keras.Model, batch_size: int) -> list[dict]:
-    """What each of the package's layers runs, in words."""
-    return [
-        {
-            "path": each.path,
-            "problem": None if each.problem is None else str(each.problem),
-            "plan": None if each.plan is None else str(each.plan),
-            "is_native": each.plan is None or each.plan.is_native,
-            "rung": each.rung,
-            "gain": each.gain,
-        }
-        for each in keras_diagwise.summary(converted, batch_size=batch_size)
-    ]
-
-
-def environment() -> dict:
-    """What the figures hold for."""
-    return {
-        **Environment.current().to_dict(),
-        "keras": keras.__version__,
-        "keras_diagwise": keras_diagwise.__version__,
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-    }
-
-
 def show(report: dict) -> None:
     """Prints the figures as two tables, with what they mean around them."""
     console = rich.console.Console(highlight=False)
     console = rich.console.Console(highlight=False, width=min(console.width, WIDTH))
-    console.print(title(report))
-    console.print(measured_table(report))
+    console.print(title(report), "", sep="\n")
+    console.print(measured_table(report), "", sep="\n")
     for line in meaning(report):
         console.print(line)
     console.print()
-    console.print(plans_table(report))
+    console.print(plans_table(report), "", sep="\n")
     console.print(WHERE_NEXT)
     console.print(f"[dim]{where_measured(report)}[/dim]")
 
@@ -166,7 +43,7 @@ def title(report: dict) -> str:
 
 
 def measured_table(report: dict) -> rich.table.Table:
-    table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
+    table = plain_table()
     table.add_column("")
     for name in ("stock", "converted", "stock / converted"):
         table.add_column(name, justify="right")
@@ -182,6 +59,11 @@ def measured_table(report: dict) -> rich.table.Table:
     add_pair(table, f"loss of step {loss['steps']}", loss, "{:.4f}")
     add_pair(table, f"held-out accuracy, {accuracy['steps']} steps", accuracy, "{:.1%}")
     return table
+
+
+def plain_table() -> rich.table.Table:
+    """A table with a line below its head, as narrow as it can be."""
+    return rich.table.Table(box=rich.box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
 
 
 def add_times(table: rich.table.Table, label: str, measured: dict) -> None:
@@ -222,7 +104,7 @@ def meaning(report: dict) -> list[str]:
         lines.append(
             f"The converted model then went on alone: {further['steps']:,} steps in "
             f"{further['training_s']:.0f} s, to [bold]{further['accuracy']:.1%}[/bold] "
-            "of the held-out images.\nAt its measured pace stock would need "
+            "of the held-out images right. At its measured pace stock would need "
             f"{further['stock_would_need_s']:,.0f} s for these steps."
         )
     if report["runs_native_only"]:
@@ -248,9 +130,10 @@ def why_native(layers: list[dict]) -> str:
 
 def plans_table(report: dict) -> rich.table.Table:
     """A row for the layers that run the same problem by the same plan."""
-    table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
+    table = plain_table()
     table.add_column("depthwise layer", overflow="fold")
-    table.add_column("its problem; plan of forward, input and kernel gradient")
+    table.add_column("its problem\nplan: forward, input gradient, kernel gradient")
+    # MobileNet's equal layers follow each other.
     for what, group in itertools.groupby(report["layers"], described):
         table.add_row("\n".join(each["path"] for each in group), what)
     return table

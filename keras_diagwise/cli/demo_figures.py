@@ -1,0 +1,129 @@
+"""The figures of the demo, in JSON's types."""
+
+from __future__ import annotations
+
+import math
+import platform
+import statistics
+
+import keras
+
+import keras_diagwise
+from keras_diagwise.cli.images import Images
+from keras_diagwise.cli.side_by_side import Pair, Race, median_ratio
+from keras_diagwise.planning.environment import Environment
+
+
+def figures(settings: dict, images: Images, race: Race, converted: keras.Model) -> dict:
+    """All that the demo reports, in JSON's types.
+
+    Args:
+        settings: what was asked for, with its `batch_size`.
+        images: what was trained on.
+        race: what was measured.
+        converted: the converted model.
+    """
+    plans = plans_of(converted, settings["batch_size"])
+    return {
+        "settings": settings,
+        "images": {
+            "source": images.source,
+            "classes": list(images.classes),
+            "training": len(images.labels["training"]),
+            "held_out": len(images.labels["held out"]),
+        },
+        "training_step": times(race.steps),
+        "prediction": times(race.predictions),
+        "first_step_s": dict(
+            zip(("stock", "converted"), race.first_steps, strict=True)
+        ),
+        "losses": losses(race.losses),
+        "accuracy": {
+            "steps": len(race.losses),
+            "stock": race.accuracies[0],
+            "converted": race.accuracies[1],
+        },
+        "converted_alone": alone(race),
+        "layers": plans,
+        "runs_native_only": all(each["is_native"] for each in plans),
+        "environment": environment(),
+    }
+
+
+def times(pairs: list[Pair]) -> dict:
+    """Medians of pairs of seconds, in milliseconds, and the pairs themselves."""
+    stock, converted = (
+        1e3 * statistics.median(each) for each in zip(*pairs, strict=True)
+    )
+    return {
+        "stock_ms": stock,
+        "converted_ms": converted,
+        "ratio": stock / converted,
+        "median_of_paired_ratios": median_ratio(pairs),
+        "pairs_s": pairs,
+    }
+
+
+def losses(pairs: list[Pair]) -> dict:
+    """The losses after the same steps, and how far apart they were."""
+    differences = [relative_difference(*pair) for pair in pairs]
+    known = [each for each in differences if each is not None]
+    return {
+        "steps": len(pairs),
+        "stock": finite(pairs[-1][0]),
+        "converted": finite(pairs[-1][1]),
+        "relative_difference_first": differences[0],
+        "relative_difference_last": differences[-1],
+        "relative_difference_largest": max(known, default=None),
+        "pairs": [[finite(loss) for loss in pair] for pair in pairs],
+    }
+
+
+def relative_difference(stock: float, converted: float) -> float | None:
+    """Between two losses, or `None` where one is no number."""
+    largest = max(abs(stock), abs(converted))
+    return finite(abs(stock - converted) / largest if largest else 0.0)
+
+
+def finite(value: float) -> float | None:
+    """`value`, or `None` where JSON has no word for it."""
+    return value if math.isfinite(value) else None
+
+
+def alone(race: Race) -> dict | None:
+    """How the converted model went on, and how long stock would have needed."""
+    if not race.further_steps:
+        return None
+    stock_pace = statistics.median(stock for stock, _ in race.steps)
+    return {
+        "steps": race.further_steps,
+        "training_s": race.further_seconds,
+        "stock_would_need_s": race.further_steps * stock_pace,
+        "accuracy": race.further_accuracy,
+    }
+
+
+def plans_of(converted: keras.Model, batch_size: int) -> list[dict]:
+    """What each of the package's layers runs, in words."""
+    return [
+        {
+            "path": each.path,
+            "problem": None if each.problem is None else str(each.problem),
+            "plan": None if each.plan is None else str(each.plan),
+            "is_native": each.plan is None or each.plan.is_native,
+            "rung": each.rung,
+            "gain": each.gain,
+        }
+        for each in keras_diagwise.summary(converted, batch_size=batch_size)
+    ]
+
+
+def environment() -> dict:
+    """What the figures hold for."""
+    return {
+        **Environment.current().to_dict(),
+        "keras": keras.__version__,
+        "keras_diagwise": keras_diagwise.__version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+    }

@@ -1,0 +1,249 @@
+"""The command line and its demo, small."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import keras_diagwise
+from keras_diagwise.cli import app, demo, image_folder, images, side_by_side
+from keras_diagwise.cli.errors import UserError
+
+PIL = pytest.importorskip("PIL.Image")
+pytest.importorskip("sklearn")
+
+ROOT = Path(keras_diagwise.__file__).parents[1]
+SMALL = ["--image-size", "32", "--batch-size", "4", "--steps", "2", "--seconds", "0.5"]
+ESCAPE = "\x1b"
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(app, list(arguments))
+
+
+def only_line(text):
+    """The one line that is left beside the names of phases."""
+    lines = [line for line in text.splitlines() if not line.endswith("…")]
+    assert len(lines) == 1, text
+    return lines[0]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two classes of six images: dark and bright."""
+    random = np.random.default_rng(0)
+    for name, low in (("dark", 0), ("bright", 200)):
+        (tmp_path / name).mkdir()
+        for i in range(6):
+            pixels = random.integers(low, low + 50, (40, 50, 3)).astype("uint8")
+            PIL.fromarray(pixels).save(tmp_path / name / f"{i}.png")
+    return tmp_path
+
+
+@pytest.fixture
+def no_training(monkeypatch):
+    """Steps that compute nothing."""
+    monkeypatch.setattr(side_by_side, "train", lambda model, batch: 1.0)
+    monkeypatch.setattr(
+        side_by_side, "predict", lambda model, inputs: np.eye(10)[: len(inputs)]
+    )
+
+
+def test_json_is_one_document_with_every_figure():
+    result = invoke("demo", *SMALL, "--plan", "native,native,direct", "--json")
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    for measured in (report["training_step"], report["prediction"]):
+        ratio = measured["stock_ms"] / measured["converted_ms"]
+        assert measured["ratio"] == pytest.approx(ratio)
+        assert measured["median_of_paired_ratios"] > 0
+    assert len(report["training_step"]["pairs_s"]) == 2
+    assert report["first_step_s"]["stock"] > 0
+    assert report["losses"]["steps"] == len(report["losses"]["pairs"]) == 4
+    assert report["losses"]["relative_difference_first"] < 1e-3
+    assert 0 <= report["accuracy"]["stock"] <= 1
+    assert report["converted_alone"]["steps"] >= 1
+    assert report["converted_alone"]["stock_would_need_s"] > 0
+    assert len(report["layers"]) == 17
+    assert {each["plan"] for each in report["layers"]} == {"native, native, direct"}
+    assert not report["runs_native_only"]
+    assert report["environment"]["keras_diagwise"] == keras_diagwise.__version__
+
+
+def test_tables_fit_80_columns_and_have_no_escape_codes_when_piped(folder):
+    command = "from keras_diagwise.cli import run; run()"
+    arguments = ["demo", *SMALL, "--plan", "native", "--images", str(folder)]
+    result = subprocess.run(
+        [sys.executable, "-c", command, *arguments],
+        capture_output=True,
+        encoding="utf-8",
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"},
+        timeout=600,
+    )
+    assert result.returncode == 0, result.stderr
+    assert ESCAPE not in result.stdout + result.stderr
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    flat = " ".join(result.stdout.split())
+    assert "a training step, median of 2" in flat
+    assert "block_16_depthwise" in flat
+    assert "runs stock's own operations" in flat
+    assert "Where to go next" in flat
+
+
+@pytest.mark.usefixtures("no_training")
+def test_a_step_that_is_interrupted_ends_with_130_and_no_traceback(monkeypatch):
+    def interrupted(model, batch):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(side_by_side, "train", interrupted)
+    result = invoke("demo", *SMALL)
+    assert result.exit_code == 130
+    assert only_line(result.stderr) == "keras-diagwise: interrupted"
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--stepz", "3"], ["--stepz", "demo --help"]),
+        (["--image-size", "8"], ["--image-size", "32", "demo --help"]),
+        (["--dataset", "cats"], ["--dataset", "digits", "photographs"]),
+        (["--model", "ResNet50"], ["--model", "MobileNetV2"]),
+        (["--plan", "fastest"], ["--plan", "fastest", "'direct'"]),
+        (["--plan", "direct,native"], ["--plan names 2", "kernel_gradient"]),
+        (["--plan", "diagonal:4000"], ["--plan", "4000"]),
+        (["--images", "/nowhere/at/all"], ["/nowhere/at/all", "subfolder"]),
+    ],
+)
+def test_a_wrong_option_is_one_line_with_a_remedy(arguments, words):
+    result = invoke("demo", *SMALL, *arguments)
+    assert result.exit_code == 2, result.output
+    line = only_line(result.stderr)
+    assert line.startswith("keras-diagwise: ")
+    assert all(word in line for word in words), line
+    assert result.stdout == ""
+
+
+def test_an_unknown_command_is_one_line():
+    result = invoke("demonstrate")
+    assert result.exit_code == 2
+    assert "keras-diagwise --help" in only_line(result.stderr)
+
+
+def test_debug_leaves_the_traceback():
+    result = invoke("demo", "--images", "/nowhere/at/all", "--debug")
+    assert isinstance(result.exception, UserError)
+
+
+def test_a_missing_package_is_named_with_its_remedy(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    result = invoke("demo", *SMALL)
+    assert result.exit_code == 2
+    line = only_line(result.stderr)
+    assert "scikit-learn" in line
+    assert "pip install 'keras-diagwise[demo]'" in line
+
+
+def test_version_and_help():
+    assert (
+        invoke("--version").stdout == f"keras-diagwise {keras_diagwise.__version__}\n"
+    )
+    for arguments in ([], ["--help"]):
+        result = invoke(*arguments)
+        assert result.exit_code == 0
+        assert "keras-diagwise demo --images" in result.stdout
+    assert "--batch-size" in invoke("demo", "--help").stdout
+
+
+def test_a_folder_is_split_the_same_way_each_time(folder):
+    one, two = (image_folder.from_folder(folder, 32, seed=3) for _ in range(2))
+    assert one.classes == ("bright", "dark")
+    for part, count in (("training", 10), ("held out", 2)):
+        assert one.pixels[part].shape == (count, 32, 32, 3)
+        np.testing.assert_array_equal(one.pixels[part], two.pixels[part])
+        is_bright = one.pixels[part].mean(axis=(1, 2, 3)) > 128
+        np.testing.assert_array_equal(one.labels[part], 1 - is_bright)
+
+
+def test_no_image_is_both_trained_on_and_held_out():
+    loaded = images.digits(32, seed=0)
+    total = sum(len(each) for each in loaded.labels.values())
+    assert total == 1797
+    parts = images.split(np.repeat([0, 1, 2], 20), seed=1)
+    together = np.sort(np.concatenate(list(parts.values())))
+    np.testing.assert_array_equal(together, np.arange(60))
+
+
+def test_crops_of_photographs_have_as_many_of_each():
+    loaded = images.photographs(32, seed=0)
+    assert loaded.classes == ("china", "flower")
+    for part, count in images.CROPS.items():
+        assert np.bincount(loaded.labels[part]).tolist() == [count, count]
+
+
+def test_every_image_is_trained_on_before_one_comes_again():
+    loaded = images.digits(8, seed=0)
+    batches = loaded.training_batches(500, seed=0)
+    labels = np.concatenate([next(batches)[1] for _ in range(4)])
+    count = len(loaded.labels["training"])
+    expected = np.bincount(loaded.labels["training"])
+    np.testing.assert_array_equal(np.bincount(labels[:count]), expected)
+
+
+def spoil_all(folder):
+    for path in list(folder.rglob("*.png")):
+        path.unlink()
+
+
+def spoil_a_class(folder):
+    for path in list((folder / "dark").iterdir()):
+        path.unlink()
+
+
+def spoil_all_but_one(folder):
+    for path in sorted((folder / "dark").iterdir())[1:]:
+        path.unlink()
+
+
+def spoil_a_file(folder):
+    (folder / "dark" / "2.png").write_bytes(b"no image")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (spoil_all, "no subfolder of .* holds an image"),
+        (spoil_a_class, "one class only.*at least two"),
+        (spoil_all_but_one, "one image only of dark.*at least two"),
+        (spoil_a_file, r"can't read .*2\.png as an image.*[Rr]emove"),
+    ],
+)
+def test_a_folder_that_cannot_be_used_says_why(folder, spoil, words):
+    spoil(folder)
+    with pytest.raises(UserError, match=words):
+        image_folder.from_folder(folder, 32, seed=0)
+
+
+def test_a_batch_larger_than_the_folder_is_refused(folder):
+    with pytest.raises(UserError, match="smaller --batch-size"):
+        demo.loaded_images("digits", folder, 32, seed=0, batch_size=16)
+
+
+def test_converted_goes_first_in_every_other_pair():
+    calls = []
+    for turn in range(4):
+        side_by_side.timed_pair(
+            lambda model, batch: calls.append(model), ("stock", "converted"), None, turn
+        )
+    assert calls[:4] == ["stock", "converted", "converted", "stock"]
+
+
+def test_pairs_end_with_their_time_but_not_before_the_fewest():
+    assert len(list(side_by_side.affordable(30, 5, seconds=0))) == 5
+    assert len(list(side_by_side.affordable(2, 5, seconds=0))) == 2
+    assert len(list(side_by_side.affordable(30, 5, seconds=100))) == 30
