@@ -72,7 +72,7 @@ def demo(
         typer.Option(
             min=1,
             metavar="N",
-            help="Pairs of training steps to time; fewer if they take over 100 s.",
+            help="Pairs of training steps to time; fewer if they take over 80 s.",
         ),
     ] = 30,
     seconds: Annotated[
@@ -82,7 +82,7 @@ def demo(
             metavar="SECONDS",
             help="How long the converted model then trains on alone, at most.",
         ),
-    ] = 60.0,
+    ] = 80.0,
     seed: Annotated[
         int, typer.Option(min=0, metavar="N", help="Of weights, split and order.")
     ] = 0,

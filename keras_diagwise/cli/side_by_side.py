@@ -16,7 +16,7 @@ from keras_diagwise.cli.images import Images
 from keras_diagwise.cli.progress import Progress
 
 FEWEST_PAIRS = 5
-PAIRED_SECONDS = 100.0
+PAIRED_SECONDS = 80.0
 FEWEST_PREDICTIONS = 5
 MOST_PREDICTIONS = 20
 PREDICTION_SECONDS = 15.0
@@ -107,7 +107,7 @@ def race(
         images: what to train on.
         batch_size: images in a batch.
         steps: pairs of steps to time at most; fewer, but at least 5, if they would
-            take longer than 100 seconds.
+            take longer than 80 seconds.
         seconds: how long the converted model goes on alone, at most.
         seed: of the order of the images.
         progress: where to show it.

@@ -54,8 +54,9 @@ def no_training(monkeypatch):
     )
 
 
-def test_json_is_one_document_with_every_figure():
-    result = invoke("demo", *SMALL, "--plan", "native,native,direct", "--json")
+def test_json_is_one_document_with_every_figure(folder):
+    options = ["--images", str(folder), "--plan", "native,native,direct", "--json"]
+    result = invoke("demo", *SMALL, *options)
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
     for measured in (report["training_step"], report["prediction"]):
