@@ -13,7 +13,12 @@ from keras_diagwise.algorithms import Algorithm, Native
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.planning.plan import AUTO, Plan, standardize_plan
 from keras_diagwise.planning.planner import Answer, Planner, least_plan
-from keras_diagwise.problem import BYTES_PER_ELEMENT, PASSES, Problem
+from keras_diagwise.problem import (
+    BYTES_PER_ELEMENT,
+    PASSES,
+    Problem,
+    check_data_format,
+)
 
 Tensor = Any
 
@@ -39,6 +44,11 @@ class Convolution:
         algorithm = self.plan[pass_name]
         return algorithm if algorithm.refusal(self.problem) is None else Native()
 
+    @property
+    def effective_plan(self) -> Plan:
+        """The plan with `native` in place of what can't compute the problem."""
+        return Plan(**{name: str(self.algorithm(name)) for name in PASSES})
+
     def result_shape(self, pass_name: str, left_shape, right_shape) -> tuple:
         """The shape of a pass's result, from those of its operands."""
         if pass_name == "forward":
@@ -53,24 +63,13 @@ class Conductor:
 
     def __init__(self, planner: Planner | None = None):
         self._planner = planner
-        self._memo: dict[tuple, Convolution | None] = {}
+        self._memo: dict[tuple, Any] = {}
 
     def convolution(
         self, inputs, kernel, strides, padding, data_format, dilation_rate, plan
     ) -> Convolution | None:
         """The convolution of a depthwise call, or `None` if it is native
         throughout."""
-        if backends.active.traces_python():
-            return found_while_tracing(
-                tuple(inputs.shape),
-                inputs.dtype,
-                tuple(kernel.shape),
-                strides,
-                padding,
-                data_format,
-                dilation_rate,
-                plan,
-            )
         key = (
             inputs.shape,
             inputs.dtype,
@@ -83,11 +82,12 @@ class Conductor:
             backends.active.trace_key(),
         )
         try:
-            return self._memo[key]
-        except KeyError:
-            found = self.find(*key[:-1])
-        except TypeError:
+            found = self._memo.get(key, self)
+        except TypeError:  # a list among the arguments
             return self.find(*key[:-1])
+        if found is not self:
+            return found
+        found = self.find(*key[:-1])
         if len(self._memo) >= MOST_REMEMBERED:
             self._memo.clear()
         self._memo[key] = found
@@ -97,45 +97,60 @@ class Conductor:
         self, shape, dtype, kernel_shape, strides, padding, data_format, dilation, plan
     ) -> Convolution | None:
         """The same from the shapes, without the memo."""
-        problem = depthwise_problem(
-            shape, dtype, kernel_shape, strides, padding, data_format, dilation
+        if shape[-1 if data_format == "channels_last" else 1] is None:
+            return None
+        problem = on_one_device(
+            depthwise_problem(
+                shape, dtype, kernel_shape, strides, padding, data_format, dilation
+            )
         )
         plan = standardize_plan(plan)
         found = Convolution(problem, self.answer(problem, plan).plan)
-        native = all(found.algorithm(name) == Native() for name in PASSES)
-        return None if native else found
+        return None if found.effective_plan.is_native else found
 
-    def answer(self, problem: Problem, plan: str | Plan) -> Answer:
-        """The plan of `problem` where a layer says `plan`."""
+    def answer(
+        self,
+        problem: Problem,
+        plan: str | Plan,
+        environment: Environment | None = None,
+    ) -> Answer:
+        """The plan of `problem` where a layer says `plan`, in an environment: that
+        of a call now, if none is given."""
         if isinstance(plan, Plan):
             plan.check(problem)
             return Answer(plan, "layer")
         if problem.dtype not in BYTES_PER_ELEMENT:
             return Answer(least_plan(problem), "native")
         planner = self._planner or Planner.shipped()
-        return planner.plan(problem, Environment.current())
+        return planner.plan(problem, environment or Environment.current())
 
 
 conductor = Conductor()
 
 
-@backends.active.outside_trace
-def found_while_tracing(*shapes_and_arguments) -> Convolution | None:
-    """What the conductor finds, as a constant of the program being traced."""
-    return conductor.find(*shapes_and_arguments)
+def on_one_device(problem: Problem) -> Problem:
+    """The problem with the share of the batch that one device sees."""
+    shards = backends.active.batch_shards()
+    if shards == 1 or problem.batch is None:
+        return problem
+    return dataclasses.replace(problem, batch=max(1, problem.batch // shards))
 
 
 def depthwise_problem(
     shape, dtype, kernel_shape, strides, padding, data_format, dilation_rate
 ) -> Problem:
-    """The problem of a depthwise call, as one device sees it.
+    """The problem of a depthwise call.
 
     Raises:
         ValueError: if the arguments do not fit each other.
     """
+    check_data_format(data_format)
+    if len(shape) < 3 or len(kernel_shape) != len(shape):
+        raise ValueError(
+            "`inputs` and `kernel` must have the same number of axes, 3 or more. "
+            f"Received: inputs.shape={tuple(shape)}, kernel.shape={tuple(kernel_shape)}"
+        )
     *kernel_size, channels, depth_multiplier = kernel_shape
-    if data_format is None:
-        data_format = keras.config.image_data_format()
     received = shape[-1 if data_format == "channels_last" else 1]
     if received != channels:
         raise ValueError(
@@ -152,9 +167,6 @@ def depthwise_problem(
         dilation_rate=dilation_rate,
         dtype=keras.backend.standardize_dtype(dtype),
     )
-    shards = backends.active.batch_shards()
-    if shards > 1 and problem.batch is not None:
-        return dataclasses.replace(problem, batch=max(1, problem.batch // shards))
     return problem
 
 
@@ -198,11 +210,13 @@ def depthwise_conv(
     >>> depthwise_conv(x, k, padding="same", plan="direct").shape
     (2, 8, 8, 4)
     """
+    data_format = data_format or keras.config.image_data_format()
     arguments = (strides, padding, data_format, dilation_rate)
     if (
         isinstance(inputs, keras.KerasTensor)
         or isinstance(kernel, keras.KerasTensor)
         or backends.keras_internals.in_symbolic_scope()
+        or backends.active.traces_python()
     ):
         return keras.ops.depthwise_conv(inputs, kernel, *arguments)
     if not hasattr(inputs, "shape"):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 PASSES = ("forward", "input_gradient", "kernel_gradient")
@@ -88,11 +89,7 @@ class Problem:
                 f"Received: kernel.shape={tuple(kernel_shape)}, "
                 f"inputs.shape={tuple(input_shape)}"
             )
-        if data_format not in ("channels_last", "channels_first"):
-            raise ValueError(
-                "`data_format` must be 'channels_last' or 'channels_first'. "
-                f"Received: data_format={data_format!r}"
-            )
+        check_data_format(data_format)
         if not isinstance(padding, str) or padding.lower() not in ("same", "valid"):
             raise ValueError(
                 f"`padding` must be 'same' or 'valid'. Received: padding={padding!r}"
@@ -304,16 +301,36 @@ def known(size: object) -> int | None:
     return size if type(size) is int else None
 
 
+def check_data_format(data_format: object) -> None:
+    """Checks that `data_format` is one.
+
+    Raises:
+        ValueError: if it is not.
+    """
+    if data_format not in ("channels_last", "channels_first"):
+        raise ValueError(
+            "`data_format` must be 'channels_last' or 'channels_first'. "
+            f"Received: data_format={data_format!r}"
+        )
+
+
 def positive_tuple(value: int | Sequence[int], rank: int, name: str) -> tuple[int, ...]:
     """`value` as one positive int for each of `rank` axes.
 
     Raises:
         ValueError: if it is not one positive int, or `rank` of them.
     """
-    values = (value,) * rank if isinstance(value, int) else tuple(value)
-    if len(values) != rank or not all(type(n) is int and n > 0 for n in values):
+    try:
+        values = (
+            tuple(map(operator.index, value))
+            if isinstance(value, Iterable)
+            else ((operator.index(value),) * rank)
+        )
+    except TypeError:
+        values = ()
+    if len(values) != rank or not all(n > 0 for n in values):
         raise ValueError(
-            f"`{name}` must be a positive int, or {rank} of them. "
-            f"Received: {name}={value!r}"
+            f"`{name}` must be a positive int, or {rank} of them, one for each spatial "
+            f"axis. Received: {name}={value!r}"
         )
     return values

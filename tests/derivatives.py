@@ -5,7 +5,7 @@ import keras
 
 def vjp(function, operands, cotangent):
     """The value of `function` at `operands`, and the gradients with respect to
-    each, compiled as a model's step is on JAX."""
+    each: under jit on JAX, eagerly on the others."""
     return {"jax": jax_vjp, "tensorflow": tensorflow_vjp, "torch": torch_vjp}[
         keras.backend.backend()
     ](function, operands, cotangent)
@@ -28,6 +28,17 @@ def tensorflow_vjp(function, operands, cotangent):
         tape.watch(operands)
         value = function(*operands)
     return value, tape.gradient(value, operands, cotangent)
+
+
+def compiled_tensorflow_vjp(function, operands, cotangent, jit_compile):
+    """The same in a graph, compiled by XLA or not."""
+    import tensorflow as tf
+
+    @tf.function(jit_compile=jit_compile, autograph=False)
+    def run(operands, cotangent):
+        return tensorflow_vjp(function, operands, cotangent)
+
+    return run(operands, cotangent)
 
 
 def torch_vjp(function, operands, cotangent):

@@ -9,7 +9,7 @@ from keras import ops
 
 import keras_diagwise as kd
 from keras_diagwise import Plan
-from keras_diagwise.convolution import Conductor, conductor
+from keras_diagwise.convolution import Conductor, conductor, depthwise_problem
 from keras_diagwise.planning.planner import Planner
 from tests.derivatives import vjp
 from tests.strategies import to_numpy
@@ -52,6 +52,7 @@ def test_takes_numpy_lists_and_variables(plan):
     expected = np.full((1, 3, 3, 4), 4.0)
     variable = keras.Variable(kernel)
     for x, k in [
+        (keras.Variable(inputs), variable),
         (inputs, kernel),
         (inputs.tolist(), kernel.tolist()),
         (inputs, variable),
@@ -170,7 +171,9 @@ def test_the_memo_is_bounded_and_shared_by_threads(monkeypatch):
         try:
             for size in range(1, 40):
                 inputs = np.ones((1, size + offset, 3, 2), "float32")
-                found = fresh.convolution(inputs, kernel, 1, "valid", None, 1, "auto")
+                found = fresh.convolution(
+                    inputs, kernel, 1, "valid", "channels_last", 1, "auto"
+                )
                 assert found is None
         except Exception as error:
             errors.append(error)
@@ -188,6 +191,14 @@ def test_the_memo_is_bounded_and_shared_by_threads(monkeypatch):
     ("arguments", "named"),
     [
         ({"strides": 0}, "strides=0"),
+        ({"strides": 1.5}, "strides=1.5"),
+        ({"strides": None}, "strides=None"),
+        ({"dilation_rate": None}, "dilation_rate=None"),
+        ({"data_format": "NHWC"}, "data_format='NHWC'"),
+        ({"kernel": np.ones((1,), "float32")}, "kernel.shape=(1,)"),
+        ({"inputs": np.float32(1)}, "inputs.shape=()"),
+        ({"plan": "native:2"}, "native:2"),
+        ({"plan": "direct:rows:9"}, "direct:rows:9"),
         ({"plan": "fastest"}, "fastest"),
         ({"plan": "diagonal:0"}, "partition_size=0"),
         ({"plan": "diagonal:5"}, "partition_size=5"),
@@ -205,6 +216,53 @@ def test_what_does_not_fit_is_named_with_its_value(arguments, named):
     with pytest.raises(ValueError) as error:
         kd.depthwise_conv(**whole)
     assert named in str(error.value)
+
+
+@plans
+def test_the_data_format_is_keras_own_at_each_call(plan):
+    inputs, kernel = draw(2, 4, 4, 4), draw(3, 3, 4, 1)
+    last = kd.depthwise_conv(inputs, kernel, plan=plan)
+    keras.config.set_image_data_format("channels_first")
+    try:
+        first = kd.depthwise_conv(inputs, kernel, plan=plan)
+    finally:
+        keras.config.set_image_data_format("channels_last")
+    assert tuple(last.shape) == (2, 2, 2, 4)
+    assert tuple(first.shape) == (2, 4, 2, 2)
+
+
+@plans
+def test_an_infinite_gradient_spreads_no_further_than_in_stock(plan):
+    """Also at pixels that no tap reaches. `diagonal` spreads it over its block."""
+    if "diagonal" in str(plan):
+        pytest.skip("documented: it spreads to the other channels of its block")
+    inputs, kernel = draw(1, 5, 5, 4), draw(1, 1, 4, 1)
+    gradient = np.ones((1, 3, 3, 4))
+    gradient[0, 1, 1, 0] = np.inf
+    gradient = ops.convert_to_tensor(gradient)
+    found = []
+    for convolve in (
+        lambda x, k: ops.depthwise_conv(x, k, 2, "same"),
+        lambda x, k: kd.depthwise_conv(x, k, 2, "same", plan=plan),
+    ):
+        _, (by_inputs, _) = vjp(convolve, [inputs, kernel], gradient)
+        found.append(np.isnan(to_numpy(by_inputs)).sum())
+    assert found[1] <= found[0]
+
+
+@plans
+def test_empty_shapes_are_what_they_are_in_stock(plan):
+    for shape, padding in [((2, 0, 8, 4), "same"), ((2, 2, 8, 4), "valid")]:
+        inputs, kernel = draw(*shape), draw(3, 3, 4, 1)
+        stock = ops.depthwise_conv(inputs, kernel, 1, padding)
+        ours = kd.depthwise_conv(inputs, kernel, 1, padding, plan=plan)
+        assert tuple(ours.shape) == tuple(stock.shape)
+
+
+def test_numpy_integers_are_integers():
+    strides = (np.int64(2), np.int64(2))
+    ours = kd.depthwise_conv(draw(1, 6, 6, 4), draw(3, 3, 4, 1), strides, plan="direct")
+    assert tuple(ours.shape) == (1, 2, 2, 4)
 
 
 def test_unequal_strides_run_where_stock_refuses_them():
@@ -307,6 +365,88 @@ class TestJax:
                 exported.call(inputs), ops.depthwise_conv(inputs, kernel), atol=1e-12
             )
 
+    @plans
+    def test_in_shard_map(self, plan):
+        """The gradient of a replicated kernel is summed over the devices."""
+        import jax
+        from jax.sharding import PartitionSpec
+
+        inputs, kernel = draw(4, 6, 6, 4), draw(3, 3, 4, 1)
+        mesh = jax.make_mesh((2,), ("batch",), (jax.sharding.AxisType.Auto,))
+        sharded, replicated = PartitionSpec("batch"), PartitionSpec()
+
+        def loss(x, k):
+            return jax.numpy.tanh(kd.depthwise_conv(x, k, plan=plan)).sum()
+
+        def summed(x, k):
+            return jax.lax.psum(loss(x, k), "batch")
+
+        inside = jax.shard_map(
+            jax.grad(loss, 1),
+            mesh=mesh,
+            in_specs=(sharded, replicated),
+            out_specs=replicated,
+        )
+        outside = jax.grad(
+            jax.shard_map(
+                summed, mesh=mesh, in_specs=(sharded, replicated), out_specs=replicated
+            ),
+            1,
+        )
+        whole = jax.grad(loss, 1)(inputs, kernel)
+        for gradient in (inside, outside):
+            found = jax.jit(gradient)(inputs, kernel)
+            np.testing.assert_allclose(found, whole, atol=1e-12)
+
+    @plans
+    def test_without_jit(self, plan):
+        import jax
+
+        inputs, kernel = draw(2, 6, 6, 4), draw(3, 3, 4, 1)
+        with jax.disable_jit():
+            ours = kd.depthwise_conv(inputs, kernel, plan=plan)
+        np.testing.assert_allclose(ours, ops.depthwise_conv(inputs, kernel), atol=1e-12)
+
+    def test_under_explicit_sharding_the_call_is_stocks(self):
+        import jax
+        from jax.sharding import NamedSharding, PartitionSpec
+
+        mesh = jax.make_mesh((2,), ("batch",), (jax.sharding.AxisType.Explicit,))
+        with jax.set_mesh(mesh):
+            inputs = jax.device_put(
+                draw(4, 6, 6, 4), NamedSharding(mesh, PartitionSpec("batch"))
+            )
+            kernel = draw(3, 3, 4, 1)
+            types = [
+                jax.jit(lambda x, k, f=f: jax.typeof(f(x, k)).sharding.spec and f(x, k))
+                .lower(inputs, kernel)
+                .out_info
+                for f in (
+                    ops.depthwise_conv,
+                    lambda x, k: kd.depthwise_conv(x, k, plan="direct"),
+                )
+            ]
+        assert str(types[0]) == str(types[1])
+
+    def test_under_data_parallelism_the_problem_holds_a_devices_share(self):
+        import jax
+
+        def problem(batch):
+            return depthwise_problem(
+                (batch, 6, 6, 4), "float32", (3, 3, 4, 1), 1, "same", None, 1
+            )
+
+        assert problem(8).batch == 8
+        devices = [f"cpu:{device.id}" for device in jax.devices()[:2]]
+        keras.distribution.set_distribution(
+            keras.distribution.DataParallel(devices=devices)
+        )
+        try:
+            assert problem(8).batch == 4
+            assert problem(None).batch is None
+        finally:
+            keras.distribution.set_distribution(None)
+
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="about TensorFlow")
 class TestTensorFlow:
@@ -360,6 +500,16 @@ class TestTensorFlow:
             return [operation.type for operation in graph.get_operations()]
 
         assert operations(kd.depthwise_conv) == operations(ops.depthwise_conv)
+
+    def test_channels_that_are_not_known_are_stocks(self):
+        import tensorflow as tf
+
+        kernel = draw(3, 3, 4, 1)
+        signature = [tf.TensorSpec((None,) * 4, "float64")]
+        step = tf.function(
+            lambda x: kd.depthwise_conv(x, kernel), signature, autograph=False
+        )
+        assert step(draw(2, 6, 6, 4)).shape == (2, 4, 4, 4)
 
     def test_forward_accumulator(self):
         import tensorflow as tf
@@ -433,6 +583,35 @@ class TestTorch:
         monkeypatch.setattr(Direct, "input_gradient", forbidden)
         kd.depthwise_conv(inputs, kernel, plan="direct").sum().backward()
         assert kernel.grad is not None
+
+    def test_compiled_with_batches_of_many_sizes_as_stock(self):
+        import torch
+
+        kernel = draw(3, 3, 4, 1)
+        compilations = []
+        for convolve in (ops.depthwise_conv, kd.depthwise_conv):
+            count = torch._dynamo.testing.CompileCounter()
+            torch._dynamo.reset()
+            compiled = torch.compile(
+                lambda x, f=convolve: f(x, kernel), backend=count, fullgraph=True
+            )
+            for size in (2, 3, 4, 5):
+                assert compiled(draw(size, 6, 6, 4)).shape[0] == size
+            compilations.append(count.frame_count)
+        assert compilations[0] == compilations[1]
+
+    def test_autocast_and_tracing_are_stocks(self):
+        import torch
+
+        inputs, kernel = draw(2, 6, 6, 4).float(), draw(3, 3, 4, 1).float()
+        for plan in PLANS:
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                ours = kd.depthwise_conv(inputs, kernel, plan=plan)
+                stock = ops.depthwise_conv(inputs, kernel)
+            assert ours.dtype == stock.dtype
+            torch.testing.assert_close(ours, stock)
+        traced = torch.jit.trace(lambda x: kd.depthwise_conv(x, kernel), inputs)
+        torch.testing.assert_close(traced(inputs), ops.depthwise_conv(inputs, kernel))
 
     def test_function_transforms_run_native(self):
         import torch

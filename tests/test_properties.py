@@ -65,9 +65,12 @@ def layers_with_plans(draw):
     hypothesis.assume(problem.batch and Native().refusal(problem) is None)
     plan = draw(
         st.sampled_from(
-            ["native", "direct", "direct:rows", "diagonal:1", "diagonal:1:split"]
+            ["native", "direct", "direct:rows"]
+            + [f"diagonal:{n}{rest}" for n in (1, 2, 3) for rest in ("", ":split")]
         )
     )
+    size = Plan(plan)["forward"]
+    hypothesis.assume(getattr(size, "partition_size", 1) <= problem.channels)
     arguments = {
         "kernel_size": problem.kernel_size,
         "strides": problem.strides,

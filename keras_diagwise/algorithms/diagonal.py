@@ -123,6 +123,8 @@ class Diagonal(Algorithm):
     def refusal(self, problem):
         if not problem.has_static_spatial_shape:
             return "the spatial shape is not known"
+        if 0 in problem.output_spatial_shape:
+            return "the output is empty"
         for segment in self.segments(problem):
             reason = dense.refusal(block_problem(problem, segment))
             if reason:
@@ -148,7 +150,11 @@ class Diagonal(Algorithm):
     @classmethod
     def parse(cls, parameters):
         if len(parameters) > 2:
-            raise ValueError("`diagonal` takes a partition size and a lowering")
+            text = ":".join(("diagonal", *parameters))
+            raise ValueError(
+                "`diagonal` takes a partition size and a lowering, such as "
+                f"'diagonal:32:split'. Received: {text!r}"
+            )
         size = None
         if parameters:
             try:

@@ -111,7 +111,10 @@ class Direct(Algorithm):
     @classmethod
     def parse(cls, parameters):
         if len(parameters) > 1:
-            raise ValueError("`direct` takes a lowering")
+            raise ValueError(
+                "`direct` takes a lowering only, such as 'direct:rows'. "
+                f"Received: {':'.join(['direct', *parameters])!r}"
+            )
         return cls(*parameters)
 
     @classmethod

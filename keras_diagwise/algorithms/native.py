@@ -46,7 +46,10 @@ class Native(Algorithm):
     @classmethod
     def parse(cls, parameters):
         if parameters:
-            raise ValueError("`native` takes no parameters")
+            raise ValueError(
+                "`native` takes no parameters. "
+                f"Received: {':'.join(['native', *parameters])!r}"
+            )
         return cls()
 
     @classmethod

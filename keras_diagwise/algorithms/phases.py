@@ -55,7 +55,8 @@ def input_gradient(problem: Problem, kernel, output_gradient):
             start = tuple(before for before, _ in pairs)
             pixels = window(padded, unstrided, start, sizes)
             nothing = ops.zeros(problem.kernel_shape[problem.rank :], kernel.dtype)
-            return multiply_backward(problem, pixels, nothing)
+            # Zeros, not a product with zero: that of an infinity would be NaN.
+            return ops.zeros_like(multiply_backward(problem, pixels, nothing))
         return sum_of_terms(
             multiply_backward(
                 problem,

@@ -17,9 +17,10 @@ A backend's module provides
   small hashable value, read at each call;
 - `must_run_native()`: whether a transformation is active that only the stock
   operation supports;
-- `traces_python()`: whether a tracer of Python code is at work, to which
-  `outside_trace(function)` hides what a function does behind its constant result;
+- `traces_python()`: whether a tracer of Python code is at work, for which the
+  call must be the stock one;
 - `environment()`: the fields of the `Environment` that the backend knows;
+- `compiler_mode_of(model)`: how the model's steps are compiled;
 - `batch_shards()`: by how much the batch of a trace exceeds a device's;
 - `forget_compiled(function)`: makes the next compilation of `function` trace it
   anew, though an older compilation of it is still held;

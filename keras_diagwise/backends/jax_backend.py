@@ -18,22 +18,39 @@ def differentiable(convolution, inputs, kernel):
 
 
 def bind(pass_name, convolution, left, right):
+    left, right = vary_alike(left, right)
     return PRIMITIVES[pass_name].bind(left, right, convolution=convolution)
+
+
+def varying(left, right) -> dict:
+    """Over which axes of a `shard_map` a result varies, where types tell it."""
+    axes = getattr(left, "vma", frozenset()) | getattr(right, "vma", frozenset())
+    return {"vma": axes} if axes else {}
+
+
+def vary_alike(left, right):
+    """Both operands varying over the same axes of a `shard_map`: the transpose of
+    the cast sums a replicated operand's gradient over them."""
+    axes = varying(jax.typeof(left), jax.typeof(right)).get("vma", frozenset())
+    return [
+        jax.lax.pcast(each, tuple(missing), to="varying")
+        if (missing := axes - jax.typeof(each).vma)
+        else each
+        for each in (left, right)
+    ]
 
 
 def make_primitive(pass_name: str) -> Primitive:
     primitive = Primitive(f"diagonalwise_{pass_name}")
 
-    @functools.partial(jax.jit, static_argnames="convolution")
-    def run_eagerly(left, right, convolution):
-        return primitive.bind(left, right, convolution=convolution)
-
     def compute(left, right, *, convolution):
         return convolution.compute(pass_name, left, right)
 
+    run_eagerly = jax.jit(compute, static_argnames="convolution")
+
     def abstract(left, right, *, convolution):
         shape = convolution.result_shape(pass_name, left.shape, right.shape)
-        return jax.core.ShapedArray(shape, left.dtype)
+        return jax.core.ShapedArray(shape, left.dtype, **varying(left, right))
 
     def batch(operands, axes, *, convolution):
         left, right = operands
@@ -117,12 +134,10 @@ def traces_python():
     return False
 
 
-def outside_trace(function):
-    return function
-
-
 def must_run_native():
-    return False
+    """Under a mesh of explicit axes, whose shardings are part of the types."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return jax.sharding.AxisType.Explicit in mesh.axis_types
 
 
 def trace_key():
@@ -137,6 +152,10 @@ def environment():
         "backend_version": jax.__version__,
         "compiler_mode": "xla",
     }
+
+
+def compiler_mode_of(model):
+    return "xla"
 
 
 def batch_shards():

@@ -20,3 +20,11 @@ def flatten_layers(layer) -> list:
     3.8–3.15.
     """
     return layer._flatten_layers(include_self=True, recursive=True)
+
+
+def remat_mode(layer) -> str | None:
+    """The mode of the `keras.RematScope` that a layer was made in.
+
+    Public to enter but not to ask, and not saved. Seen in 3.15.
+    """
+    return getattr(getattr(layer, "_remat_mode", None), "mode", None)

@@ -14,7 +14,12 @@ from keras_diagwise.backends.transposition import transpose_left, transpose_righ
 
 
 def differentiable(convolution, inputs, kernel):
-    return bilinear("forward", convolution, inputs, kernel)
+    return bilinear(
+        "forward",
+        convolution,
+        tf.convert_to_tensor(inputs),
+        tf.convert_to_tensor(kernel),
+    )
 
 
 def bilinear(pass_name, convolution, left, right):
@@ -116,10 +121,6 @@ def traces_python():
     return False
 
 
-def outside_trace(function):
-    return function
-
-
 def must_run_native():
     return False
 
@@ -146,6 +147,12 @@ def environment():
         "backend_version": tf.__version__,
         "compiler_mode": compiler_mode(),
     }
+
+
+def compiler_mode_of(model):
+    if model.run_eagerly:
+        return "eager"
+    return "xla" if model.jit_compile is True else "graph"
 
 
 def batch_shards():

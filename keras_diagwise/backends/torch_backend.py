@@ -136,19 +136,24 @@ def sum_together(tensors, axis):
 
 
 def must_run_native():
-    """Under functorch's transforms and forward-mode derivatives.
+    """Under functorch's transforms, forward-mode derivatives and autocast.
 
-    An autograd function has no rule for either unless it gives up the reverse
-    mode of every order. Both questions have only private answers. Seen in 2.13.
+    An autograd function has no rule for the first two unless it gives up the
+    reverse mode of every order; both questions have only private answers, seen in
+    2.13. Autocast chooses dtypes by the operation that it sees.
     """
     return (
-        torch._C._functorch.peek_interpreter_stack() is not None
+        torch.is_autocast_enabled("cpu")
+        or torch.is_autocast_enabled("cuda")
+        or torch._C._functorch.peek_interpreter_stack() is not None
         or forward_ad._current_level >= 0
     )
 
 
-traces_python = torch.compiler.is_compiling
-outside_trace = torch.compiler.assume_constant_result
+def traces_python():
+    """Under `torch.compile` and `torch.jit.trace`: nothing has been measured there,
+    and stock's graph stays stock's, with shapes that vary too."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
 def trace_key():
@@ -164,8 +169,12 @@ def environment():
         "device_kind": kind,
         "device_name": name,
         "backend_version": torch.__version__,
-        "compiler_mode": "inductor" if torch.compiler.is_compiling() else "eager",
+        "compiler_mode": "eager",
     }
+
+
+def compiler_mode_of(model):
+    return "inductor" if model.jit_compile is True else "eager"
 
 
 def batch_shards():

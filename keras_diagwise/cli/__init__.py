@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Annotated
 
 import typer
 
 from keras_diagwise.cli import demo
-from keras_diagwise.cli.errors import Commands
+from keras_diagwise.cli.errors import INTERRUPTED, Commands
 
 EXAMPLES = """
 [bold]Examples[/bold]
@@ -64,4 +66,13 @@ def keras_diagwise_command(
 
 def run() -> None:
     """The console script `keras-diagwise`."""
-    app(prog_name="keras-diagwise")
+    try:
+        app(prog_name="keras-diagwise")
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            # After an interrupted step the interpreter's own shutdown crashes in JAX
+            # (seen in jaxlib 0.10.2).
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(INTERRUPTED)
+        raise

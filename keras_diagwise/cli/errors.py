@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import typer
 import typer.core
@@ -43,11 +44,12 @@ def end(message: str, code: int) -> None:
 class Commands(typer.core.TyperGroup):
     """The commands; a wrong option is one line too."""
 
-    def main(self, *args, standalone_mode: bool = True, **kwargs):
+    def main(self, *args: Any, standalone_mode: bool = True, **kwargs: Any) -> Any:
+        kwargs["standalone_mode"] = False
         if not standalone_mode:
-            return super().main(*args, standalone_mode=False, **kwargs)
+            return super().main(*args, **kwargs)
         try:
-            code = super().main(*args, standalone_mode=False, **kwargs)
+            code = super().main(*args, **kwargs)
         except Exception as error:
             # Newer versions of typer hold click inside themselves (seen in 0.29), so
             # that the class of its usage errors has no importable name in all.

@@ -84,7 +84,7 @@ def read_all(paths: Sequence[Path], size: int) -> np.ndarray:
             f"--images: can't read {', '.join(unreadable[:3])}{more} as an image. "
             "Remove or replace what is no image."
         )
-    return np.stack(images)
+    return np.stack([image for image in images if image is not None])
 
 
 def read_or_none(path: Path, size: int) -> np.ndarray | None:

@@ -100,7 +100,7 @@ def in_parts(
 def digits(size: int, seed: int) -> Images:
     """scikit-learn's 1,797 scans of handwritten digits, 8×8 and grey."""
     scans = needed("sklearn.datasets", "scikit-learn").load_digits()
-    grey = np.uint8(scans.images * 255 / 16)
+    grey = (scans.images * 255 / 16).astype(np.uint8)
     pixels = np.stack([resized(scan, size) for scan in grey])
     source = f"{len(grey):,} scans of handwritten digits"
     return in_parts(source, [str(i) for i in range(10)], pixels, scans.target, seed)

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import signal
+import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import rich.console
 import rich.progress
 
 
 class Progress(contextlib.AbstractContextManager):
-    """Shows phases one after another on stderr, and leaves nothing on a terminal."""
+    """Shows phases one after another on stderr, and leaves nothing on a terminal.
+
+    A Ctrl-C that a library swallows ends the phase at its next advance: compiled
+    code of JAX 0.10 does so now and then (seen).
+    """
 
     def __init__(self) -> None:
+        self._interrupted = False
+        self._handler_before: Any = None
         self._console = rich.console.Console(stderr=True)
         self._bar = rich.progress.Progress(
             rich.progress.SpinnerColumn(),
@@ -26,11 +36,24 @@ class Progress(contextlib.AbstractContextManager):
         )
 
     def __enter__(self) -> Progress:
+        if threading.current_thread() is threading.main_thread():
+            self._handler_before = signal.signal(signal.SIGINT, self._interrupt)
         self._bar.start()
         return self
 
     def __exit__(self, *exception) -> None:
         self._bar.stop()
+        if self._handler_before is not None:
+            signal.signal(signal.SIGINT, self._handler_before)
+
+    def _interrupt(self, *signal_and_frame) -> None:
+        self._interrupted = True
+        raise KeyboardInterrupt
+
+    def _advance(self, task: rich.progress.TaskID, done: float) -> None:
+        self._bar.advance(task, done)
+        if self._interrupted:
+            raise KeyboardInterrupt
 
     @contextlib.contextmanager
     def phase(
@@ -48,5 +71,5 @@ class Progress(contextlib.AbstractContextManager):
         if not self._console.is_terminal:
             self._console.print(f"{description} …", highlight=False)
         task = self._bar.add_task(description, total=total)
-        yield lambda done: self._bar.advance(task, done)
+        yield functools.partial(self._advance, task)
         self._bar.remove_task(task)

@@ -14,9 +14,11 @@ from keras_diagwise.problem import Problem
 class DiagonalwiseDepthwiseConv(Diagonalwise):
     """The convolution that the 1-D and the 2-D layer share."""
 
-    def build(self, input_shape):
+    def compute_output_shape(self, input_shape):
+        """The stock layer's; `build` asks for it too, so a plan that does not fit
+        the channels is refused before anything is built."""
         check_plan(self, input_shape, self.plan)
-        super().build(input_shape)
+        return super().compute_output_shape(input_shape)
 
     def call(self, inputs):
         outputs = depthwise_conv(

@@ -58,11 +58,12 @@ def convert(
     check_model(model)
     plan = standardize_plan(plan)
     accept = standardize_filters(filters)
-    for layer in convertible(model, accept):
+    chosen = convertible(model, accept)
+    for layer in chosen.values():
         if layer.built:
             check_plan(layer, built_input_shape(layer), plan)
     converted = model if inplace else faithful_copy(model)
-    layers = convertible(converted, accept)
+    layers = [backends.keras_internals.flatten_layers(converted)[i] for i in chosen]
     if not layers:
         warnings.warn(
             f"keras_diagwise.convert found nothing to convert in {model.name!r}: no "
@@ -98,7 +99,7 @@ def revert(model: keras.Model, *, inplace: bool = False) -> keras.Model:
     layers = [
         layer
         for layer in backends.keras_internals.flatten_layers(reverted)
-        if isinstance(layer, Diagonalwise)
+        if type(layer) in FAMILY.values()
     ]
     swap(reverted, [(layer, layer.stock, None) for layer in layers])
     return reverted
@@ -134,11 +135,12 @@ def ours_for(layer) -> type[keras.layers.Layer]:
     return FAMILY[layer.stock if isinstance(layer, Diagonalwise) else type(layer)]
 
 
-def convertible(model, accept) -> list:
-    """The layers that are exactly of a stock class, or of ours, and accepted."""
+def convertible(model, accept) -> dict[int, keras.layers.Layer]:
+    """The layers that are exactly of a stock class, or of ours, and accepted, by
+    their place among the model's layers."""
     classes = {*FAMILY, *FAMILY.values()}
-    layers = backends.keras_internals.flatten_layers(model)
-    return [layer for layer in layers if type(layer) in classes and accept(layer)]
+    layers = enumerate(backends.keras_internals.flatten_layers(model))
+    return {i: layer for i, layer in layers if type(layer) in classes and accept(layer)}
 
 
 def built_input_shape(layer) -> tuple:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import tempfile
+import warnings
 from pathlib import Path
 
 import keras
 import numpy as np
 
 from keras_diagwise import backends
+from keras_diagwise.backends.keras_internals import remat_mode
 
 
 def faithful_copy(model: keras.Model) -> keras.Model:
@@ -23,20 +25,37 @@ def faithful_copy(model: keras.Model) -> keras.Model:
     Raises:
         ValueError: if the model can't be copied so, with the difference.
     """
+    for layer in backends.keras_internals.flatten_layers(model):
+        if isinstance(layer, keras.layers.Lambda):
+            raise refusal(
+                model,
+                f"The code of its Lambda layer {layer.name!r} may miss what it uses",
+            )
+        if "call" in vars(layer):
+            raise refusal(
+                model, f"The patched `call` of its layer {layer.name!r} would be lost"
+            )
     try:
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
             path = Path(folder) / "model.keras"
             model.save(path)
-            copy = keras.models.load_model(path, safe_mode=False)
+            copy = keras.models.load_model(path)
     except Exception as error:
         raise refusal(model, f"Keras can't save and load it: {error}") from error
     for original, copied in zip(model.variables, copy.variables, strict=False):
         if original.shape == copied.shape and original.dtype == copied.dtype:
             copied.assign(own_array(original))
+    for name in SET_AFTER_COMPILE if model.compiled else ():
+        setattr(copy, name, getattr(model, name))
     difference = first_difference(model, copy)
     if difference:
         raise refusal(model, difference)
     return copy
+
+
+SET_AFTER_COMPILE = ("run_eagerly", "steps_per_execution", "jit_compile")
+"""Settings of a compiled model that can be changed and are not saved."""
 
 
 def own_array(variable) -> np.ndarray:
@@ -98,9 +117,56 @@ def optimizer_state(model) -> list | None:
 
 
 def compile_settings(model) -> str | None:
+    """The configuration, and what Keras does not save of it."""
+    if not model.compiled:
+        return None
+    now = {name: getattr(model, name) for name in SET_AFTER_COMPILE}
+    return json.dumps([model.get_compile_config(), now], default=repr)
+
+
+def attributes(model) -> list:
+    """What layers, loss and optimizer hold beside their configuration."""
+    layers = backends.keras_internals.flatten_layers(model)
+    found = [(plain(layer, own_attributes), remat_mode(layer)) for layer in layers]
+    if model.compiled:
+        found += [(plain(model.loss, own_attributes), None)]
+        found += [(plain(model.optimizer, exclusions), None)]
+    return found
+
+
+def plain(holder, names) -> dict:
+    """The attributes of an object that are plain values, as text."""
+    types = (bool, int, float, str, tuple, list, set, dict, type(None))
     return (
-        json.dumps(model.get_compile_config(), default=repr) if model.compiled else None
+        {
+            name: repr(value)
+            for name, value in vars(holder).items()
+            if name in names(holder) and type(value) in types
+        }
+        if hasattr(holder, "__dict__")
+        else {}
     )
+
+
+def own_attributes(holder) -> set[str]:
+    """The public attributes of an object whose class is not Keras's own: Keras's
+    are told by their configuration."""
+    if type(holder).__module__.partition(".")[0] in ("keras", "keras_diagwise"):
+        return set()
+    return {name for name in vars(holder) if not name.startswith("_")}
+
+
+def exclusions(optimizer) -> set[str]:
+    """The attributes in which an optimizer keeps what weight decay spares."""
+    return own_attributes(optimizer) | {
+        name for name in vars(optimizer) if name.startswith("_exclude_from")
+    }
+
+
+def strategy(model) -> str | None:
+    """The class of a model's `tf.distribute` strategy."""
+    found = getattr(model, "distribute_strategy", None)
+    return found and type(found).__name__
 
 
 FACTS = {
@@ -110,4 +176,6 @@ FACTS = {
     "weights and seed states": variables,
     "optimizer state": optimizer_state,
     "compile settings": compile_settings,
+    "distribution strategy": strategy,
+    "attributes": attributes,
 }

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from keras_diagwise import algorithms
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.planning.plan import Plan
 from keras_diagwise.problem import PASSES, Problem
@@ -27,17 +28,25 @@ class Decision:
     problem: Problem
     seconds: Mapping[str, Mapping[str, float]]
 
-    def plan(self, margin: float) -> Plan:
+    def plan(self, margin: float, problem: Problem | None = None) -> Plan:
         """The winner of each pass.
 
         Args:
             margin: how many times faster than `native` a candidate must be to be
                 chosen in its place.
+            problem: the problem that asks, if it is not the one measured.
         """
-        return Plan(**{name: self._winner(name, margin) for name in PASSES})
+        asking = problem or self.problem
+        return Plan(**{name: self._winner(name, margin, asking) for name in PASSES})
 
-    def _winner(self, pass_name: str, margin: float) -> str:
-        seconds = self.seconds[pass_name]
+    def _winner(self, pass_name: str, margin: float, asking: Problem) -> str:
+        seconds = {
+            name: taken
+            for name, taken in self.seconds[pass_name].items()
+            if can_compute(name, asking)
+        }
+        if not seconds:
+            return "native"
         fastest = min(seconds, key=lambda name: (seconds[name], name))
         native = seconds.get("native", float("inf"))
         return fastest if native >= margin * seconds[fastest] else "native"
@@ -63,6 +72,16 @@ class Decision:
     def from_dict(cls, values: dict) -> Decision:
         """The decision that `to_dict` wrote."""
         return cls(Problem.from_dict(values["problem"]), values["seconds"])
+
+
+def can_compute(algorithm: str, problem: Problem) -> bool:
+    """Whether an algorithm's parameters fit a problem and it can compute it."""
+    parsed = algorithms.parse(algorithm)
+    try:
+        parsed.check(problem)
+    except ValueError:
+        return False
+    return parsed.refusal(problem) is None
 
 
 @dataclasses.dataclass(frozen=True)

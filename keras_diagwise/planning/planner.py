@@ -70,22 +70,24 @@ def nearest(problem: Problem, document: Document, other_device: bool) -> Answer 
     """The answer of one document, or `None` if nothing in it is near."""
     if not problem.has_static_spatial_shape:
         return None
-    decision = min(
-        (
-            each
-            for each in document.decisions
-            if bucket(each.problem) == bucket(problem)
-        ),
-        key=lambda each: (distance(problem, each.problem), str(each.problem)),
-        default=None,
-    )
-    if decision is None:
+    near = [
+        each for each in document.decisions if bucket(each.problem) == bucket(problem)
+    ]
+    if not near:
         return None
+    largest = max(each.problem.batch or 1 for each in near)
+    batch = largest if problem.batch is None else problem.batch
+    sought = dataclasses.replace(problem, batch=batch)
+    decision = min(
+        near, key=lambda each: (distance(sought, each.problem), str(each.problem))
+    )
     if other_device:
-        return Answer(decision.plan(MARGIN_OTHER_DEVICE), "other device", decision)
-    if decision.problem == problem:
-        return Answer(decision.plan(MARGIN_MEASURED), "decision", decision)
-    return Answer(decision.plan(MARGIN_NEAREST), "nearest", decision)
+        rung, margin = "other device", MARGIN_OTHER_DEVICE
+    elif decision.problem == problem:
+        rung, margin = "decision", MARGIN_MEASURED
+    else:
+        rung, margin = "nearest", MARGIN_NEAREST
+    return Answer(decision.plan(margin, problem), rung, decision)
 
 
 def bucket(problem: Problem) -> tuple:
@@ -102,19 +104,15 @@ def bucket(problem: Problem) -> tuple:
     )
 
 
-def distance(problem: Problem, measured: Problem) -> float:
-    """Between the logarithms of size and channels; an unknown batch is taken
-    for the measured one. Rounded, so that what is as far is equal everywhere."""
+def distance(one: Problem, other: Problem) -> float:
+    """Between the logarithms of batch × pixels and of channels. Rounded, so that
+    what is as far is equal everywhere."""
 
-    def log_size(each):
-        batch = measured.batch if each.batch is None else each.batch
-        return math.log(max(1, batch or 1) * math.prod(each.spatial_shape))
+    def logarithms(problem):
+        size = (problem.batch or 1) * max(1, math.prod(problem.spatial_shape))
+        return math.log(size), math.log(problem.channels)
 
-    apart = math.hypot(
-        log_size(problem) - log_size(measured),
-        math.log(problem.channels) - math.log(measured.channels),
-    )
-    return round(apart, 9)
+    return round(math.dist(logarithms(one), logarithms(other)), 9)
 
 
 def least_plan(problem: Problem) -> Plan:

@@ -1,5 +1,6 @@
 """What holds for every algorithm: each one's test file inherits it."""
 
+import functools
 import re
 from typing import ClassVar
 
@@ -15,7 +16,7 @@ from keras_diagwise.convolution import Convolution
 from keras_diagwise.planning.plan import Plan
 from keras_diagwise.problem import PASSES, Problem
 from tests import reference
-from tests.derivatives import vjp
+from tests.derivatives import compiled_tensorflow_vjp, vjp
 from tests.strategies import problems, tensors, to_backend, to_numpy
 
 
@@ -110,6 +111,13 @@ class AlgorithmSuite:
         for algorithm in self.pick(problem):
             check_against_reference(algorithm, problem)
 
+    @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="as above")
+    @pytest.mark.parametrize("problem", EDGES.values(), ids=EDGES)
+    def test_equals_the_reference_under_xla_at_the_edges(self, problem):
+        compiled = functools.partial(compiled_tensorflow_vjp, jit_compile=True)
+        for algorithm in self.pick(problem)[-2:]:
+            check_against_reference(algorithm, problem, vjp=compiled)
+
     @hypothesis.given(st.data())
     def test_equals_the_reference(self, data):
         problem = data.draw(problems())
@@ -168,7 +176,7 @@ class AlgorithmSuite:
             assert sum(ours.values()) <= sum(stock.values()), str(algorithm)
 
 
-def check_against_reference(algorithm, problem, seed=0):
+def check_against_reference(algorithm, problem, seed=0, vjp=vjp):
     arrays = tensors(problem, seed)
     exact = reference.passes(problem, *arrays)
     accumulator = reference.summed_in(algorithm, problem.dtype)

@@ -1,7 +1,9 @@
 """The command line and its demo, small."""
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -106,6 +108,21 @@ def test_a_step_that_is_interrupted_ends_with_130_and_no_traceback(monkeypatch):
     assert result.exit_code == 130
     assert only_line(result.stderr) == "keras-diagwise: interrupted"
     assert result.stdout == ""
+
+
+@pytest.mark.usefixtures("no_training")
+def test_an_interrupt_that_a_library_swallows_ends_the_demo_too(monkeypatch):
+    def swallows(model, batch):
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        return 1.0
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(side_by_side, "train", swallows)
+    result = invoke("demo", *SMALL)
+    assert result.exit_code == 130
+    assert only_line(result.stderr) == "keras-diagwise: interrupted"
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 @pytest.mark.parametrize(

@@ -255,6 +255,116 @@ def test_unbuilt_models_convert():
     assert len(ours_in(model)) == 2
 
 
+def test_unbuilt_models_revert():
+    model = keras.Sequential([keras.layers.DepthwiseConv2D(3)])
+    kd.convert(model, plan="direct", inplace=True, verbose=0)
+    kd.revert(model, inplace=True)
+    assert model.predict(np.ones((2, 8, 8, 2)), verbose=0).shape == (2, 6, 6, 2)
+    assert type(model.layers[0]) is keras.layers.DepthwiseConv2D
+    ours = keras.Sequential([kd.DiagonalwiseDepthwiseConv2D(3)])
+    kd.revert(ours, inplace=True)
+    assert ours.predict(np.ones((2, 8, 8, 2)), verbose=0).shape == (2, 6, 6, 2)
+
+
+def test_an_unbuilt_layer_refuses_a_plan_that_does_not_fit_when_built():
+    model = keras.Sequential([keras.layers.DepthwiseConv2D(3)])
+    kd.convert(model, plan="diagonal:9", inplace=True, verbose=0)
+    with pytest.raises(ValueError, match="partition_size=9"):
+        model.build((None, 8, 8, 2))
+
+
+def test_subclasses_of_ours_are_left_alone():
+    class Own(kd.DiagonalwiseDepthwiseConv2D):
+        pass
+
+    model = keras.Sequential([keras.Input(SHAPE), Own(3)])
+    kd.revert(model, inplace=True)
+    assert type(model.layers[0]) is Own
+
+
+def test_a_filter_sees_the_layers_of_the_model_that_was_given():
+    model = small_model()
+    converted = kd.convert(
+        model, filters=lambda l: l is model.get_layer("first"), verbose=0
+    )
+    assert [layer.name for layer in ours_in(converted)] == ["first"]
+
+
+def test_what_was_set_after_compile_is_copied():
+    model = compiled(small_model())
+    model.run_eagerly, model.steps_per_execution, model.jit_compile = True, 3, False
+    copy = kd.convert(model, verbose=0)
+    assert (copy.run_eagerly, copy.steps_per_execution, copy.jit_compile) == (
+        True,
+        3,
+        False,
+    )
+
+
+@keras.saving.register_keras_serializable("tests")
+class Gain(keras.layers.Layer):
+    """A layer with a state that its configuration does not hold."""
+
+    gain = 1.0
+
+    def call(self, inputs):
+        return self.gain * inputs
+
+
+@keras.saving.register_keras_serializable("tests")
+class Scaled(keras.losses.Loss):
+    """The same, a loss."""
+
+    alpha = 1.0
+
+    def call(self, y_true, y_pred):
+        return self.alpha * keras.ops.mean((y_true - y_pred) ** 2, axis=-1)
+
+    def get_config(self):
+        return {"name": self.name}
+
+
+def hidden_states():
+    """Models with something that no file holds, and what it is called."""
+    own = keras.Sequential(
+        [keras.Input(SHAPE), Gain(), keras.layers.DepthwiseConv2D(3)]
+    )
+    own.layers[0].gain = 5.0
+    code = keras.Sequential(
+        [
+            keras.Input(SHAPE),
+            keras.layers.Lambda(lambda t: t, output_shape=SHAPE),
+            keras.layers.DepthwiseConv2D(3),
+        ]
+    )
+    patched = small_model()
+    patched.get_layer("first").call = lambda inputs: inputs
+    lossy = keras.Sequential([keras.Input(SHAPE), keras.layers.DepthwiseConv2D(3)])
+    lossy.compile("sgd", Scaled())
+    lossy.loss.alpha = 7.0
+    sparing = compiled(small_model(), keras.optimizers.AdamW())
+    sparing.optimizer.exclude_from_weight_decay(var_names=["bias"])
+    return {
+        "attribute": (own, "attributes"),
+        "Lambda": (code, "Lambda"),
+        "patched call": (patched, "call"),
+        "loss": (lossy, "attributes"),
+        "weight decay": (sparing, "attributes"),
+    }
+
+
+@pytest.mark.parametrize(
+    "name", ["attribute", "Lambda", "patched call", "loss", "weight decay"]
+)
+def test_a_copy_that_would_lose_something_is_refused(name):
+    model, named = hidden_states()[name]
+    with pytest.raises(ValueError, match=rf"{named}.*inplace=True"):
+        kd.convert(model)
+    assert not ours_in(model)
+    kd.convert(model, inplace=True, verbose=0)
+    assert ours_in(model)
+
+
 def test_the_copy_shares_nothing():
     model = compiled(small_model())
     converted = kd.convert(model, verbose=0)
@@ -398,6 +508,26 @@ def test_summary_names_each_layer_and_its_plan():
     assert {str(line.plan) for line in lines} == {"direct"}
     assert {line.rung for line in lines} == {"layer"}
     assert lines[0].problem.batch == 4
+
+
+def test_summary_names_the_plan_that_runs():
+    """Not the one asked for, where that can't compute the problem."""
+    model = keras.Sequential(
+        [keras.Input((20, 20, 2)), keras.layers.DepthwiseConv2D(15)]
+    )
+    kd.convert(model, plan="direct", inplace=True, verbose=0)
+    assert [str(line.plan) for line in kd.summary(model)] == ["native"]
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="others have one compiler mode")
+def test_summary_knows_how_the_model_is_compiled():
+    model = kd.convert(small_model(), verbose=0)
+    for jit_compile in (True, False):
+        model.compile("sgd", "sparse_categorical_crossentropy", jit_compile=jit_compile)
+        native = {
+            str(line.plan) == "native" for line in kd.summary(model, batch_size=4)
+        }
+        assert native == {not jit_compile}
 
 
 def test_the_default_plan_is_the_shipped_one_under_xla_and_native_elsewhere(

@@ -117,6 +117,22 @@ def test_the_nearest_is_by_size_and_channels_and_ties_are_broken_one_way():
         assert tied.decision.problem == twice
 
 
+def test_an_unknown_batch_counts_as_the_largest_measured():
+    measured = [decision(dataclasses.replace(PROBLEM, batch=n)) for n in (1, 64, 8)]
+    unknown = dataclasses.replace(PROBLEM, batch=None)
+    assert answer(unknown, Document(HERE, tuple(measured))).decision.problem.batch == 64
+
+
+def test_a_winner_that_does_not_fit_is_passed_over():
+    seconds = {
+        name: {"native": 1.0, "diagonal:64": 0.1, "direct": 0.2} for name in PASSES
+    }
+    document = Document(HERE, (Decision(PROBLEM, seconds),))
+    assert answer(PROBLEM, document).plan == Plan(*["diagonal:64"] * 3)
+    few = dataclasses.replace(PROBLEM, groups=3)
+    assert answer(few, document).plan == Plan("direct", "direct", "direct")
+
+
 def test_an_unknown_batch_is_served_and_unknown_pixels_are_native():
     document = Document(HERE, (decision(),))
     unknown = dataclasses.replace(PROBLEM, batch=None)
