@@ -97,7 +97,10 @@ class Conductor:
         self, shape, dtype, kernel_shape, strides, padding, data_format, dilation, plan
     ) -> Convolution | None:
         """The same from the shapes, without the memo."""
-        if shape[-1 if data_format == "channels_last" else 1] is None:
+        if (
+            len(shape) > 1
+            and shape[1 if data_format == "channels_first" else -1] is None
+        ):
             return None
         problem = on_one_device(
             depthwise_problem(

@@ -18,26 +18,7 @@ def differentiable(convolution, inputs, kernel):
 
 
 def bind(pass_name, convolution, left, right):
-    left, right = vary_alike(left, right)
     return PRIMITIVES[pass_name].bind(left, right, convolution=convolution)
-
-
-def varying(left, right) -> dict:
-    """Over which axes of a `shard_map` a result varies, where types tell it."""
-    axes = getattr(left, "vma", frozenset()) | getattr(right, "vma", frozenset())
-    return {"vma": axes} if axes else {}
-
-
-def vary_alike(left, right):
-    """Both operands varying over the same axes of a `shard_map`: the transpose of
-    the cast sums a replicated operand's gradient over them."""
-    axes = varying(jax.typeof(left), jax.typeof(right)).get("vma", frozenset())
-    return [
-        jax.lax.pcast(each, tuple(missing), to="varying")
-        if (missing := axes - jax.typeof(each).vma)
-        else each
-        for each in (left, right)
-    ]
 
 
 def make_primitive(pass_name: str) -> Primitive:
@@ -50,7 +31,7 @@ def make_primitive(pass_name: str) -> Primitive:
 
     def abstract(left, right, *, convolution):
         shape = convolution.result_shape(pass_name, left.shape, right.shape)
-        return jax.core.ShapedArray(shape, left.dtype, **varying(left, right))
+        return jax.core.ShapedArray(shape, left.dtype)
 
     def batch(operands, axes, *, convolution):
         left, right = operands
@@ -135,9 +116,13 @@ def traces_python():
 
 
 def must_run_native():
-    """Under a mesh of explicit axes, whose shardings are part of the types."""
-    mesh = jax.sharding.get_abstract_mesh()
-    return jax.sharding.AxisType.Explicit in mesh.axis_types
+    """In `shard_map` and under meshes of explicit axes.
+
+    There the types of values hold over which axes they vary or how they are
+    sharded, in a way that changed from version to version (seen in 0.10.2).
+    """
+    types = jax.sharding.get_abstract_mesh().axis_types
+    return any(axis != jax.sharding.AxisType.Auto for axis in types)
 
 
 def trace_key():

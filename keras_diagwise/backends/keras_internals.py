@@ -28,3 +28,14 @@ def remat_mode(layer) -> str | None:
     Public to enter but not to ask, and not saved. Seen in 3.15.
     """
     return getattr(getattr(layer, "_remat_mode", None), "mode", None)
+
+
+def exempt_from_weight_decay(optimizer) -> tuple[int, str | None]:
+    """How many variables, and which names, an optimizer was told to spare.
+
+    `exclude_from_weight_decay` is public, but what it keeps is not, and not
+    saved. Seen in 3.8–3.15.
+    """
+    variables = getattr(optimizer, "_exclude_from_weight_decay", None) or ()
+    names = getattr(optimizer, "_exclude_from_weight_decay_pattern", None)
+    return len(variables), getattr(names, "pattern", None)

@@ -11,7 +11,10 @@ import keras
 import numpy as np
 
 from keras_diagwise import backends
-from keras_diagwise.backends.keras_internals import remat_mode
+from keras_diagwise.backends.keras_internals import (
+    exempt_from_weight_decay,
+    remat_mode,
+)
 
 
 def faithful_copy(model: keras.Model) -> keras.Model:
@@ -127,39 +130,24 @@ def compile_settings(model) -> str | None:
 def attributes(model) -> list:
     """What layers, loss and optimizer hold beside their configuration."""
     layers = backends.keras_internals.flatten_layers(model)
-    found = [(plain(layer, own_attributes), remat_mode(layer)) for layer in layers]
+    found: list = [(own_attributes(layer), remat_mode(layer)) for layer in layers]
     if model.compiled:
-        found += [(plain(model.loss, own_attributes), None)]
-        found += [(plain(model.optimizer, exclusions), None)]
+        optimizer = model.optimizer
+        found += [own_attributes(model.loss), own_attributes(optimizer)]
+        found += [exempt_from_weight_decay(optimizer)]
     return found
 
 
-def plain(holder, names) -> dict:
-    """The attributes of an object that are plain values, as text."""
-    types = (bool, int, float, str, tuple, list, set, dict, type(None))
-    return (
-        {
-            name: repr(value)
-            for name, value in vars(holder).items()
-            if name in names(holder) and type(value) in types
-        }
-        if hasattr(holder, "__dict__")
-        else {}
-    )
-
-
-def own_attributes(holder) -> set[str]:
-    """The public attributes of an object whose class is not Keras's own: Keras's
-    are told by their configuration."""
+def own_attributes(holder) -> dict:
+    """The public plain attributes of an object whose class is not Keras's own:
+    Keras's are told by their configuration."""
     if type(holder).__module__.partition(".")[0] in ("keras", "keras_diagwise"):
-        return set()
-    return {name for name in vars(holder) if not name.startswith("_")}
-
-
-def exclusions(optimizer) -> set[str]:
-    """The attributes in which an optimizer keeps what weight decay spares."""
-    return own_attributes(optimizer) | {
-        name for name in vars(optimizer) if name.startswith("_exclude_from")
+        return {}
+    plain = (bool, int, float, str, tuple, list, set, dict, type(None))
+    return {
+        name: repr(value)
+        for name, value in getattr(holder, "__dict__", {}).items()
+        if not name.startswith("_") and type(value) in plain
     }
 
 

@@ -285,7 +285,7 @@ def test_subclasses_of_ours_are_left_alone():
 def test_a_filter_sees_the_layers_of_the_model_that_was_given():
     model = small_model()
     converted = kd.convert(
-        model, filters=lambda l: l is model.get_layer("first"), verbose=0
+        model, filters=lambda layer: layer is model.get_layer("first"), verbose=0
     )
     assert [layer.name for layer in ours_in(converted)] == ["first"]
 
