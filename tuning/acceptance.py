@@ -70,6 +70,11 @@ def compared(samples) -> dict:
             [1 / ratio for ratio in ratios]
         ),
         "pairs": len(ratios),
+        **(
+            {"floor_ms": 1e3 * statistics.median(samples["floor"])}
+            if "floor" in samples
+            else {}
+        ),
     }
 
 
@@ -83,6 +88,25 @@ def stock_and_converted(**compile_arguments) -> dict[str, keras.Model]:
         **compile_arguments,
     )
     return {"stock": stock, "converted": keras_diagwise.convert(stock, verbose=0)}
+
+
+def floor_of(converted) -> keras.Model:
+    """The model with each depthwise convolution replaced by a strided slice times
+    a scale: nothing that is done to those layers can go below its time."""
+    floor = keras_diagwise.convert(converted, plan="native", verbose=0)
+    for layer in floor.layers:
+        if isinstance(layer, keras.layers.DepthwiseConv2D):
+            layer.call = functools.partial(slice_and_scale, layer)
+    return floor
+
+
+def slice_and_scale(layer, inputs):
+    """What has the shape of the layer's outputs, at the least cost."""
+    height, width = layer.compute_output_shape(inputs.shape)[1:3]
+    down, across = layer.strides
+    bottom, right = down * (height - 1) + 1, across * (width - 1) + 1
+    pixels = inputs[:, :bottom:down, :right:across]
+    return pixels * layer.kernel[0, 0, :, 0]
 
 
 def batch():
@@ -107,6 +131,7 @@ def model_parts(**compile_arguments) -> dict:
     losses = {
         name: [step_of(model)() for _ in range(3)] for name, model in models.items()
     }
+    models["floor"] = floor_of(models["converted"])
     steps = {name: step_of(model) for name, model in models.items()}
     predictions = {name: prediction_of(model) for name, model in models.items()}
     return {
