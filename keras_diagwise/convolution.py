@@ -69,7 +69,7 @@ class Conductor:
         self, inputs, kernel, strides, padding, data_format, dilation_rate, plan
     ) -> Convolution | None:
         """The convolution of a depthwise call, or `None` if it is native
-        throughout."""
+        throughout. A symbolic call is native, and is not remembered."""
         key = (
             inputs.shape,
             inputs.dtype,
@@ -84,9 +84,11 @@ class Conductor:
         try:
             found = self._memo.get(key, self)
         except TypeError:  # a list among the arguments
-            return self.find(*key[:-1])
+            return None if is_symbolic(inputs, kernel) else self.find(*key[:-1])
         if found is not self:
             return found
+        if is_symbolic(inputs, kernel):
+            return None
         found = self.find(*key[:-1])
         if len(self._memo) >= MOST_REMEMBERED:
             self._memo.clear()
@@ -215,19 +217,18 @@ def depthwise_conv(
     """
     data_format = data_format or keras.config.image_data_format()
     arguments = (strides, padding, data_format, dilation_rate)
-    if (
-        isinstance(inputs, keras.KerasTensor)
-        or isinstance(kernel, keras.KerasTensor)
-        or backends.keras_internals.in_symbolic_scope()
-        or backends.active.traces_python()
-    ):
+    if backends.active.traces_python():
         return keras.ops.depthwise_conv(inputs, kernel, *arguments)
-    if not hasattr(inputs, "shape"):
-        inputs = keras.ops.convert_to_tensor(inputs)
-    if not hasattr(kernel, "shape"):
-        kernel = keras.ops.convert_to_tensor(kernel)
-    convolution = conductor.convolution(inputs, kernel, *arguments, plan)
-    if convolution is None or backends.active.must_run_native():
+    try:
+        convolution = conductor.convolution(inputs, kernel, *arguments, plan)
+    except AttributeError:  # lists, which have no shape
+        inputs, kernel = map(keras.ops.convert_to_tensor, (inputs, kernel))
+        convolution = conductor.convolution(inputs, kernel, *arguments, plan)
+    if (
+        convolution is None
+        or is_symbolic(inputs, kernel)
+        or backends.active.must_run_native()
+    ):
         return keras.ops.depthwise_conv(inputs, kernel, *arguments)
     inputs = keras.ops.convert_to_tensor(inputs)
     kernel = keras.ops.convert_to_tensor(kernel)
@@ -235,3 +236,12 @@ def depthwise_conv(
         return keras.ops.depthwise_conv(inputs, kernel, *arguments)
     kernel = keras.ops.reshape(kernel, convolution.problem.kernel_shape)
     return backends.active.differentiable(convolution, inputs, kernel)
+
+
+def is_symbolic(inputs, kernel) -> bool:
+    """Whether Keras only asks for shapes."""
+    return (
+        isinstance(inputs, keras.KerasTensor)
+        or isinstance(kernel, keras.KerasTensor)
+        or backends.keras_internals.in_symbolic_scope()
+    )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch.autograd import forward_ad
+from torch.compiler import is_compiling
+from torch.jit import is_tracing
 from torch.nn import grad as convolution_gradients
 
 from keras_diagwise.backends.transposition import transpose_left, transpose_right
@@ -153,7 +155,7 @@ def must_run_native():
 def traces_python():
     """Under `torch.compile` and `torch.jit.trace`: nothing has been measured there,
     and stock's graph stays stock's, with shapes that vary too."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return is_compiling() or is_tracing()
 
 
 def trace_key():
