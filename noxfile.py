@@ -23,7 +23,7 @@ def install(session, backend, *more):
 
 
 @nox.session
-@nox.parametrize("backend", BACKENDS, ids=list(BACKENDS))
+@nox.parametrize("backend", list(BACKENDS), ids=list(BACKENDS))
 def tests(session, backend):
     """The tests, on one backend with no other installed."""
     install(session, backend, *TEST_TOOLS)
@@ -31,7 +31,7 @@ def tests(session, backend):
 
 
 @nox.session
-@nox.parametrize("backend", BACKENDS, ids=list(BACKENDS))
+@nox.parametrize("backend", list(BACKENDS), ids=list(BACKENDS))
 def exhaustive(session, backend):
     """The property tests over 2,000 problems."""
     install(session, backend, *TEST_TOOLS)
@@ -63,7 +63,7 @@ def demo(session):
 
 
 @nox.session
-@nox.parametrize("backend", BACKENDS, ids=list(BACKENDS))
+@nox.parametrize("backend", list(BACKENDS), ids=list(BACKENDS))
 def acceptance(session, backend):
     """Measures what the README claims and writes it to tuning/results."""
     install(session, backend)

@@ -65,6 +65,11 @@ class Conductor:
         self._planner = planner
         self._memo: dict[tuple, Any] = {}
 
+    @property
+    def planner(self) -> Planner:
+        """The planner that answers."""
+        return self._planner or Planner.shipped()
+
     def convolution(
         self, inputs, kernel, strides, padding, data_format, dilation_rate, plan
     ) -> Convolution | None:
@@ -87,7 +92,7 @@ class Conductor:
             return None if is_symbolic(inputs, kernel) else self.find(*key[:-1])
         if found is not self:
             return found
-        if is_symbolic(inputs, kernel):
+        if is_symbolic(inputs, kernel) or backends.active.must_run_native():
             return None
         found = self.find(*key[:-1])
         if len(self._memo) >= MOST_REMEMBERED:
@@ -126,8 +131,7 @@ class Conductor:
             return Answer(plan, "layer")
         if problem.dtype not in BYTES_PER_ELEMENT:
             return Answer(least_plan(problem), "native")
-        planner = self._planner or Planner.shipped()
-        return planner.plan(problem, environment or Environment.current())
+        return self.planner.plan(problem, environment or Environment.current())
 
 
 conductor = Conductor()
