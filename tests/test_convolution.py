@@ -16,6 +16,7 @@ from keras_diagwise.convolution import (
     on_one_device,
 )
 from keras_diagwise.planning.planner import Planner
+from tests.algorithms.suite import data_parallel
 from tests.derivatives import vjp
 from tests.strategies import to_numpy
 
@@ -439,8 +440,6 @@ class TestJax:
         assert str(types[0]) == str(types[1])
 
     def test_under_data_parallelism_the_problem_holds_a_devices_share(self):
-        import jax
-
         def problem(batch):
             shapes = (batch, 6, 6, 4), "float32", (3, 3, 4, 1)
             return on_one_device(
@@ -448,15 +447,9 @@ class TestJax:
             )
 
         assert problem(8).batch == 8
-        devices = [f"cpu:{device.id}" for device in jax.devices()[:2]]
-        keras.distribution.set_distribution(
-            keras.distribution.DataParallel(devices=devices)
-        )
-        try:
+        with data_parallel():
             assert problem(8).batch == 4
             assert problem(None).batch is None
-        finally:
-            keras.distribution.set_distribution(None)
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="about TensorFlow")

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import keras
 from keras import ops
 
+from keras_diagwise import backends
 from keras_diagwise.algorithms import dense
 from keras_diagwise.algorithms.algorithm import Algorithm
 from keras_diagwise.problem import Problem
@@ -125,6 +126,10 @@ class Diagonal(Algorithm):
             return "the spatial shape is not known"
         if 0 in problem.output_spatial_shape:
             return "the output is empty"
+        if backends.active.batch_shards() > 1:
+            # XLA's partitioner gathers the batch for a grouped convolution, and sums
+            # the dense kernel's gradient over the devices (seen in jaxlib 0.10.2).
+            return "it would add communication between the devices"
         for segment in self.segments(problem):
             reason = dense.refusal(block_problem(problem, segment))
             if reason:

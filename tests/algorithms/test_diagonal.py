@@ -2,12 +2,13 @@
 
 from typing import ClassVar
 
+import keras
 import numpy as np
 import pytest
 
 from keras_diagwise.algorithms import Diagonal
 from keras_diagwise.algorithms.diagonal import Segment, block_diagonal, read_diagonal
-from tests.algorithms.suite import AlgorithmSuite, depthwise
+from tests.algorithms.suite import AlgorithmSuite, data_parallel, depthwise
 from tests.strategies import to_numpy
 
 
@@ -53,3 +54,12 @@ def test_the_plain_word_is_the_papers_partition_of_32():
     assert Diagonal().segments(problem) == Diagonal(32).segments(problem)
     few = depthwise((4, 4), 5, (3, 3))
     assert Diagonal().segments(few) == Diagonal(5).segments(few)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="JAX shards so")
+def test_on_several_devices_it_refuses():
+    """XLA would gather the batch for it, and sum dense gradients."""
+    problem = depthwise((4, 4), 8, (3, 3))
+    assert Diagonal(4).refusal(problem) is None
+    with data_parallel():
+        assert "communication" in Diagonal(4).refusal(problem)
