@@ -165,7 +165,8 @@ def forget_compiled(function):
 
 def synchronize(tensors):
     for tensor in keras.tree.flatten(tensors):
-        tensor.numpy()
+        if tf.is_tensor(tensor):
+            tensor.numpy()
 
 
 def compiled(function, compiler_mode):
