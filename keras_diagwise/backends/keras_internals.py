@@ -8,7 +8,7 @@ from keras.src.backend.common import global_state
 def in_symbolic_scope() -> bool:
     """Whether Keras is computing output specs with made-up shapes.
 
-    `keras.SymbolicScope` is public to enter but not to ask. Seen in 3.8–3.15.
+    `keras.SymbolicScope` is public to enter but not to ask. Seen in 3.15.
     """
     return global_state.get_global_attribute("symbolic_scope") is not None
 
@@ -17,7 +17,7 @@ def flatten_layers(layer) -> list:
     """`layer` and every layer below it, each once.
 
     `Model.layers` is public but stops at layers that are not models. Seen in
-    3.8–3.15.
+    3.15.
     """
     return layer._flatten_layers(include_self=True, recursive=True)
 
@@ -34,7 +34,7 @@ def exempt_from_weight_decay(optimizer) -> tuple[int, str | None]:
     """How many variables, and which names, an optimizer was told to spare.
 
     `exclude_from_weight_decay` is public, but what it keeps is not, and not
-    saved. Seen in 3.8–3.15.
+    saved. Seen in 3.15.
     """
     variables = getattr(optimizer, "_exclude_from_weight_decay", None) or ()
     names = getattr(optimizer, "_exclude_from_weight_decay_pattern", None)
