@@ -7,7 +7,6 @@ import dataclasses
 
 from keras import ops
 
-from keras_diagwise import backends
 from keras_diagwise.algorithms.native import Native
 from keras_diagwise.problem import Problem
 
@@ -77,8 +76,18 @@ def spread_problem(problem: Problem) -> Problem:
 
 
 def spread(kernel, problem: Problem):
-    """`kernel` with zeros between its taps."""
-    return backends.active.dilate(kernel, range(problem.rank), problem.dilation_rate)
+    """`kernel` with zeros between its taps: each tap gets an axis of its own,
+    which is padded and then merged."""
+    for axis, dilation in enumerate(problem.dilation_rate):
+        shape = list(kernel.shape)
+        taps = shape[axis]
+        widths = [(0, 0)] * (len(shape) + 1)
+        widths[axis + 1] = (0, dilation - 1)
+        padded = ops.pad(ops.expand_dims(kernel, axis + 1), widths)
+        shape[axis] = taps * dilation
+        whole = slice(0, (taps - 1) * dilation + 1)
+        kernel = ops.reshape(padded, shape)[(slice(None),) * axis + (whole,)]
+    return kernel
 
 
 def turn_last(tensor):

@@ -10,7 +10,6 @@ A backend's module provides
   as the backend derives them from the stock `forward`;
 - `native_refusal(problem)`: why the stock convolution can't compute or can't
   train a problem here, or `None`;
-- `dilate(tensor, axes, factors)`: zeros between the elements along axes;
 - `sum_together(tensors, axis)`: each tensor's sum along an axis, in one pass over
   all of them where the compiler has one;
 - `trace_key()`: what the choice of a plan depends on beside the problem, as a

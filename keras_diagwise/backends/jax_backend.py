@@ -93,14 +93,6 @@ def native_refusal(problem):
     return None
 
 
-def dilate(tensor, axes, factors):
-    config = [(0, 0, 0)] * tensor.ndim
-    for axis, factor in zip(axes, factors, strict=True):
-        config[axis] = (0, 0, factor - 1)
-    zero = jax.numpy.zeros((), tensor.dtype)
-    return jax.lax.pad(tensor, zero, config)
-
-
 def sum_together(tensors, axis):
     """One reduction of several operands: one pass, one fused loop."""
     zeros = tuple(jax.numpy.zeros((), tensor.dtype) for tensor in tensors)

@@ -6,7 +6,6 @@ import functools
 
 import keras
 import tensorflow as tf
-from keras import ops
 from tensorflow.compiler.tf2xla.python import xla
 from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
@@ -80,22 +79,6 @@ def native_refusal(problem):
 @functools.cache
 def list_gpus():
     return tf.config.list_logical_devices("GPU")
-
-
-def dilate(tensor, axes, factors):
-    """By padding an axis of its own behind each, which is then merged into it."""
-    for axis, factor in zip(axes, factors, strict=True):
-        if factor == 1:
-            continue
-        shape = [-1 if size is None else size for size in tensor.shape]
-        tensor = ops.expand_dims(tensor, axis + 1)
-        widths = [(0, 0)] * len(tensor.shape)
-        widths[axis + 1] = (0, factor - 1)
-        shape[axis] *= factor
-        tensor = ops.reshape(ops.pad(tensor, widths), shape)
-        end = shape[axis] - (factor - 1)
-        tensor = tensor[(slice(None),) * axis + (slice(0, end),)]
-    return tensor
 
 
 def sum_together(tensors, axis):

@@ -118,19 +118,6 @@ def native_refusal(problem):
     return None
 
 
-def dilate(tensor, axes, factors):
-    if all(factor == 1 for factor in factors):
-        return tensor
-    shape = list(tensor.shape)
-    index = [slice(None)] * tensor.ndim
-    for axis, factor in zip(axes, factors, strict=True):
-        shape[axis] = (shape[axis] - 1) * factor + 1
-        index[axis] = slice(None, None, factor)
-    dilated = tensor.new_zeros(shape)
-    dilated[tuple(index)] = tensor
-    return dilated
-
-
 def sum_together(tensors, axis):
     return [torch.sum(tensor, axis) for tensor in tensors]
 
