@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+import os
+import threading
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+from keras import ops
 
 from keras_diagwise import backends
 from keras_diagwise.algorithms import Algorithm, Native
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.planning.plan import AUTO, Plan, standardize_plan
 from keras_diagwise.planning.planner import Answer, Planner, least_plan
+from keras_diagwise.planning.store import Store
 from keras_diagwise.problem import (
     BYTES_PER_ELEMENT,
     PASSES,
@@ -22,7 +27,11 @@ from keras_diagwise.problem import (
 
 Tensor = Any
 
+ON_MISS = ("nearest", "native", "tune", "error")
+VARIABLE = "KERAS_DIAGWISE_ON_MISS"
+
 MOST_REMEMBERED = 4096
+MOST_QUEUED = 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,51 +68,92 @@ class Convolution:
 
 
 class Conductor:
-    """Finds the convolution for a call and remembers it."""
+    """Finds the convolution for a call and remembers it.
+
+    Args:
+        planner: what answers; `None` is one over the user's store, made when it is
+            first asked.
+
+    Attributes:
+        memo: what was found, by what a call is told apart by: a `Convolution`, or
+            `None` for one that is native throughout.
+        tune_now: measures a problem and keeps the decision; set by the tuner.
+        queued: the problems that `on_miss="tune"` met inside a trace, in order.
+    """
 
     def __init__(self, planner: Planner | None = None):
         self._planner = planner
-        self._memo: dict[tuple, Any] = {}
+        self._on_miss: str | None = None
+        self._making, self._tuning = threading.Lock(), threading.RLock()
+        self.memo: dict[tuple, Convolution | None] = {}
+        self.tune_now: Callable[[Problem], object] | None = None
+        self.queued: dict[Problem, None] = {}
 
     @property
     def planner(self) -> Planner:
         """The planner that answers."""
-        return self._planner or Planner.shipped()
+        with self._making:
+            if self._planner is None:
+                self._planner = Planner(Store())
+            return self._planner
 
-    def convolution(
-        self, inputs, kernel, strides, padding, data_format, dilation_rate, plan
-    ) -> Convolution | None:
-        """The convolution of a depthwise call, or `None` if it is native
-        throughout. A symbolic call is native, and is not remembered."""
-        key = (
-            inputs.shape,
-            inputs.dtype,
-            kernel.shape,
-            strides,
-            padding,
-            data_format,
-            dilation_rate,
-            plan,
-            backends.active.trace_key(),
-        )
-        try:
-            found = self._memo.get(key, self)
-        except TypeError:  # a list among the arguments
-            return None if is_symbolic(inputs, kernel) else self.find(*key[:-1])
-        if found is not self:
-            return found
+    @property
+    def store(self) -> Store:
+        """Where the planner finds what was measured here, and the tuner puts it."""
+        store = self.planner.store
+        assert isinstance(store, Store)
+        return store
+
+    @store.setter
+    def store(self, store: Store) -> None:
+        self.planner.store = store
+        self.forget()
+
+    @property
+    def on_miss(self) -> str:
+        """What happens where no decision was measured for the very problem here:
+        one of `ON_MISS`. At first it is what the variable `KERAS_DIAGWISE_ON_MISS`
+        says, or else `"nearest"`."""
+        if self._on_miss is None:
+            value = os.environ.get(VARIABLE, "nearest")
+            self._on_miss = standardize_on_miss(value, VARIABLE)
+        return self._on_miss
+
+    @on_miss.setter
+    def on_miss(self, value: str) -> None:
+        self._on_miss = standardize_on_miss(value)
+        self.forget()
+
+    def forget(self) -> None:
+        """Forgets what was found; what is traced keeps its plan.
+
+        The memo is another one from here on: what a thread is just finding by what
+        held before goes into the old one.
+        """
+        self.memo = {}
+
+    def convolution(self, inputs, kernel, key: tuple) -> Convolution | None:
+        """The convolution of a depthwise call that is not in the memo, or `None` if
+        it is native throughout. A symbolic call is native, and not remembered; nor
+        is what waits for being measured."""
         if is_symbolic(inputs, kernel) or backends.active.must_run_native():
             return None
-        found = self.find(*key[:-1])
-        if len(self._memo) >= MOST_REMEMBERED:
-            self._memo.clear()
-        self._memo[key] = found
+        memo = self.memo
+        tracing = backends.active.is_tracing(inputs, kernel)
+        found = self.find(key, tracing)
+        if tracing and self.on_miss == "tune":
+            return found
+        if len(memo) >= MOST_REMEMBERED:
+            memo.clear()
+        with contextlib.suppress(TypeError):  # a list among the arguments
+            memo[key] = found
         return found
 
-    def find(
-        self, shape, dtype, kernel_shape, strides, padding, data_format, dilation, plan
-    ) -> Convolution | None:
-        """The same from the shapes, without the memo."""
+    def find(self, key: tuple, tracing: bool) -> Convolution | None:
+        """The same from the key, without the memo."""
+        shape, dtype, kernel_shape, strides, padding, data_format, dilation, plan, _ = (
+            key
+        )
         if (
             len(shape) > 1
             and shape[1 if data_format == "channels_first" else -1] is None
@@ -114,8 +164,8 @@ class Conductor:
                 shape, dtype, kernel_shape, strides, padding, data_format, dilation
             )
         )
-        plan = standardize_plan(plan)
-        found = Convolution(problem, self.answer(problem, plan).plan)
+        answer = self.answer_to_call(problem, standardize_plan(plan), tracing)
+        found = Convolution(problem, answer.plan)
         return None if found.effective_plan.is_native else found
 
     def answer(
@@ -125,16 +175,91 @@ class Conductor:
         environment: Environment | None = None,
     ) -> Answer:
         """The plan of `problem` where a layer says `plan`, in an environment: that
-        of a call now, if none is given."""
+        of a call now, if none is given. Nothing is measured, and nothing missed is
+        an error."""
         if isinstance(plan, Plan):
             plan.check(problem)
             return Answer(plan, "layer")
         if problem.dtype not in BYTES_PER_ELEMENT:
             return Answer(least_plan(problem), "native")
-        return self.planner.plan(problem, environment or Environment.current())
+        answer = self.planner.plan(problem, environment or Environment.current())
+        if self.on_miss == "native" and is_missed(problem, answer):
+            return Answer(least_plan(problem), "native")
+        return answer
+
+    def answer_to_call(
+        self, problem: Problem, plan: str | Plan, tracing: bool
+    ) -> Answer:
+        """The plan of a call, by what `on_miss` says.
+
+        Raises:
+            LookupError: if no decision is there and `on_miss` is `"error"`.
+        """
+        answer = self.answer(problem, plan)
+        if self.on_miss not in ("tune", "error") or not is_missed(problem, answer):
+            return answer
+        if self.on_miss == "error":
+            raise LookupError(
+                "No decision was measured here for a convolution, and `on_miss` is "
+                "'error'. Measure it with keras_diagwise.tune(model, …), give the "
+                "layer a plan, or set keras_diagwise.decisions.on_miss to 'nearest'. "
+                f"Received: problem={problem}"
+            )
+        if tracing or self.tune_now is None:
+            self.queue(problem)
+            return answer
+        with self._tuning:
+            answer = self.answer(problem, plan)
+            if is_missed(problem, answer):
+                self.tune_now(problem)
+                answer = self.answer(problem, plan)
+        return answer
+
+    def queue(self, problem: Problem) -> None:
+        """Leaves a problem to the next `tune()`, unless too many wait."""
+        self.queued[problem] = None
+        if len(self.queued) > MOST_QUEUED:
+            self.queued.pop(problem, None)
+
+
+def is_missed(problem: Problem, answer: Answer) -> bool:
+    """Whether measuring could give a decision where there is none.
+
+    It could not for a dtype or a spatial shape that can't be measured; and an
+    unknown batch is served by the same problem with any batch.
+    """
+    if answer.rung in ("layer", "decision"):
+        return False
+    if problem.dtype not in BYTES_PER_ELEMENT or not problem.has_static_spatial_shape:
+        return False
+    if problem.batch is None and answer.rung == "nearest" and answer.decision:
+        known = answer.decision.problem
+        return dataclasses.replace(known, batch=None) != problem
+    return True
+
+
+def standardize_on_miss(value: str, name: str = "on_miss") -> str:
+    """`value`, if it is one of `ON_MISS`.
+
+    Raises:
+        ValueError: if it is not.
+    """
+    if value not in ON_MISS:
+        raise ValueError(
+            f"`{name}` must be one of {', '.join(map(repr, ON_MISS))}. "
+            f"Received: {name}={value!r}"
+        )
+    return value
 
 
 conductor = Conductor()
+
+stock_depthwise_conv = ops.depthwise_conv
+image_data_format = keras.config.image_data_format
+traces_python = backends.active.traces_python
+trace_key = backends.active.trace_key
+"""A name's every dot, and a call's every other function, is 0.1 to 0.7 µs more in
+each eager call between real work, when nothing of ours is in the caches."""
 
 
 def on_one_device(problem: Problem) -> Problem:
@@ -219,26 +344,47 @@ def depthwise_conv(
     >>> depthwise_conv(x, k, padding="same", plan="direct").shape
     (2, 8, 8, 4)
     """
-    data_format = data_format or keras.config.image_data_format()
-    arguments = (strides, padding, data_format, dilation_rate)
-    if backends.active.traces_python():
-        return keras.ops.depthwise_conv(inputs, kernel, *arguments)
+    if traces_python():
+        return stock_depthwise_conv(
+            inputs, kernel, strides, padding, data_format, dilation_rate
+        )
+    if data_format is None:
+        data_format = image_data_format()
     try:
-        convolution = conductor.convolution(inputs, kernel, *arguments, plan)
+        key = (
+            inputs.shape,
+            inputs.dtype,
+            kernel.shape,
+            strides,
+            padding,
+            data_format,
+            dilation_rate,
+            plan,
+            trace_key(),
+        )
+        convolution = conductor.memo[key]
     except AttributeError:  # lists, which have no shape
-        inputs, kernel = map(keras.ops.convert_to_tensor, (inputs, kernel))
-        convolution = conductor.convolution(inputs, kernel, *arguments, plan)
+        inputs, kernel = map(ops.convert_to_tensor, (inputs, kernel))
+        return depthwise_conv(
+            inputs, kernel, strides, padding, data_format, dilation_rate, plan=plan
+        )
+    except (KeyError, TypeError):  # a new key, or a list in it
+        convolution = conductor.convolution(inputs, kernel, key)
     if (
         convolution is None
         or is_symbolic(inputs, kernel)
         or backends.active.must_run_native()
     ):
-        return keras.ops.depthwise_conv(inputs, kernel, *arguments)
-    inputs = keras.ops.convert_to_tensor(inputs)
-    kernel = keras.ops.convert_to_tensor(kernel)
+        return stock_depthwise_conv(
+            inputs, kernel, strides, padding, data_format, dilation_rate
+        )
+    inputs = ops.convert_to_tensor(inputs)
+    kernel = ops.convert_to_tensor(kernel)
     if inputs.dtype != kernel.dtype:
-        return keras.ops.depthwise_conv(inputs, kernel, *arguments)
-    kernel = keras.ops.reshape(kernel, convolution.problem.kernel_shape)
+        return stock_depthwise_conv(
+            inputs, kernel, strides, padding, data_format, dilation_rate
+        )
+    kernel = ops.reshape(kernel, convolution.problem.kernel_shape)
     return backends.active.differentiable(convolution, inputs, kernel)
 
 

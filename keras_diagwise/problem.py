@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import math
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 PASSES = ("forward", "input_gradient", "kernel_gradient")
@@ -269,13 +271,44 @@ class Problem:
         }
 
     @classmethod
-    def from_dict(cls, values: dict) -> Problem:
-        """The problem that `to_dict` wrote."""
+    def from_dict(cls, values: Mapping) -> Problem:
+        """The problem that `to_dict` wrote.
+
+        Raises:
+            ValueError: if `values` are not a problem's.
+        """
+        names = {field.name for field in dataclasses.fields(cls)}
+        if not isinstance(values, Mapping) or set(values) != names:
+            raise ValueError(f"A problem must have {sorted(names)}. Received: {values}")
         fields: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in values.items()
         }
+        rank = len(fields["kernel_size"]) if type(fields["kernel_size"]) is tuple else 0
+        valid = (
+            rank in (1, 2, 3)
+            and all(is_size(fields[name], 1) for name in GROUP_FIELDS)
+            and all(are_sizes(fields[name], rank) for name in AXIS_FIELDS)
+            and type(fields["spatial_shape"]) is tuple
+            and len(fields["spatial_shape"]) == rank
+            and all(n is None or is_size(n, 0) for n in fields["spatial_shape"])
+            and (fields["batch"] is None or is_size(fields["batch"], 0))
+            and fields["padding"] in ("same", "valid")
+            and fields["data_format"] in ("channels_last", "channels_first")
+            and isinstance(fields["dtype"], str)
+            and fields["dtype"] in BYTES_PER_ELEMENT
+        )
+        if not valid:
+            raise ValueError(
+                f"The fields must be those of a problem. Received: {values}"
+            )
         return cls(**fields)
+
+    @property
+    def digest(self) -> str:
+        """A short name that only this problem has."""
+        text = json.dumps(self.to_dict(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def __str__(self) -> str:
         def by(numbers):
@@ -294,6 +327,25 @@ class Problem:
         if self.data_format == "channels_first":
             words.append(self.data_format)
         return ", ".join(words)
+
+
+GROUP_FIELDS = ("groups", "channels_per_group", "filters_per_group")
+AXIS_FIELDS = ("kernel_size", "strides", "dilation_rate")
+LARGEST_SIZE = 2**31
+
+
+def is_size(value: object, least: int) -> bool:
+    """Whether `value` is an int that a dimension can have."""
+    return type(value) is int and least <= value < LARGEST_SIZE
+
+
+def are_sizes(value: object, rank: int) -> bool:
+    """Whether `value` is a tuple of `rank` positive sizes."""
+    return (
+        type(value) is tuple
+        and len(value) == rank
+        and all(is_size(n, 1) for n in value)
+    )
 
 
 def known(size: object) -> int | None:

@@ -6,7 +6,7 @@ from keras_diagwise.algorithms.direct import Direct
 from keras_diagwise.algorithms.native import Native
 
 ALGORITHMS: dict[str, type[Algorithm]] = {
-    algorithm.name: algorithm for algorithm in (Native, Diagonal, Direct)
+    algorithm.name: algorithm for algorithm in (Native, Direct, Diagonal)
 }
 
 

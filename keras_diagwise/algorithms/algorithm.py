@@ -5,11 +5,25 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from keras_diagwise.problem import Problem
 
 Tensor = Any
+
+
+class Work(NamedTuple):
+    """What a pass takes.
+
+    Attributes:
+        flops: floating point operations, of which some may be useless.
+        bytes: what must be moved at least.
+        operations: how many operations the backend is given to compile or launch.
+    """
+
+    flops: int
+    bytes: int
+    operations: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +68,15 @@ class Algorithm(abc.ABC):
         Raises:
             ValueError: if a parameter does not fit, whatever the device.
         """
+
+    @property
+    def family(self) -> str:
+        """What candidates that behave alike have in common."""
+        return self.name
+
+    def work(self, problem: Problem) -> Work:
+        """What each of the passes takes, so far as it can be told beforehand."""
+        return Work(problem.flops, problem.least_bytes, 1)
 
     @classmethod
     @abc.abstractmethod

@@ -16,8 +16,8 @@ from keras import ops
 
 from keras_diagwise import backends
 from keras_diagwise.algorithms import dense
-from keras_diagwise.algorithms.algorithm import Algorithm
-from keras_diagwise.problem import Problem
+from keras_diagwise.algorithms.algorithm import Algorithm, Work
+from keras_diagwise.problem import BYTES_PER_ELEMENT, Problem
 
 LOWERINGS = ("grouped", "split")
 PAPER_PARTITION_SIZE = 32
@@ -136,6 +136,21 @@ class Diagonal(Algorithm):
                 return reason
         return None
 
+    @property
+    def family(self):
+        return f"{self.name}:{self.lowering}"
+
+    def work(self, problem):
+        segments = self.segments(problem)
+        blocks = [block_problem(problem, segment) for segment in segments]
+        filled = sum(math.prod(block.kernel_shape) for block in blocks)
+        kernels = BYTES_PER_ELEMENT[problem.dtype] * filled
+        return Work(
+            flops=sum(block.flops for block in blocks),
+            bytes=problem.least_bytes + kernels,
+            operations=len(segments),
+        )
+
     def check(self, problem):
         size, per_group = self.partition_size, problem.channels_per_group
         if size is None:
@@ -173,11 +188,23 @@ class Diagonal(Algorithm):
 
     @classmethod
     def candidates(cls, problem, pass_name) -> Iterator[Diagonal]:
-        per_group = problem.channels_per_group
-        powers = [2**i for i in range(1, int(math.log2(max(problem.groups, 1))) + 1)]
-        for merged in sorted({*powers, problem.groups} - {1}):
+        """Powers of two, the divisors of the groups nearest to them, and all: the
+        nearest to the paper's partition size first."""
+        groups = problem.groups
+        divisors = [n for n in range(1, groups + 1) if groups % n == 0]
+        merged = {groups}
+        for power in (2**i for i in range(1, groups.bit_length()) if 2**i <= groups):
+            nearest = min(divisors, key=lambda n: (abs(math.log2(n / power)), n))
+            merged |= {power, nearest}
+
+        def order(each):
+            ratio = each * problem.channels_per_group / PAPER_PARTITION_SIZE
+            return abs(math.log2(ratio)), each
+
+        for each in sorted(merged - {1}, key=order):
             for lowering in LOWERINGS:
-                yield cls(merged * per_group, lowering)
+                if lowering == LOWERINGS[0] or each < groups:
+                    yield cls(each * problem.channels_per_group, lowering)
 
     def __str__(self):
         if self.partition_size is None:

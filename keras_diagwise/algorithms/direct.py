@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from keras import ops
 
 from keras_diagwise.algorithms import phases, rows
-from keras_diagwise.algorithms.algorithm import Algorithm
+from keras_diagwise.algorithms.algorithm import Algorithm, Work
 from keras_diagwise.algorithms.terms import (
     accumulated,
     accumulator,
@@ -107,6 +107,13 @@ class Direct(Algorithm):
         if self.lowering == "rows" and (problem.rank > 2 or not problem.is_depthwise):
             return "blocks of rows are for depthwise convolutions of rank 1 and 2"
         return None
+
+    @property
+    def family(self):
+        return f"{self.name}:{self.lowering}"
+
+    def work(self, problem):
+        return Work(problem.flops, problem.least_bytes, problem.taps)
 
     @classmethod
     def parse(cls, parameters):

@@ -18,6 +18,11 @@ A backend's module provides
   operation supports;
 - `traces_python()`: whether a tracer of Python code is at work, for which the
   call must be the stock one;
+- `is_tracing(*tensors)`: whether a call with these is traced rather than run, so
+  that nothing can be measured meanwhile;
+- `flags()`: settings that change precision or the choice of kernels, by name, and
+  `set_flags(flags)`; `child_variables()`: the environment variables by which a child
+  process computes alike;
 - `environment()`: the fields of the `Environment` that the backend knows;
 - `compiler_mode_of(model)`: how the model's steps are compiled;
 - `batch_shards()`: by how much the batch of a trace exceeds a device's;

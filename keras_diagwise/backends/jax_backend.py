@@ -107,6 +107,13 @@ def traces_python():
     return False
 
 
+def is_tracing(*tensors):
+    """In `jit` also a call whose operands are constants is traced, and a new array
+    is a tracer then."""
+    tensors = (*tensors, jax.numpy.zeros(()))
+    return any(isinstance(tensor, jax.core.Tracer) for tensor in tensors)
+
+
 def must_run_native():
     """In `shard_map` and under meshes of explicit axes.
 
@@ -118,7 +125,27 @@ def must_run_native():
 
 
 def trace_key():
-    return jax.default_backend(), keras.distribution.distribution()
+    return (
+        jax.default_backend(),
+        keras.distribution.distribution(),
+        jax.config.jax_default_matmul_precision,
+    )
+
+
+def flags():
+    return {"matmul_precision": jax.config.jax_default_matmul_precision}
+
+
+def set_flags(flags):
+    jax.config.update("jax_default_matmul_precision", flags["matmul_precision"])
+
+
+def child_variables():
+    return {
+        "JAX_ENABLE_X64": str(int(jax.config.jax_enable_x64)),
+        "JAX_PLATFORMS": jax.default_backend(),
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+    }
 
 
 def environment():
@@ -126,9 +153,21 @@ def environment():
     return {
         "device_kind": device.platform,
         "device_name": device.device_kind,
-        "backend_version": jax.__version__,
         "compiler_mode": "xla",
+        "flags": flags(),
+        "versions": {
+            "jax": jax.__version__,
+            "jaxlib": jax.lib.__version__,
+            "platform": platform_version(device),
+        },
     }
+
+
+def platform_version(device) -> str:
+    """The driver's and the libraries' versions, where the device tells them."""
+    if device.platform == "cpu":
+        return ""
+    return " ".join(device.client.platform_version.split())
 
 
 def compiler_mode_of(model):

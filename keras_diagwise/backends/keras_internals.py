@@ -39,3 +39,13 @@ def exempt_from_weight_decay(optimizer) -> tuple[int, str | None]:
     variables = getattr(optimizer, "_exclude_from_weight_decay", None) or ()
     names = getattr(optimizer, "_exclude_from_weight_decay_pattern", None)
     return len(variables), getattr(names, "pattern", None)
+
+
+def call_shapes(layer) -> list[tuple]:
+    """The shapes of the first input of a layer, one for each place in a graph of
+    layers where it is called.
+
+    `layer.input` is public but raises if there are several. Seen in 3.15.
+    """
+    tensors = (node.arguments.keras_tensors for node in layer._inbound_nodes)
+    return list(dict.fromkeys(tuple(found[0].shape) for found in tensors if found))

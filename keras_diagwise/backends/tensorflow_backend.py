@@ -7,6 +7,7 @@ import functools
 import keras
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla
+from tensorflow.python.framework import config as tf_config
 from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
 from keras_diagwise.backends.transposition import transpose_left, transpose_right
@@ -104,6 +105,10 @@ def traces_python():
     return False
 
 
+def is_tracing(*tensors):
+    return not tf.executing_eagerly()
+
+
 def must_run_native():
     return False
 
@@ -119,16 +124,47 @@ def compiler_mode() -> str:
     return "xla" if GraphOrParentsInXlaContext(graph) else "graph"
 
 
-trace_key = compiler_mode
+def trace_key():
+    return compiler_mode(), *flags().values()
+
+
+def flags():
+    """What changes precision or the choice of kernels.
+
+    Determinism is public to set but not to ask. Seen in 2.21.
+    """
+    return {
+        "tensor_float_32": tf.config.experimental.tensor_float_32_execution_enabled(),
+        "deterministic": tf_config.is_op_determinism_enabled(),
+    }
+
+
+def set_flags(flags):
+    tf.config.experimental.enable_tensor_float_32_execution(flags["tensor_float_32"])
+    if flags["deterministic"]:
+        tf.config.experimental.enable_op_determinism()
+
+
+def child_variables():
+    return {"TF_FORCE_GPU_ALLOW_GROWTH": "true"}
 
 
 def environment():
-    kind = "gpu" if list_gpus() else "cpu"
+    kind, name = "cpu", "cpu"
+    versions = {"tensorflow": tf.__version__}
+    if list_gpus():
+        device = tf.config.list_physical_devices("GPU")[0]
+        build = tf.sysconfig.get_build_info()
+        kind = "gpu"
+        name = tf.config.experimental.get_device_details(device)["device_name"]
+        versions["cuda"] = str(build.get("cuda_version"))
+        versions["cudnn"] = str(build.get("cudnn_version"))
     return {
         "device_kind": kind,
-        "device_name": kind,
-        "backend_version": tf.__version__,
+        "device_name": name,
         "compiler_mode": compiler_mode(),
+        "flags": flags(),
+        "versions": versions,
     }
 
 

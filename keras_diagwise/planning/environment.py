@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
+import json
 import os
 import platform
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import keras
 
 from keras_diagwise import backends
 from keras_diagwise.algorithms import ALGORITHMS
+
+Pairs = tuple[tuple[str, Any], ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,21 +26,24 @@ class Environment:
 
     Attributes:
         backend: Keras backend.
-        backend_version: its version.
         compiler_mode: `"eager"`, `"graph"`, `"xla"` or `"inductor"`.
         device_kind: `"cpu"`, `"gpu"` or `"tpu"`.
         device_name: the device's own name.
         cores: CPU cores that the process may use.
+        flags: settings of precision and determinism, by name.
+        versions: versions of the backend and of the libraries and the driver that
+            it computes with, by name.
         revisions: revision of each algorithm, by its name.
     """
 
     backend: str
-    backend_version: str
     compiler_mode: str
     device_kind: str
     device_name: str
     cores: int
-    revisions: tuple[tuple[str, int], ...]
+    flags: Pairs
+    versions: Pairs
+    revisions: Pairs
 
     @classmethod
     def current(cls) -> Environment:
@@ -46,23 +55,69 @@ class Environment:
             backend=keras.backend.backend(),
             cores=usable_cores(),
             revisions=tuple((name, a.revision) for name, a in ALGORITHMS.items()),
+            flags=tuple(known.pop("flags").items()),
+            versions=tuple(known.pop("versions").items()),
             **known,
         )
 
+    def is_same_place(self, other: Environment) -> bool:
+        """Whether `other` differs in versions and revisions at most."""
+        fields = ("backend", "compiler_mode", "device_kind", "device_name", "cores")
+        return self._agrees(other, *fields, "flags")
+
     def is_same_kind(self, other: Environment) -> bool:
-        """Whether `other` is another device of the same kind under the same
-        backend, compiler mode and algorithms."""
+        """Whether `other` is a device of the same kind under the same backend,
+        compiler mode and algorithms."""
         fields = ("backend", "compiler_mode", "device_kind", "revisions")
+        return self._agrees(other, *fields)
+
+    def _agrees(self, other: Environment, *fields: str) -> bool:
         return all(getattr(self, f) == getattr(other, f) for f in fields)
+
+    @property
+    def digest(self) -> str:
+        """A short name that only this environment has."""
+        text = json.dumps(self.to_dict(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def to_dict(self) -> dict:
         """The environment in JSON's types; `from_dict` is the way back."""
-        return {**dataclasses.asdict(self), "revisions": dict(self.revisions)}
+        values = dataclasses.asdict(self)
+        return {**values, **{name: dict(values[name]) for name in PAIRS}}
 
     @classmethod
-    def from_dict(cls, values: dict) -> Environment:
-        """The environment that `to_dict` wrote."""
-        return cls(**{**values, "revisions": tuple(values["revisions"].items())})
+    def from_dict(cls, values: Mapping) -> Environment:
+        """The environment that `to_dict` wrote.
+
+        Raises:
+            ValueError: if `values` are not an environment's.
+        """
+        names = {field.name for field in dataclasses.fields(cls)}
+        plain = (str, int, bool, type(None))
+        if (
+            not isinstance(values, Mapping)
+            or set(values) != names
+            or not all(isinstance(values[name], dict) for name in PAIRS)
+            or not all(type(v) in plain for n in PAIRS for v in values[n].values())
+            or not all(isinstance(values[name], str) for name in WORDS)
+            or type(values["cores"]) is not int
+        ):
+            raise ValueError(
+                f"An environment must have {sorted(names)}. Received: {values}"
+            )
+        pairs = {name: tuple(values[name].items()) for name in PAIRS}
+        return cls(**{**values, **pairs})
+
+    def __str__(self) -> str:
+        versions = ", ".join(f"{name} {version}" for name, version in self.versions)
+        return (
+            f"{self.device_name} ({self.device_kind}, {self.cores} cores), "
+            f"{self.compiler_mode}, {versions}"
+        )
+
+
+PAIRS = ("flags", "versions", "revisions")
+WORDS = ("backend", "compiler_mode", "device_kind", "device_name")
 
 
 @functools.cache

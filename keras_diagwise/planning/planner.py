@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 from keras_diagwise.algorithms import Direct, Native
-from keras_diagwise.planning.decision import Decision, Document
+from keras_diagwise.planning.decision import Decision
+from keras_diagwise.planning.document import Document
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.planning.plan import NATIVE, Plan
-from keras_diagwise.problem import Problem
+from keras_diagwise.problem import PASSES, Problem
 
 SHIPPED = Path(__file__).with_name("shipped")
 
@@ -22,6 +24,30 @@ MARGIN_OTHER_DEVICE = 2.0
 """How many times faster than native a candidate must have been: the further the
 rung, the more."""
 
+RUNGS = (
+    "layer",
+    "decision",
+    "other versions",
+    "nearest",
+    "other device",
+    "native",
+)
+
+logger = logging.getLogger("keras_diagwise")
+
+
+class Source(Protocol):
+    """Where decisions come from: the store, or a document."""
+
+    def get(self, environment: Environment, problem: Problem) -> Decision | None:
+        """The decision for this very problem in this very environment."""
+
+    def nearest(self, environment: Environment, problem: Problem) -> Decision | None:
+        """The decision for the nearest problem of the same bucket."""
+
+    def environments(self) -> list[Environment]:
+        """Where anything was measured."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
@@ -29,9 +55,11 @@ class Answer:
 
     Attributes:
         plan: the plan.
-        rung: `"layer"` (given by the user), `"decision"` (measured for this
-            problem in this environment), `"nearest"` (for the nearest problem
-            measured in it), `"other device"` (the same on another device of the
+        rung: one of `RUNGS`: `"layer"` (given by the user), `"decision"` (measured
+            for this problem in this environment), `"other versions"` (the same on
+            this device under other versions of the backend, its libraries or our
+            algorithms), `"nearest"` (for the nearest problem measured in this
+            environment), `"other device"` (the same on another device of the
             kind), or `"native"` (nothing was measured).
         decision: what was measured, if anything.
     """
@@ -42,77 +70,83 @@ class Answer:
 
 
 class Planner:
-    """Answers problems from documents of decisions."""
+    """Answers problems from the user's store, then from the shipped decisions.
 
-    def __init__(self, documents: Iterable[Document]):
-        self._documents = tuple(documents)
+    Args:
+        store: what was measured here.
+        shipped: what comes with the package.
+    """
 
-    @classmethod
-    @functools.cache
-    def shipped(cls) -> Planner:
-        """The planner of the decisions that come with the package."""
-        return cls(Document.read(path) for path in sorted(SHIPPED.glob("*.json")))
+    def __init__(self, store: Source, shipped: Document | None = None):
+        self.store = store
+        self.shipped = shipped_document() if shipped is None else shipped
+        self._hinted: set[Environment] = set()
 
     def plan(self, problem: Problem, environment: Environment) -> Answer:
-        """The plan of `problem` in `environment`."""
-        for here, document in sorted(
-            (document.environment != environment, i)
-            for i, document in enumerate(self._documents)
-            if environment.is_same_kind(document.environment)
-        ):
-            answer = nearest(problem, self._documents[document], here)
-            if answer is not None:
-                return answer
-        return Answer(least_plan(problem), "native")
+        """The plan of `problem` in `environment`.
+
+        A pass that the first decision found has not measured is that of the next
+        one; the rung is the first's.
+        """
+        first = None
+        decided: dict[str, str] = {}
+        for rung, margin, decision in self._ladder(problem, environment):
+            first = first or (rung, decision)
+            plan = decision.plan(margin, problem)
+            for name in decision.passes:
+                decided.setdefault(name, str(plan[name]))
+            if len(decided) == len(PASSES):
+                break
+        if first is None:
+            return Answer(least_plan(problem), "native")
+        return Answer(Plan(**decided), *first)
+
+    def _ladder(
+        self, problem: Problem, environment: Environment
+    ) -> Iterator[tuple[str, float, Decision]]:
+        """Rungs, the margin asked for on each, and the decisions found there."""
+        if not problem.has_static_spatial_shape:
+            return
+        sources = (self.store, self.shipped)
+        for source in sources:
+            decision = source.get(environment, problem)
+            if decision:
+                yield "decision", MARGIN_MEASURED, decision
+        for source in sources:
+            for other in source.environments():
+                if other != environment and environment.is_same_place(other):
+                    decision = source.get(other, problem)
+                    if decision:
+                        self._hint(other, environment)
+                        yield "other versions", MARGIN_NEAREST, decision
+        for source in sources:
+            decision = source.nearest(environment, problem)
+            if decision:
+                yield "nearest", MARGIN_NEAREST, decision
+        for other in self.shipped.environments():
+            if other != environment and environment.is_same_kind(other):
+                decision = self.shipped.nearest(other, problem)
+                if decision:
+                    yield "other device", MARGIN_OTHER_DEVICE, decision
+
+    def _hint(self, other: Environment, environment: Environment) -> None:
+        """Says once that decisions come from other versions."""
+        if other in self._hinted:
+            return
+        self._hinted.add(other)
+        logger.warning(
+            "keras_diagwise: decisions of other versions serve here. Measured under "
+            "%s; now %s. Call keras_diagwise.tune(model, …) to measure anew.",
+            other,
+            environment,
+        )
 
 
-def nearest(problem: Problem, document: Document, other_device: bool) -> Answer | None:
-    """The answer of one document, or `None` if nothing in it is near."""
-    if not problem.has_static_spatial_shape:
-        return None
-    near = [
-        each for each in document.decisions if bucket(each.problem) == bucket(problem)
-    ]
-    if not near:
-        return None
-    largest = max(each.problem.batch or 1 for each in near)
-    batch = largest if problem.batch is None else problem.batch
-    sought = dataclasses.replace(problem, batch=batch)
-    decision = min(
-        near, key=lambda each: (distance(sought, each.problem), str(each.problem))
-    )
-    if other_device:
-        rung, margin = "other device", MARGIN_OTHER_DEVICE
-    elif decision.problem == problem:
-        rung, margin = "decision", MARGIN_MEASURED
-    else:
-        rung, margin = "nearest", MARGIN_NEAREST
-    return Answer(decision.plan(margin, problem), rung, decision)
-
-
-def bucket(problem: Problem) -> tuple:
-    """What a decision must have in common with a problem to speak for it."""
-    return (
-        problem.channels_per_group,
-        problem.filters_per_group,
-        problem.kernel_size,
-        problem.strides,
-        problem.dilation_rate,
-        problem.padding,
-        problem.data_format,
-        problem.dtype,
-    )
-
-
-def distance(one: Problem, other: Problem) -> float:
-    """Between the logarithms of batch × pixels and of channels. Rounded, so that
-    what is as far is equal everywhere."""
-
-    def logarithms(problem):
-        size = (problem.batch or 1) * max(1, math.prod(problem.spatial_shape))
-        return math.log(size), math.log(problem.channels)
-
-    return round(math.dist(logarithms(one), logarithms(other)), 9)
+@functools.cache
+def shipped_document() -> Document:
+    """The decisions that come with the package."""
+    documents = (Document.read(path) for path in sorted(SHIPPED.glob("*.json")))
+    return functools.reduce(Document.__or__, documents, Document())
 
 
 def least_plan(problem: Problem) -> Plan:

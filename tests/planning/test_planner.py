@@ -1,30 +1,40 @@
 """The ladder: which decision speaks for a problem, and how much it must promise."""
 
 import dataclasses
+import logging
 
 import pytest
 
 from keras_diagwise import Plan
 from keras_diagwise.algorithms import ALGORITHMS
-from keras_diagwise.planning.decision import Decision, Document
-from keras_diagwise.planning.environment import Environment
-from keras_diagwise.planning.planner import SHIPPED, Planner
+from keras_diagwise.planning.decision import Comparison, Decision, Outcome
+from keras_diagwise.planning.document import Document
+from keras_diagwise.planning.planner import SHIPPED, Planner, shipped_document
+from keras_diagwise.planning.store import Store
 from keras_diagwise.problem import PASSES
-from tests.algorithms.suite import depthwise
+from tests.planning.samples import (
+    ELSEWHERE,
+    HERE,
+    MEASURED,
+    PROBLEM,
+    UPDATED,
+    comparison,
+    decision,
+    document,
+    with_batch,
+)
 
-HERE = dataclasses.replace(Environment.current(), device_name="here")
-ELSEWHERE = dataclasses.replace(HERE, device_name="elsewhere")
-PROBLEM = depthwise((28, 28), 64, (3, 3), batch=8)
+NOTHING = Document()
 
 
-def decision(problem=PROBLEM, native=1.0, direct=0.1):
-    return Decision(
-        problem, {name: {"native": native, "direct": direct} for name in PASSES}
-    )
+def answer(problem, store=NOTHING, shipped=NOTHING, environment=HERE):
+    return Planner(store, shipped).plan(problem, environment)
 
 
-def answer(problem, *documents, environment=HERE):
-    return Planner(documents).plan(problem, environment)
+def in_store(location, one):
+    store = Store(location)
+    store.merge(one)
+    return store
 
 
 def test_nothing_measured_is_native():
@@ -37,8 +47,10 @@ def test_nothing_measured_is_native():
     [
         (HERE, PROBLEM, 1.02, "decision", "native"),
         (HERE, PROBLEM, 1.04, "decision", "direct"),
-        (HERE, dataclasses.replace(PROBLEM, batch=4), 1.1, "nearest", "native"),
-        (HERE, dataclasses.replace(PROBLEM, batch=4), 1.3, "nearest", "direct"),
+        (UPDATED, PROBLEM, 1.1, "other versions", "native"),
+        (UPDATED, PROBLEM, 1.3, "other versions", "direct"),
+        (HERE, with_batch(4), 1.1, "nearest", "native"),
+        (HERE, with_batch(4), 1.3, "nearest", "direct"),
         (ELSEWHERE, PROBLEM, 1.9, "other device", "native"),
         (ELSEWHERE, PROBLEM, 2.1, "other device", "direct"),
     ],
@@ -46,29 +58,71 @@ def test_nothing_measured_is_native():
 def test_the_further_the_rung_the_larger_the_gain_asked_for(
     environment, problem, gain, rung, chosen
 ):
-    found = answer(problem, Document(environment, (decision(native=gain, direct=1.0),)))
+    measured = document(environment, decision(native=gain, direct=1.0))
+    found = answer(problem, shipped=measured)
     assert found.rung == rung
     assert found.plan == Plan(chosen, chosen, chosen)
 
 
 def test_each_pass_is_chosen_for_itself():
-    seconds = {
-        "forward": {"native": 1.0, "direct": 2.0},
-        "input_gradient": {"native": 1.0, "direct": 0.5},
-        "kernel_gradient": {"native": 1.0, "direct": 0.9, "direct:rows": 0.2},
-    }
-    found = answer(PROBLEM, Document(HERE, (Decision(PROBLEM, seconds),)))
+    measured = Decision(
+        PROBLEM,
+        {
+            "forward": comparison(native=1.0, direct=2.0),
+            "input_gradient": comparison(native=1.0, direct=0.5),
+            "kernel_gradient": comparison(
+                native=1.0, direct=0.9, **{"direct:rows": 0.2}
+            ),
+        },
+    )
+    found = answer(PROBLEM, document(HERE, measured))
     assert found.plan == Plan("native", "direct", "direct:rows")
     assert found.decision.gain(found.plan) == pytest.approx(3 / 1.7)
 
 
+def test_a_pass_that_was_not_measured_is_native():
+    found = answer(PROBLEM, document(HERE, decision(passes=["kernel_gradient"])))
+    assert found.plan == Plan(kernel_gradient="direct")
+    assert found.decision.gain(found.plan) is None
+
+
+def test_the_store_goes_before_what_is_shipped_and_both_serve():
+    stored, shipped = decision(direct=0.9, native=1.0), decision()
+    other = decision(with_batch(64))
+    found = answer(PROBLEM, document(HERE, stored), document(HERE, shipped, other))
+    assert found.decision == stored
+    found = answer(with_batch(64), document(HERE, stored), document(HERE, other))
+    assert (found.decision, found.rung) == (other, "decision")
+
+
 def test_the_own_device_goes_before_another():
-    own, other = decision(direct=0.9), decision(direct=0.1)
-    for documents in (
-        [Document(HERE, (own,)), Document(ELSEWHERE, (other,))],
-        [Document(ELSEWHERE, (other,)), Document(HERE, (own,))],
-    ):
-        assert answer(PROBLEM, *documents).decision is own
+    own, other = decision(native=1.0, direct=0.9), decision()
+    for order in ((HERE, own), (ELSEWHERE, other)), ((ELSEWHERE, other), (HERE, own)):
+        shipped = document(*order[0]) | document(*order[1])
+        assert answer(PROBLEM, shipped=shipped).decision == own
+
+
+def test_the_rungs_are_climbed_in_order(tmp_path):
+    rungs = [
+        ("decision", document(HERE, decision())),
+        ("other versions", document(UPDATED, decision())),
+        ("nearest", document(HERE, decision(with_batch(4)))),
+    ]
+    shipped = document(ELSEWHERE, decision())
+    for first in range(len(rungs)):
+        measured = NOTHING
+        for _, each in rungs[first:]:
+            measured |= each
+        store = in_store(tmp_path / str(first), measured)
+        for source in (measured, store):
+            assert answer(PROBLEM, source, shipped).rung == rungs[first][0]
+            assert answer(PROBLEM, NOTHING, measured | shipped).rung == rungs[first][0]
+    assert answer(PROBLEM, NOTHING, shipped).rung == "other device"
+
+
+def test_anothers_device_in_the_store_says_nothing():
+    """Only what is shipped was measured with care for other devices."""
+    assert answer(PROBLEM, document(ELSEWHERE, decision())).rung == "native"
 
 
 @pytest.mark.parametrize(
@@ -77,12 +131,72 @@ def test_the_own_device_goes_before_another():
         {"backend": "other"},
         {"compiler_mode": "other"},
         {"device_kind": "tpu"},
-        {"revisions": (("native", 0),)},
+        {"device_name": "other", "revisions": (("native", 0),)},
     ],
 )
 def test_another_kind_of_environment_says_nothing(change):
-    document = Document(dataclasses.replace(HERE, **change), (decision(),))
-    assert answer(PROBLEM, document).rung == "native"
+    shipped = document(dataclasses.replace(HERE, **change), decision())
+    assert answer(PROBLEM, shipped=shipped).rung == "native"
+
+
+# Other versions.
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"versions": (("jax", "1.2.4"), ("jaxlib", "1.2.4"))},
+        {"versions": (("jax", "1.2.3"), ("driver", "550"))},
+        {"revisions": (("native", 1), ("direct", 3))},
+    ],
+)
+def test_other_versions_of_the_same_place_serve_with_one_hint(change, tmp_path, caplog):
+    measured = dataclasses.replace(HERE, **change)
+    store = in_store(tmp_path, document(measured, decision(), decision(with_batch(4))))
+    planner = Planner(store, NOTHING)
+    for problem in (PROBLEM, with_batch(4), PROBLEM):
+        found = planner.plan(problem, HERE)
+        assert found.rung == "other versions"
+        assert found.decision == decision(problem)
+        assert found.plan == Plan("direct", "direct", "direct")
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert record.name == "keras_diagwise"
+    for named in (str(measured), str(HERE), "keras_diagwise.tune("):
+        assert named in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"backend": "other"},
+        {"compiler_mode": "other"},
+        {"device_kind": "tpu"},
+        {"device_name": "other"},
+        {"cores": 64},
+        {"flags": (("x64", True), ("matmul_precision", None))},
+    ],
+)
+def test_another_place_is_not_other_versions(change, caplog):
+    measured = dataclasses.replace(UPDATED, **change)
+    found = answer(PROBLEM, document(measured, decision()))
+    assert found.rung == "native"
+    assert not caplog.records
+
+
+def test_what_was_measured_under_these_versions_needs_no_hint(caplog):
+    measured = document(HERE, decision()) | document(UPDATED, decision())
+    assert answer(PROBLEM, measured).rung == "decision"
+    assert not caplog.records
+
+
+def test_other_versions_speak_for_the_very_problem_alone(caplog):
+    found = answer(with_batch(4), document(UPDATED, decision()))
+    assert found.rung == "native"
+    assert not caplog.records
+
+
+# The nearest.
 
 
 @pytest.mark.parametrize(
@@ -99,71 +213,74 @@ def test_another_kind_of_environment_says_nothing(change):
     ],
 )
 def test_another_kind_of_problem_says_nothing(change):
-    document = Document(HERE, (decision(dataclasses.replace(PROBLEM, **change)),))
-    assert answer(PROBLEM, document).rung == "native"
+    measured = decision(dataclasses.replace(PROBLEM, **change))
+    assert answer(PROBLEM, document(HERE, measured)).rung == "native"
 
 
 def test_the_nearest_is_by_size_and_channels_and_ties_are_broken_one_way():
     near = dataclasses.replace(PROBLEM, spatial_shape=(30, 30))
     far = dataclasses.replace(PROBLEM, spatial_shape=(7, 7))
     twice, half = (dataclasses.replace(PROBLEM, groups=n) for n in (128, 32))
+    first = min(twice, half, key=lambda each: each.digest)
     measured = [decision(each) for each in (far, near, twice, half)]
     for order in (measured, measured[::-1]):
-        assert answer(PROBLEM, Document(HERE, tuple(order))).decision.problem == near
-        tied = answer(
-            PROBLEM,
-            Document(HERE, tuple(d for d in order if d.problem in (twice, half))),
-        )
-        assert tied.decision.problem == twice
+        assert answer(PROBLEM, document(HERE, *order)).decision.problem == near
+        tied = [each for each in order if each.problem in (twice, half)]
+        assert answer(PROBLEM, document(HERE, *tied)).decision.problem == first
 
 
 def test_an_unknown_batch_counts_as_the_largest_measured():
-    measured = [decision(dataclasses.replace(PROBLEM, batch=n)) for n in (1, 64, 8)]
-    unknown = dataclasses.replace(PROBLEM, batch=None)
-    assert answer(unknown, Document(HERE, tuple(measured))).decision.problem.batch == 64
+    measured = [decision(with_batch(n)) for n in (1, 64, 8)]
+    found = answer(with_batch(None), document(HERE, *measured))
+    assert found.decision.problem.batch == 64
 
 
 def test_a_winner_that_does_not_fit_is_passed_over():
-    seconds = {
-        name: {"native": 1.0, "diagonal:64": 0.1, "direct": 0.2} for name in PASSES
-    }
-    document = Document(HERE, (Decision(PROBLEM, seconds),))
-    assert answer(PROBLEM, document).plan == Plan(*["diagonal:64"] * 3)
+    measured = decision(native=1.0, direct=0.2, **{"diagonal:64": 0.1})
+    assert answer(PROBLEM, document(HERE, measured)).plan == Plan(*["diagonal:64"] * 3)
     few = dataclasses.replace(PROBLEM, groups=3)
-    assert answer(few, document).plan == Plan("direct", "direct", "direct")
+    found = answer(few, document(HERE, measured))
+    assert found.plan == Plan("direct", "direct", "direct")
 
 
 def test_an_unknown_batch_is_served_and_unknown_pixels_are_native():
-    document = Document(HERE, (decision(),))
-    unknown = dataclasses.replace(PROBLEM, batch=None)
-    assert answer(unknown, document).rung == "nearest"
+    measured = document(HERE, decision())
+    assert answer(with_batch(None), measured).rung == "nearest"
     unknown = dataclasses.replace(PROBLEM, spatial_shape=(None, 28))
-    assert answer(unknown, document).plan == Plan()
+    assert answer(unknown, measured).plan == Plan()
 
 
-def test_a_document_survives_its_file(tmp_path):
-    document = Document(HERE, (decision(), decision(depthwise((9,), 4, (3,)))))
-    document.write(tmp_path / "document.json")
-    assert Document.read(tmp_path / "document.json") == document
+def test_a_failed_candidate_never_serves():
+    outcomes = {
+        "native": Outcome(seconds=1.0),
+        "direct": Outcome(error=9.0, failure="wrong numbers"),
+        "direct:rows": Outcome(seconds=0.9),
+    }
+    measured = Decision(PROBLEM, {n: Comparison(outcomes, MEASURED) for n in PASSES})
+    found = answer(PROBLEM, document(HERE, measured))
+    assert found.plan == Plan(*["direct:rows"] * 3)
 
 
-def test_a_foreign_file_is_named(tmp_path):
-    (tmp_path / "other.json").write_text('{"format": "else"}')
-    with pytest.raises(ValueError, match=r"other\.json.*format='else'"):
-        Document.read(tmp_path / "other.json")
+# What is shipped.
 
 
 def test_shipped_documents_are_of_the_algorithms_as_they_are():
     documents = [Document.read(path) for path in SHIPPED.glob("*.json")]
-    modes = {(d.environment.backend, d.environment.compiler_mode) for d in documents}
+    places = [each for one in documents for each in one.environments()]
+    modes = {(each.backend, each.compiler_mode) for each in places}
     assert {("jax", "xla"), ("tensorflow", "xla")} <= modes
-    for document in documents:
-        assert dict(document.environment.revisions) == {
+    for one in documents:
+        (environment,) = one.environments()
+        assert dict(environment.revisions) == {
             name: algorithm.revision for name, algorithm in ALGORITHMS.items()
         }
-        problems = [each.problem for each in document.decisions]
-        assert len(set(problems)) == len(problems) > 100
-        for each in document.decisions:
+        assert len(one) > 100
+        for _, each in one:
             for name in PASSES:
-                assert "native" in each.seconds[name]
+                assert "native" in each.passes[name].seconds
             each.plan(1.0).check(each.problem)
+
+
+def test_what_is_shipped_is_read_once():
+    assert shipped_document() is shipped_document()
+    assert Planner(NOTHING).shipped is shipped_document()

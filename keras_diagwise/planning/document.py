@@ -1,0 +1,147 @@
+"""A document: decisions of any number of environments, as one JSON text."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from keras_diagwise.planning.decision import Decision
+from keras_diagwise.planning.environment import Environment
+from keras_diagwise.planning.nearness import bucket, logarithms, nearest_first
+from keras_diagwise.problem import Problem
+
+FORMAT = "keras-diagwise decisions"
+FORMAT_VERSION = 1
+MOST_BYTES = 64 * 2**20
+"""What is larger is no document: a decision takes about a kilobyte."""
+
+Entries = Mapping[Environment, Mapping[Problem, Decision]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Document:
+    """Decisions by environment and problem.
+
+    `one | other` is their merge: idempotent, commutative and associative.
+    """
+
+    entries: Entries = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def of(cls, environment: Environment, decisions: Iterable[Decision]) -> Document:
+        """The document of one environment; several decisions for a problem are
+        merged."""
+        merged: dict[Problem, Decision] = {}
+        for each in decisions:
+            known = merged.get(each.problem)
+            merged[each.problem] = known | each if known else each
+        return cls({environment: merged})
+
+    def __iter__(self) -> Iterator[tuple[Environment, Decision]]:
+        for environment, decisions in self.entries.items():
+            for decision in decisions.values():
+                yield environment, decision
+
+    def __len__(self) -> int:
+        return sum(map(len, self.entries.values()))
+
+    def get(self, environment: Environment, problem: Problem) -> Decision | None:
+        """The decision for this very problem in this very environment."""
+        return self.entries.get(environment, {}).get(problem)
+
+    def nearest(self, environment: Environment, problem: Problem) -> Decision | None:
+        """The decision for the nearest problem of the same bucket."""
+        of_bucket = {
+            known.digest: decision
+            for known, decision in self.entries.get(environment, {}).items()
+            if bucket(known) == bucket(problem)
+        }
+        order = nearest_first(
+            problem,
+            ((logarithms(each.problem), key) for key, each in of_bucket.items()),
+        )
+        return of_bucket[order[0]] if order else None
+
+    def environments(self) -> list[Environment]:
+        """The environments, in an order of their own."""
+        return sorted(self.entries, key=lambda each: each.digest)
+
+    def __or__(self, other: Document) -> Document:
+        merged: dict[Environment, dict[Problem, Decision]] = {}
+        for document in (self, other):
+            for environment, decision in document:
+                known = merged.setdefault(environment, {})
+                before = known.get(decision.problem)
+                known[decision.problem] = before | decision if before else decision
+        return Document(merged)
+
+    @classmethod
+    def read(cls, path: str | Path) -> Document:
+        """The document in a file.
+
+        Raises:
+            ValueError: if the file is too large or no such document, or a decision
+                in it does not fit its problem.
+        """
+        path = Path(path)
+        size = path.stat().st_size
+        if size > MOST_BYTES:
+            raise ValueError(
+                f"{path} must not have more than {MOST_BYTES} bytes. Received: {size}"
+            )
+        try:
+            return cls.from_text(path.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(
+                f"{path} must be a document of {FORMAT!r}. {error}"
+            ) from error
+
+    @classmethod
+    def from_text(cls, text: str) -> Document:
+        """The document that `to_text` wrote.
+
+        Raises:
+            ValueError: if it is not one.
+        """
+        values = json.loads(text)
+        if not isinstance(values, dict):
+            raise ValueError("It must be one JSON object.")
+        found = values.get("format"), values.get("version")
+        if found != (FORMAT, FORMAT_VERSION):
+            raise ValueError(
+                f"Its version must be {FORMAT_VERSION}. Received: "
+                f"format={found[0]!r}, version={found[1]!r}"
+            )
+        document = cls()
+        environments = values.get("environments")
+        if not isinstance(environments, list):
+            raise ValueError("It must have a list of `environments`.")
+        for each in environments:
+            if not isinstance(each, dict) or not isinstance(
+                each.get("decisions"), list
+            ):
+                raise ValueError("An environment must have a list of `decisions`.")
+            environment = Environment.from_dict(each.get("environment", {}))
+            decisions = [Decision.from_dict(one) for one in each["decisions"]]
+            document |= cls.of(environment, decisions)
+        return document
+
+    def to_text(self) -> str:
+        """The document as JSON, a decision a line, in an order of its own."""
+        parts = []
+        for environment in self.environments():
+            decisions = self.entries[environment].values()
+            lines = ",\n".join(
+                json.dumps(each.to_dict())
+                for each in sorted(decisions, key=lambda each: each.problem.digest)
+            )
+            head = json.dumps(environment.to_dict(), indent=1)
+            parts.append(f'{{"environment": {head},\n"decisions": [\n{lines}\n]}}')
+        head = f'{{"format": "{FORMAT}", "version": {FORMAT_VERSION}, "environments": ['
+        return head + ",\n".join(parts) + "]}\n"
+
+    def write(self, path: str | Path) -> None:
+        """Writes the document to a file."""
+        Path(path).write_text(self.to_text(), encoding="utf-8")

@@ -1,0 +1,71 @@
+"""How near two problems are: which bucket a problem is in, and how far apart two
+of one bucket are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import NamedTuple, TypeVar
+
+from keras_diagwise.problem import Problem
+
+Key = TypeVar("Key", bound=str)
+
+
+def bucket(problem: Problem) -> str:
+    """What a decision must have in common with a problem to speak for it, as a
+    word that can name a folder."""
+
+    def by(numbers):
+        return "x".join(map(str, numbers))
+
+    return "-".join(
+        (
+            f"{problem.rank}d",
+            f"g{problem.channels_per_group}x{problem.filters_per_group}",
+            f"k{by(problem.kernel_size)}",
+            f"s{by(problem.strides)}",
+            f"d{by(problem.dilation_rate)}",
+            problem.padding,
+            problem.data_format,
+            problem.dtype,
+        )
+    )
+
+
+class Logarithms(NamedTuple):
+    """The sizes by which problems of one bucket differ, to base 2, to the digits
+    that the name of a decision's file has."""
+
+    batch: float
+    pixels: float
+    channels: float
+
+
+def logarithms(problem: Problem) -> Logarithms:
+    """The sizes of a problem. What is unknown or empty counts as 1."""
+    pixels = math.prod(n or 1 for n in problem.spatial_shape)
+    sizes = (problem.batch or 1, pixels, problem.channels)
+    return Logarithms(*(round(math.log2(n), 3) for n in sizes))
+
+
+def nearest_first(
+    problem: Problem, others: Iterable[tuple[Logarithms, Key]]
+) -> list[Key]:
+    """The keys of other problems of the same bucket, the nearest first.
+
+    The distance is that of the logarithms of batch × pixels and of channels; an
+    unknown batch counts as the largest among the others. What is as far comes in
+    the order of the keys, everywhere.
+    """
+    others = list(others)
+    sought = logarithms(problem)
+    if problem.batch is None:
+        largest = max((sizes.batch for sizes, _ in others), default=0.0)
+        sought = sought._replace(batch=largest)
+
+    def distance(sizes: Logarithms) -> float:
+        images = sizes.batch + sizes.pixels - sought.batch - sought.pixels
+        return round(math.hypot(images, sizes.channels - sought.channels), 6)
+
+    return [key for _, key in sorted((distance(sizes), key) for sizes, key in others)]

@@ -1,0 +1,706 @@
+"""The store: what is put is got, and nothing that lies there can do harm."""
+
+import dataclasses
+import errno
+import json
+import logging
+import os
+import random
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+from keras_diagwise.planning import folder as folder_module
+from keras_diagwise.planning import store as store_module
+from keras_diagwise.planning.document import Document
+from keras_diagwise.planning.folder import shown
+from keras_diagwise.planning.store import Store, decision_path, decision_to_bytes
+from keras_diagwise.problem import PASSES
+from tests.algorithms.suite import depthwise
+from tests.planning.samples import (
+    ELSEWHERE,
+    HERE,
+    PROBLEM,
+    UPDATED,
+    decision,
+    document,
+    documents,
+    with_batch,
+)
+
+ROOT = Path(__file__).parents[2]
+
+
+def warnings_of(caplog):
+    return [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+
+
+def file_of(location, environment=HERE, problem=PROBLEM):
+    return Path(location) / decision_path(environment.digest, problem)
+
+
+def files_below(location):
+    return sorted(p for p in Path(location).rglob("*") if not p.is_dir())
+
+
+# What is put is got.
+
+
+def test_what_is_put_is_got_by_any_store_of_the_location(tmp_path, caplog):
+    measured = decision()
+    assert Store(tmp_path).put(HERE, measured)
+    store = Store(str(tmp_path))
+    assert store.get(HERE, PROBLEM) == measured
+    assert store.environments() == [HERE]
+    assert store.document() == document(HERE, measured)
+    assert store.get(ELSEWHERE, PROBLEM) is None
+    assert store.get(HERE, with_batch(9)) is None
+    assert not warnings_of(caplog)
+
+
+def test_a_file_is_readable_and_tells_its_own_key(tmp_path):
+    Store(tmp_path).put(HERE, decision())
+    values = json.loads(file_of(tmp_path).read_text())
+    assert values["format"] == "keras-diagwise decision"
+    assert values["environment"] == HERE.digest
+    assert values["problem"] == PROBLEM.to_dict()
+    assert set(values["passes"]) == set(PASSES)
+    environment = json.loads((tmp_path / HERE.digest / "environment.json").read_text())
+    assert environment["device_name"] == "here"
+
+
+def test_a_second_put_merges_and_says_whether_anything_changed(tmp_path):
+    store = Store(tmp_path)
+    first = decision(passes=PASSES[:1])
+    second = decision(passes=PASSES[1:])
+    assert store.put(HERE, first)
+    assert not store.put(HERE, first)
+    assert store.put(HERE, second)
+    assert store.get(HERE, PROBLEM) == first | second
+    assert len(files_below(tmp_path)) == 2
+
+
+@hypothesis.given(documents(), documents())
+def test_a_store_merges_like_documents(tmp_path_factory, one, other):
+    store = Store(tmp_path_factory.mktemp("store"))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "fsync", lambda file: None)
+        assert store.merge(one) == len(one)
+        store.merge(other)
+        assert store.merge(one | other) == 0
+    found, expected = store.document(), one | other
+    assert list_of(found) == list_of(expected)
+    for environment, each in expected:
+        for problem in (each.problem, with_batch(77, each.problem)):
+            assert store.nearest(environment, problem) == expected.nearest(
+                environment, problem
+            )
+
+
+def list_of(document):
+    return sorted(document, key=lambda pair: (pair[0].digest, pair[1].problem.digest))
+
+
+def test_the_nearest_is_found_as_in_a_document_ties_and_unknown_batch_too(tmp_path):
+    problems = [with_batch(n) for n in (1, 4, 64)]
+    problems += [dataclasses.replace(PROBLEM, groups=n) for n in (32, 128)]
+    problems += [dataclasses.replace(PROBLEM, kernel_size=(5, 5))]
+    measured = document(HERE, *map(decision, problems))
+    store = Store(tmp_path)
+    store.merge(measured)
+    for asked in (PROBLEM, with_batch(None), with_batch(16), with_batch(1)):
+        found = store.nearest(HERE, asked)
+        assert found is not None
+        assert found == measured.nearest(HERE, asked)
+    assert store.nearest(HERE, with_batch(None)).problem.batch == 64
+    assert store.nearest(HERE, depthwise((28, 28), 64, (7, 7))) is None
+    assert store.nearest(ELSEWHERE, PROBLEM) is None
+
+
+def test_where_the_nearest_is_damaged_the_next_one_speaks(tmp_path, caplog):
+    store = Store(tmp_path)
+    store.merge(document(HERE, decision(with_batch(4)), decision(with_batch(64))))
+    file_of(tmp_path, problem=with_batch(4)).write_text("{}")
+    assert store.nearest(HERE, PROBLEM).problem == with_batch(64)
+    assert len(warnings_of(caplog)) == 1
+
+
+def test_creating_a_store_touches_nothing(tmp_path):
+    store = Store(tmp_path / "deep" / "down")
+    assert store.location == str(tmp_path / "deep" / "down")
+    assert not list(tmp_path.iterdir())
+    assert store.get(HERE, PROBLEM) is store.nearest(HERE, PROBLEM) is None
+    assert store.environments() == []
+    assert store.document() == Document()
+    assert store.clear() == 0
+    assert not list(tmp_path.iterdir())
+    assert store.put(HERE, decision())
+
+
+# Where it is.
+
+
+def test_the_variable_says_where_else_the_users_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("KERAS_DIAGWISE_STORE", raising=False)
+    if sys.platform == "linux":
+        expected = tmp_path / "cache" / "keras-diagwise" / "v1"
+        assert Store().location == str(expected)
+    monkeypatch.setenv("KERAS_DIAGWISE_STORE", str(tmp_path / "own"))
+    assert Store().location == str(tmp_path / "own")
+    assert Store(tmp_path / "given").location == str(tmp_path / "given")
+
+
+def test_a_relative_location_stays_where_it_was(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    store = Store("here")
+    monkeypatch.chdir("/")
+    assert store.location == str(tmp_path / "here")
+
+
+@pytest.mark.parametrize("location", ["", "a\0b", 3, b"bytes"])
+def test_what_is_no_location_is_named(location):
+    with pytest.raises(ValueError, match="Received: location="):
+        Store(location)
+
+
+def test_without_a_home_decisions_last_for_the_process(monkeypatch, caplog, tmp_path):
+    pwd = pytest.importorskip("pwd")
+
+    def nobody(uid):
+        raise KeyError(uid)
+
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    for name in ("HOME", "XDG_CACHE_HOME", "KERAS_DIAGWISE_STORE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    check_lasts_for_the_process(Store(), caplog, "no home directory")
+    assert not list(tmp_path.iterdir())
+
+
+def failing(number):
+    def fail(*arguments, **keywords):
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("function", "number"),
+    [
+        ("makedirs", errno.EACCES),
+        ("makedirs", errno.EROFS),
+        ("makedirs", errno.ENOENT),
+        ("open", errno.EROFS),
+        ("fsync", errno.ENOSPC),
+        ("fsync", errno.EIO),
+        ("replace", errno.EACCES),
+    ],
+)
+def test_where_nothing_can_be_written_decisions_last_for_the_process(
+    tmp_path, monkeypatch, caplog, function, number
+):
+    location = tmp_path / "store"
+    monkeypatch.setattr(folder_module.os, function, failing(number))
+    check_lasts_for_the_process(Store(location), caplog, os.strerror(number))
+    monkeypatch.undo()
+    assert not files_below(tmp_path), "a temporary file was left"
+    store = Store(location)
+    assert store.put(HERE, decision())
+    assert Store(location).get(HERE, PROBLEM) == decision()
+
+
+def test_a_location_below_a_file_is_one_that_cant_be_written(tmp_path, caplog):
+    (tmp_path / "file").write_text("mine")
+    check_lasts_for_the_process(Store(tmp_path / "file" / "below"), caplog, "Not a dir")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def check_lasts_for_the_process(store, caplog, named):
+    measured = [decision(with_batch(n)) for n in (2, 4, 64)]
+    for each in measured:
+        assert store.put(HERE, each)
+        assert store.get(HERE, each.problem) == each
+    assert not store.put(HERE, measured[0])
+    assert store.nearest(HERE, PROBLEM) == measured[1]
+    assert store.environments() == [HERE]
+    assert store.document() == document(HERE, *measured)
+    (message,) = warnings_of(caplog)
+    assert named in message
+    assert "for this process" in message
+    assert store.clear() == 3
+    assert store.document() == Document()
+
+
+def test_a_folder_that_cant_be_read_is_empty_with_one_warning(
+    tmp_path, monkeypatch, caplog
+):
+    Store(tmp_path).put(HERE, decision())
+    monkeypatch.setattr(folder_module.os, "listdir", failing(errno.EACCES))
+    store = Store(tmp_path)
+    for _ in range(3):
+        assert store.environments() == []
+    assert len(warnings_of(caplog)) == 1
+
+
+# Damage.
+
+
+def truncate(path, content, generator):
+    path.write_bytes(content[: generator.randrange(len(content))])
+
+
+def flip(path, content, generator):
+    damaged = bytearray(content)
+    for _ in range(generator.choice([1, 1, 2, 8])):
+        damaged[generator.randrange(len(damaged))] ^= 1 << generator.randrange(8)
+    path.write_bytes(damaged)
+
+
+def change_a_digit(path, content, generator):
+    digits = [i for i, byte in enumerate(content) if byte in b"0123456789"]
+    damaged = bytearray(content)
+    at = generator.choice(digits)
+    damaged[at] = generator.choice([d for d in b"0123456789" if d != damaged[at]])
+    path.write_bytes(damaged)
+
+
+def change_the_schema(path, content, generator):
+    values = json.loads(content)
+    name = generator.choice(list(values))
+    change = generator.choice(["drop", "add", "null", "list"])
+    if change == "drop":
+        del values[name]
+    elif change == "add":
+        values["more"] = 1
+    else:
+        values[name] = None if change == "null" else [values[name]]
+    path.write_text(json.dumps(values))
+
+
+def put_another_problems(path, content, generator):
+    other = with_batch(generator.choice([1, 2, 16]))
+    path.write_bytes(decision_to_bytes(HERE.digest, decision(other)))
+
+
+def put_another_environments(path, content, generator):
+    path.write_bytes(decision_to_bytes(ELSEWHERE.digest, decision()))
+
+
+def put_what_is_no_json(path, content, generator):
+    texts = ["hello", "", "[1, 2]", "null", "3", '{"a": ', "[" * 100_000]
+    path.write_text(generator.choice(texts))
+
+
+def put_a_later_version(path, content, generator):
+    path.write_bytes(content.replace(b'"version": 1', b'"version": 2'))
+
+
+def make_a_directory(path, content, generator):
+    path.mkdir()
+
+
+def make_a_dangling_link(path, content, generator):
+    path.symlink_to(path.parent / "nowhere")
+
+
+def make_a_link_to_itself(path, content, generator):
+    path.symlink_to(path.name)
+
+
+def make_a_pipe(path, content, generator):
+    os.mkfifo(path)
+
+
+def make_a_device(path, content, generator):
+    path.symlink_to("/dev/zero")
+
+
+def put_gigabytes(path, content, generator):
+    with path.open("wb") as file:
+        file.truncate(generator.choice([2**20 + 1, 2**30, 2**36]))
+
+
+DAMAGES = [
+    *[truncate, flip, change_a_digit] * 3,
+    change_the_schema,
+    put_another_problems,
+    put_another_environments,
+    put_what_is_no_json,
+    put_a_later_version,
+    make_a_directory,
+    make_a_dangling_link,
+    make_a_link_to_itself,
+    make_a_pipe,
+    make_a_device,
+    put_gigabytes,
+]
+
+
+def remove(path):
+    if path.is_dir() and not path.is_symlink():
+        path.rmdir()
+    else:
+        path.unlink(missing_ok=True)
+
+
+def test_a_thousand_damages_are_a_thousand_misses(tmp_path, caplog):
+    generator = random.Random(20)
+    measured = decision()
+    Store(tmp_path).put(HERE, measured)
+    path = file_of(tmp_path)
+    content = path.read_bytes()
+    unharmed = 0
+    for _ in range(1000):
+        damage = generator.choice(DAMAGES)
+        remove(path)
+        damage(path, content, generator)
+        before = os.lstat(path)
+        caplog.clear()
+        store = Store(tmp_path)
+        found = {
+            store.get(HERE, PROBLEM),
+            store.nearest(HERE, with_batch(4)),
+            *store.document().entries.get(HERE, {}).values(),
+        } - {None}
+        if found:  # a blank became another, or a truncation took the last newline
+            assert damage in (flip, truncate)
+            assert found == {measured}
+            unharmed += 1
+        else:
+            assert len(warnings_of(caplog)) == 1, (damage, warnings_of(caplog))
+            assert str(path) in warnings_of(caplog)[0]
+            assert len(warnings_of(caplog)[0]) < 1000
+        assert os.path.samestat(os.lstat(path), before), "damage was removed"
+    assert unharmed < 100
+
+
+def test_damage_to_an_environment_is_a_miss_too(tmp_path, caplog):
+    generator = random.Random(30)
+    Store(tmp_path).put(HERE, decision())
+    path = tmp_path / HERE.digest / "environment.json"
+    content = path.read_bytes()
+    for _ in range(200):
+        damage = generator.choice(DAMAGES)
+        remove(path)
+        damage(path, content, generator)
+        caplog.clear()
+        store = Store(tmp_path)
+        found = store.environments()
+        assert found in ([], [HERE]), damage
+        assert len(warnings_of(caplog)) == (not found)
+        assert store.get(HERE, PROBLEM) == decision()
+
+
+@pytest.mark.parametrize("damage", sorted(set(DAMAGES), key=lambda each: each.__name__))
+def test_a_put_over_damage_replaces_it_or_lasts_for_the_process(
+    tmp_path, damage, caplog
+):
+    store = Store(tmp_path)
+    store.put(HERE, decision())
+    path = file_of(tmp_path)
+    content = path.read_bytes()
+    remove(path)
+    damage(path, content, random.Random(1))
+    store = Store(tmp_path)
+    assert store.put(HERE, decision())
+    assert store.get(HERE, PROBLEM) == decision()
+    if damage is make_a_directory:
+        assert path.is_dir()
+        assert "for this process" in warnings_of(caplog)[-1]
+    else:
+        assert path.read_bytes() == content
+
+
+def test_a_folder_that_is_a_file_is_a_miss_and_stays(tmp_path, caplog):
+    store = Store(tmp_path)
+    path = file_of(tmp_path)
+    path.parent.parent.mkdir(parents=True)
+    path.parent.write_text("mine")
+    assert store.get(HERE, PROBLEM) is store.nearest(HERE, PROBLEM) is None
+    assert store.put(HERE, decision())
+    assert store.get(HERE, PROBLEM) == decision()
+    assert path.parent.read_text() == "mine"
+    assert len(warnings_of(caplog)) == 2
+
+
+def test_each_damaged_file_is_named_once_and_only_a_few_are(tmp_path, caplog):
+    store = Store(tmp_path)
+    problems = [with_batch(n) for n in range(1, 30)]
+    for each in problems:
+        path = file_of(tmp_path, problem=each)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("damaged")
+    for _ in range(3):
+        for each in problems:
+            assert store.get(HERE, each) is None
+    messages = warnings_of(caplog)
+    assert len(messages) == store_module.MOST_WARNINGS + 1
+    assert len(set(messages)) == len(messages)
+    assert "further" in messages[-1]
+
+
+# Sharing.
+
+
+def test_clear_removes_what_is_ours_and_nothing_else(tmp_path, caplog):
+    store = Store(tmp_path)
+    problems = [with_batch(n) for n in (1, 2, 4)]
+    store.merge(document(HERE, *map(decision, problems)))
+    store.merge(document(ELSEWHERE, *map(decision, problems)))
+    bucket = file_of(tmp_path).parent
+    foreign = [
+        tmp_path / "notes.txt",
+        tmp_path / HERE.digest / "notes.txt",
+        bucket / "notes.txt",
+        bucket / f"1.000-2.000-3.000-{'0' * 16}.json",
+        bucket / f".{'1' * 16}.tmp",
+    ]
+    for path in foreign:
+        path.write_text("foreign")
+    for content in (b"", b"{", store_module.OUR_FIRST_BYTES + b"deci"):
+        (bucket / f".{len(content):016x}.tmp").write_bytes(content)
+    truncated = file_of(tmp_path, problem=problems[0])
+    truncated.write_bytes(truncated.read_bytes()[:100])
+    assert store.clear() == 6
+    assert files_below(tmp_path) == sorted(foreign)
+    assert not (tmp_path / ELSEWHERE.digest).exists()
+    assert store.document() == Document()
+    assert store.put(HERE, decision())
+    assert store.get(HERE, PROBLEM) == decision()
+
+
+def test_a_store_cleared_between_two_steps_of_a_write_is_made_anew(
+    tmp_path, monkeypatch, caplog
+):
+    store, makedirs = Store(tmp_path), os.makedirs
+    calls = []
+
+    def cleared(path, **keywords):
+        makedirs(path, **keywords)
+        calls.append(path)
+        if len(calls) in (1, 4):
+            os.rmdir(path)
+
+    monkeypatch.setattr(folder_module.os, "makedirs", cleared)
+    assert store.put(HERE, decision())
+    assert file_of(tmp_path).exists()
+    assert not warnings_of(caplog)
+
+
+def test_what_another_process_writes_meanwhile_is_not_lost(tmp_path, monkeypatch):
+    store, other = Store(tmp_path), Store(tmp_path)
+    theirs, ours = decision(passes=PASSES[:1]), decision(passes=PASSES[1:])
+    fsync = os.fsync
+
+    def interfering(file):
+        fsync(file)
+        monkeypatch.setattr(folder_module.os, "fsync", fsync)
+        other.put(HERE, theirs)
+
+    store.put(HERE, decision(with_batch(3)))
+    monkeypatch.setattr(folder_module.os, "fsync", interfering)
+    assert store.put(HERE, ours)
+    assert Store(tmp_path).get(HERE, PROBLEM) == theirs | ours
+    assert all(path.suffix == ".json" for path in files_below(tmp_path))
+
+
+def test_threads_share_a_store(tmp_path, caplog):
+    store, errors = Store(tmp_path), []
+    problems = [with_batch(n) for n in range(1, 7)]
+
+    def work(number):
+        try:
+            for problem in problems:
+                name = PASSES[number % 3]
+                store.put(HERE, decision(problem, passes=(name,)))
+                assert name in store.get(HERE, problem).passes
+                assert store.nearest(HERE, with_batch(None)) is not None
+                store.environments()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert not errors
+    assert store.document() == document(HERE, *map(decision, problems))
+    assert not warnings_of(caplog)
+
+
+PROCESSES = """
+import os, random, signal, sys, time
+from keras_diagwise.planning.store import Store
+from keras_diagwise.problem import PASSES
+from tests.planning.samples import HERE, decision, with_batch
+
+def child(work):
+    pid = os.fork()
+    if not pid:
+        try:
+            work()
+        except BaseException:
+            import traceback; traceback.print_exc(); os._exit(1)
+        os._exit(0)
+    return pid
+
+def share(location, number):
+    store = Store(location)
+    for batch in range(1, 21):
+        store.put(HERE, decision(with_batch(batch), passes=[PASSES[number % 3]]))
+        assert store.get(HERE, with_batch(batch))
+
+def write(location, pipe, start):
+    store = Store(location)
+    for batch in range(start, 10_000):
+        store.put(HERE, decision(with_batch(batch)))
+        os.write(pipe, b"%d\\n" % batch)
+
+location, what = sys.argv[1:]
+if what == "share":
+    children = [child(lambda n=n: share(location, n)) for n in range(4)]
+    codes = [os.waitpid(pid, 0)[1] for pid in children]
+    assert codes == [0] * 4, codes
+else:
+    generator = random.Random(5)
+    for kill in range(20):
+        reading, writing = os.pipe()
+        pid = child(lambda: write(location, writing, 1 + 100 * kill))
+        os.close(writing)
+        time.sleep(generator.uniform(0.0, 0.06))
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        with os.fdopen(reading) as file:
+            print(file.read(), end="")
+"""
+
+
+def run_processes(location, what):
+    done = subprocess.run(
+        [sys.executable, "-c", PROCESSES, str(location), what],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "can't be" not in done.stderr
+    return done.stdout
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_processes_share_a_store(tmp_path, caplog):
+    run_processes(tmp_path, "share")
+    found = Store(tmp_path).document()
+    assert set(found.entries[HERE]) == {with_batch(n) for n in range(1, 21)}
+    for _, each in found:
+        full = decision(each.problem)
+        assert each.passes
+        assert each == dataclasses.replace(
+            full, passes={name: full.passes[name] for name in each.passes}
+        )
+    assert not warnings_of(caplog)
+    assert all(path.suffix == ".json" for path in files_below(tmp_path))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_writer_killed_at_any_moment_leaves_a_whole_store(tmp_path, caplog):
+    confirmed = {int(line) for line in run_processes(tmp_path, "kill").split()}
+    assert confirmed
+    store = Store(tmp_path)
+    found = store.document()
+    assert {problem.batch for problem in found.entries[HERE]} >= confirmed
+    assert all(each == decision(each.problem) for _, each in found)
+    assert not warnings_of(caplog)
+    assert store.clear() == len(found)
+    assert not list(tmp_path.iterdir()), "a temporary file was left"
+
+
+# URLs.
+
+
+@pytest.mark.parametrize(
+    ("location", "seen"),
+    [
+        ("/plain/p@th?x", "/plain/p@th?x"),
+        ("s3://bucket/folder", "s3://bucket/folder"),
+        ("s3://key:secret@bucket/folder", "s3://bucket/folder"),
+        ("https://host/path?token=secret", "https://host/path"),
+        ("https://user:secret@host/path#secret", "https://host/path"),
+        ("ftp://user:sec/ret@host/path", "ftp://host/path"),
+        ("ftp://user:sec?ret@host/path", "ftp://…"),
+        ("https://host/path?token=a@secret", "https://…"),
+        ("simplecache::s3://key:secret@bucket/f", "simplecache::s3://bucket/f"),
+    ],
+)
+def test_what_is_secret_in_a_location_is_not_shown(location, seen):
+    assert shown(location) == seen
+
+
+def test_without_fsspec_its_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "fsspec", None)
+    with pytest.raises(ImportError, match=r"keras-diagwise\[remote\].*'s3://bucket'"):
+        Store("s3://key:secret@bucket")
+
+
+def test_an_unknown_kind_of_url_is_named():
+    pytest.importorskip("fsspec")
+    with pytest.raises(ValueError, match="'nothing://host/path'") as error:
+        Store("nothing://user:secret@host/path")
+    assert "secret" not in str(error.value)
+
+
+@pytest.fixture
+def url():
+    fsspec = pytest.importorskip("fsspec")
+    yield "memory://decisions/here"
+    fsspec.filesystem("memory").store.clear()
+    fsspec.filesystem("memory").pseudo_dirs[:] = [""]
+
+
+def test_a_url_holds_decisions_too(url, caplog):
+    measured = [decision(with_batch(n)) for n in (2, 4, 64)]
+    store = Store(url)
+    assert store.document() == Document()
+    assert store.merge(document(HERE, *measured)) == 3
+    assert store.merge(document(UPDATED, measured[0])) == 1
+    again = Store(url)
+    assert again.get(HERE, with_batch(2)) == measured[0]
+    assert again.nearest(HERE, PROBLEM) == measured[1]
+    assert again.document() == document(HERE, *measured) | document(
+        UPDATED, measured[0]
+    )
+    assert again.clear() == 4
+    assert again.document() == Document()
+    assert not warnings_of(caplog)
+
+
+@pytest.mark.parametrize("content", [b"damaged", b" " * (2**20 + 1)])
+def test_damage_behind_a_url_is_a_miss(url, content, caplog):
+    store = Store(url)
+    store.put(HERE, decision())
+    store._folder._system.pipe_file(
+        f"{url}/{decision_path(HERE.digest, PROBLEM)}", content
+    )
+    assert store.get(HERE, PROBLEM) is None
+    assert len(warnings_of(caplog)) == 1
+
+
+def test_a_url_that_cant_be_reached_keeps_its_secrets(url, monkeypatch, caplog):
+    store = Store(url)
+
+    def fail(*arguments, **keywords):
+        raise RuntimeError("could not reach s3://key:secret@bucket")
+
+    for name in ("ls", "info", "makedirs", "pipe_file"):
+        monkeypatch.setattr(type(store._folder._system), name, fail)
+    assert store.put(HERE, decision())
+    assert store.get(HERE, PROBLEM) == decision()
+    assert "secret" not in caplog.text
+    assert "RuntimeError" in caplog.text
