@@ -5,7 +5,8 @@ from keras_diagwise.layers import (
     DiagonalwiseDepthwiseConv1D,
     DiagonalwiseDepthwiseConv2D,
 )
-from keras_diagwise.models import convert, revert, summary
+from keras_diagwise.models import convert, pin, revert, summary, tune
+from keras_diagwise.models.decisions import decisions
 from keras_diagwise.planning.plan import Plan
 
 __version__ = "0.1.0"
@@ -15,7 +16,10 @@ __all__ = [
     "DiagonalwiseDepthwiseConv2D",
     "Plan",
     "convert",
+    "decisions",
     "depthwise_conv",
+    "pin",
     "revert",
     "summary",
+    "tune",
 ]

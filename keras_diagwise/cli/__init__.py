@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from keras_diagwise.cli import demo
+from keras_diagwise.cli import decisions, demo, tune
 from keras_diagwise.cli.errors import INTERRUPTED, Commands
 
 EXAMPLES = """
@@ -23,6 +23,12 @@ keras-diagwise demo --images my_photos --image-size 160
 keras-diagwise demo --plan direct --json > figures.json
 [dim]another plan, and the figures for a program[/dim]
 
+keras-diagwise tune MobileNetV2 --image-size 96 --batch-size 16
+[dim]measure what a model needs on this machine, and keep it[/dim]
+
+keras-diagwise decisions list
+[dim]what was measured on this machine[/dim]
+
 KERAS_BACKEND=torch keras-diagwise demo
 [dim]on another backend[/dim]
 """
@@ -35,6 +41,8 @@ app = typer.Typer(
     epilog=EXAMPLES,
 )
 app.command("demo")(demo.demo)
+app.command("tune")(tune.tune)
+app.add_typer(decisions.app)
 
 
 def show_version(asked: bool) -> None:

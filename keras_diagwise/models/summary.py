@@ -8,8 +8,9 @@ import keras
 
 from keras_diagwise import backends
 from keras_diagwise.convolution import Convolution, conductor
-from keras_diagwise.layers.depthwise_conv import problem_of
 from keras_diagwise.layers.family import Diagonalwise
+from keras_diagwise.models.problems import CALLED_IN_NO_GRAPH, Use, uses_in
+from keras_diagwise.planning.decision import Decision
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.planning.plan import Plan
 from keras_diagwise.problem import Problem
@@ -17,7 +18,7 @@ from keras_diagwise.problem import Problem
 
 @dataclasses.dataclass(frozen=True)
 class LayerPlan:
-    """What a layer runs.
+    """What a layer runs on inputs of one shape.
 
     Attributes:
         path: the layer's name below its models' names.
@@ -25,9 +26,10 @@ class LayerPlan:
         problem: its problem, for the batch size asked for; `None` if unknown.
         plan: the plan that a step of the model, compiled as it is, would run if it
             were traced now; `None` if unknown.
-        rung: where the plan comes from.
+        rung: where the plan comes from, one of `keras_diagwise.planning.RUNGS`.
         gain: how many times faster than native the three passes were together,
             or `None` where they were not measured for this very problem here.
+        decision: what was measured, if the plan comes from a measurement.
     """
 
     path: str
@@ -36,6 +38,7 @@ class LayerPlan:
     plan: Plan | None
     rung: str
     gain: float | None
+    decision: Decision | None = None
 
 
 def summary(model: keras.Model, *, batch_size: int | None = None) -> list[LayerPlan]:
@@ -43,32 +46,33 @@ def summary(model: keras.Model, *, batch_size: int | None = None) -> list[LayerP
 
     Args:
         model: a converted model.
-        batch_size: the batch that one device will see; `None` is unknown.
+        batch_size: the batch of a step; `None` is unknown.
 
     Returns:
-        One entry for each of the package's layers, in the model's order.
+        One entry for each of the package's layers, and for each shape of inputs
+        that it is called on, in the model's order.
     """
-    environment = dataclasses.replace(
-        Environment.current(), compiler_mode=backends.active.compiler_mode_of(model)
-    )
-    layers = backends.keras_internals.flatten_layers(model)
+    environment = environment_of(model)
     return [
-        layer_plan(layer, batch_size, environment)
-        for layer in layers
-        if isinstance(layer, Diagonalwise)
+        layer_plan(use, environment)
+        for use in uses_in(model, batch_size)
+        if isinstance(use.layer, Diagonalwise)
     ]
 
 
-def layer_plan(layer, batch_size: int | None, environment: Environment) -> LayerPlan:
+def environment_of(model: keras.Model) -> Environment:
+    """The environment in which a model's steps run, compiled as they are."""
+    mode = backends.active.compiler_mode_of(model)
+    return dataclasses.replace(Environment.current(), compiler_mode=mode)
+
+
+def layer_plan(use: Use, environment: Environment) -> LayerPlan:
     """What a layer runs in an environment."""
-    path, name = layer.path or layer.name, type(layer).__qualname__
-    try:
-        input_shape = (batch_size, *layer.input.shape[1:])
-    except (AttributeError, ValueError):
-        return LayerPlan(path, name, None, None, "called in no graph", None)
-    problem = problem_of(layer, input_shape)
-    answer = conductor.answer(problem, layer.plan, environment)
+    path, name, problem = use.path, type(use.layer).__qualname__, use.problem
+    if problem is None:
+        return LayerPlan(path, name, None, None, CALLED_IN_NO_GRAPH, None)
+    answer = conductor.answer(problem, use.layer.plan, environment)
     plan = Convolution(problem, answer.plan).effective_plan
     measured = answer.decision if answer.rung == "decision" else None
     gain = measured.gain(plan) if measured else None
-    return LayerPlan(path, name, problem, plan, answer.rung, gain)
+    return LayerPlan(path, name, problem, plan, answer.rung, gain, answer.decision)

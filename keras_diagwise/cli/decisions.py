@@ -1,0 +1,151 @@
+"""`keras-diagwise decisions`: what was measured here, shown, shared and cleared."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from keras_diagwise.cli.demo import import_keras
+from keras_diagwise.cli.errors import INTERRUPTED, UserError, end, one_line_errors
+from keras_diagwise.cli.progress import Progress
+
+app = typer.Typer(
+    name="decisions",
+    rich_markup_mode="rich",
+    invoke_without_command=True,
+)
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+@app.callback()
+def decisions_command(context: typer.Context) -> None:
+    """Show, share and clear what was measured on this machine."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command("list")
+def list_decisions(as_json: AsJson = False, debug: Debug = False) -> None:
+    """List all decisions, a table for each environment."""
+    with opened(debug) as decisions:
+        from keras_diagwise.cli import decision_tables
+
+        document = decisions.document()
+        if as_json:
+            typer.echo(json.dumps(decision_tables.figures(document), indent=1))
+        else:
+            decision_tables.show_all(document, where(decisions))
+
+
+@app.command("show")
+def show(
+    problem: Annotated[
+        str,
+        typer.Argument(
+            metavar="PROBLEM",
+            help="The beginning of its digest, or a part of its text, as `list` "
+            "prints them; an x stands for × too.",
+        ),
+    ],
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Show all candidates of each pass: times, errors, and why some have none."""
+    with opened(debug) as decisions:
+        from keras_diagwise.cli import decision_tables
+
+        document = decision_tables.matching(decisions.document(), problem)
+        if not len(document):
+            raise UserError(
+                f"No decision in {where(decisions)} is of a problem {problem!r}. "
+                "Those that are: keras-diagwise decisions list"
+            )
+        if as_json:
+            typer.echo(document.to_text(), nl=False)
+        else:
+            decision_tables.show_candidates(document)
+
+
+@app.command("export")
+def export(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write.")],
+    debug: Debug = False,
+) -> None:
+    """Write all decisions to one JSON file."""
+    with opened(debug) as decisions:
+        count = decisions.export(file)
+        typer.echo(f"{counted(count)} written to {file}")
+
+
+@app.command("import")
+def import_file(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A file that `export` wrote.")
+    ],
+    debug: Debug = False,
+) -> None:
+    """Add the decisions of a file to those that are kept."""
+    with opened(debug) as decisions:
+        changed = decisions.import_(file)
+        typer.echo(f"{counted(changed)} new or changed in {where(decisions)}")
+
+
+@app.command("path")
+def path(debug: Debug = False) -> None:
+    """Print where decisions are kept."""
+    with opened(debug) as decisions:
+        typer.echo(where(decisions))
+
+
+@app.command("clear")
+def clear(
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Remove all decisions."""
+    with opened(debug) as decisions:
+        question = f"Remove {counted(len(decisions.document()))} from "
+        if not yes and not confirmed(f"{question}{where(decisions)}?"):
+            end("nothing was removed", INTERRUPTED)
+        typer.echo(f"{counted(decisions.clear())} removed from {where(decisions)}")
+
+
+@contextlib.contextmanager
+def opened(debug: bool) -> Iterator:
+    """`keras_diagwise.decisions`, for a command that ends by one line if it fails."""
+    with one_line_errors(debug):
+        with Progress() as progress, progress.phase("loading Keras"):
+            import_keras()
+        try:
+            from keras_diagwise.models.decisions import decisions
+
+            yield decisions
+        except (ImportError, OSError, ValueError) as error:
+            raise UserError(str(error)) from error
+
+
+def where(decisions) -> str:
+    """Where decisions are kept, as it can be shown."""
+    from keras_diagwise.planning.folder import shown
+
+    return shown(decisions.location)
+
+
+def confirmed(question: str) -> bool:
+    """Whether the user says yes."""
+    try:
+        return typer.confirm(question)
+    except typer.Abort:  # there is nobody to answer
+        typer.echo(err=True)
+        return False
+
+
+def counted(count: int) -> str:
+    return f"{count:,} decision{'' if count == 1 else 's'}"

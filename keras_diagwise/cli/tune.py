@@ -1,0 +1,93 @@
+"""`keras-diagwise tune`: measures what a model needs on this machine."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from keras_diagwise.cli.demo import import_keras
+from keras_diagwise.cli.errors import UserError, one_line_errors
+
+
+def tune(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="A .keras file, or the name of a model of keras.applications.",
+        ),
+    ],
+    batch_size: Annotated[
+        list[int],
+        typer.Option(
+            min=1, metavar="N", help="Images in a step; give it again for another."
+        ),
+    ],
+    image_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="PIXELS", help="Height and width of an application's images."
+        ),
+    ] = None,
+    training: Annotated[
+        bool,
+        typer.Option(
+            "--training/--inference", help="Decide all passes, or the forward pass."
+        ),
+    ] = True,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="Stop after 30s, 5m or 1h; run it again to go on."
+        ),
+    ] = None,
+    dtype_policy: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Of an application's layers, such as mixed_bfloat16."
+        ),
+    ] = None,
+    jit_compile: Annotated[
+        bool | None,
+        typer.Option(
+            "--jit-compile/--no-jit-compile",
+            help="Whether the model's steps are compiled; Keras's choice if not given.",
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error.")
+    ] = False,
+) -> None:
+    """Measure, on this machine, what each layer of a model needs, and keep it.
+
+    Every later run of a converted model on this machine serves itself from it. What
+    is known is not measured again.
+    """
+    with one_line_errors(debug):
+        import_keras()
+        import keras
+
+        import keras_diagwise
+        from keras_diagwise.models.load import load
+
+        try:
+            if dtype_policy:
+                keras.config.set_dtype_policy(dtype_policy)
+            loaded = load(model, image_size)
+            if jit_compile is not None:
+                loaded.jit_compile = jit_compile
+            report = keras_diagwise.tune(
+                loaded,
+                batch_size=batch_size,
+                training=training,
+                budget=budget,
+                verbose=0 if as_json else 1,
+            )
+        except (ValueError, TypeError) as error:
+            raise UserError(str(error)) from error
+        if as_json:
+            typer.echo(report.to_json())

@@ -1,0 +1,175 @@
+"""What was measured on this machine: where it is kept, how it is used and shared."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import keras
+
+from keras_diagwise.convolution import conductor
+from keras_diagwise.models.convert import check_model, forget_compiled
+from keras_diagwise.planning.document import Document
+from keras_diagwise.planning.folder import replacement, shown
+from keras_diagwise.planning.store import Store
+
+MOST_LETTERS = 500
+"""Of a reason why a document is refused: it can quote all of the document."""
+
+
+class Decisions:
+    """What was measured on this machine: where it is kept, how it is used and shared.
+
+    Example:
+
+    >>> keras_diagwise.decisions.location = "/shared/decisions"
+    >>> keras_diagwise.decisions.on_miss = "native"
+    >>> keras_diagwise.decisions.export("decisions.json")
+    17
+    >>> keras_diagwise.decisions.import_("theirs.json", models=[model])
+    4
+    """
+
+    def __repr__(self) -> str:
+        return f"Decisions(location={shown(self.location)!r}, on_miss={self.on_miss!r})"
+
+    @property
+    def location(self) -> str:
+        """Where decisions are kept: a folder, or a URL that fsspec can reach.
+
+        At first it is what the variable `KERAS_DIAGWISE_STORE` says, or else the
+        user's cache folder. Set to `None`, it is that again. What is set holds for
+        this process, and for what is traced from then on.
+        """
+        return conductor.store.location
+
+    @location.setter
+    def location(self, location: str | Path | None) -> None:
+        conductor.store = Store(location)
+
+    @property
+    def on_miss(self) -> str:
+        """What happens where this very problem was not measured here.
+
+        `"nearest"` takes the decision of the nearest problem that was, by the
+        ladder; `"native"` runs the stock convolution; `"tune"` measures at once
+        in eager code, and leaves what is met inside a trace to the next
+        `keras_diagwise.tune`; `"error"` raises.
+        """
+        return conductor.on_miss
+
+    @on_miss.setter
+    def on_miss(self, value: str) -> None:
+        conductor.on_miss = value
+
+    def document(self) -> Document:
+        """All decisions that are kept."""
+        return conductor.store.document()
+
+    def export(self, path: str | Path) -> int:
+        """Writes all decisions to one JSON file.
+
+        Args:
+            path: the file; what is there is replaced at once.
+
+        Returns:
+            How many decisions it holds.
+
+        Raises:
+            ValueError: if `path` can't be such a file.
+        """
+        target = exportable(path)
+        document = self.document()
+        with replacement(target, document.to_text().encode()) as replace:
+            replace()
+        return len(document)
+
+    def import_(
+        self, path: str | Path, models: keras.Model | Iterable[keras.Model] = ()
+    ) -> int:
+        """Adds the decisions of a file that `export` wrote to those that are kept.
+
+        Of each pass the comparison of more candidates stays, else the later one.
+        The whole file is checked before anything is kept.
+
+        Args:
+            path: the file.
+            models: models that shall run by the new decisions from their next step
+                on. Others do once they are compiled anew.
+
+        Returns:
+            How many decisions were new, or changed what was known.
+
+        Raises:
+            TypeError: if `models` holds what is no model.
+            ValueError: if the file is not one that `export` wrote, or something in
+                it is not right; nothing is kept then.
+        """
+        models = [models] if isinstance(models, keras.Model) else list(models)
+        for model in models:
+            check_model(model)
+        changed = conductor.store.merge(read_document(path))
+        conductor.forget()
+        for model in models:
+            forget_compiled(model)
+        return changed
+
+    def clear(self) -> int:
+        """Removes all decisions that are kept.
+
+        Returns:
+            How many there were.
+        """
+        removed = conductor.store.clear()
+        conductor.forget()
+        return removed
+
+
+def read_document(path: str | Path) -> Document:
+    """The document in a file.
+
+    Raises:
+        ValueError: if there is none, or something in it is not right.
+    """
+    if not os.path.isfile(os.fspath(path)):
+        raise ValueError(
+            "`path` must be a file that keras_diagwise.decisions.export wrote. "
+            f"Received: path={os.fspath(path)!r}"
+        )
+    try:
+        return Document.read(path)
+    except Exception as error:  # a hostile file can fail in any way
+        raise ValueError(
+            f"{briefly(error)} Nothing was imported. `path` must be a file that "
+            f"keras_diagwise.decisions.export wrote. Received: path={os.fspath(path)!r}"
+        ) from None
+
+
+def exportable(path: str | Path) -> str:
+    """The absolute path to write to.
+
+    Raises:
+        ValueError: if no file can be there.
+    """
+    target = os.path.realpath(path)
+    if os.path.exists(target) and not os.path.isfile(target):
+        problem = "is no plain file"
+    elif not os.path.isdir(os.path.dirname(target)):
+        problem = "is in a folder that does not exist"
+    else:
+        return target
+    raise ValueError(
+        f"`path` must be a file's, to write to, but {problem}. "
+        f"Received: path={os.fspath(path)!r}"
+    )
+
+
+def briefly(error: Exception) -> str:
+    """What is wrong, as a sentence that is not too long."""
+    text = str(error) or type(error).__name__
+    text = text if len(text) <= MOST_LETTERS else f"{text[:MOST_LETTERS]}…"
+    return text if text.endswith(".") else f"{text}."
+
+
+decisions = Decisions()

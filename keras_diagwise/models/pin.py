@@ -1,0 +1,48 @@
+"""Writes the plans that a model would run into its layers."""
+
+from __future__ import annotations
+
+import keras
+
+from keras_diagwise.layers.family import Diagonalwise
+from keras_diagwise.models.convert import check_model, swap
+from keras_diagwise.models.problems import uses_in
+from keras_diagwise.models.summary import environment_of, layer_plan
+from keras_diagwise.planning.plan import Plan
+
+
+def pin(model: keras.Model, *, batch_size: int | None = None) -> keras.Model:
+    """Writes the plan that each layer runs here and now into its configuration.
+
+    A pinned model, saved and loaded elsewhere, runs the same plans there, where
+    `"auto"` would resolve anew. `convert(model, inplace=True)` undoes it.
+
+    Args:
+        model: a converted model; it is changed in place.
+        batch_size: the batch of a step; `None` is unknown, and counts as the
+            largest that was measured.
+
+    Returns:
+        `model`.
+
+    Raises:
+        TypeError: if `model` is not a Keras model.
+        ValueError: if it holds none of the package's layers.
+    """
+    check_model(model)
+    environment = environment_of(model)
+    largest: dict[int, tuple[int, keras.layers.Layer, Plan]] = {}
+    for use in uses_in(model, batch_size):
+        if isinstance(use.layer, Diagonalwise) and use.problem is not None:
+            plan = layer_plan(use, environment).plan
+            assert plan is not None
+            before = largest.get(id(use.layer))
+            if before is None or use.problem.flops > before[0]:
+                largest[id(use.layer)] = use.problem.flops, use.layer, plan
+    if not largest:
+        raise ValueError(
+            f"`model` must hold layers of the package, called in a graph of layers. "
+            f"Received: model={model.name!r}. Call keras_diagwise.convert first."
+        )
+    swap(model, [(layer, type(layer), plan) for _, layer, plan in largest.values()])
+    return model

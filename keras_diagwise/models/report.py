@@ -1,0 +1,274 @@
+"""What a tuning found: as a table, and as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from keras_diagwise.planning.decision import Comparison
+from keras_diagwise.planning.environment import Environment
+from keras_diagwise.problem import Problem
+
+PASS_NAMES = {
+    "forward": "forward",
+    "input_gradient": "input gradient",
+    "kernel_gradient": "kernel gradient",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One pass of one problem.
+
+    Attributes:
+        layers: paths of the layers that pose the problem; none for a bare problem.
+        problem: the problem.
+        pass_name: the pass.
+        winner: the algorithm that serves.
+        comparison: what was measured.
+    """
+
+    layers: tuple[str, ...]
+    problem: Problem
+    pass_name: str
+    winner: str
+    comparison: Comparison
+
+    @property
+    def seconds(self) -> float | None:
+        """The winner's time."""
+        return self.comparison.seconds.get(self.winner)
+
+    @property
+    def native_seconds(self) -> float | None:
+        """Native's time, if it was timed."""
+        return self.comparison.seconds.get("native")
+
+    @property
+    def times(self) -> int:
+        """How often a step runs it."""
+        return max(1, len(self.layers))
+
+    @property
+    def failures(self) -> dict[str, tuple[str, str]]:
+        """What failed of the candidates, and why."""
+        return {
+            name: (outcome.failure, outcome.reason)
+            for name, outcome in self.comparison.outcomes.items()
+            if outcome.failure is not None
+        }
+
+    def to_dict(self) -> dict:
+        """The row in JSON's types."""
+        return {
+            "layers": list(self.layers),
+            "problem": self.problem.to_dict(),
+            "pass": self.pass_name,
+            "winner": self.winner,
+            "seconds": self.seconds,
+            "native_seconds": self.native_seconds,
+            **self.comparison.to_dict(),
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelCheck:
+    """The whole model's step, stock against converted, interleaved.
+
+    Attributes:
+        stock_seconds: median time of the stock model's step.
+        converted_seconds: of the converted one's.
+        speedup: median of the paired ratios.
+        overruled: what was sent back to native because the model lost by it: pairs
+            of a problem and a pass, as text.
+        skipped: why there was no check, or `None`.
+    """
+
+    stock_seconds: float | None = None
+    converted_seconds: float | None = None
+    speedup: float | None = None
+    overruled: tuple[str, ...] = ()
+    skipped: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class TuningReport:
+    """What `tune` found.
+
+    Attributes:
+        environment: where.
+        rows: each pass of each problem that is decided.
+        undecided: problems and passes that are not, as text.
+        skipped: layers that were passed over, with the reason.
+        measured: how many passes were measured now; the others were known.
+        seconds: how long it took.
+        ended: `None` if everything is done, else `"budget"` or `"interrupted"`.
+        model: the check of the whole model, if there was one.
+    """
+
+    environment: Environment
+    rows: tuple[Row, ...]
+    undecided: tuple[str, ...] = ()
+    skipped: tuple[tuple[str, str], ...] = ()
+    measured: int = 0
+    seconds: float = 0.0
+    ended: str | None = None
+    model: ModelCheck | None = None
+
+    @property
+    def totals(self) -> dict[str, dict[str, float]]:
+        """For each pass, the sums over all layers of the winners' times, native's,
+        and the least possible: of what both were timed for."""
+        totals: dict[str, dict[str, float]] = {}
+        for row in self.rows:
+            if row.seconds is None or row.native_seconds is None:
+                continue
+            sums = totals.setdefault(
+                row.pass_name, {"seconds": 0.0, "native_seconds": 0.0, "least": 0.0}
+            )
+            sums["seconds"] += row.times * row.seconds
+            sums["native_seconds"] += row.times * row.native_seconds
+            sums["least"] += row.times * (row.comparison.least or 0.0)
+        return totals
+
+    @property
+    def failures(self) -> dict[str, int]:
+        """How many candidates have no timing, by type."""
+        counts: dict[str, int] = {}
+        for row in self.rows:
+            for failure, _ in row.failures.values():
+                counts[failure] = counts.get(failure, 0) + 1
+        return counts
+
+    def to_dict(self) -> dict:
+        """The report in JSON's types."""
+        return {
+            "environment": self.environment.to_dict(),
+            "rows": [row.to_dict() for row in self.rows],
+            "totals": self.totals,
+            "undecided": list(self.undecided),
+            "skipped": dict(self.skipped),
+            "measured": self.measured,
+            "seconds": self.seconds,
+            "ended": self.ended,
+            "model": self.model and dataclasses.asdict(self.model),
+        }
+
+    def to_json(self) -> str:
+        """The report as JSON."""
+        return json.dumps(self.to_dict(), indent=1)
+
+    def __str__(self) -> str:
+        console = Console(width=110, no_color=True)
+        with console.capture() as capture:
+            console.print(self)
+        return capture.get()
+
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> RenderResult:
+        yield table_of(self, options.max_width)
+        yield from (Text(line) for line in closing_lines(self))
+
+
+def table_of(report: TuningReport, width: int) -> Table:
+    """The rows; where the layers are many, one for each problem."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("problem", overflow="fold")
+    table.add_column("pass")
+    table.add_column("winner")
+    for heading in ("ms", "native", "gain", "limit"):
+        table.add_column(heading, justify="right")
+    before = None
+    for row in report.rows:
+        problem = "" if row.problem == before else heading_of(row)
+        before = row.problem
+        table.add_row(
+            problem,
+            PASS_NAMES[row.pass_name],
+            row.winner,
+            milliseconds(row.seconds),
+            milliseconds(row.native_seconds),
+            times(row.native_seconds, row.seconds),
+            share(row.comparison.least, row.seconds),
+        )
+    for pass_name, sums in report.totals.items():
+        table.add_row(
+            "all layers" if pass_name == "forward" else "",
+            PASS_NAMES[pass_name],
+            "",
+            milliseconds(sums["seconds"]),
+            milliseconds(sums["native_seconds"]),
+            times(sums["native_seconds"], sums["seconds"]),
+            share(sums["least"] or None, sums["seconds"]),
+            style="bold",
+        )
+    return table
+
+
+def heading_of(row: Row) -> str:
+    """A problem, and how many layers pose it."""
+    text = str(row.problem)
+    return f"{text} ({row.times} layers)" if row.times > 1 else text
+
+
+def closing_lines(report: TuningReport) -> Iterator[str]:
+    """What the table does not say."""
+    yield ""
+    yield "limit: how near the winner is to the least possible time"
+    if report.failures:
+        counts = (f"{count} {failure}" for failure, count in report.failures.items())
+        yield f"Not timed: {', '.join(counts)}."
+    for path, reason in report.skipped:
+        yield f"Skipped {path}: {reason}."
+    if report.undecided:
+        yield f"Not decided yet: {len(report.undecided)} passes. Run it again to go on."
+    if report.model:
+        yield from check_lines(report.model)
+    count = report.measured
+    known = len(report.rows) - count
+    yield (
+        f"{count} passes measured, {max(known, 0)} known before, in "
+        f"{report.seconds:.0f} s."
+    )
+
+
+def check_lines(check: ModelCheck) -> Iterator[str]:
+    """The whole model's step."""
+    if check.skipped:
+        yield f"The whole model was not timed: {check.skipped}."
+    if check.speedup is not None:
+        yield (
+            f"The whole model's step: {milliseconds(check.stock_seconds)} ms stock, "
+            f"{milliseconds(check.converted_seconds)} ms converted: "
+            f"{check.speedup:.2f}×."
+        )
+    for text in check.overruled:
+        yield f"Back to native, because the whole model lost by it: {text}."
+
+
+def milliseconds(seconds: float | None) -> str:
+    """Seconds as milliseconds, to three digits."""
+    if seconds is None:
+        return "-"
+    value = 1e3 * seconds
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def times(slower: float | None, faster: float | None) -> str:
+    """A ratio of two times."""
+    if not slower or not faster:
+        return "-"
+    return f"{slower / faster:.1f}×"
+
+
+def share(least: float | None, seconds: float | None) -> str:
+    """How near a time is to the least."""
+    if not least or not seconds:
+        return "-"
+    return f"{min(1.0, least / seconds):.0%}"

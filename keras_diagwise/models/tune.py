@@ -1,0 +1,275 @@
+"""Measures what a model's layers need, and keeps it."""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+import re
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import keras
+import rich.console
+import rich.progress
+
+from keras_diagwise.convolution import conductor
+from keras_diagwise.models.check import check_step
+from keras_diagwise.models.convert import forget_compiled
+from keras_diagwise.models.load import load
+from keras_diagwise.models.problems import CALLED_IN_NO_GRAPH, uses_in
+from keras_diagwise.models.report import ModelCheck, Row, TuningReport
+from keras_diagwise.models.summary import environment_of
+from keras_diagwise.planning.decision import Decision
+from keras_diagwise.planning.environment import Environment
+from keras_diagwise.planning.planner import MARGIN_MEASURED
+from keras_diagwise.problem import PASSES, Problem
+from keras_diagwise.tuner.tuner import BudgetSpentError, Tuner, is_decided
+
+UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+
+
+def tune(
+    model_or_problems: keras.Model | str | Path | Iterable[Problem],
+    *,
+    batch_size: int | Sequence[int] | None = None,
+    training: bool = True,
+    budget: float | str | None = None,
+    verbose: int = 1,
+) -> TuningReport:
+    """Measures the candidates for a model's layers on this device, verifies them, and
+    keeps the decisions, by which `"auto"` layers run from the next step on.
+
+    What is known already is not measured again. An interrupted call loses nothing
+    that it had decided. The model ends as it was, but traces its steps anew.
+
+    Args:
+        model_or_problems: a model, stock or converted; a `.keras` file; the name of
+            a model of `keras.applications`; or problems.
+        batch_size: images in a step, or several numbers to tune for each. It may be
+            left out for problems only, which hold theirs.
+        training: `True` decides all three passes, `False` the forward pass.
+        budget: seconds that it may take, or a text such as `"30s"` or `"5m"`; `None`
+            is as long as it takes.
+        verbose: 1 shows a progress bar on a terminal and prints the report, 0
+            neither.
+
+    Returns:
+        What was found. After Ctrl-C it is printed, and the interruption raised.
+
+    Raises:
+        TypeError: if `model_or_problems` is none of these.
+        ValueError: if `batch_size` or `budget` are not valid.
+
+    Example:
+
+    >>> report = keras_diagwise.tune(model, batch_size=32, budget="5m")
+    """
+    started = time.monotonic()
+    seconds = standardize_budget(budget)
+    until = started + (float("inf") if seconds is None else seconds)
+    batch_sizes = standardize_batch_sizes(batch_size)
+    target = standardize_target(model_or_problems, batch_sizes)
+    passes = PASSES if training else PASSES[:1]
+    tuner = Tuner(conductor.store, target.environment, until=until)
+    check, ended, interruption = None, None, None
+    try:
+        decisions = decide(tuner, target.problems, passes, verbose)
+        if target.model is not None and tuner.measured:
+            check = check_model(target, tuner, decisions, batch_sizes, training, until)
+    except BudgetSpentError:
+        ended = "budget"
+    except KeyboardInterrupt as error:
+        ended, interruption = "interrupted", error
+    finally:
+        tuner.close()
+        conductor.forget()
+        if target.model is not None:
+            forget_compiled(target.model)
+    report = TuningReport(
+        environment=tuner.environment,
+        **rows_of(target, tuner, passes),
+        skipped=target.skipped,
+        measured=tuner.measured,
+        seconds=time.monotonic() - started,
+        ended=ended,
+        model=check,
+    )
+    if verbose:
+        rich.console.Console().print(report)
+    if interruption is not None:
+        raise interruption
+    return report
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """What is to be tuned.
+
+    Attributes:
+        environment: where it runs.
+        uses: the problems, each with the paths of the layers that pose it.
+        skipped: layers that were passed over, with the reason.
+        model: the model, if there is one.
+    """
+
+    environment: Environment
+    uses: Mapping[Problem, tuple[str, ...]]
+    skipped: tuple[tuple[str, str], ...] = ()
+    model: keras.Model | None = None
+
+    @property
+    def problems(self) -> list[Problem]:
+        """Each problem once, in the model's order."""
+        return list(self.uses)
+
+
+def standardize_target(model_or_problems, batch_sizes: Sequence[int]) -> Target:
+    """What `tune` was given.
+
+    Raises:
+        TypeError: if it is neither a model, nor names one, nor problems.
+        ValueError: if it is a model and there is no batch size.
+    """
+    if isinstance(model_or_problems, str | Path):
+        model_or_problems = load(model_or_problems)
+    if isinstance(model_or_problems, keras.Model):
+        if not batch_sizes:
+            raise ValueError(
+                "`batch_size` must be given for a model: the images in a step. "
+                "Received: batch_size=None"
+            )
+        return target_of_model(model_or_problems, batch_sizes)
+    if isinstance(model_or_problems, Iterable):
+        problems = list(model_or_problems)
+        if all(isinstance(each, Problem) for each in problems):
+            return Target(Environment.current(), dict.fromkeys(problems, ()))
+    raise TypeError(
+        "`model_or_problems` must be a Keras model, a .keras file, the name of a model "
+        "of keras.applications, or problems. "
+        f"Received: model_or_problems={model_or_problems!r}"
+    )
+
+
+def target_of_model(model: keras.Model, batch_sizes: Sequence[int]) -> Target:
+    """The problems of a model, and those that its traces have asked for."""
+    uses: dict[Problem, tuple[str, ...]] = {}
+    skipped: dict[str, str] = {}
+    for batch_size in batch_sizes:
+        for use in uses_in(model, batch_size):
+            if use.problem is None:
+                skipped[use.path] = CALLED_IN_NO_GRAPH
+            elif not use.problem.has_static_spatial_shape:
+                skipped[use.path] = "the spatial shape is not known"
+            else:
+                uses[use.problem] = (*uses.get(use.problem, ()), use.path)
+    return Target(environment_of(model), uses, tuple(skipped.items()), model)
+
+
+def decide(
+    tuner: Tuner, problems: Sequence[Problem], passes: Sequence[str], verbose: int
+) -> dict[Problem, Decision]:
+    """The decisions for problems, while a bar tells how far it is."""
+    console = rich.console.Console(stderr=True)
+    columns = (
+        rich.progress.TextColumn("{task.description}"),
+        rich.progress.BarColumn(bar_width=24),
+        rich.progress.MofNCompleteColumn(),
+        rich.progress.TimeElapsedColumn(),
+    )
+    decisions = {}
+    shown = bool(verbose) and console.is_terminal
+    with rich.progress.Progress(
+        *columns, console=console, transient=True, disable=not shown
+    ) as bar:
+        task = bar.add_task("", total=len(problems) * len(passes))
+        for problem in problems:
+            bar.update(task, description=f"{problem!s:.44}")
+            decisions[problem] = tuner.tune(
+                problem, passes, told=lambda pass_name: bar.advance(task)
+            )
+    return decisions
+
+
+def check_model(
+    target: Target,
+    tuner: Tuner,
+    decisions: Mapping[Problem, Decision],
+    batch_sizes: Sequence[int],
+    training: bool,
+    until: float,
+) -> ModelCheck:
+    """The whole model's step at the last batch size; what it overrules is kept."""
+    assert target.model is not None
+    tuner.close()
+    check, overruled = check_step(
+        target.model,
+        decisions,
+        batch_size=batch_sizes[-1],
+        training=training,
+        until=until,
+    )
+    for decision in overruled:
+        tuner.store.put(tuner.environment, decision)
+    return check
+
+
+def rows_of(target: Target, tuner: Tuner, passes: Sequence[str]) -> dict[str, tuple]:
+    """The report's rows, from what the store holds, and what is not decided."""
+    rows, undecided = [], []
+    for problem, layers in target.uses.items():
+        decision = tuner.known(problem)
+        plan = decision.plan(MARGIN_MEASURED)
+        for pass_name in passes:
+            if is_decided(decision, pass_name):
+                comparison = decision.passes[pass_name]
+                winner = str(plan[pass_name])
+                rows.append(Row(layers, problem, pass_name, winner, comparison))
+            else:
+                undecided.append(f"{pass_name} of {problem}")
+    return {"rows": tuple(rows), "undecided": tuple(undecided)}
+
+
+def standardize_batch_sizes(batch_size: int | Sequence[int] | None) -> tuple[int, ...]:
+    """`batch_size` as numbers.
+
+    Raises:
+        ValueError: if it is not one positive int or several.
+    """
+    if batch_size is None:
+        return ()
+    try:
+        sizes = (
+            tuple(map(operator.index, batch_size))
+            if isinstance(batch_size, Iterable)
+            else (operator.index(batch_size),)
+        )
+    except TypeError:
+        sizes = ()
+    if not sizes or min(sizes) < 1:
+        raise ValueError(
+            "`batch_size` must be a positive int, or several. "
+            f"Received: batch_size={batch_size!r}"
+        )
+    return sizes
+
+
+def standardize_budget(budget: float | str | None) -> float | None:
+    """`budget` in seconds.
+
+    Raises:
+        ValueError: if it is no positive number with or without a unit.
+    """
+    if budget is None:
+        return None
+    found = re.fullmatch(r"\s*([0-9.]+)\s*([a-z]*)\s*", str(budget))
+    try:
+        seconds = float(found[1]) * UNITS[found[2]] if found else 0.0
+    except (KeyError, ValueError):
+        seconds = 0.0
+    if not seconds > 0:
+        raise ValueError(
+            "`budget` must be positive: seconds, or a text such as '30s', '5m' or "
+            f"'1h'. Received: budget={budget!r}"
+        )
+    return seconds

@@ -1,0 +1,81 @@
+"""How fast the device copies and multiplies: what no algorithm can go beyond."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import keras
+import numpy as np
+
+from keras_diagwise import backends
+from keras_diagwise.algorithms.algorithm import Work
+from keras_diagwise.problem import BYTES_PER_ELEMENT, Problem
+from keras_diagwise.tuner.measure import interleaved
+
+COPIED_BYTES = tuple(2**n for n in range(14, 28, 2))
+"""Bytes read and written by the copies that are timed: what fits a cache is copied
+faster than what does not."""
+
+MATRIX_SIZE = 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """Measured limits of a device.
+
+    Attributes:
+        copies: seconds of a copy, by the bytes that it reads and writes.
+        flops_per_second: of a product of dense matrices.
+    """
+
+    copies: tuple[tuple[int, float], ...]
+    flops_per_second: float
+
+    def copy_seconds(self, moved: int) -> float:
+        """The time to move so many bytes, between those measured by logarithms."""
+        sizes, seconds = zip(*self.copies, strict=True)
+        if moved > sizes[-1]:
+            return seconds[-1] * moved / sizes[-1]
+        found = np.interp(math.log(max(moved, 1)), np.log(sizes), np.log(seconds))
+        return float(math.exp(found))
+
+    def arithmetic_seconds(self, work: Work) -> float:
+        """The least time that the multiplications and additions take."""
+        return work.flops / self.flops_per_second
+
+    def least_seconds(self, problem: Problem) -> float:
+        """The least time of a pass: the larger of the time to copy its least bytes
+        and the time of its useful arithmetic."""
+        arithmetic = problem.flops / self.flops_per_second
+        return max(self.copy_seconds(problem.least_bytes), arithmetic)
+
+
+def measure_limits(compiler_mode: str, dtype: str) -> Limits:
+    """Measures the limits in about two seconds."""
+    width = BYTES_PER_ELEMENT[dtype]
+
+    def tensor(*shape):
+        return keras.ops.cast(np.ones(shape, "float32"), dtype)
+
+    def add_one(x):
+        return x + 1
+
+    compiled = backends.active.compiled
+    copies = interleaved(
+        {moved: compiled(add_one, compiler_mode) for moved in COPIED_BYTES},
+        {moved: (tensor(moved // (2 * width)),) for moved in COPIED_BYTES},
+        seconds=1.0,
+        most_rounds=20,
+    )
+    square = tensor(MATRIX_SIZE, MATRIX_SIZE)
+    products = interleaved(
+        {"product": compiled(keras.ops.matmul, compiler_mode)},
+        (square, square),
+        seconds=0.5,
+        most_rounds=20,
+    )
+    return Limits(
+        tuple((moved, min(taken)) for moved, taken in copies.items()),
+        2 * MATRIX_SIZE**3 / min(products["product"]),
+    )

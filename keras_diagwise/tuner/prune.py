@@ -1,0 +1,98 @@
+"""Which candidates can't win, told before they run."""
+
+from __future__ import annotations
+
+import collections
+import math
+
+from keras_diagwise.algorithms import Algorithm
+from keras_diagwise.planning.nearness import bucket
+from keras_diagwise.problem import Problem
+from keras_diagwise.tuner.limits import Limits
+
+MOST_COMPILE_SECONDS = 5.0
+MOST_OPERATIONS = 512
+MOST_MEMORY_MULTIPLE = 8
+"""Times the least bytes of the problem."""
+
+BEHIND = 4.0
+HOPELESS = 64.0
+"""A family is given up on a kind of problem once each of its candidates was at least
+`BEHIND` times slower than the best, and the product of these factors is `HOPELESS`."""
+
+
+class Experience:
+    """What the candidates tried so far say about their families: the candidates of
+    one algorithm and lowering, in one pass of the problems of one bucket."""
+
+    def __init__(self) -> None:
+        self._behind: dict[tuple, list[float]] = collections.defaultdict(list)
+        self._compile_seconds: dict[str, float] = collections.defaultdict(float)
+
+    def learn_speed(
+        self, candidate: Algorithm, problem: Problem, pass_name: str, behind: float
+    ) -> None:
+        """Keeps how many times slower than the best a candidate was."""
+        self._behind[candidate.family, bucket(problem), pass_name].append(behind)
+
+    def learn_compilation(
+        self, candidate: Algorithm, problem: Problem, seconds: float
+    ) -> None:
+        """Keeps how long an operation of a candidate took to compile."""
+        operation = seconds / candidate.work(problem).operations
+        known = self._compile_seconds[candidate.family]
+        self._compile_seconds[candidate.family] = max(operation, known)
+
+    def why_hopeless(
+        self, candidate: Algorithm, problem: Problem, pass_name: str
+    ) -> str | None:
+        """Why a candidate's family is given up, or `None`."""
+        behind = self._behind[candidate.family, bucket(problem), pass_name]
+        if min(behind, default=0.0) < BEHIND or math.prod(behind) < HOPELESS:
+            return None
+        return (
+            f"{len(behind)} like it were {min(behind):.0f} times slower than the best "
+            "or more"
+        )
+
+    def compile_seconds(self, candidate: Algorithm, problem: Problem) -> float:
+        """How long a candidate will take to compile."""
+        operations = candidate.work(problem).operations
+        return operations * self._compile_seconds[candidate.family]
+
+
+def why_pruned(
+    candidate: Algorithm,
+    problem: Problem,
+    pass_name: str,
+    *,
+    best: float,
+    limits: Limits,
+    experience: Experience | None,
+) -> str | None:
+    """Why a candidate can't win, or `None`.
+
+    Args:
+        candidate: the candidate, not native.
+        problem: the problem.
+        pass_name: the pass.
+        best: seconds of the fastest candidate so far.
+        limits: the device's.
+        experience: of the candidates before; `None` leaves nothing but what
+            arithmetic and memory rule out.
+    """
+    work = candidate.work(problem)
+    least = limits.arithmetic_seconds(work)
+    if least > best:
+        return (
+            f"its arithmetic alone takes {1e3 * least:.3g} ms, and the best so far "
+            f"{1e3 * best:.3g} ms"
+        )
+    if work.bytes > MOST_MEMORY_MULTIPLE * problem.least_bytes + 2**20:
+        return f"it needs {work.bytes / 2**20:.0f} MiB"
+    if experience is None:
+        return None
+    compiling = experience.compile_seconds(candidate, problem)
+    if work.operations > MOST_OPERATIONS or compiling > MOST_COMPILE_SECONDS:
+        return f"its {work.operations} operations would take too long to compile"
+    return experience.why_hopeless(candidate, problem, pass_name)

@@ -1,0 +1,99 @@
+"""Whether a candidate's numbers are right: its error against float64, and how large
+it may be."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_diagwise.problem import Problem
+from keras_diagwise.tuner.exact import exact_pass, length_of_sums, operand_shapes
+
+DRAWS = 2
+"""Of operands that each candidate is verified on."""
+
+UNIT_ROUNDOFF = {
+    "float64": 2.0**-53,
+    "float32": 2.0**-24,
+    "float16": 2.0**-11,
+    "bfloat16": 2.0**-8,
+}
+
+MOST_OF_A_SUM = 0.5
+"""Stock's sum may be off by so much of the result's root mean square where it rounds
+every addition to a short dtype; beyond it is wrong."""
+
+
+def operands(problem: Problem, pass_name: str, draw: int) -> list[Any]:
+    """Seeded operands of a pass, normally distributed, as the backend's tensors."""
+    generator = np.random.default_rng(draw)
+    return [
+        keras.ops.convert_to_tensor(
+            generator.standard_normal(
+                shape, "float64" if problem.dtype == "float64" else "float32"
+            ),
+            dtype=problem.dtype,
+        )
+        for shape in operand_shapes(problem, pass_name)
+    ]
+
+
+def as_array(tensor) -> np.ndarray:
+    """A tensor as numpy: float64 if it is, else float32."""
+    double = keras.backend.standardize_dtype(tensor.dtype) == "float64"
+    wide = keras.ops.cast(tensor, "float64" if double else "float32")
+    return np.asarray(keras.ops.convert_to_numpy(wide))
+
+
+@functools.lru_cache(maxsize=2 * DRAWS)
+def exact(problem: Problem, pass_name: str, draw: int) -> np.ndarray:
+    """The exact result on a draw. Remembered: all candidates are held against it."""
+    left, right = map(as_array, operands(problem, pass_name, draw))
+    return exact_pass(problem, pass_name, left, right)
+
+
+def error_of(run: Callable[..., Any], problem: Problem, pass_name: str) -> float:
+    """The largest error of a computed pass over all draws, in units of the exact
+    result's root mean square; NaN or infinite if a number of it is.
+
+    Raises:
+        ValueError: if the result has another shape than it must.
+    """
+    errors = []
+    for draw in range(DRAWS):
+        computed = as_array(run(*operands(problem, pass_name, draw)))
+        expected = exact(problem, pass_name, draw)
+        if computed.shape != expected.shape:
+            raise ValueError(
+                f"The result must have the shape {expected.shape}. "
+                f"Received: {computed.shape}"
+            )
+        scale = math.sqrt(np.mean(np.square(expected))) or 1.0
+        errors.append(float(np.max(np.abs(computed - expected), initial=0.0)) / scale)
+    return max(errors, key=lambda error: (math.isnan(error), error))
+
+
+def allowed_error(problem: Problem, pass_name: str) -> float:
+    """How large the error may be by the dtype and the length of the sums.
+
+    Rounding errors of a sum of n random products behave like a random walk of n
+    steps (Higham, Accuracy and Stability of Numerical Algorithms, 2.8), so they
+    grow with its root; 16 leaves room for the largest of many elements. Short
+    dtypes are summed in float32, and the result is rounded once.
+    """
+    stored = UNIT_ROUNDOFF[problem.dtype]
+    summed = min(stored, UNIT_ROUNDOFF["float32"])
+    return 16 * math.sqrt(length_of_sums(problem, pass_name)) * summed + 8 * stored
+
+
+def allowed_native_error(problem: Problem, pass_name: str) -> float:
+    """The same for stock, which in a short dtype may round each addition to it."""
+    stored = UNIT_ROUNDOFF[problem.dtype]
+    each = 16 * math.sqrt(length_of_sums(problem, pass_name)) * stored
+    strict = allowed_error(problem, pass_name)
+    return max(strict, min(each, MOST_OF_A_SUM))

@@ -1,0 +1,133 @@
+"""The workbench: compiles, verifies and times the candidates of one pass.
+
+It runs in a child process where that can be had, see `isolated`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from keras_diagwise import backends
+from keras_diagwise.algorithms import Algorithm
+from keras_diagwise.problem import Problem
+from keras_diagwise.tuner import verify
+from keras_diagwise.tuner.limits import Limits, measure_limits
+from keras_diagwise.tuner.measure import interleaved
+
+OUT_OF_MEMORY = ("resource_exhausted", "resourceexhausted", "out of memory", "oom when")
+"""How backends say it, for want of one exception."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One pass of a problem, compiled as a model is."""
+
+    problem: Problem
+    pass_name: str
+    compiler_mode: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """What a first run of a candidate showed.
+
+    Attributes:
+        seconds: its time, roughly: the shorter of two calls.
+        error: its largest error against float64.
+        compile_seconds: time until the first call was done, less one call.
+        failure: one of `FAILURES`, or `None`.
+        reason: what `failure` was, in words.
+    """
+
+    seconds: float | None = None
+    error: float | None = None
+    compile_seconds: float | None = None
+    failure: str | None = None
+    reason: str = ""
+
+
+class Workbench:
+    """Does the work in this process, and holds what is compiled for one task."""
+
+    def __init__(self) -> None:
+        self._task: Task | None = None
+        self._compiled: dict[Algorithm, Any] = {}
+
+    def examine(
+        self, task: Task, candidate: Algorithm, enough: float = float("inf")
+    ) -> Finding:
+        """Compiles and runs a candidate and measures its error; what it raises is a
+        finding.
+
+        Args:
+            task: the pass.
+            candidate: the candidate.
+            enough: seconds that a call may take; what takes longer is not verified.
+        """
+        try:
+            return self._examine(task, candidate, enough)
+        except Exception as error:
+            return failed(error)
+
+    def _examine(self, task: Task, candidate: Algorithm, enough: float) -> Finding:
+        run = self._function(task, candidate)
+        operands = verify.operands(task.problem, task.pass_name, 0)
+        first, second = (seconds_of(run, operands) for _ in range(2))
+        compiling = max(0.0, first - second)
+        if second > enough:
+            reason = f"{1e3 * second:.3g} ms in its first run"
+            return Finding(second, None, compiling, "outpaced", reason)
+        error = verify.error_of(run, task.problem, task.pass_name)
+        return Finding(min(second, seconds_of(run, operands)), error, compiling)
+
+    def time(
+        self,
+        task: Task,
+        candidates: Sequence[Algorithm],
+        seconds: float,
+        least_rounds: int,
+    ) -> dict[Algorithm, list[float]]:
+        """The candidates' times, interleaved; sample i of each is of one round."""
+        functions = {each: self._function(task, each) for each in candidates}
+        operands = verify.operands(task.problem, task.pass_name, 0)
+        return interleaved(
+            functions, operands, seconds=seconds, least_rounds=least_rounds
+        )
+
+    def limits(self, compiler_mode: str, dtype: str) -> Limits:
+        """How fast the device copies and multiplies."""
+        return measure_limits(compiler_mode, dtype)
+
+    def _function(self, task: Task, candidate: Algorithm):
+        if task != self._task:
+            self._task, self._compiled = task, {}
+        if candidate not in self._compiled:
+            run = functools.partial(getattr(candidate, task.pass_name), task.problem)
+            self._compiled[candidate] = backends.active.compiled(
+                run, task.compiler_mode
+            )
+        return self._compiled[candidate]
+
+    def close(self) -> None:
+        """Nothing: there is no child."""
+
+
+def seconds_of(run, operands) -> float:
+    """The time of one call."""
+    start = time.perf_counter()
+    backends.active.synchronize(run(*operands))
+    return time.perf_counter() - start
+
+
+def failed(error: Exception) -> Finding:
+    """An exception as a finding."""
+    text = " ".join(str(error).split())
+    reason = f"{type(error).__name__}: {text}"[:300]
+    memory = isinstance(error, MemoryError) or any(
+        words in reason.lower() for words in OUT_OF_MEMORY
+    )
+    return Finding(failure="out of memory" if memory else "exception", reason=reason)

@@ -1,0 +1,193 @@
+"""`keras-diagwise decisions`: what it prints, and how it ends."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from keras_diagwise.cli import app
+from keras_diagwise.convolution import conductor
+from keras_diagwise.planning.decision import Comparison, Decision, Outcome
+from keras_diagwise.planning.document import Document
+from keras_diagwise.planning.store import Store
+from keras_diagwise.problem import PASSES
+from tests.algorithms.suite import depthwise
+from tests.planning.samples import (
+    ELSEWHERE,
+    HERE,
+    MEASURED,
+    PROBLEM,
+    decision,
+    document,
+    with_batch,
+)
+
+ESCAPE = "\x1b"
+OUTCOMES = {
+    "native": Outcome(seconds=0.0123, error=1.2e-7),
+    "direct": Outcome(seconds=0.00456, error=2.3e-7, gain=2.5),
+    "diagonal:64": Outcome(failure="pruned", reason="needs 9 times the arithmetic"),
+    "diagonal:8": Outcome(failure="timeout", reason="over 30 s"),
+}
+FULL = Decision(PROBLEM, {name: Comparison(OUTCOMES, MEASURED) for name in PASSES})
+
+
+@pytest.fixture(autouse=True)
+def store(tmp_path, monkeypatch):
+    found = Store(tmp_path / "store")
+    monkeypatch.setattr(conductor.planner, "store", found)
+    return found
+
+
+def invoke(*arguments, width=140, answer=None):
+    return CliRunner().invoke(
+        app, ["decisions", *arguments], env={"COLUMNS": str(width)}, input=answer
+    )
+
+
+def printed(*arguments, **keywords):
+    result = invoke(*arguments, **keywords)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def refused(*arguments, code=2, **keywords):
+    """The one line that a command ends with."""
+    result = invoke(*arguments, **keywords)
+    assert result.exit_code == code, result.output
+    lines = [line for line in result.stderr.splitlines() if not line.endswith("…")]
+    assert len(lines) == 1, result.stderr
+    assert "Traceback" not in result.output
+    return lines[0]
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_the_list_has_a_table_for_each_environment(store, width):
+    store.merge(document(HERE, FULL, decision(with_batch(4))))
+    store.merge(document(ELSEWHERE, decision(depthwise((9,), 8, (3,)))))
+    output = printed("list", width=width)
+    for named in ("here (cpu, 2 cores), xla", "elsewhere (cpu", "jax 1.2.3"):
+        assert named in output
+    for problem in (PROBLEM, with_batch(4), depthwise((9,), 8, (3,))):
+        assert output.count(problem.digest[:8]) == 1
+        assert str(problem) in output
+    assert "2.70×" in output
+    assert output.count("2026-01-02") == 3
+    assert max(map(len, output.splitlines())) <= width
+
+
+def test_the_list_as_json_has_the_same(store):
+    store.merge(document(HERE, FULL))
+    (values,) = json.loads(printed("list", "--json"))
+    assert values["environment"] == HERE.to_dict()
+    (each,) = values["decisions"]
+    assert each["problem"] == PROBLEM.to_dict()
+    assert each["plan"] == "direct"
+    assert each["gain"] == pytest.approx(0.0123 / 0.00456)
+    assert each["measured"] == MEASURED
+
+
+def test_an_empty_list_says_where_and_how_on(store):
+    output = printed("list", width=80)
+    assert store.location in output
+    assert "keras-diagwise tune" in output
+    assert json.loads(printed("list", "--json")) == []
+
+
+@pytest.mark.parametrize("width", [80, 140])
+@pytest.mark.parametrize("sought", [PROBLEM.digest[:6], "8x28X28", str(PROBLEM)])
+def test_show_has_every_candidate_with_what_became_of_it(store, width, sought):
+    store.merge(document(HERE, FULL, decision(with_batch(4))))
+    output = printed("show", sought, width=width)
+    for name in PASSES:
+        assert f"{name}: direct" in output
+    words = " ".join(output.split())
+    for named in ("12.3 ms", "4.56 ms", "2.70×", "2.50×", "1.2e-07", "timeout: over"):
+        assert output.count(named) == 3, named
+    assert words.count("pruned: needs 9 times the arithmetic") == 3
+    assert str(with_batch(4)) not in output
+    assert max(map(len, output.splitlines())) <= width
+
+
+def test_show_says_why_native_was_preferred(store):
+    overruled = Comparison(OUTCOMES, MEASURED, overruled="the whole step was slower")
+    store.merge(document(HERE, Decision(PROBLEM, {"forward": overruled})))
+    output = printed("show", PROBLEM.digest)
+    assert "forward: native" in output
+    assert "the whole step was slower" in output
+
+
+def test_show_as_json_is_a_document(store):
+    one = document(HERE, FULL)
+    store.merge(one | document(HERE, decision(with_batch(4))))
+    assert Document.from_text(printed("show", PROBLEM.digest, "--json")) == one
+
+
+def test_show_of_what_is_not_there_is_one_line(store):
+    line = refused("show", "[red]7×7")
+    assert "'[red]7×7'" in line
+    assert "keras-diagwise decisions list" in line
+
+
+def test_what_comes_from_elsewhere_can_do_nothing_to_a_terminal(store):
+    nasty = f"{ESCAPE}]0;owned\x07[red]\r\n"
+    outcomes = {
+        "native": Outcome(seconds=1.0),
+        nasty: Outcome(failure="crash", reason=nasty),
+    }
+    measured = Comparison(outcomes, nasty, overruled=nasty)
+    store.merge(document(HERE, Decision(PROBLEM, {"forward": measured})))
+    for output in (printed("list"), printed("show", PROBLEM.digest)):
+        assert ESCAPE not in output
+        assert "\x07" not in output
+    assert "[red]" in output
+
+
+def test_export_and_import_are_each_others_way_back(store, tmp_path):
+    one = document(HERE, FULL, decision(with_batch(4)))
+    store.merge(one)
+    path = tmp_path / "document.json"
+    assert "2 decisions written" in printed("export", str(path))
+    assert Document.read(path) == one
+    assert "2 decisions removed" in printed("clear", "--yes")
+    assert "2 decisions new or changed" in printed("import", str(path))
+    assert "0 decisions new or changed" in printed("import", str(path))
+    assert store.document() == one
+
+
+@pytest.mark.parametrize("command", ["export", "import"])
+def test_a_path_that_cant_be_is_one_line(command, tmp_path):
+    assert "`path` must be a file" in refused(command, str(tmp_path))
+
+
+def test_a_hostile_file_is_one_line(tmp_path, store):
+    (tmp_path / "hostile.json").write_text('{"format": "else"}')
+    line = refused("import", str(tmp_path / "hostile.json"))
+    assert "format='else'" in line
+    assert not len(store.document())
+
+
+def test_path_prints_the_location_alone(store):
+    assert printed("path") == f"{store.location}\n"
+
+
+def test_clear_asks(store):
+    store.merge(document(HERE, FULL))
+    assert "nothing was removed" in refused("clear", answer="n\n", code=130)
+    assert "nothing was removed" in invoke("clear", answer="").stderr
+    assert len(store.document()) == 1
+    output = printed("clear", answer="y\n")
+    assert "Remove 1 decision from" in output
+    assert "1 decision removed" in output
+    assert not len(store.document())
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"]])
+def test_help_names_the_commands(arguments):
+    output = printed(*arguments)
+    for name in ("list", "show", "export", "import", "path", "clear"):
+        assert f"│ {name} " in output
+
+
+def test_a_wrong_command_is_one_line():
+    assert "'remove'" in refused("remove")

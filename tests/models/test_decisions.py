@@ -1,0 +1,263 @@
+"""`keras_diagwise.decisions`: set, exported, imported, cleared."""
+
+import dataclasses
+import json
+import os
+
+import keras
+import numpy as np
+import pytest
+
+import keras_diagwise as kd
+from keras_diagwise import backends
+from keras_diagwise.convolution import Convolution, conductor, depthwise_problem
+from keras_diagwise.models.decisions import Decisions
+from keras_diagwise.planning.document import Document
+from keras_diagwise.planning.environment import Environment
+from keras_diagwise.planning.store import Store
+from tests.planning.samples import (
+    ELSEWHERE,
+    HERE,
+    PROBLEM,
+    decision,
+    document,
+    with_batch,
+)
+from tests.planning.test_document import HOSTILE
+
+SHAPE = (6, 10, 9, 8)
+
+
+@pytest.fixture(autouse=True)
+def decisions(tmp_path, monkeypatch):
+    """Decisions in an empty store, and nothing shipped."""
+    monkeypatch.setattr(conductor.planner, "store", Store(tmp_path / "store"))
+    monkeypatch.setattr(conductor.planner, "shipped", Document())
+    before = conductor.on_miss
+    conductor.forget()
+    yield kd.decisions
+    conductor.on_miss = before
+    conductor.forget()
+
+
+def small_model(plan="auto"):
+    inputs = keras.Input(SHAPE[1:])
+    layer = keras.layers.DepthwiseConv2D(3, padding="same", use_bias=False)
+    model = keras.Model(inputs, layer(inputs))
+    model.compile("sgd", "mse")
+    return kd.convert(model, plan=plan, verbose=0)
+
+
+def batch():
+    values = np.random.default_rng(0).normal(size=SHAPE).astype("float32")
+    return values, values
+
+
+def document_for(model):
+    """What makes a model's only layer run `direct` in its next training step."""
+    kernel = (3, 3, SHAPE[-1], 1)
+    problem = depthwise_problem(SHAPE, "float32", kernel, 1, "same", "channels_last", 1)
+    environment = dataclasses.replace(
+        Environment.current(), compiler_mode=backends.active.compiler_mode_of(model)
+    )
+    return document(environment, decision(problem, native=1.0, direct=0.1))
+
+
+def traced_plans(monkeypatch):
+    """The plans that are traced, or run, from now on."""
+    seen, compute = [], Convolution.compute
+
+    def spy(self, *arguments):
+        seen.append(str(self.plan))
+        return compute(self, *arguments)
+
+    monkeypatch.setattr(Convolution, "compute", spy)
+    return seen
+
+
+def written(path, one):
+    one.write(path)
+    return path
+
+
+def test_the_public_object_is_the_one_of_the_package():
+    assert isinstance(kd.decisions, Decisions)
+    assert kd.decisions.location in repr(kd.decisions)
+
+
+def test_the_location_is_a_setting_that_makes_plans_be_asked_anew(
+    decisions, tmp_path, monkeypatch
+):
+    forgotten = []
+    monkeypatch.setattr(conductor, "forget", lambda: forgotten.append(True))
+    Store(tmp_path / "other").put(HERE, decision())
+    assert len(decisions.document()) == 0
+    decisions.location = tmp_path / "other"
+    assert decisions.location == str(tmp_path / "other")
+    assert forgotten
+    assert decisions.document() == document(HERE, decision())
+    monkeypatch.setenv("KERAS_DIAGWISE_STORE", str(tmp_path / "variable"))
+    decisions.location = None
+    assert decisions.location == str(tmp_path / "variable")
+    assert not (tmp_path / "variable").exists()
+
+
+def test_a_location_that_is_none_is_named_and_changes_nothing(decisions):
+    before = decisions.location
+    with pytest.raises(ValueError, match="Received: location=3"):
+        decisions.location = 3
+    assert decisions.location == before
+
+
+def test_on_miss_is_the_conductors(decisions):
+    for value in ("native", "tune", "error", "nearest"):
+        decisions.on_miss = value
+        assert decisions.on_miss == conductor.on_miss == value
+    with pytest.raises(ValueError, match="'never'"):
+        decisions.on_miss = "never"
+    assert decisions.on_miss == "nearest"
+
+
+def test_what_is_exported_comes_back_on_a_clean_machine(decisions, tmp_path):
+    measured = document(HERE, decision(), decision(with_batch(4), native=1.0)) | (
+        document(ELSEWHERE, decision())
+    )
+    conductor.planner.store.merge(measured)
+    path = tmp_path / "document.json"
+    assert decisions.export(path) == 3
+    decisions.location = tmp_path / "clean"
+    assert decisions.import_(str(path)) == 3
+    assert decisions.document() == measured
+    assert decisions.import_(path) == 0
+    for environment, each in measured:
+        found = conductor.planner.plan(each.problem, environment)
+        assert found.decision == each
+        assert found.rung == "decision"
+
+
+def test_an_import_merges(decisions, tmp_path):
+    conductor.planner.store.merge(document(HERE, decision(passes=["forward"])))
+    more = document(HERE, decision(), decision(with_batch(4)))
+    assert decisions.import_(written(tmp_path / "more.json", more)) == 2
+    assert decisions.document() == more
+
+
+def test_an_export_replaces_a_file_at_once_or_not_at_all(
+    decisions, tmp_path, monkeypatch
+):
+    path = tmp_path / "document.json"
+    path.write_text("before")
+
+    def fail(file):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="No space left"):
+        decisions.export(path)
+    assert path.read_text() == "before"
+    assert [each.name for each in tmp_path.iterdir()] == ["document.json"]
+
+
+def test_an_export_of_nothing_is_a_document_of_nothing(decisions, tmp_path):
+    assert decisions.export(tmp_path / "document.json") == 0
+    assert decisions.import_(tmp_path / "document.json") == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "named"),
+    [
+        ("folder", "is no plain file"),
+        ("pipe", "is no plain file"),
+        ("missing/document.json", "does not exist"),
+    ],
+)
+def test_what_cant_be_exported_to_is_named(decisions, tmp_path, path, named):
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match=f"{named}.*Received: path=.*{path}"):
+        decisions.export(tmp_path / path)
+
+
+def test_an_export_through_a_link_leaves_the_link(decisions, tmp_path):
+    (tmp_path / "document.json").write_text("before")
+    (tmp_path / "link").symlink_to(tmp_path / "document.json")
+    decisions.export(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert json.loads((tmp_path / "document.json").read_text())["environments"] == []
+
+
+@pytest.mark.parametrize("path", ["folder", "pipe", "missing.json", "null\0byte"])
+def test_what_cant_be_imported_is_named(decisions, tmp_path, path):
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match=r"`path` must be a file .*Received: path"):
+        decisions.import_(f"{tmp_path}/{path}")
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_of_a_hostile_document_nothing_is_kept(decisions, tmp_path, name):
+    path = tmp_path / "hostile.json"
+    path.write_text(HOSTILE[name])
+    with pytest.raises(ValueError, match="Nothing was imported") as error:
+        decisions.import_(path)
+    assert len(str(error.value)) < 1000
+    assert not (tmp_path / "store").exists()
+
+
+def test_one_wrong_decision_voids_the_whole_document(decisions, tmp_path):
+    values = json.loads(document(HERE, decision(), decision(with_batch(4))).to_text())
+    values["environments"][0]["decisions"][1]["problem"]["groups"] = "many"
+    (tmp_path / "hostile.json").write_text(json.dumps(values))
+    with pytest.raises(ValueError, match="'many'"):
+        decisions.import_(tmp_path / "hostile.json")
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_gigabyte_is_refused_unread(decisions, tmp_path):
+    with (tmp_path / "huge.json").open("wb") as file:
+        file.truncate(2**30)
+    with pytest.raises(ValueError, match=f"Received: {2**30}"):
+        decisions.import_(tmp_path / "huge.json")
+
+
+def test_what_is_no_model_is_named_before_anything_is_kept(decisions, tmp_path):
+    path = written(tmp_path / "document.json", document(HERE, decision()))
+    with pytest.raises(TypeError, match="`model` must be"):
+        decisions.import_(path, models=["model"])
+    assert len(decisions.document()) == 0
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_the_very_next_step_of_a_model_runs_what_was_imported(
+    decisions, tmp_path, monkeypatch, alone
+):
+    model = small_model()
+    path = written(tmp_path / "document.json", document_for(model))
+    seen = traced_plans(monkeypatch)
+    model.train_on_batch(*batch())
+    held = model.train_function
+    assert not seen
+    assert decisions.import_(path, models=model if alone else [model]) == 1
+    model.train_on_batch(*batch())
+    assert set(seen) == {"direct"}
+    assert held is not model.train_function
+
+
+def test_clearing_goes_back_to_native(decisions, tmp_path, monkeypatch):
+    model = small_model()
+    conductor.planner.store.merge(document_for(model))
+    seen = traced_plans(monkeypatch)
+    model.train_on_batch(*batch())
+    assert set(seen) == {"direct"}
+    assert decisions.clear() == 1
+    assert decisions.clear() == 0
+    seen.clear()
+    small_model().train_on_batch(*batch())
+    assert not seen
+
+
+def test_a_problem_is_answered_from_what_was_imported(decisions, tmp_path):
+    path = written(tmp_path / "document.json", document(HERE, decision()))
+    assert conductor.answer(PROBLEM, "auto", HERE).rung == "native"
+    decisions.import_(path)
+    assert conductor.answer(PROBLEM, "auto", HERE).rung == "decision"

@@ -1,0 +1,35 @@
+"""The tuner's float64 passes equal the definition."""
+
+import hypothesis
+import numpy as np
+
+from keras_diagwise.problem import PASSES
+from keras_diagwise.tuner import exact
+from tests import reference
+from tests.strategies import problems, tensors
+
+
+@hypothesis.given(problem=problems(dtypes=("float64",)))
+def test_the_exact_passes_equal_the_definition(problem):
+    hypothesis.assume(problem.batch)
+    inputs, kernel, gradient = tensors(problem)
+    expected = reference.passes(problem, inputs, kernel, gradient)
+    tensors_of = {"input": inputs, "kernel": kernel, "output": gradient}
+    for name in PASSES:
+        operands = [tensors_of[word] for word in exact.OPERANDS[name]]
+        assert [each.shape for each in operands] == exact.operand_shapes(problem, name)
+        found = exact.exact_pass(problem, name, *operands)
+        np.testing.assert_allclose(found, getattr(expected, name), atol=1e-12)
+
+
+@hypothesis.given(problem=problems(dtypes=("float64",), ranks=(2,)))
+def test_taking_images_in_chunks_changes_nothing(problem):
+    hypothesis.assume(problem.batch)
+    inputs, _, gradient = tensors(problem)
+    whole = exact.exact_pass(problem, "kernel_gradient", inputs, gradient)
+    before, exact.MOST_ELEMENTS = exact.MOST_ELEMENTS, 1
+    try:
+        chunked = exact.exact_pass(problem, "kernel_gradient", inputs, gradient)
+    finally:
+        exact.MOST_ELEMENTS = before
+    np.testing.assert_allclose(whole, chunked, atol=1e-12)
