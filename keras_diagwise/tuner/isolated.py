@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
+import logging
 import os
 import signal
 import subprocess
@@ -16,26 +18,32 @@ import tempfile
 import time
 from collections.abc import Sequence
 from multiprocessing.connection import Connection, Pipe
-from typing import Any
+from threading import current_thread
 
 import keras
 
 from keras_diagwise import backends
 from keras_diagwise.algorithms import Algorithm
 from keras_diagwise.tuner.limits import Limits
-from keras_diagwise.tuner.workbench import Finding, Task, Workbench
+from keras_diagwise.tuner.workbench import FailedError, Finding, Task, Workbench
 
 SECONDS_TO_START = 120.0
+SECONDS_TO_END = 5.0
 PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux
 
 
-class ChildDiedError(Exception):
-    """The child ended before it answered."""
+logger = logging.getLogger("keras_diagwise")
+
+
+class NoChildError(Exception):
+    """No child process can be started here that computes as this one."""
 
 
 class IsolatedWorkbench:
     """A `Workbench` in a child process, which is started when it is first needed
     and again after it ended.
+
+    Where none can be started, the work is done in this process, with one warning.
 
     Args:
         patience: seconds after which an answer is no longer waited for.
@@ -46,9 +54,8 @@ class IsolatedWorkbench:
     def __init__(self, patience: float = 60.0, until: float = float("inf")):
         self.patience = patience
         self.until = until
-        self._child: subprocess.Popen | None = None
-        self._connection: Connection | None = None
-        self._complaints: Any = None
+        self._child: Child | None = None
+        self._here: Workbench | None = None
 
     def examine(
         self,
@@ -67,14 +74,8 @@ class IsolatedWorkbench:
         """
         try:
             return self._ask("examine", task, candidate, enough, patience=patience)
-        except ChildDiedError as error:
-            killed = "SIGKILL" in str(error)  # so the system ends what takes too much
-            failure = "out of memory" if killed else "crash"
-            return Finding(failure=failure, reason=str(error))
-        except TimeoutError as error:
-            if time.monotonic() >= self.until:
-                raise
-            return Finding(failure="timeout", reason=str(error))
+        except FailedError as error:
+            return error.finding
 
     def time(
         self,
@@ -86,76 +87,178 @@ class IsolatedWorkbench:
         """As a workbench.
 
         Raises:
-            ChildDiedError: if the child did.
-            TimeoutError: if it did not answer in time.
+            FailedError: if a candidate failed, or they took too long.
         """
         return self._ask("time", task, candidates, seconds, least_rounds)
 
     def limits(self, compiler_mode: str, dtype: str) -> Limits:
         """As a workbench."""
-        return self._ask("limits", compiler_mode, dtype)
-
-    def _ask(self, *request, patience: float | None = None):
-        connection = self._connected()
         try:
-            connection.send(request)
-            return self._answer(self.patience if patience is None else patience)
-        except (EOFError, OSError) as error:
-            if isinstance(error, TimeoutError):
-                raise
-            raise ChildDiedError(self._last_words()) from error
+            return self._ask("limits", compiler_mode, dtype)
+        except FailedError:  # the child died of what ran in it before
+            return self._ask("limits", compiler_mode, dtype)
 
-    def _answer(self, patience: float):
-        left = min(patience, self.until - time.monotonic())
-        assert self._connection is not None
-        if not self._connection.poll(max(0.0, left)):
-            self.close()
-            raise TimeoutError(f"No answer after {max(0.0, left):.0f} s")
-        return self._connection.recv()
+    def _ask(self, name: str, *arguments, patience: float | None = None):
+        if self._here is None:
+            try:
+                child = self._started()
+            except NoChildError as error:
+                warn_once(str(error))
+                self._here = Workbench()
+        if self._here is not None:
+            return getattr(self._here, name)(*arguments)
+        try:
+            return child.answer(
+                (name, *arguments),
+                self.patience if patience is None else patience,
+                self.until,
+            )
+        except BaseException:
+            if not child.is_idle:  # what it would answer next is no longer asked
+                self.close()
+            raise
 
-    def _connected(self) -> Connection:
-        if self._child is not None and self._child.poll() is None:
-            assert self._connection is not None
-            return self._connection
+    def _started(self) -> Child:
+        """The child that runs, or a new one."""
+        # Linux ends a child with the thread that started it.
+        if self._child and self._child.runs and self._child.starter is current_thread():
+            return self._child
         self.close()
-        self._connection, theirs = Pipe()
-        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115
-        self._child = subprocess.Popen(
-            [sys.executable, "-m", __name__, str(theirs.fileno())],
-            stdin=subprocess.DEVNULL,
-            stdout=self._complaints,
-            stderr=self._complaints,
-            env=child_environment(),
-            pass_fds=[theirs.fileno()],
-            start_new_session=True,  # Ctrl-C is for the parent
-        )
-        theirs.close()
+        self._child = Child()
         try:
-            self._connection.send((sys.path, backends.active.flags()))
-            self._answer(SECONDS_TO_START)
-        except EOFError as error:
-            raise ChildDiedError(self._last_words()) from error
-        return self._connection
-
-    def _last_words(self) -> str:
-        """How the child ended, and what it said last."""
-        assert self._child is not None
-        code = self._child.wait()
-        how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
-        self._complaints.seek(0)
-        said = self._complaints.read().decode(errors="replace").strip().splitlines()
-        return f"The child ended by {how}. {said[-1] if said else ''}"[:300].strip()
+            self._child.greet(self.until)
+        except BaseException:
+            self.close()
+            raise
+        return self._child
 
     def close(self) -> None:
         """Ends the child."""
         if self._child is not None:
-            self._child.kill()
-            self._child.wait()
+            self._child.end()
             self._child = None
-        for held in (self._connection, self._complaints):
-            if held is not None:
-                held.close()
-        self._connection = self._complaints = None
+
+
+class Child:
+    """A process that answers requests, one at a time.
+
+    Attributes:
+        starter: the thread that started it.
+        is_idle: whether it has answered all that it was asked.
+
+    Raises:
+        NoChildError: if it can't be started.
+    """
+
+    def __init__(self) -> None:
+        self.starter = current_thread()
+        self.is_idle = True
+        self._connection, theirs = Pipe()
+        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115
+        try:
+            self._process = subprocess.Popen(
+                child_command(theirs.fileno()),
+                stdin=subprocess.DEVNULL,
+                stdout=self._complaints,
+                stderr=self._complaints,
+                env=child_environment(),
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,  # Ctrl-C is for the parent
+            )
+        except BaseException as error:
+            self._connection.close()
+            self._complaints.close()
+            if isinstance(error, OSError | ValueError | TypeError):
+                raise NoChildError(f"{type(error).__name__}: {error}") from error
+            raise
+        finally:
+            theirs.close()
+
+    @property
+    def runs(self) -> bool:
+        """Whether it can be asked anything."""
+        return self.is_idle and self._process.poll() is None
+
+    def greet(self, until: float) -> None:
+        """Waits until it is ready to work as this process would.
+
+        Raises:
+            NoChildError: if it does not get there, or computes on another device.
+            TimeoutError: if it is `until` before.
+        """
+        greeting = sys.path, backends.active.flags()
+        try:
+            theirs = self.answer(greeting, SECONDS_TO_START, until)
+        except FailedError as error:
+            raise NoChildError(error.finding.reason) from error
+        if theirs != device():
+            raise NoChildError(f"The child computes on {theirs}, not on {device()}")
+
+    def answer(self, request: tuple, patience: float, until: float):
+        """What it answers to a request.
+
+        Raises:
+            FailedError: if it ended, raised one, or took longer than `patience`.
+            TimeoutError: if it is `until` before.
+        """
+        self.is_idle = False
+        left = max(0.0, min(patience, until - time.monotonic()))
+        try:
+            self._connection.send(request)
+            has_answered = self._connection.poll(left)
+            answer = self._connection.recv() if has_answered else None
+        except (EOFError, OSError) as error:
+            raise self._died() from error
+        if not has_answered:
+            if time.monotonic() >= until:
+                raise TimeoutError
+            raise FailedError("timeout", f"No answer after {left:.3g} s")
+        self.is_idle = True
+        if isinstance(answer, FailedError):
+            raise answer
+        return answer
+
+    def _died(self) -> FailedError:
+        """How it ended, and what it said last."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(SECONDS_TO_END)
+        self._process.kill()  # nothing, if it has ended
+        code = self._process.wait()
+        how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
+        self._complaints.seek(0)
+        said = self._complaints.read().decode(errors="replace").strip().splitlines()
+        reason = f"The child ended by {how}. {said[-1] if said else ''}"[:300].strip()
+        # By SIGKILL the system ends what takes too much.
+        return FailedError("out of memory" if how == "SIGKILL" else "crash", reason)
+
+    def end(self) -> None:
+        """Ends it, whatever it does."""
+        self._process.kill()
+        self._process.wait()
+        self._connection.close()
+        self._complaints.close()
+
+
+@functools.cache
+def warn_once(reason: str) -> None:
+    """Says that nothing is isolated."""
+    logger.warning(
+        "keras_diagwise: candidates are measured in this process, since no child "
+        "process can be started (%s). One that hangs or crashes takes it along.",
+        reason,
+    )
+
+
+def device() -> tuple[str, str]:
+    """Where this process computes: kind and name, once something was computed."""
+    backends.active.synchronize(keras.ops.ones(()) + 1)
+    known = backends.active.environment()
+    return known["device_kind"], known["device_name"]
+
+
+def child_command(descriptor: int) -> list[str]:
+    """What to run as a child that is spoken to over a file descriptor."""
+    return [sys.executable, "-m", __name__, str(descriptor)]
 
 
 def child_environment() -> dict[str, str]:
@@ -164,7 +267,8 @@ def child_environment() -> dict[str, str]:
         **os.environ,
         **backends.active.child_variables(),
         "KERAS_BACKEND": keras.backend.backend(),
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
+        "PYTHONSAFEPATH": "1",  # -m would put the working directory first
     }
 
 
@@ -173,12 +277,24 @@ def serve(connection: Connection) -> None:
     path, flags = connection.recv()
     sys.path[:] = path
     backends.active.set_flags(flags)
-    connection.send("ready")
+    connection.send(device())
     workbench = Workbench()
     with contextlib.suppress(EOFError):
         while True:
             name, *arguments = connection.recv()
-            connection.send(getattr(workbench, name)(*arguments))
+            try:
+                answer = getattr(workbench, name)(*arguments)
+            except FailedError as error:
+                answer = error
+            if has_failed(answer):
+                device()  # one that is lost, is for this process: a crash
+            connection.send(answer)
+
+
+def has_failed(answer) -> bool:
+    """Whether a candidate raised an exception."""
+    finding = answer.finding if isinstance(answer, FailedError) else answer
+    return isinstance(finding, Finding) and finding.failure is not None
 
 
 def end_with_parent() -> None:
@@ -187,6 +303,11 @@ def end_with_parent() -> None:
         ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGKILL)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Serves the parent that started this process."""
     end_with_parent()
     serve(Connection(int(sys.argv[1])))
+
+
+if __name__ == "__main__":
+    main()

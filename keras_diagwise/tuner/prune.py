@@ -6,12 +6,12 @@ import collections
 import math
 
 from keras_diagwise.algorithms import Algorithm
+from keras_diagwise.planning.decision import MOST_OPERATIONS
 from keras_diagwise.planning.nearness import bucket
 from keras_diagwise.problem import Problem
 from keras_diagwise.tuner.limits import Limits
 
 MOST_COMPILE_SECONDS = 5.0
-MOST_OPERATIONS = 512
 MOST_MEMORY_MULTIPLE = 8
 """Times the least bytes of the problem."""
 

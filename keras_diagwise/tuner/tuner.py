@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import random
 import statistics
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from keras_diagwise.algorithms import ALGORITHMS, Algorithm, Native
 from keras_diagwise.planning.decision import Comparison, Decision, Outcome
@@ -15,10 +17,10 @@ from keras_diagwise.planning.environment import Environment
 from keras_diagwise.planning.store import Store
 from keras_diagwise.problem import PASSES, Problem
 from keras_diagwise.tuner import verify
-from keras_diagwise.tuner.isolated import ChildDiedError, IsolatedWorkbench
+from keras_diagwise.tuner.isolated import IsolatedWorkbench
 from keras_diagwise.tuner.limits import Limits
 from keras_diagwise.tuner.prune import BEHIND, Experience, why_pruned
-from keras_diagwise.tuner.workbench import Finding, Task
+from keras_diagwise.tuner.workbench import FailedError, Finding, Task
 
 OUTPACED = 2.0
 """How far behind the best a candidate's first run may be to be timed further."""
@@ -33,6 +35,10 @@ CLOSE = 1.15
 """Times of native within which the timing goes on, for so many times as long: """
 LONGER = 4
 
+MEASURING = threading.Lock()
+"""Held while a pass is measured, so that no other thread of this process disturbs
+it, nor measures the same."""
+
 
 class BudgetSpentError(Exception):
     """The time given to the tuner is over."""
@@ -46,6 +52,10 @@ class Tuner:
         environment: what to measure for; that of a call now if none is given.
         until: the `time.monotonic()` at which to stop.
         patience: seconds that a candidate may take to compile and run.
+        exhaustive: whether what experience says can't win is measured too.
+
+    Attributes:
+        measured: how many passes were measured so far.
     """
 
     def __init__(
@@ -107,12 +117,33 @@ class Tuner:
         decision = self.known(problem)
         for pass_name in passes:
             if not is_decided(decision, pass_name):
-                comparison = self._compare(problem, pass_name)
-                decision |= Decision(problem, {pass_name: comparison})
-                self.store.put(self.environment, decision)
-                self.measured += 1
+                with self._alone():
+                    decision |= self._decided(problem, pass_name)
             told(pass_name)
         return decision
+
+    def _decided(self, problem: Problem, pass_name: str) -> Decision:
+        """The decision for a pass, unless another thread or process has made it
+        meanwhile: what they know."""
+        decision = self.known(problem)
+        if is_decided(decision, pass_name):
+            return decision
+        comparison = self._compare(problem, pass_name)
+        decision |= Decision(problem, {pass_name: comparison})
+        self.store.put(self.environment, decision)
+        self.measured += 1
+        return decision
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Nothing else is measured in this process meanwhile."""
+        left = min(self._until - time.monotonic(), threading.TIMEOUT_MAX)
+        if not MEASURING.acquire(timeout=max(0.0, left)):
+            raise BudgetSpentError
+        try:
+            yield
+        finally:
+            MEASURING.release()
 
     def _compare(self, problem: Problem, pass_name: str) -> Comparison:
         """Every candidate's outcome: refused, pruned, failed or outpaced ones are
@@ -155,12 +186,13 @@ class Tuner:
         best = best_of(found) if found else float("inf")
         others = (each.compile_seconds for each in found.values())
         patience = max(LEAST_PATIENCE, 10 * max(others, default=float("inf")))
+        patience = min(self._patience, patience)
         finding = self._in_time(
             self._workbench.examine,
             task,
             candidate,
             float("inf") if isinstance(candidate, Native) else BEHIND * best,
-            min(self._patience, patience),
+            patience,
         )
         if finding.failure == "timeout":
             self._learn(task, candidate, patience / best)
@@ -200,43 +232,64 @@ class Tuner:
                 reason=f"{1e3 * finding.seconds:.3g} ms in its first run, and the best "
                 f"{1e3 * best:.3g} ms",
             )
-        try:
-            samples = self._samples(task, finalists)
-        except (ChildDiedError, TimeoutError) as error:
-            # What ran before does no longer: which of them it was is not known.
-            reason = f"while it was timed: {error}"
-            return {
-                **outcomes,
-                **{str(c): Outcome(failure="crash", reason=reason) for c in finalists},
-            }
+        samples, failed = self._samples_or_failures(task, finalists)
+        outcomes |= failed
         native = samples.get(Native())
-        for candidate in finalists:
-            taken = samples[candidate]
+        for candidate, taken in samples.items():
             outcomes[str(candidate)] = Outcome(
                 seconds=statistics.median(taken),
                 error=found[candidate].error,
                 gain=None
                 if native is None or candidate == Native()
-                else least_ratio(native, taken),
+                else least_ratio(native, taken[: len(native)]),
             )
         return outcomes
 
-    def _samples(self, task, finalists) -> dict[Algorithm, list[float]]:
-        """Times of the finalists, longer where native and the best are close."""
+    def _samples_or_failures(
+        self, task, finalists
+    ) -> tuple[dict[Algorithm, list[float]], dict[str, Outcome]]:
+        """Times of the finalists but for those that fail while they are timed, which
+        each is tried for alone."""
+        try:
+            return self._samples(task, finalists), {}
+        except FailedError:
+            alone = {each: self._failure_alone(task, each) for each in finalists}
+        failed = {str(each): failure for each, failure in alone.items() if failure}
+        rest = [each for each, failure in alone.items() if not failure]
+        try:
+            return self._samples(task, rest) if rest else {}, failed
+        except FailedError as error:
+            return {}, failed | {str(each): failed_when_timed(error) for each in rest}
 
-        def measured(seconds):
+    def _failure_alone(self, task, candidate) -> Outcome | None:
+        """Whether a candidate fails while it is timed."""
+        try:
+            self._in_time(self._workbench.time, task, [candidate], 0.0, LEAST_ROUNDS)
+        except FailedError as error:
+            return failed_when_timed(error)
+        return None
+
+    def _samples(self, task, finalists) -> dict[Algorithm, list[float]]:
+        """Times of the finalists, longer where native and the best are close. Where
+        native is far behind, and took most of the time, the others go on without it."""
+
+        def measured(candidates, seconds):
             return self._in_time(
-                self._workbench.time, task, finalists, seconds, LEAST_ROUNDS
+                self._workbench.time, task, candidates, seconds, LEAST_ROUNDS
             )
 
-        samples = measured(SECONDS_PER_PASS)
+        samples = measured(finalists, SECONDS_PER_PASS)
         medians = {each: statistics.median(taken) for each, taken in samples.items()}
-        native = medians.get(Native())
-        others = [taken for each, taken in medians.items() if each != Native()]
-        if native and others and 1 / CLOSE < native / min(others) < CLOSE:
-            more = measured(LONGER * SECONDS_PER_PASS)
-            samples = {each: taken + more[each] for each, taken in samples.items()}
-        return samples
+        native = medians.pop(Native(), None)
+        if not native or not medians:
+            return samples
+        ahead = native / min(medians.values())
+        more = {}
+        if 1 / CLOSE < ahead < CLOSE:
+            more = measured(finalists, LONGER * SECONDS_PER_PASS)
+        elif ahead > OUTPACED and len(medians) > 1:
+            more = measured(list(medians), SECONDS_PER_PASS)
+        return {each: taken + more.get(each, []) for each, taken in samples.items()}
 
     def _in_time(self, work, *arguments):
         """What `work` gives, unless the time is over."""
@@ -245,9 +298,7 @@ class Tuner:
         try:
             return work(*arguments)
         except TimeoutError:
-            if time.monotonic() >= self._until:
-                raise BudgetSpentError from None
-            raise
+            raise BudgetSpentError from None
 
 
 def candidates_of(problem: Problem, pass_name: str) -> list[Algorithm]:
@@ -272,6 +323,12 @@ def is_decided(decision: Decision, pass_name: str) -> bool:
         return False
     names = {str(each) for each in candidates_of(decision.problem, pass_name)}
     return names <= set(comparison.outcomes)
+
+
+def failed_when_timed(error: FailedError) -> Outcome:
+    """The outcome of a candidate that was verified, and failed all the same."""
+    reason = f"while it was timed: {error.finding.reason}"
+    return Outcome(failure=error.finding.failure, reason=reason)
 
 
 def judged(finding: Finding, allowed: float) -> Finding:

@@ -50,6 +50,22 @@ class Finding:
     reason: str = ""
 
 
+class FailedError(Exception):
+    """What a workbench was asked for came to nothing.
+
+    Args:
+        failure: one of `FAILURES`.
+        reason: what it was, in words.
+    """
+
+    def __init__(self, failure: str, reason: str):
+        super().__init__(failure, reason)
+        self.finding = Finding(failure=failure, reason=reason)
+
+    def __str__(self) -> str:
+        return f"{self.finding.failure}: {self.finding.reason}"
+
+
 class Workbench:
     """Does the work in this process, and holds what is compiled for one task."""
 
@@ -71,7 +87,7 @@ class Workbench:
         try:
             return self._examine(task, candidate, enough)
         except Exception as error:
-            return failed(error)
+            return failed(error).finding
 
     def _examine(self, task: Task, candidate: Algorithm, enough: float) -> Finding:
         run = self._function(task, candidate)
@@ -91,16 +107,30 @@ class Workbench:
         seconds: float,
         least_rounds: int,
     ) -> dict[Algorithm, list[float]]:
-        """The candidates' times, interleaved; sample i of each is of one round."""
-        functions = {each: self._function(task, each) for each in candidates}
-        operands = verify.operands(task.problem, task.pass_name, 0)
-        return interleaved(
-            functions, operands, seconds=seconds, least_rounds=least_rounds
-        )
+        """The candidates' times, interleaved; sample i of each is of one round.
+
+        Raises:
+            FailedError: if one raised an exception.
+        """
+        try:
+            functions = {each: self._function(task, each) for each in candidates}
+            operands = verify.operands(task.problem, task.pass_name, 0)
+            return interleaved(
+                functions, operands, seconds=seconds, least_rounds=least_rounds
+            )
+        except Exception as error:
+            raise failed(error) from error
 
     def limits(self, compiler_mode: str, dtype: str) -> Limits:
-        """How fast the device copies and multiplies."""
-        return measure_limits(compiler_mode, dtype)
+        """How fast the device copies and multiplies.
+
+        Raises:
+            FailedError: if it can't be measured.
+        """
+        try:
+            return measure_limits(compiler_mode, dtype)
+        except Exception as error:
+            raise failed(error) from error
 
     def _function(self, task: Task, candidate: Algorithm):
         if task != self._task:
@@ -123,11 +153,11 @@ def seconds_of(run, operands) -> float:
     return time.perf_counter() - start
 
 
-def failed(error: Exception) -> Finding:
-    """An exception as a finding."""
+def failed(error: Exception) -> FailedError:
+    """What an exception means."""
     text = " ".join(str(error).split())
     reason = f"{type(error).__name__}: {text}"[:300]
     memory = isinstance(error, MemoryError) or any(
         words in reason.lower() for words in OUT_OF_MEMORY
     )
-    return Finding(failure="out of memory" if memory else "exception", reason=reason)
+    return FailedError("out of memory" if memory else "exception", reason)

@@ -1,0 +1,20 @@
+"""A small run of the campaign that kills tuning processes, and of that which has
+several tune at once."""
+
+from tuning import endurance
+
+
+def test_a_tuning_that_is_killed_goes_on_where_it_was():
+    figures = endurance.kills(count=2, problems=2)
+    assert figures["unreadable"] == []
+    assert figures["finished_passes_lost"] == 0
+    assert figures["finished_passes_measured_twice"] == 0
+    assert figures["exit_status_at_the_end"] == 0
+    assert figures["passes_decided_at_the_end"] == figures["passes"] == 6
+
+
+def test_processes_that_tune_the_same_problems_decide_them_all():
+    figures = endurance.processes(count=2, problems_each=2)
+    assert figures["exit_statuses"] == [0, 0]
+    assert figures["unreadable"] == []
+    assert figures["passes_decided"] == figures["passes"] == 9

@@ -1,0 +1,125 @@
+"""Planted candidates, through the real child process: what fails is recorded by its
+type and never chosen, and the tuning goes on."""
+
+import sys
+
+import pytest
+
+from keras_diagwise.algorithms import ALGORITHMS
+from keras_diagwise.planning.store import Store
+from keras_diagwise.problem import PASSES
+from keras_diagwise.tuner import isolated, tuner
+from keras_diagwise.tuner.tuner import Tuner, is_decided
+from tests.algorithms.suite import depthwise
+from tests.tuner.planted import Planted
+
+PROBLEM = depthwise((6, 6), 4, (3, 3))
+PATIENCE = 5.0
+
+TYPES = {
+    "wrong": ("wrong numbers", "off by 0.0"),
+    "wrong in one place": ("wrong numbers", "off by"),
+    "nan": ("not finite", "NaN"),
+    "another shape": ("exception", "must have the shape"),
+    "exception": ("exception", "RuntimeError: planted: it can't"),
+    "memory error": ("out of memory", "MemoryError: planted: 16 TiB"),
+    "resources exhausted": ("out of memory", "RESOURCE_EXHAUSTED"),
+    "killed": ("out of memory", "ended by SIGKILL"),
+    "abort": ("crash", "ended by SIGABRT"),
+    "hang": ("timeout", "No answer after 5 s"),
+    "when timed": ("crash", "while it was timed: The child ended by SIGABRT"),
+}
+
+
+@pytest.fixture(scope="module")
+def patch():
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def tune(patch, tmp_path_factory):
+    """Tunes a problem with planted candidates, all of which are timed unless they
+    fail: none is pruned, and none too slow."""
+    patch.setattr(tuner, "OUTPACED", float("inf"))
+    patch.setattr(tuner, "BEHIND", float("inf"))
+    patch.setattr(tuner, "SECONDS_PER_PASS", 0.01)
+    patch.setattr(tuner, "why_pruned", lambda *arguments, **options: None)
+    patch.setitem(ALGORITHMS, "planted", Planted)
+    patch.delitem(ALGORITHMS, "diagonal")
+    store = Store(tmp_path_factory.mktemp("store"))
+    used = Tuner(store, patience=PATIENCE)
+
+    def run(*planted, passes=PASSES, problem=PROBLEM):
+        patch.setattr(Planted, "planted", planted)
+        used.tune(problem, passes)
+        decision = store.get(used.environment, problem)
+        assert all(is_decided(decision, name) for name in passes)
+        return decision
+
+    run.tuner = used
+    yield run
+    used.close()
+
+
+@pytest.fixture(scope="module")
+def child_with(patch):
+    """Has the children be those in which something else fails."""
+
+    def start(fault):
+        def command(descriptor):
+            program = [sys.executable, "-m", "tests.tuner.planted"]
+            return [*program, fault, str(descriptor)]
+
+        patch.setattr(isolated, "child_command", command)
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def faulty(tune, child_with):
+    """The decision for a pass with every kind of fault, and one candidate behind
+    them that has none."""
+    child_with("when timed")
+    planted = [Planted(fault) for fault in (*TYPES, "none")]
+    return tune(*planted, passes=PASSES[:1])
+
+
+@pytest.mark.parametrize("fault", TYPES)
+def test_a_candidate_that_fails_has_a_typed_failure(faulty, fault):
+    outcome = faulty.passes["forward"].outcomes[f"planted:{fault}"]
+    failure, reason = TYPES[fault]
+    assert outcome.failure == failure
+    assert reason in outcome.reason
+    assert outcome.seconds is None
+
+
+def test_the_tuning_goes_on_with_the_next_candidate(faulty):
+    timed = set(faulty.passes["forward"].seconds)
+    assert timed == {"native", "direct", "planted:none"}
+
+
+def test_what_failed_is_never_chosen(faulty):
+    for margin in (0.0, 1.0, 1.03, 2.0):
+        assert str(faulty.plan(margin).forward) in ("native", "direct", "planted:none")
+
+
+@pytest.mark.parametrize("wrong", PASSES)
+def test_what_is_wrong_in_one_pass_can_serve_in_the_others(tune, wrong):
+    problem = depthwise((5, 5), 1 + PASSES.index(wrong), (3, 3))
+    decision = tune(Planted("wrong", wrong), problem=problem)
+    name = f"planted:wrong:{wrong}"
+    assert decision.passes[wrong].outcomes[name].failure == "wrong numbers"
+    others = set(PASSES) - {wrong}
+    assert all(name in decision.passes[other].seconds for other in others)
+
+
+def test_a_native_that_is_wrong_is_reported_and_not_chosen(tune, child_with):
+    child_with("native")
+    tune.tuner.close()
+    decision = tune(problem=depthwise((8, 8), 4, (3, 3)))
+    for name in PASSES:
+        outcome = decision.passes[name].outcomes["native"]
+        assert outcome.failure == "wrong numbers"
+        assert "allowed" in outcome.reason
+        assert str(decision.plan(1.03)[name]).startswith("direct")

@@ -1,0 +1,181 @@
+"""The child process: where there can't be one the work is done here, and none
+outlives what it was started for."""
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+
+import pytest
+
+from keras_diagwise import backends
+from keras_diagwise.algorithms import Direct, Native
+from keras_diagwise.planning.store import Store
+from keras_diagwise.problem import PASSES
+from keras_diagwise.tuner import isolated, workbench
+from keras_diagwise.tuner.isolated import IsolatedWorkbench
+from keras_diagwise.tuner.tuner import Tuner, is_decided
+from keras_diagwise.tuner.workbench import FailedError, Task
+from tests.algorithms.suite import depthwise
+from tests.tuner.bench import LIMITS
+
+PROBLEM = depthwise((6, 6), 4, (3, 3))
+TASK = Task(PROBLEM, "forward", backends.active.environment()["compiler_mode"])
+
+
+@pytest.fixture
+def bench():
+    isolated.warn_once.cache_clear()
+    used = IsolatedWorkbench()
+    yield used
+    used.close()
+
+
+@pytest.fixture(scope="module")
+def running():
+    """A workbench whose child runs."""
+    used = IsolatedWorkbench()
+    assert used.examine(TASK, Native()).failure is None
+    yield used
+    used.close()
+
+
+def command(program):
+    return lambda descriptor: [sys.executable, "-c", program, str(descriptor)]
+
+
+PATH = f"import sys; sys.path[:] = {sys.path!r}; sys.argv[1:] = sys.argv[-1:]\n"
+ELSEWHERE = (
+    f"{PATH}from keras_diagwise.tuner import isolated\n"
+    "isolated.device = lambda: ('tpu', 'elsewhere')\n"
+    "isolated.main()"
+)
+
+OBSTACLES = {
+    "no interpreter": lambda patch: patch.setattr(sys, "executable", None),
+    "an interpreter that is gone": lambda patch: patch.setattr(
+        sys, "executable", os.devnull
+    ),
+    "not POSIX": lambda patch: patch.setattr(
+        isolated.subprocess, "Popen", no_descriptors
+    ),
+    "it dies at once": lambda patch: patch.setattr(
+        isolated, "child_command", command("raise SystemExit('no licence')")
+    ),
+    "it does not start in time": lambda patch: (
+        patch.setattr(isolated, "SECONDS_TO_START", 0.1),
+        patch.setattr(isolated, "child_command", command("while 1: 1")),
+    ),
+    "it computes on another device": lambda patch: patch.setattr(
+        isolated, "child_command", command(ELSEWHERE)
+    ),
+}
+
+
+def no_descriptors(*arguments, **options):
+    raise ValueError("pass_fds not supported on Windows.")
+
+
+def warnings_in(caplog):
+    return [r.message for r in caplog.records if r.name == "keras_diagwise"]
+
+
+@pytest.mark.parametrize("obstacle", OBSTACLES)
+def test_without_a_child_the_work_is_done_here(bench, obstacle, monkeypatch, caplog):
+    OBSTACLES[obstacle](monkeypatch)
+    caplog.set_level(logging.WARNING)
+    findings = [bench.examine(TASK, each) for each in (Native(), Direct())]
+    assert [each.failure for each in findings] == [None, None]
+    assert len(bench.time(TASK, [Native(), Direct()], 0.0, 3)[Direct()]) == 3
+    (warning,) = warnings_in(caplog)
+    assert "measured in this process" in warning
+
+
+def test_the_warning_is_given_once_a_process(monkeypatch, caplog):
+    isolated.warn_once.cache_clear()
+    monkeypatch.setattr(sys, "executable", None)
+    for _ in range(3):
+        IsolatedWorkbench().examine(TASK, Native())
+    assert len(warnings_in(caplog)) == 1
+
+
+def test_a_tuner_without_a_child_decides_all_the_same(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "executable", None)
+    monkeypatch.setattr(workbench, "measure_limits", lambda *arguments: LIMITS)
+    tuner = Tuner(Store(tmp_path))
+    decision = tuner.tune(PROBLEM)
+    assert all(is_decided(decision, name) for name in PASSES)
+    assert all(decision.passes[name].seconds["native"] for name in PASSES)
+
+
+def test_an_exception_while_timing_is_a_failure_here_as_in_a_child(monkeypatch):
+    def raise_error(*arguments, **options):
+        raise RuntimeError("RESOURCE_EXHAUSTED: out of it")
+
+    monkeypatch.setattr(workbench, "interleaved", raise_error)
+    with pytest.raises(FailedError, match="out of memory: RuntimeError") as caught:
+        workbench.Workbench().time(TASK, [Native()], 0.0, 3)
+    assert caught.value.finding.failure == "out of memory"
+
+
+def test_a_child_does_one_thing_after_another(running):
+    first = running._child
+    assert running.examine(TASK, Direct()).failure is None
+    assert running.time(TASK, [Direct()], 0.0, 3).keys() == {Direct()}
+    assert running._child is first
+
+
+def test_a_child_that_was_ended_while_it_waited_starts_again(running):
+    process = running._child._process
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert running.examine(TASK, Direct()).failure is None
+
+
+def test_the_answer_to_what_was_interrupted_is_not_taken_for_another(
+    running, monkeypatch
+):
+    def interrupted(self, timeout=None):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(isolated.Connection, "poll", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            running.examine(TASK, Native())
+    assert running._child is None
+    assert running.time(TASK, [Direct()], 0.0, 3).keys() == {Direct()}
+
+
+def test_another_thread_has_a_child_of_its_own(running):
+    findings = []
+
+    def examine():
+        findings.append(running.examine(TASK, Direct()))
+
+    thread = threading.Thread(target=examine)
+    thread.start()
+    thread.join()
+    assert findings[0].failure is None
+    assert running._child.starter is thread
+
+
+def test_the_time_that_is_over_ends_the_wait(bench):
+    bench.until = time.monotonic()
+    with pytest.raises(TimeoutError):
+        bench.examine(TASK, Native())
+    assert bench._child is None
+
+
+def test_limits_are_asked_for_again_where_the_child_died(bench, monkeypatch):
+    answers = [FailedError("crash", "planted"), LIMITS]
+
+    def ask(*request, **options):
+        answer = answers.pop(0)
+        if isinstance(answer, FailedError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(bench, "_ask", ask)
+    assert bench.limits(TASK.compiler_mode, "float32") == LIMITS

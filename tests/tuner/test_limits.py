@@ -1,0 +1,69 @@
+"""What no algorithm can go beyond: copies and products, and what follows of them."""
+
+import math
+
+import pytest
+
+from keras_diagwise import backends
+from keras_diagwise.algorithms import Direct
+from keras_diagwise.tuner import limits as limits_module
+from keras_diagwise.tuner.limits import (
+    COPIED_BYTES,
+    MATRIX_SIZE,
+    Limits,
+    measure_limits,
+)
+from tests.algorithms.suite import depthwise
+
+MODE = backends.active.environment()["compiler_mode"]
+PROBLEM = depthwise((8, 8), 4, (3, 3))
+LIMITS = Limits(copies=((100, 1e-3), (10_000, 1e-1)), flops_per_second=1e6)
+
+
+@pytest.mark.parametrize(
+    ("moved", "seconds"),
+    [(100, 1e-3), (1_000, 1e-2), (10_000, 1e-1), (20_000, 2e-1), (1, 1e-3), (0, 1e-3)],
+)
+def test_copies_between_those_measured_go_by_logarithms(moved, seconds):
+    assert LIMITS.copy_seconds(moved) == pytest.approx(seconds)
+
+
+def test_the_least_time_is_the_larger_of_copying_and_computing():
+    copying = Limits(LIMITS.copies, math.inf).least_seconds(PROBLEM)
+    computing = Limits(((1, 0.0001), (2, 0.0001)), 1e-3).least_seconds(PROBLEM)
+    assert copying == pytest.approx(LIMITS.copy_seconds(PROBLEM.least_bytes))
+    assert computing == pytest.approx(PROBLEM.flops / 1e-3)
+
+
+def test_the_arithmetic_of_a_candidate_takes_its_flops_over_the_rate():
+    work = Direct().work(PROBLEM)
+    assert LIMITS.arithmetic_seconds(work) == pytest.approx(work.flops / 1e6)
+
+
+def test_limits_are_the_best_of_what_was_measured(monkeypatch):
+    def interleaved(functions, operands, **options):
+        return {name: [3.0, 2.0, 4.0] for name in functions}
+
+    monkeypatch.setattr(limits_module, "interleaved", interleaved)
+    found = measure_limits(MODE, "float32")
+    assert found.copies == tuple((moved, 2.0) for moved in COPIED_BYTES)
+    assert found.flops_per_second == MATRIX_SIZE**3
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_the_tensors_have_the_bytes_and_run_in_every_dtype(dtype, monkeypatch):
+    def interleaved(functions, operands, **options):
+        for name, function in functions.items():
+            given = operands[name] if isinstance(operands, dict) else operands
+            moved.append((name, math.prod(given[0].shape)))
+            backends.active.synchronize(function(*given))
+        return {name: [1.0] for name in functions}
+
+    moved = []
+    monkeypatch.setattr(limits_module, "interleaved", interleaved)
+    monkeypatch.setattr(limits_module, "COPIED_BYTES", (2**14, 2**16))
+    monkeypatch.setattr(limits_module, "MATRIX_SIZE", 16)
+    measure_limits(MODE, dtype)
+    width = 4 if dtype == "float32" else 2
+    copies = [(2**14, 2**13 // width), (2**16, 2**15 // width)]
+    assert moved == [*copies, ("product", 16 * 16)]

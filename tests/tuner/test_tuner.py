@@ -1,0 +1,368 @@
+"""The tuner, over a workbench on which nothing runs: what is measured, what is kept,
+and what is chosen."""
+
+import dataclasses
+import random
+import threading
+
+import pytest
+
+from keras_diagwise.algorithms import ALGORITHMS
+from keras_diagwise.planning.decision import Comparison, Decision
+from keras_diagwise.planning.environment import Environment
+from keras_diagwise.planning.planner import Planner
+from keras_diagwise.planning.store import Store
+from keras_diagwise.problem import PASSES
+from keras_diagwise.tuner import tuner as tuner_module
+from keras_diagwise.tuner import verify
+from keras_diagwise.tuner.prune import HOPELESS
+from keras_diagwise.tuner.tuner import (
+    LEAST_ROUNDS,
+    LONGER,
+    SECONDS_PER_PASS,
+    BudgetSpentError,
+    Tuner,
+    candidates_of,
+    is_decided,
+    judged,
+    least_ratio,
+)
+from keras_diagwise.tuner.workbench import Finding
+from tests.algorithms.suite import depthwise
+from tests.tuner.bench import Bench
+
+PROBLEM = depthwise((8, 8), 8, (3, 3))
+OTHER = depthwise((9, 9), 8, (3, 3))
+FORWARD = PASSES[:1]
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path)
+
+
+@pytest.fixture
+def make(store, monkeypatch):
+    """A tuner over a bench."""
+
+    def make_tuner(bench, **options):
+        monkeypatch.setattr(tuner_module, "IsolatedWorkbench", lambda *_: bench)
+        return Tuner(store, **options)
+
+    return make_tuner
+
+
+def names(problem=PROBLEM, pass_name="forward"):
+    return [str(each) for each in candidates_of(problem, pass_name)]
+
+
+def outcomes_of(decision, pass_name="forward"):
+    return decision.passes[pass_name].outcomes
+
+
+def spent_after(requests):
+    """Raises once so many requests were made: the time is over."""
+    left = [requests]
+
+    def before():
+        left[0] -= 1
+        if left[0] < 0:
+            raise TimeoutError
+
+    return before
+
+
+def test_every_candidate_of_every_pass_has_an_outcome(make, store):
+    tuner = make(Bench())
+    decision = tuner.tune(PROBLEM)
+    kept = store.get(tuner.environment, PROBLEM)
+    assert decision.to_dict() == kept.to_dict()
+    for name in PASSES:
+        assert list(outcomes_of(decision, name)) == names(pass_name=name)
+        assert decision.passes[name].least > 0
+    assert tuner.measured == 3
+
+
+def test_native_is_measured_before_the_others(make):
+    bench = Bench()
+    make(bench).tune(PROBLEM)
+    first = {name: next(c for p, c in bench.asked if p == name) for name in PASSES}
+    assert set(first.values()) == {"native"}
+
+
+def test_what_the_store_holds_is_not_measured_again(make):
+    make(Bench()).tune(PROBLEM)
+    bench = Bench()
+    again = make(bench)
+    told = []
+    again.tune(PROBLEM, told=told.append)
+    assert not bench.asked
+    assert again.measured == 0
+    assert told == list(PASSES)
+
+
+def test_a_new_candidate_has_its_pass_measured_anew(make, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.delitem(ALGORITHMS, "diagonal")
+        environment = Environment.current()
+        make(Bench(), environment=environment).tune(PROBLEM)
+    bench = Bench()
+    decision = make(bench, environment=environment).tune(PROBLEM, FORWARD)
+    assert {name for name, _ in bench.asked} == {"forward"}
+    assert is_decided(decision, "forward")
+
+
+def test_only_the_passes_asked_for_are_measured(make):
+    bench = Bench()
+    decision = make(bench).tune(PROBLEM, FORWARD)
+    assert set(decision.passes) == {"forward"} == {name for name, _ in bench.asked}
+    assert not is_decided(decision, "input_gradient")
+
+
+@pytest.mark.parametrize("field", [{"batch": None}, {"spatial_shape": (None, 8)}])
+def test_a_problem_of_unknown_size_can_not_be_measured(make, field):
+    with pytest.raises(ValueError, match="known batch and spatial shape"):
+        make(Bench()).tune(dataclasses.replace(PROBLEM, **field))
+
+
+def test_each_pass_is_in_the_store_as_soon_as_it_is_known(make, store):
+    tuner, seen = make(Bench()), []
+
+    def told(pass_name):
+        seen.append(set(store.get(tuner.environment, PROBLEM).passes))
+
+    tuner.tune(PROBLEM, told=told)
+    assert seen == [set(PASSES[:n]) for n in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("requests", [0, 1, 7, 20])
+def test_what_was_decided_when_the_time_was_over_is_not_measured_again(make, requests):
+    bench = Bench(before=spent_after(requests))
+    first = make(bench)
+    with pytest.raises(BudgetSpentError):
+        first.tune(PROBLEM)
+    kept = first.known(PROBLEM)
+    assert all(is_decided(kept, name) for name in kept.passes)
+    assert len(kept.passes) == first.measured
+    again = Bench()
+    decision = make(again).tune(PROBLEM)
+    assert not {name for name, _ in again.asked} & set(kept.passes)
+    assert all(is_decided(decision, name) for name in PASSES)
+    assert {n: decision.passes[n] for n in kept.passes} == kept.passes
+
+
+def test_nothing_is_begun_when_the_time_is_over(make):
+    bench = Bench()
+    with pytest.raises(BudgetSpentError):
+        make(bench, until=0.0).tune(PROBLEM)
+    assert not bench.asked
+
+
+def test_another_process_that_was_quicker_is_believed(make, store, monkeypatch):
+    theirs = make(Bench())
+    bench = Bench()
+    ours = make(bench)
+    known = ours.known
+
+    def known_before(problem):
+        found = known(problem)
+        theirs.tune(PROBLEM, FORWARD)  # between our look and our turn
+        monkeypatch.setattr(ours, "known", known)
+        return found
+
+    monkeypatch.setattr(ours, "known", known_before)
+    ours.tune(PROBLEM, FORWARD)
+    assert not bench.asked
+
+
+def test_a_candidate_whose_error_is_not_allowed_fails(make):
+    allowed = verify.allowed_error(PROBLEM, "forward")
+    bench = Bench(errors={"direct": 2 * allowed, "diagonal:8": 0.5 * allowed})
+    outcomes = outcomes_of(make(bench).tune(PROBLEM, FORWARD))
+    assert outcomes["direct"].failure == "wrong numbers"
+    assert outcomes["diagonal:8"].failure is None
+
+
+def test_twice_the_error_of_native_is_allowed(make):
+    half = dataclasses.replace(PROBLEM, dtype="bfloat16")
+    native = 0.9 * verify.allowed_native_error(half, "forward")
+    assert 1.9 * native > verify.allowed_error(half, "forward")
+    bench = Bench(
+        errors={"native": native, "direct": 1.9 * native, "diagonal:8": 2.1 * native}
+    )
+    outcomes = outcomes_of(make(bench).tune(half, FORWARD))
+    assert outcomes["direct"].failure is None
+    assert outcomes["diagonal:8"].failure == "wrong numbers"
+
+
+def test_a_wrong_native_is_reported_and_makes_room_for_no_other(make):
+    bench = Bench(errors={"native": 0.9, "diagonal:8": 0.9})
+    decision = make(bench).tune(PROBLEM, FORWARD)
+    outcomes = outcomes_of(decision)
+    assert outcomes["native"].failure == "wrong numbers"
+    assert outcomes["diagonal:8"].failure == "wrong numbers"
+    assert outcomes["direct"].failure is None
+    assert str(decision.plan(1e9).forward) != "native"
+
+
+def test_where_all_fail_native_serves_and_the_reasons_are_kept(make):
+    bench = Bench(failures=dict.fromkeys(names(), "out of memory"))
+    decision = make(bench).tune(PROBLEM, FORWARD)
+    assert {each.failure for each in outcomes_of(decision).values()} == {
+        "out of memory"
+    }
+    assert str(decision.plan(1.03).forward) == "native"
+
+
+def test_what_is_far_behind_in_its_first_run_is_not_timed(make):
+    bench = Bench(seconds={"native": 1e-3, "direct": 2.5e-3})
+    outcomes = outcomes_of(make(bench).tune(PROBLEM, FORWARD))
+    assert outcomes["direct"].failure == "outpaced"
+    assert all("direct" not in timed for timed, _ in bench.timed)
+
+
+def test_native_is_timed_however_far_behind(make):
+    bench = Bench(seconds={"native": 1.0})
+    outcomes = outcomes_of(make(bench).tune(PROBLEM, FORWARD))
+    assert outcomes["native"].seconds == 1.0
+
+
+def test_what_fails_while_it_is_timed_alone_fails(make):
+    bench = Bench(failures_when_timed={"direct": "crash"})
+    outcomes = outcomes_of(make(bench).tune(PROBLEM, FORWARD))
+    assert outcomes["direct"].failure == "crash"
+    assert "while it was timed" in outcomes["direct"].reason
+    rest = set(names()) - {"direct"}
+    assert all(outcomes[name].failure is None for name in rest)
+    assert set(bench.timed[-1][0]) == rest
+
+
+def test_a_native_that_fails_while_it_is_timed_is_not_chosen(make):
+    bench = Bench(failures_when_timed={"native": "crash"})
+    decision = make(bench).tune(PROBLEM, FORWARD)
+    assert outcomes_of(decision)["native"].failure == "crash"
+    assert str(decision.plan(1.03).forward) != "native"
+
+
+def test_candidates_that_only_fail_together_all_fail(make):
+    bench = Bench(fail_together="out of memory")
+    decision = make(bench).tune(PROBLEM, FORWARD)
+    assert {each.failure for each in outcomes_of(decision).values()} == {
+        "out of memory"
+    }
+    assert str(decision.plan(1.03).forward) == "native"
+
+
+@pytest.mark.parametrize(
+    ("others", "is_close"), [(1e-3, True), (0.9e-3, True), (0.6e-3, False)]
+)
+def test_what_is_close_to_native_is_timed_for_longer(make, others, is_close):
+    bench = Bench(seconds={name: others for name in names() if name != "native"})
+    make(bench).tune(PROBLEM, FORWARD)
+    longer = [LONGER * SECONDS_PER_PASS] if is_close else []
+    assert [seconds for _, seconds in bench.timed] == [SECONDS_PER_PASS, *longer]
+
+
+@pytest.mark.parametrize(("others", "are_close"), [(1e-4, True), (1e-2, False)])
+def test_what_is_far_ahead_of_native_is_timed_on_without_it(make, others, are_close):
+    slow = {name: others for name in names() if name.startswith("diagonal")}
+    bench = Bench(seconds={**slow, "native": 1e-3, "direct": 1e-4})
+    make(bench).tune(PROBLEM, FORWARD)
+    first, *again = [timed for timed, _ in bench.timed]
+    assert "native" in first
+    expected = [name for name in first if name != "native"]
+    assert again == ([expected] if are_close else [])
+
+
+def test_gain_and_time_are_those_of_the_rounds(make):
+    bench = Bench(seconds={"native": 2e-3, "direct": 1e-3})
+    outcomes = outcomes_of(make(bench).tune(PROBLEM, FORWARD))
+    assert outcomes["direct"].seconds == 1e-3
+    assert outcomes["direct"].gain == pytest.approx(2)
+    assert outcomes["native"].gain is None
+
+
+def hopeless(problem=PROBLEM):
+    """Diagonals that are so slow that they are given up."""
+    slow = {name: HOPELESS for name in names(problem) if name.startswith("diagonal")}
+    return Bench(seconds={**slow, "native": 1.0, "direct": 1.0})
+
+
+def test_a_hopeless_family_is_pruned_on_the_next_problem(make):
+    bench = hopeless()
+    tuner = make(bench)
+    tuner.tune(PROBLEM, FORWARD)
+    tried = len(bench.asked)
+    outcomes = outcomes_of(tuner.tune(OTHER, FORWARD))
+    pruned = [n for n, each in outcomes.items() if each.failure == "pruned"]
+    assert pruned
+    assert all(name.startswith("diagonal") for name in pruned)
+    assert len(bench.asked) - tried == len(names(OTHER)) - len(pruned)
+
+
+def test_exhaustive_gives_up_no_family(make):
+    bench = hopeless()
+    tuner = make(bench, exhaustive=True)
+    for problem in (PROBLEM, OTHER):
+        outcomes = outcomes_of(tuner.tune(problem, FORWARD))
+        assert all(each.failure != "pruned" for each in outcomes.values())
+    assert len(bench.asked) == len(names(PROBLEM)) + len(names(OTHER))
+
+
+def test_is_decided_asks_for_every_candidate(make):
+    decision = make(Bench()).tune(PROBLEM, FORWARD)
+    outcomes = dict(outcomes_of(decision))
+    assert is_decided(decision, "forward")
+    del outcomes["direct"]
+    missing = Decision(PROBLEM, {"forward": Comparison(outcomes, "now")})
+    assert not is_decided(missing, "forward")
+
+
+@pytest.mark.parametrize("error", [float("nan"), float("inf")])
+def test_numbers_that_are_not_finite_are_said_to_be(error):
+    finding = judged(Finding(1.0, error, 0.0), allowed=1.0)
+    assert finding.failure == "not finite"
+    assert finding.error is None
+
+
+def test_the_least_ratio_is_below_the_median_and_above_the_least():
+    draw = random.Random(0)
+    taken = [draw.uniform(0.9, 1.1) for _ in range(40)]
+    native = [2 * draw.uniform(0.9, 1.1) for _ in range(40)]
+    ratios = sorted(one / other for one, other in zip(native, taken, strict=True))
+    assert ratios[5] < least_ratio(native, taken) < (ratios[19] + ratios[20]) / 2
+    assert least_ratio(native, taken) == least_ratio(native, taken)
+
+
+def test_the_least_ratio_of_the_same_is_one():
+    assert least_ratio([3.0] * LEAST_ROUNDS, [3.0] * LEAST_ROUNDS) == 1.0
+
+
+def test_eight_threads_tune_and_plan_at_once(make, store):
+    problems = [depthwise((n, n), 8, (3, 3)) for n in range(5, 9)]
+    bench = Bench()
+    tuners = [make(bench) for _ in range(8)]
+    planner, errors = Planner(store), []
+    start = threading.Barrier(8)
+
+    def work(index):
+        try:
+            start.wait()
+            for problem in problems[index % 4 :] + problems[: index % 4]:
+                planner.plan(problem, tuners[index].environment)
+                tuners[index].tune(problem)
+                answer = planner.plan(problem, tuners[index].environment)
+                assert answer.rung == "decision"
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    assert sum(each.measured for each in tuners) == len(problems) * len(PASSES)
+    for problem in problems:
+        decision = store.get(tuners[0].environment, problem)
+        assert all(is_decided(decision, name) for name in PASSES)

@@ -1,0 +1,303 @@
+"""Whether tuning endures: kills, many processes at once, a time budget.
+
+    python -m tuning.endurance [kills | processes | budget …]
+
+Each part writes its figures into tuning/results/endurance-<backend>.json at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import contextlib
+import datetime
+import json
+import logging
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+import rich.console
+import rich.table
+
+import keras_diagwise
+from keras_diagwise.planning.environment import Environment
+from keras_diagwise.planning.folder import TEMPORARY_NAME
+from keras_diagwise.planning.record import DECISION_NAME
+from keras_diagwise.planning.store import Store
+from keras_diagwise.problem import PASSES, Problem
+from keras_diagwise.tuner import tuner as tuner_module
+from keras_diagwise.tuner.tuner import Tuner, is_decided
+from tuning.workloads import square
+
+BACKEND = keras.backend.backend()
+RESULTS = Path(__file__).with_name("results")
+
+KILLS = 50
+LONGEST_LIFE = 1.6
+PROCESSES = 8
+PROBLEMS_EACH = 6
+BUDGET = 30.0
+BUDGET_RUNS = 3
+MOST_SECONDS = 1200.0
+"""After which processes that tune are taken to be blocked."""
+
+
+def small_problems(count: int) -> list[Problem]:
+    """Problems that take a second or so each, all different."""
+    return [square(5 + n // 4, 4 + n % 4, 3, batch=2) for n in range(count)]
+
+
+def work(store: str, log: str, first: int, count: int) -> None:
+    """Tunes small problems, and writes down each pass that was measured right after
+    it was stored. Timings are cut short: they do not matter here."""
+    tuner_module.SECONDS_PER_PASS = 0.02
+    with contextlib.closing(Tuner(Store(store))) as tuner, open(log, "a") as lines:
+        for problem in small_problems(first + count)[first:]:
+            for name in PASSES:
+                before = tuner.measured
+                decision = tuner.tune(problem, [name])
+                if tuner.measured > before:
+                    line = [problem.digest, name, decision.passes[name].digest]
+                    print(*line, file=lines, flush=True)
+                    os.fsync(lines.fileno())
+
+
+def start(store: Path, log: Path, first: int, count: int) -> subprocess.Popen:
+    command = [sys.executable, "-m", "tuning.endurance", "--work"]
+    arguments = [str(store), str(log), str(first), str(count)]
+    return subprocess.Popen([*command, *arguments])
+
+
+def lines_of(log: Path) -> list[tuple[str, ...]]:
+    """What a process wrote: problem, pass, and digest of what was measured."""
+    if not log.exists():
+        return []
+    return [tuple(line.split()) for line in log.read_text().splitlines()]
+
+
+class Complaints(logging.Handler):
+    """Keeps what the package warns of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+
+def stored(folder: Path) -> tuple[dict[tuple[str, str], str], list[str]]:
+    """The digest of each pass in a store, and what in it can't be read."""
+    complaints = Complaints()
+    logger = logging.getLogger("keras_diagwise")
+    logger.addHandler(complaints)
+    try:
+        document = Store(folder).document()
+    finally:
+        logger.removeHandler(complaints)
+    found = {
+        (decision.problem.digest, name): comparison.digest
+        for _, decision in document
+        for name, comparison in decision.passes.items()
+    }
+    files = [path.name for path in folder.rglob("*") if path.is_file()]
+    strange = [
+        name
+        for name in files
+        if not TEMPORARY_NAME.fullmatch(name)
+        and not DECISION_NAME.fullmatch(name)
+        and name != "environment.json"
+    ]
+    return found, complaints.messages + strange
+
+
+def kills(count: int = KILLS, problems: int = 80, seed: int = 0) -> dict:
+    """Kills a process that tunes, again and again, until all is decided.
+
+    The moments are uniform over `LONGEST_LIFE` times what a process takes from its
+    start until its first pass is stored, so that some of them are before it.
+    """
+    draw = random.Random(seed)
+    with tempfile.TemporaryDirectory() as folder:
+        store, log = Path(folder, "store"), Path(folder, "log")
+        begun = time.monotonic()
+        process = start(store, log, 0, problems)
+        while not lines_of(log):
+            time.sleep(0.05)
+        seconds_to_first = time.monotonic() - begun
+        kill(process)
+        killed, moments, unreadable, lost, unlogged = 1, [seconds_to_first], [], 0, []
+        while True:
+            found, complaints = stored(store)
+            logged = {line[:2]: line[2] for line in lines_of(log)}
+            unreadable += complaints
+            lost += sum(found.get(key) != digest for key, digest in logged.items())
+            unlogged.append(len(set(found) - set(logged)))
+            if killed == count:
+                break
+            process = start(store, log, 0, problems)
+            moments.append(draw.uniform(0, LONGEST_LIFE * seconds_to_first))
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(moments[-1])
+                break
+            kill(process)
+            killed += 1
+        before = len(lines_of(log))
+        finished = start(store, log, 0, problems).wait(MOST_SECONDS)
+        found, complaints = stored(store)
+        logged = collections.Counter(line[:2] for line in lines_of(log))
+        return {
+            "kills": killed,
+            "seconds_to_first_pass": round(seconds_to_first, 2),
+            "kill_moments_s": [round(moment, 2) for moment in moments],
+            "passes": problems * len(PASSES),
+            "passes_measured_between_kills": before,
+            "passes_decided_at_the_end": len(found),
+            "exit_status_at_the_end": finished,
+            "unreadable": unreadable + complaints,
+            "finished_passes_lost": lost,
+            "finished_passes_measured_twice": sum(n - 1 for n in logged.values()),
+            "stored_but_killed_before_the_log": unlogged[-1],
+            "seconds": round(time.monotonic() - begun, 1),
+        }
+
+
+def kill(process: subprocess.Popen) -> None:
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def processes(
+    count: int = PROCESSES, problems_each: int = PROBLEMS_EACH, most=MOST_SECONDS
+) -> dict:
+    """Tunes overlapping problems in several processes: each has half of its
+    problems in common with the next."""
+    step = problems_each // 2
+    with tempfile.TemporaryDirectory() as folder:
+        store, begun = Path(folder, "store"), time.monotonic()
+        logs = [Path(folder, f"log-{n}") for n in range(count)]
+        running = [
+            start(store, log, step * n, problems_each) for n, log in enumerate(logs)
+        ]
+        ended = [wait(process, begun + most) for process in running]
+        problems = small_problems(step * (count - 1) + problems_each)
+        found, complaints = stored(store)
+        environment = Environment.current()
+        decisions = [Store(store).get(environment, each) for each in problems]
+        measured = collections.Counter(
+            line[:2] for log in logs for line in lines_of(log)
+        )
+        return {
+            "processes": count,
+            "exit_statuses": ended,
+            "problems": len(problems),
+            "passes": len(problems) * len(PASSES),
+            "passes_decided": sum(
+                is_decided(decision, name)
+                for decision in decisions
+                if decision
+                for name in PASSES
+            ),
+            "passes_in_the_store": len(found),
+            "unreadable": complaints,
+            "measured_more_than_once": sum(n > 1 for n in measured.values()),
+            "seconds": round(time.monotonic() - begun, 1),
+        }
+
+
+def wait(process: subprocess.Popen, until: float) -> int | str:
+    """A process's exit status, or that it did not end in time."""
+    try:
+        return process.wait(max(0.0, until - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        kill(process)
+        return "blocked"
+
+
+def budget(seconds: float = BUDGET, runs: int = BUDGET_RUNS) -> dict:
+    """How long `tune` takes where more is to be measured than its budget allows."""
+    problems = [square(size, 24, 3) for size in range(20, 80)]
+    rows = []
+    for _ in range(runs):
+        with tempfile.TemporaryDirectory() as folder:
+            keras_diagwise.decisions.location = folder
+            begun = time.monotonic()
+            report = keras_diagwise.tune(problems, budget=seconds, verbose=0)
+            elapsed = time.monotonic() - begun
+            found, complaints = stored(Path(folder))
+        rows.append(
+            {
+                "seconds": round(elapsed, 2),
+                "over_budget": round(elapsed / seconds, 3),
+                "ended": report.ended,
+                "passes_measured": report.measured,
+                "passes_in_the_store": len(found),
+                "unreadable": complaints,
+            }
+        )
+    return {
+        "budget_s": seconds,
+        "passes": len(problems) * len(PASSES),
+        "most_over_budget": max(row["over_budget"] for row in rows),
+        "runs": rows,
+    }
+
+
+PARTS = {"kills": kills, "processes": processes, "budget": budget}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; all if none")
+    parser.add_argument("--work", nargs=4, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.work:
+        store, log, first, count = options.work
+        return work(store, log, int(first), int(count))
+    for part in options.parts or PARTS:
+        figures = PARTS[part]()
+        write(part, figures)
+        show(part, figures)
+    return None
+
+
+def write(part: str, figures: dict) -> None:
+    """Puts a part's figures, and where they were taken, into the results."""
+    path = RESULTS / f"endurance-{BACKEND}.json"
+    results = json.loads(path.read_text()) if path.exists() else {}
+    results[part] = {
+        "date": datetime.date.today().isoformat(),
+        "environment": Environment.current().to_dict(),
+        "keras": keras.version(),
+        "figures": figures,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    path.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def show(part: str, figures: dict) -> None:
+    table = rich.table.Table(title=part, show_header=False)
+    for name, value in figures.items():
+        table.add_row(name.replace("_", " "), shown(value))
+    rich.console.Console().print(table)
+
+
+def shown(value) -> str:
+    """A figure in few words."""
+    if not isinstance(value, list):
+        return str(value)
+    if len(value) > PROCESSES and all(isinstance(each, float) for each in value):
+        return f"{len(value)} from {min(value)} to {max(value)}"
+    return "\n".join(map(str, value)) or "none"
+
+
+if __name__ == "__main__":
+    main()
