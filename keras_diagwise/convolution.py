@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -24,6 +24,7 @@ from keras_diagwise.problem import (
     Problem,
     check_data_format,
 )
+from keras_diagwise.tuner.tuner import Tuner
 
 Tensor = Any
 
@@ -77,17 +78,16 @@ class Conductor:
     Attributes:
         memo: what was found, by what a call is told apart by: a `Convolution`, or
             `None` for one that is native throughout.
-        tune_now: measures a problem and keeps the decision; set by the tuner.
-        queued: the problems that `on_miss="tune"` met inside a trace, in order.
+        queued: the problems that `on_miss="tune"` met inside a trace, each with its
+            environment, in order.
     """
 
     def __init__(self, planner: Planner | None = None):
         self._planner = planner
         self._on_miss: str | None = None
-        self._making, self._tuning = threading.Lock(), threading.RLock()
+        self._making = threading.Lock()
         self.memo: dict[tuple, Convolution | None] = {}
-        self.tune_now: Callable[[Problem], object] | None = None
-        self.queued: dict[Problem, None] = {}
+        self.queued: dict[tuple[Environment, Problem], None] = {}
 
     @property
     def planner(self) -> Planner:
@@ -205,37 +205,69 @@ class Conductor:
                 "layer a plan, or set keras_diagwise.decisions.on_miss to 'nearest'. "
                 f"Received: problem={problem}"
             )
-        if tracing or self.tune_now is None:
+        if tracing:
             self.queue(problem)
             return answer
-        with self._tuning:
-            answer = self.answer(problem, plan)
-            if is_missed(problem, answer):
-                self.tune_now(problem)
-                answer = self.answer(problem, plan)
-        return answer
+        self.tune_now(problem)
+        return self.answer(problem, plan)
+
+    def tune_now(self, problem: Problem) -> None:
+        """Measures a problem and keeps the decision; of several threads that ask, the
+        first measures and the others wait."""
+        with contextlib.closing(Tuner(self.store)) as tuner:
+            tuner.tune(problem)
 
     def queue(self, problem: Problem) -> None:
         """Leaves a problem to the next `tune()`, unless too many wait."""
-        self.queued[problem] = None
-        if len(self.queued) > MOST_QUEUED:
-            self.queued.pop(problem, None)
+        if len(self.queued) < MOST_QUEUED:
+            self.queued[Environment.current(), problem] = None
+
+    def queued_in(
+        self, environment: Environment, batch_sizes: Sequence[int]
+    ) -> list[Problem]:
+        """What waits to be measured in an environment.
+
+        Args:
+            environment: the environment.
+            batch_sizes: of whole steps, that stand in for a batch that is not known.
+        """
+        found: dict[Problem, None] = {}
+        for known, problem in list(self.queued):
+            if known == environment and problem.batch is not None:
+                found[problem] = None
+            elif known == environment:
+                for batch in batch_sizes:
+                    found[with_batch(problem, batch)] = None
+        return list(found)
+
+    def unqueue(self, environment: Environment, problem: Problem) -> None:
+        """Takes a problem that was measured from what waits, also without its batch."""
+        for each in (problem, dataclasses.replace(problem, batch=None)):
+            self.queued.pop((environment, each), None)
 
 
 def is_missed(problem: Problem, answer: Answer) -> bool:
     """Whether measuring could give a decision where there is none.
 
-    It could not for a dtype or a spatial shape that can't be measured; and an
-    unknown batch is served by the same problem with any batch.
+    It could not for a dtype or a spatial shape that can't be measured, or where
+    nothing is to be computed; and an unknown batch is served by the same problem
+    with any batch.
     """
-    if answer.rung in ("layer", "decision"):
-        return False
-    if problem.dtype not in BYTES_PER_ELEMENT or not problem.has_static_spatial_shape:
+    if answer.rung in ("layer", "decision") or not is_measurable(problem):
         return False
     if problem.batch is None and answer.rung == "nearest" and answer.decision:
         known = answer.decision.problem
         return dataclasses.replace(known, batch=None) != problem
     return True
+
+
+def is_measurable(problem: Problem) -> bool:
+    """Whether a problem can be measured once its batch is known."""
+    return (
+        problem.dtype in BYTES_PER_ELEMENT
+        and problem.has_static_spatial_shape
+        and 0 not in (problem.batch, *problem.output_spatial_shape)
+    )
 
 
 def standardize_on_miss(value: str, name: str = "on_miss") -> str:
@@ -258,6 +290,7 @@ stock_depthwise_conv = ops.depthwise_conv
 image_data_format = keras.config.image_data_format
 traces_python = backends.active.traces_python
 trace_key = backends.active.trace_key
+shape_of = backends.active.shape_of
 """A name's every dot, and a call's every other function, is 0.1 to 0.7 µs more in
 each eager call between real work, when nothing of ours is in the caches."""
 
@@ -268,6 +301,11 @@ def on_one_device(problem: Problem) -> Problem:
     if shards == 1 or problem.batch is None:
         return problem
     return dataclasses.replace(problem, batch=max(1, problem.batch // shards))
+
+
+def with_batch(problem: Problem, batch: int) -> Problem:
+    """The problem with one device's share of a step's batch."""
+    return on_one_device(dataclasses.replace(problem, batch=batch))
 
 
 def depthwise_problem(
@@ -352,9 +390,9 @@ def depthwise_conv(
         data_format = image_data_format()
     try:
         key = (
-            inputs.shape,
+            shape_of(inputs),
             inputs.dtype,
-            kernel.shape,
+            shape_of(kernel),
             strides,
             padding,
             data_format,

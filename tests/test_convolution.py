@@ -8,13 +8,14 @@ import pytest
 from keras import ops
 
 import keras_diagwise as kd
-from keras_diagwise import Plan
+from keras_diagwise import Plan, backends
 from keras_diagwise.convolution import (
     Conductor,
     conductor,
     depthwise_problem,
     on_one_device,
 )
+from keras_diagwise.planning.document import Document
 from keras_diagwise.planning.planner import Planner
 from tests.algorithms.suite import data_parallel
 from tests.derivatives import vjp
@@ -142,7 +143,7 @@ class Forbidden(Planner):
     """A planner that no call may reach."""
 
     def __init__(self):
-        super().__init__([])
+        super().__init__(Document(), Document())
 
     def plan(self, problem, environment):
         raise AssertionError(f"the planner was asked for {problem}")
@@ -169,7 +170,7 @@ def test_symbolic_calls_touch_no_planner(monkeypatch):
 
 def test_the_memo_is_bounded_and_shared_by_threads(monkeypatch):
     monkeypatch.setattr("keras_diagwise.convolution.MOST_REMEMBERED", 8)
-    fresh = Conductor(Planner([]))
+    fresh = Conductor(Planner(Document(), Document()))
     kernel = np.ones((1, 1, 2, 1), "float32")
     errors = []
 
@@ -177,10 +178,7 @@ def test_the_memo_is_bounded_and_shared_by_threads(monkeypatch):
         try:
             for size in range(1, 40):
                 inputs = np.ones((1, size + offset, 3, 2), "float32")
-                found = fresh.convolution(
-                    inputs, kernel, 1, "valid", "channels_last", 1, "auto"
-                )
-                assert found is None
+                assert fresh.convolution(inputs, kernel, key_of(inputs, kernel)) is None
         except Exception as error:
             errors.append(error)
 
@@ -190,7 +188,22 @@ def test_the_memo_is_bounded_and_shared_by_threads(monkeypatch):
     for thread in threads:
         thread.join()
     assert not errors
-    assert len(fresh._memo) <= 16
+    assert 0 < len(fresh.memo) <= 8 + len(threads)
+
+
+def key_of(inputs, kernel):
+    """What a call of the op with default arguments is told apart by."""
+    arguments = 1, "valid", "channels_last", 1, "auto", backends.active.trace_key()
+    return inputs.shape, inputs.dtype, kernel.shape, *arguments
+
+
+def test_what_is_in_the_memo_is_not_looked_for_again(monkeypatch):
+    inputs, kernel = draw(3, 7, 5, 4), draw(3, 3, 4, 1)
+    kd.depthwise_conv(inputs, kernel)
+    monkeypatch.setattr(conductor, "convolution", None)
+    kd.depthwise_conv(inputs, kernel)
+    with pytest.raises(TypeError):
+        kd.depthwise_conv(draw(3, 7, 6, 4), kernel)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ A backend's module provides
   train a problem here, or `None`;
 - `sum_together(tensors, axis)`: each tensor's sum along an axis, in one pass over
   all of them where the compiler has one;
+- `shape_of(tensor)`: its shape, hashable, and the quickest to have at each call;
 - `trace_key()`: what the choice of a plan depends on beside the problem, as a
   small hashable value, read at each call;
 - `must_run_native()`: whether a transformation is active that only the stock

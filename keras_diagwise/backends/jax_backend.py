@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import operator
 
 import jax
 import keras
@@ -124,6 +125,9 @@ def must_run_native():
     return any(axis != jax.sharding.AxisType.Auto for axis in types)
 
 
+shape_of = operator.attrgetter("shape")
+
+
 def trace_key():
     return (
         jax.default_backend(),
@@ -150,24 +154,16 @@ def child_variables():
 
 def environment():
     device = jax.local_devices()[0]
+    versions = {"jax": jax.__version__, "jaxlib": jax.lib.__version__}
+    if device.platform != "cpu":  # the driver's and the libraries'
+        versions["platform"] = " ".join(device.client.platform_version.split())
     return {
         "device_kind": device.platform,
         "device_name": device.device_kind,
         "compiler_mode": "xla",
         "flags": flags(),
-        "versions": {
-            "jax": jax.__version__,
-            "jaxlib": jax.lib.__version__,
-            "platform": platform_version(device),
-        },
+        "versions": versions,
     }
-
-
-def platform_version(device) -> str:
-    """The driver's and the libraries' versions, where the device tells them."""
-    if device.platform == "cpu":
-        return ""
-    return " ".join(device.client.platform_version.split())
 
 
 def compiler_mode_of(model):

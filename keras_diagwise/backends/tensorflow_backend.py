@@ -125,17 +125,33 @@ def compiler_mode() -> str:
 
 
 def trace_key():
-    return compiler_mode(), *flags().values()
+    mode = "eager" if executing_eagerly() else compiler_mode()
+    return mode, tensor_float_32_enabled(), determinism_enabled()
+
+
+executing_eagerly = tf.executing_eagerly
+tensor_float_32_enabled = tf.config.experimental.tensor_float_32_execution_enabled
+determinism_enabled = tf_config.is_op_determinism_enabled
+"""The last is private: determinism is public to set but not to ask. Seen in 2.21."""
+
+Eager = type(tf.zeros(()))
+
+
+def shape_of(tensor):
+    """As a tuple where that is quicker: a `TensorShape` takes 3 µs to make, hash and
+    compare, and what says it at once is private in an eager tensor (seen in 2.21) and
+    in a variable of Keras (seen in 3.15)."""
+    kind = type(tensor)
+    if kind is Eager:
+        return tensor._shape_tuple()
+    return tensor._shape if kind is keras.Variable else tensor.shape
 
 
 def flags():
-    """What changes precision or the choice of kernels.
-
-    Determinism is public to set but not to ask. Seen in 2.21.
-    """
+    """What changes precision or the choice of kernels."""
     return {
-        "tensor_float_32": tf.config.experimental.tensor_float_32_execution_enabled(),
-        "deterministic": tf_config.is_op_determinism_enabled(),
+        "tensor_float_32": tensor_float_32_enabled(),
+        "deterministic": determinism_enabled(),
     }
 
 

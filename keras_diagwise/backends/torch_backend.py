@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+
 import torch
 from torch.autograd import forward_ad
 from torch.nn import grad as convolution_gradients
@@ -146,6 +148,9 @@ traces_python = torch.compiler.is_dynamo_compiling
 """Under `torch.compile` nothing has been measured, and stock's graph stays stock's,
 with shapes that vary too. Not wrapped, and not `is_compiling`, which a call in eager
 code would wait for 0.7 µs longer: what exports without Dynamo can read the memo."""
+
+
+shape_of = operator.attrgetter("shape")
 
 
 trace_key = torch.are_deterministic_algorithms_enabled

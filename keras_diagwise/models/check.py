@@ -82,9 +82,9 @@ def check_step(
         return ModelCheck(skipped="there was no time left for it"), []
     try:
         race = Race(model, decisions, batch_size, training, until)
-    except ValueError as error:  # it can't be copied or fed
-        return ModelCheck(skipped=str(error)), []
-    trial = race.trial(())
+        trial = race.trial((), last=True)
+    except Exception as error:  # whatever a model does that can't be copied or fed
+        return ModelCheck(skipped=reason_of(error)), []
     overruled: Sequence[PassOfProblem] = ()
     if trial.slower > LOSES:
         overruled = losers(race)
@@ -100,6 +100,12 @@ def check_step(
         overrule(decisions[problem], pass_name, reason)
         for problem, pass_name in overruled
     ]
+
+
+def reason_of(error: Exception) -> str:
+    """The first line of what an error says, without its full stop."""
+    said = str(error).strip().splitlines()
+    return (said[0] if said else type(error).__name__).rstrip(".")
 
 
 def native_seconds(decisions: Mapping[Problem, Decision]) -> float:

@@ -113,10 +113,13 @@ def variables(model) -> list:
 
 
 def optimizer_state(model) -> list | None:
+    """Without the variables' names: those of a `Sequential` that was trained before it
+    was saved begin with the model's, and those of a loaded one do not (seen in Keras
+    3.15)."""
     optimizer = getattr(model, "optimizer", None)
     if optimizer is None or not optimizer.built:
         return None
-    return values(optimizer.variables)
+    return [state for _, *state in values(optimizer.variables)]
 
 
 def compile_settings(model) -> str | None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import operator
-import re
+import string
 import time
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -13,7 +14,8 @@ import keras
 import rich.console
 import rich.progress
 
-from keras_diagwise.convolution import conductor
+from keras_diagwise.convolution import conductor, is_measurable
+from keras_diagwise.layers.family import FAMILY
 from keras_diagwise.models.check import check_step
 from keras_diagwise.models.convert import forget_compiled
 from keras_diagwise.models.load import load
@@ -40,8 +42,9 @@ def tune(
     """Measures the candidates for a model's layers on this device, verifies them, and
     keeps the decisions, by which `"auto"` layers run from the next step on.
 
-    What is known already is not measured again. An interrupted call loses nothing
-    that it had decided. The model ends as it was, but traces its steps anew.
+    What is known already is not measured again; what `decisions.on_miss = "tune"` met
+    inside a trace is measured too. An interrupted call loses nothing that it had
+    decided. The model ends as it was, but traces its steps anew.
 
     Args:
         model_or_problems: a model, stock or converted; a `.keras` file; the name of
@@ -59,7 +62,8 @@ def tune(
 
     Raises:
         TypeError: if `model_or_problems` is none of these.
-        ValueError: if `batch_size` or `budget` are not valid.
+        ValueError: if `batch_size` or `budget` are not valid, or a problem can't be
+            measured.
 
     Example:
 
@@ -69,7 +73,9 @@ def tune(
     seconds = standardize_budget(budget)
     until = started + (float("inf") if seconds is None else seconds)
     batch_sizes = standardize_batch_sizes(batch_size)
-    target = standardize_target(model_or_problems, batch_sizes)
+    target = with_queued(
+        standardize_target(model_or_problems, batch_sizes), batch_sizes
+    )
     passes = PASSES if training else PASSES[:1]
     tuner = Tuner(conductor.store, target.environment, until=until)
     check, ended, interruption = None, None, None
@@ -129,7 +135,8 @@ def standardize_target(model_or_problems, batch_sizes: Sequence[int]) -> Target:
 
     Raises:
         TypeError: if it is neither a model, nor names one, nor problems.
-        ValueError: if it is a model and there is no batch size.
+        ValueError: if it is a model and there is no batch size, or a problem that
+            can't be measured.
     """
     if isinstance(model_or_problems, str | Path):
         model_or_problems = load(model_or_problems)
@@ -143,6 +150,7 @@ def standardize_target(model_or_problems, batch_sizes: Sequence[int]) -> Target:
     if isinstance(model_or_problems, Iterable):
         problems = list(model_or_problems)
         if all(isinstance(each, Problem) for each in problems):
+            check_measurable(problems)
             return Target(Environment.current(), dict.fromkeys(problems, ()))
     raise TypeError(
         "`model_or_problems` must be a Keras model, a .keras file, the name of a model "
@@ -151,8 +159,22 @@ def standardize_target(model_or_problems, batch_sizes: Sequence[int]) -> Target:
     )
 
 
+def check_measurable(problems: Sequence[Problem]) -> None:
+    """Checks that problems can be measured.
+
+    Raises:
+        ValueError: if one can't.
+    """
+    for problem in problems:
+        if problem.batch is None or not is_measurable(problem):
+            raise ValueError(
+                "Each of the problems must have a batch, a spatial shape, a floating "
+                f"dtype and an output. Received: problem={problem}"
+            )
+
+
 def target_of_model(model: keras.Model, batch_sizes: Sequence[int]) -> Target:
-    """The problems of a model, and those that its traces have asked for."""
+    """The problems of a model."""
     uses: dict[Problem, tuple[str, ...]] = {}
     skipped: dict[str, str] = {}
     for batch_size in batch_sizes:
@@ -161,9 +183,25 @@ def target_of_model(model: keras.Model, batch_sizes: Sequence[int]) -> Target:
                 skipped[use.path] = CALLED_IN_NO_GRAPH
             elif not use.problem.has_static_spatial_shape:
                 skipped[use.path] = "the spatial shape is not known"
+            elif not is_measurable(use.problem):
+                skipped[use.path] = f"{use.problem} can't be measured"
             else:
                 uses[use.problem] = (*uses.get(use.problem, ()), use.path)
+    if not uses and not skipped:
+        warnings.warn(
+            f"keras_diagwise.tune found nothing to measure in {model.name!r}: no layer "
+            f"is one of {', '.join(stock.__name__ for stock in FAMILY)}.",
+            stacklevel=4,
+        )
     return Target(environment_of(model), uses, tuple(skipped.items()), model)
+
+
+def with_queued(target: Target, batch_sizes: Sequence[int]) -> Target:
+    """The target, and what traces have left to measure where it runs."""
+    queued = conductor.queued_in(target.environment, batch_sizes)
+    return dataclasses.replace(
+        target, uses={**target.uses, **{p: target.uses.get(p, ()) for p in queued}}
+    )
 
 
 def decide(
@@ -188,6 +226,7 @@ def decide(
             decisions[problem] = tuner.tune(
                 problem, passes, told=lambda pass_name: bar.advance(task)
             )
+            conductor.unqueue(tuner.environment, problem)
     return decisions
 
 
@@ -204,7 +243,7 @@ def check_model(
     tuner.close()
     check, overruled = check_step(
         target.model,
-        decisions,
+        {p: each for p, each in decisions.items() if target.uses[p]},
         batch_size=batch_sizes[-1],
         training=training,
         until=until,
@@ -262,10 +301,10 @@ def standardize_budget(budget: float | str | None) -> float | None:
     """
     if budget is None:
         return None
-    found = re.fullmatch(r"\s*([0-9.]+)\s*([a-z]*)\s*", str(budget))
     try:
-        seconds = float(found[1]) * UNITS[found[2]] if found else 0.0
-    except (KeyError, ValueError):
+        number, unit = split_budget(budget)
+        seconds = float(number) * UNITS[unit]
+    except (KeyError, TypeError, ValueError):
         seconds = 0.0
     if not seconds > 0:
         raise ValueError(
@@ -273,3 +312,12 @@ def standardize_budget(budget: float | str | None) -> float | None:
             f"'1h'. Received: budget={budget!r}"
         )
     return seconds
+
+
+def split_budget(budget: float | str) -> tuple[float | str, str]:
+    """The number and the unit of a budget."""
+    if not isinstance(budget, str):
+        return budget, "s"
+    text = budget.strip()
+    number = text.rstrip(string.ascii_lowercase)
+    return number, text[len(number) :]

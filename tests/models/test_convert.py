@@ -8,12 +8,22 @@ import pytest
 
 import keras_diagwise as kd
 from keras_diagwise import Plan
-from keras_diagwise.convolution import Convolution
+from keras_diagwise.convolution import Convolution, conductor
 from keras_diagwise.layers import FAMILY
 from keras_diagwise.layers.family import Diagonalwise
+from keras_diagwise.planning.store import Store
 
 BACKEND = keras.backend.backend()
 SHAPE = (12, 12, 3)
+
+
+@pytest.fixture(autouse=True)
+def own_store(monkeypatch, tmp_path):
+    """Not the user's, where anything may have been tuned."""
+    monkeypatch.setattr(conductor.planner, "store", Store(tmp_path / "store"))
+    conductor.forget()
+    yield
+    conductor.forget()
 
 
 def block(x, name, stride):
@@ -140,6 +150,22 @@ def test_one_step_of_mobilenet_v2_in_float64(float64, plan):
         # Batch normalization cancels some shifts: their gradients are rounding only.
         assert np.linalg.norm(one - other) <= 1e-9 * np.linalg.norm(one) + 1e-14
     assert moved > 100
+
+
+def test_a_sequential_that_was_trained_before_converts():
+    model = keras.Sequential(
+        [
+            keras.Input(SHAPE),
+            keras.layers.DepthwiseConv2D(3),
+            keras.layers.GlobalAveragePooling2D(),
+        ]
+    )
+    compiled(model, keras.optimizers.SGD(0.1, momentum=0.9))
+    model.train_on_batch(*batch())
+    converted = kd.convert(model, plan="native", verbose=0)
+    assert snapshot(converted)[2] == snapshot(model)[2]
+    losses = [each.train_on_batch(*batch()) for each in (model, converted)]
+    assert losses[0] == losses[1]
 
 
 def test_weight_files_serve_both_ways(tmp_path):

@@ -1,0 +1,76 @@
+"""An empty store, and a workbench that says what is fast without measuring: for tests
+of what follows from it."""
+
+import contextlib
+
+from keras_diagwise import backends
+from keras_diagwise.convolution import conductor
+from keras_diagwise.planning.document import Document
+from keras_diagwise.planning.store import Store
+from keras_diagwise.tuner.limits import Limits
+from keras_diagwise.tuner.workbench import Finding
+
+
+class FakeWorkbench:
+    """Each candidate takes the seconds that its name is given, or else one.
+
+    Attributes:
+        seconds: by the names of candidates.
+        asked: the problem and the pass of each candidate that was examined.
+    """
+
+    def __init__(self, seconds):
+        self.seconds, self.asked = seconds, []
+
+    def __call__(self, patience, until):
+        return self
+
+    def examine(self, task, candidate, enough, patience):
+        self.asked.append((task.problem, task.pass_name, str(candidate)))
+        return Finding(self.seconds.get(str(candidate), 1.0), 0.0, 0.0)
+
+    def time(self, task, candidates, seconds, least_rounds):
+        return {
+            each: [self.seconds.get(str(each), 1.0)] * least_rounds
+            for each in candidates
+        }
+
+    def limits(self, compiler_mode, dtype):
+        return Limits(((1, 1e-9), (2**30, 1e-6)), 1e15)
+
+    def close(self):
+        pass
+
+
+def install(monkeypatch, **seconds):
+    """Lets every tuner work at one, which is returned; `direct` is ten times faster
+    than the others unless `seconds` say otherwise."""
+    workbench = FakeWorkbench(seconds or {"direct": 0.1})
+    monkeypatch.setattr("keras_diagwise.tuner.tuner.IsolatedWorkbench", workbench)
+    return workbench
+
+
+@contextlib.contextmanager
+def nothing_known(monkeypatch, location):
+    """The package with an empty store at a location, nothing shipped, and nothing
+    queued; afterwards as it was."""
+    monkeypatch.setattr(conductor.planner, "store", Store(location))
+    monkeypatch.setattr(conductor.planner, "shipped", Document())
+    monkeypatch.setattr(conductor, "queued", {})
+    before = conductor.on_miss
+    conductor.on_miss = "nearest"
+    yield conductor
+    conductor.on_miss = before
+    conductor.forget()
+
+
+def traced_plans(monkeypatch):
+    """The plans of ours that calls are computed by, traced or run, from now on."""
+    seen, differentiable = [], backends.active.differentiable
+
+    def spy(convolution, *operands):
+        seen.append(str(convolution.plan))
+        return differentiable(convolution, *operands)
+
+    monkeypatch.setattr(backends.active, "differentiable", spy)
+    return seen

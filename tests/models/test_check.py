@@ -1,0 +1,260 @@
+"""The whole model's step, stock against converted: what loses goes back to native."""
+
+import math
+import time
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import keras_diagwise as kd
+from keras_diagwise.convolution import conductor
+from keras_diagwise.layers.family import Diagonalwise
+from keras_diagwise.models import check
+from keras_diagwise.models.check import check_step, fewest_losers, losers, overrule
+from keras_diagwise.models.problems import uses_in
+from keras_diagwise.planning.planner import MARGIN_MEASURED
+from keras_diagwise.problem import PASSES
+from tests.fake_workbench import install, nothing_known
+from tests.planning.samples import PROBLEM, decision
+
+
+@given(st.integers(1, 60), st.data())
+def test_the_losers_are_found_whichever_they_are(count, data):
+    choices = list(range(count))
+    culprits = data.draw(st.sets(st.sampled_from(choices), min_size=1))
+    found = fewest_losers(choices, lambda out: bool(culprits - set(out)))
+    assert sorted(found) == sorted(culprits)
+
+
+@given(st.lists(st.floats(-0.1, 0.3), min_size=1, max_size=40))
+def test_without_what_is_found_the_model_no_longer_loses(costs):
+    """Where many lose a little and others gain."""
+
+    def loses(out):
+        return sum(cost for i, cost in enumerate(costs) if i not in out) > 0.03
+
+    choices = range(len(costs))
+    if loses(()):
+        found = fewest_losers(choices, loses)
+        assert found
+        assert set(found) <= set(choices)
+        if all(cost >= 0 for cost in costs):
+            assert not loses(found)
+
+
+@given(st.integers(2, 60), st.data())
+def test_one_loser_takes_few_trials(count, data):
+    culprit = data.draw(st.integers(0, count - 1))
+    trials = []
+
+    def loses(out):
+        trials.append(out)
+        return culprit not in out
+
+    fewest_losers(range(count), loses)
+    assert len(trials) <= 2 * math.ceil(math.log2(count))
+
+
+def test_all_are_losers_where_the_time_is_over():
+    class Slow:
+        choices = ("a", "b", "c")
+
+        def trial(self, out):
+            raise check.OutOfTimeError
+
+    assert losers(Slow()) == Slow.choices
+
+
+def test_native_serves_in_a_pass_that_is_overruled_and_no_other():
+    before = decision(PROBLEM)
+    overruled = overrule(before, "forward", "the whole model lost by it")
+    for merged in (before | overruled, overruled | before):
+        plan = merged.plan(MARGIN_MEASURED)
+        assert [str(plan[name]) for name in PASSES] == ["native", "direct", "direct"]
+        assert merged.passes["forward"].seconds == before.passes["forward"].seconds
+    assert overruled.passes["forward"].overruled == "the whole model lost by it"
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_is_overruled_in_the_second_of_its_measuring_stays_so(seed, monkeypatch):
+    before = decision(PROBLEM, native=1.0, direct=0.1 + seed)
+    measured = before.passes["forward"].measured
+    monkeypatch.setattr(check, "now", lambda: measured)
+    overruled = overrule(before, "forward", "lost")
+    assert (before | overruled).passes["forward"].overruled == "lost"
+
+
+@pytest.fixture
+def decisions(monkeypatch, tmp_path):
+    install(monkeypatch)
+    with nothing_known(monkeypatch, tmp_path):
+        yield kd.decisions
+
+
+def small_model():
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 4)),
+            keras.layers.DepthwiseConv2D(3, padding="same", name="first"),
+            keras.layers.DepthwiseConv2D(3, 2, padding="same", name="second"),
+            keras.layers.DepthwiseConv2D(3, name="third"),
+        ]
+    )
+
+
+def plant(monkeypatch, **slower):
+    """Lets a converted step take, for each layer and pass that does not run native,
+    so many seconds more than stock's one."""
+
+    class Step:
+        def __init__(self, model, *arguments):
+            self.model = model
+
+        @property
+        def seconds(self):
+            ours = [
+                each for each in self.model.layers if isinstance(each, Diagonalwise)
+            ]
+            return 1 + sum(
+                slower.get(f"{layer.name}_{name}", -0.01)
+                for layer in ours
+                for name in PASSES
+                if str(layer.plan[name]) != "native"
+            )
+
+    def timed(steps, operands, **_):
+        return {name: [step.seconds] * 5 for name, step in steps.items()}
+
+    monkeypatch.setattr(check, "step_of", Step)
+    monkeypatch.setattr(check, "interleaved", timed)
+
+
+def plans_of(model):
+    return {
+        line.path: line.plan.to_config() for line in kd.summary(model, batch_size=2)
+    }
+
+
+def tuned(model, **arguments):
+    return kd.tune(model, **{"batch_size": 2, "verbose": 0, **arguments})
+
+
+@pytest.mark.usefixtures("decisions")
+def test_what_makes_a_model_lose_goes_back_to_native_and_the_report_says_so(
+    monkeypatch,
+):
+    plant(monkeypatch, second_kernel_gradient=0.5)
+    model = kd.convert(small_model(), verbose=0)
+    weights = [np.array(w) for w in model.get_weights()]
+    report = tuned(model)
+    problem = uses_in(model, 2)[1].problem
+    (line,) = report.model.overruled
+    assert line == f"kernel_gradient of {problem}"
+    assert report.model.speedup == pytest.approx(1 / 0.92)
+    assert f"Back to native in the kernel gradient of {problem.batch}" in str(report)
+    winners = {(r.layers, r.pass_name): r.winner for r in report.rows}
+    assert winners.pop((("second",), "kernel_gradient")) == "native"
+    assert set(winners.values()) == {"direct"}
+    assert plans_of(model) == {
+        "first": "direct",
+        "second": {
+            "forward": "direct",
+            "input_gradient": "direct",
+            "kernel_gradient": "native",
+        },
+        "third": "direct",
+    }
+    kept = conductor.store.get(report.environment, problem).passes
+    assert "1.42 times" in kept["kernel_gradient"].overruled
+    assert {layer.plan for layer in model.layers} == {"auto"}
+    for before, after in zip(weights, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+@pytest.mark.usefixtures("decisions")
+def test_what_is_overruled_is_not_tried_again(monkeypatch):
+    plant(monkeypatch, second_kernel_gradient=0.5)
+    model = kd.convert(small_model(), verbose=0)
+    tuned(model)
+    again = tuned(model)
+    assert again.measured == 0
+    assert plans_of(model)["second"]["kernel_gradient"] == "native"
+
+
+@pytest.mark.usefixtures("decisions")
+@pytest.mark.parametrize("training", [True, False])
+def test_a_model_that_wins_keeps_its_plans(training, monkeypatch):
+    plant(monkeypatch)
+    model = kd.convert(small_model(), verbose=0)
+    report = tuned(model, training=training)
+    assert report.model.overruled == ()
+    assert report.model.speedup > 1
+    winners = {row.winner for row in report.rows}
+    assert winners == {"direct"}
+
+
+@pytest.mark.usefixtures("decisions")
+def test_a_stock_model_is_checked_as_if_converted_and_stays_stock(monkeypatch):
+    plant(monkeypatch, first_forward=0.5)
+    model = small_model()
+    report = tuned(model)
+    assert len(report.model.overruled) == 1
+    assert {type(layer) for layer in model.layers} == {keras.layers.DepthwiseConv2D}
+
+
+@keras.saving.register_keras_serializable("tests")
+class Refusing(keras.layers.Layer):
+    """What runs nowhere."""
+
+    def call(self, inputs):
+        raise RuntimeError("it refuses\nfor a reason")
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def compute_output_spec(self, inputs):
+        return keras.KerasTensor(inputs.shape, inputs.dtype)
+
+
+def unusual_models():
+    """What can't be copied, fed or run, and words of the reason."""
+    inputs = keras.Input((8, 8, 4))
+    outputs = keras.layers.DepthwiseConv2D(3)(inputs)
+    unknown = keras.Input((None, 2))
+    return {
+        "copied": (
+            keras.Model(
+                inputs,
+                keras.layers.Lambda(lambda x: x, output_shape=(6, 6, 4))(outputs),
+            ),
+            "Lambda",
+        ),
+        "fed": (
+            keras.Model([inputs, unknown], [outputs, unknown]),
+            "shape of its input",
+        ),
+        "run": (keras.Model(inputs, Refusing()(outputs)), ""),
+    }
+
+
+@pytest.mark.usefixtures("decisions")
+@pytest.mark.parametrize("impossible", ["copied", "fed", "run"])
+def test_a_model_that_cannot_be_checked_is_skipped_with_the_reason(impossible):
+    model, words = unusual_models()[impossible]
+    report = tuned(model)
+    assert words in report.model.skipped
+    assert report.model.skipped
+    assert "\n" not in report.model.skipped
+    assert report.measured == 3
+    assert "The whole model was not timed" in str(report)
+
+
+def test_it_is_skipped_where_no_time_is_left():
+    found, overruled = check_step(
+        small_model(), {}, batch_size=2, training=True, until=time.monotonic() + 1
+    )
+    assert "no time left" in found.skipped
+    assert overruled == []

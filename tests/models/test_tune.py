@@ -1,0 +1,440 @@
+"""`keras_diagwise.tune`: what it measures, what it says, and that the next step of the
+model runs by it."""
+
+import dataclasses
+import json
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+import keras_diagwise as kd
+from keras_diagwise import backends
+from keras_diagwise.convolution import conductor
+from keras_diagwise.layers.family import Diagonalwise
+from keras_diagwise.models.problems import CALLED_IN_NO_GRAPH
+from keras_diagwise.models.report import ModelCheck
+from keras_diagwise.models.tune import standardize_budget
+from keras_diagwise.planning.environment import Environment
+from keras_diagwise.problem import PASSES
+from tests.fake_workbench import install, nothing_known, traced_plans
+from tests.planning.samples import PROBLEM, with_batch
+
+BACKEND = keras.backend.backend()
+SHAPE = (8, 8, 4)
+
+
+@pytest.fixture(autouse=True)
+def decisions(monkeypatch, tmp_path):
+    with nothing_known(monkeypatch, tmp_path / "store"):
+        yield kd.decisions
+
+
+@pytest.fixture(autouse=True)
+def workbench(monkeypatch):
+    return install(monkeypatch)
+
+
+@pytest.fixture
+def unchecked(monkeypatch):
+    """Without the whole model's step at the end."""
+    check = ModelCheck(skipped="not in this test"), []
+    module = sys.modules[standardize_budget.__module__]
+    monkeypatch.setattr(module, "check_step", lambda *a, **k: check)
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    return traced_plans(monkeypatch)
+
+
+def depthwise(stride=1, **arguments):
+    return keras.layers.DepthwiseConv2D(2, stride, padding="same", **arguments)
+
+
+def tiny_model():
+    layers = [keras.Input(SHAPE), depthwise(), keras.layers.GlobalAveragePooling2D()]
+    return keras.Sequential(layers)
+
+
+def small_model():
+    return keras.Sequential(
+        [
+            keras.Input(SHAPE),
+            depthwise(name="first"),
+            keras.layers.Dropout(0.5, seed=3),
+            depthwise(2, name="second"),
+            keras.layers.GlobalAveragePooling2D(),
+        ],
+        name="small",
+    )
+
+
+def compiled(model, **arguments):
+    model.compile(keras.optimizers.SGD(0.01, momentum=0.9), "mse", **arguments)
+    return model
+
+
+def batch(size=2):
+    return np.ones((size, *SHAPE), "float32"), np.zeros((size, 4), "float32")
+
+
+def tuned(target, **arguments):
+    return kd.tune(target, **{"batch_size": 2, "verbose": 0, **arguments})
+
+
+def input_shapes(report):
+    return list(dict.fromkeys(row.problem.input_shape() for row in report.rows))
+
+
+def plans_of_the_next(model, seen):
+    """The plans by which the next training step and the next prediction run; none is
+    stock."""
+    found = {}
+    steps = {
+        "train": lambda: model.train_on_batch(*batch()),
+        "predict": lambda: model.predict_on_batch(batch()[0]),
+    }
+    for name, step in steps.items():
+        seen.clear()
+        step()
+        found[name] = set(seen)
+    return found
+
+
+def all_steps(*plans):
+    return {name: set(plans) for name in ("train", "predict")}
+
+
+def held_functions(model):
+    return [model.train_function, model.predict_function]
+
+
+@pytest.mark.usefixtures("unchecked")
+class TestTheNextStep:
+    def test_runs_the_new_plans_though_the_old_functions_are_held(self, seen):
+        model = compiled(kd.convert(tiny_model(), verbose=0))
+        assert plans_of_the_next(model, seen) == all_steps()
+        held = held_functions(model)
+        tuned(model)
+        assert plans_of_the_next(model, seen) == all_steps("direct")
+        assert all(held)
+
+    def test_of_a_fit_runs_them_too(self, seen):
+        model = compiled(kd.convert(tiny_model(), verbose=0))
+        model.fit(*batch(4), batch_size=2, verbose=0)
+        assert not seen
+        held = held_functions(model)
+        tuned(model)
+        model.fit(*batch(4), batch_size=2, verbose=0)
+        assert set(seen) == {"direct"}
+        assert held[0]
+
+    def test_runs_what_was_imported_for_the_model(self, seen, decisions, tmp_path):
+        model = compiled(kd.convert(tiny_model(), verbose=0))
+        tuned(model)
+        decisions.export(tmp_path / "all.json")
+        decisions.clear()
+        compiled(model)
+        assert plans_of_the_next(model, seen) == all_steps()
+        held = held_functions(model)
+        decisions.import_(tmp_path / "all.json", models=[model])
+        assert plans_of_the_next(model, seen) == all_steps("direct")
+        assert all(held)
+
+    def test_of_a_stock_model_is_stock_until_it_is_converted(self, seen):
+        model = compiled(tiny_model())
+        tuned(model)
+        assert plans_of_the_next(model, seen) == all_steps()
+        kd.convert(model, inplace=True, verbose=0)
+        assert plans_of_the_next(model, seen) == all_steps("direct")
+        kd.revert(model, inplace=True)
+        assert plans_of_the_next(model, seen) == all_steps()
+
+    @pytest.mark.skipif(BACKEND == "torch", reason="torch's steps are not compiled")
+    def test_keeps_its_plans_when_all_decisions_are_cleared(self, seen, decisions):
+        """Until the model is compiled anew."""
+        model = compiled(kd.convert(tiny_model(), verbose=0))
+        tuned(model)
+        plans_of_the_next(model, seen)
+        function = model.train_function
+        decisions.clear()
+        seen.clear()
+        model.train_on_batch(*batch())
+        assert model.train_function is function
+        assert not seen
+        compiled(model)
+        assert plans_of_the_next(model, seen) == all_steps()
+
+    def test_runs_by_the_store_that_is_there_when_the_tuning_ends(self, seen):
+        """Also after an interruption."""
+        model = compiled(kd.convert(tiny_model(), verbose=0))
+        plans_of_the_next(model, seen)
+        report = tuned(model, budget=1e-9)
+        assert report.ended == "budget"
+        assert model.train_function is None
+
+
+@pytest.mark.usefixtures("unchecked")
+class TestTargets:
+    def test_a_model_a_file_and_an_application_are_the_same(
+        self, tmp_path, monkeypatch
+    ):
+        model = small_model()
+        model.save(tmp_path / "small.keras")
+        monkeypatch.setattr(
+            keras.applications, "Small", lambda **_: small_model(), raising=False
+        )
+        first = tuned(model)
+        assert first.measured == 6
+        assert [row.layers for row in first.rows[::3]] == [
+            ("small/first",),
+            ("small/second",),
+        ]
+        for target in (
+            str(tmp_path / "small.keras"),
+            tmp_path / "small.keras",
+            "Small",
+        ):
+            again = tuned(target)
+            assert again.measured == 0
+            assert [r.problem for r in again.rows] == [r.problem for r in first.rows]
+
+    def test_problems_hold_their_batch(self):
+        report = kd.tune((with_batch(n) for n in (1, 3)), verbose=0)
+        assert [row.problem.batch for row in report.rows] == [1, 1, 1, 3, 3, 3]
+        assert {row.layers for row in report.rows} == {()}
+        assert report.environment == Environment.current()
+
+    @pytest.mark.parametrize(
+        "target", [None, 3, [1, 2], [PROBLEM, "x"], keras.layers.Dense], ids=str
+    )
+    def test_anything_else_is_named(self, target):
+        with pytest.raises(TypeError, match="Received: model_or_problems="):
+            tuned(target)
+
+    @pytest.mark.parametrize("name", ["Nothing", "nowhere.keras"])
+    def test_a_name_of_nothing_is_named(self, name):
+        with pytest.raises(ValueError, match=name):
+            tuned(name)
+
+    @pytest.mark.parametrize(
+        "problem",
+        [
+            with_batch(None),
+            with_batch(0),
+            dataclasses.replace(PROBLEM, spatial_shape=(None, 8)),
+        ],
+        ids=str,
+    )
+    def test_problems_that_cannot_be_measured_are_refused_before_any_is(
+        self, problem, workbench
+    ):
+        with pytest.raises(ValueError, match="Received: problem="):
+            tuned([PROBLEM, problem])
+        assert not workbench.asked
+
+    @pytest.mark.parametrize("size", [0, -1, 1.5, "3", [], [2, 0], [2, None]], ids=str)
+    def test_a_batch_size_that_is_none_is_named(self, size):
+        with pytest.raises(ValueError, match="Received: batch_size="):
+            tuned(small_model(), batch_size=size)
+
+    def test_a_model_needs_a_batch_size(self):
+        with pytest.raises(ValueError, match="Received: batch_size=None"):
+            tuned(small_model(), batch_size=None)
+
+    def test_each_of_several_batch_sizes_is_tuned(self):
+        report = tuned(small_model(), batch_size=[2, np.int64(5)])
+        assert {row.problem.batch for row in report.rows} == {2, 5}
+        assert report.measured == 12
+
+    def test_without_training_only_the_forward_pass_is(self):
+        model = small_model()
+        report = tuned(model, training=False)
+        assert {row.pass_name for row in report.rows} == {"forward"}
+        assert report.measured == 2
+        whole = tuned(model)
+        assert {row.pass_name for row in whole.rows} == set(PASSES)
+        assert whole.measured == 4
+
+
+@pytest.mark.parametrize(
+    ("budget", "seconds"),
+    [
+        (None, None),
+        (3, 3.0),
+        (0.25, 0.25),
+        (1e-9, 1e-9),
+        (1e20, 1e20),
+        ("30", 30.0),
+        ("30s", 30.0),
+        (" 1.5 m ", 90.0),
+        ("2min", 120.0),
+        ("1h", 3600.0),
+    ],
+)
+def test_a_budget_is_seconds_or_a_text(budget, seconds):
+    assert standardize_budget(budget) == seconds
+
+
+@pytest.mark.parametrize(
+    "budget",
+    [0, -1, float("nan"), "", "s", "5 parsecs", "1.2.3s", "-3s", [3]],
+    ids=str,
+)
+def test_a_budget_that_is_none_is_named(budget):
+    with pytest.raises(ValueError, match="Received: budget="):
+        tuned(small_model(), budget=budget)
+
+
+@pytest.mark.usefixtures("unchecked")
+class TestModels:
+    def test_a_shared_layer_is_measured_once_for_each_shape(self):
+        shared = depthwise(name="shared")
+        inputs = keras.Input(SHAPE)
+        x = shared(shared(inputs))
+        model = keras.Model(inputs, [x, shared(keras.layers.MaxPooling2D()(x))])
+        report = tuned(model)
+        assert input_shapes(report) == [(2, 8, 8, 4), (2, 4, 4, 4)]
+        assert {row.layers for row in report.rows} == {("shared",)}
+
+    def test_layers_that_pose_one_problem_are_measured_once(self):
+        report = tuned(
+            keras.Sequential(
+                [keras.Input(SHAPE), depthwise(name="a"), depthwise(name="b")]
+            )
+        )
+        assert report.measured == 3
+        assert {row.layers for row in report.rows} == {("sequential/a", "sequential/b")}
+        assert {row.times for row in report.rows} == {2}
+
+    def test_layers_of_nested_models_are_found(self):
+        inner = keras.Sequential([keras.Input(SHAPE), depthwise(name="deep")])
+        report = tuned(keras.Sequential([keras.Input(SHAPE), inner]))
+        assert input_shapes(report) == [(2, *SHAPE)]
+
+    def test_the_dtype_is_that_of_the_layers_policy(self):
+        layer = depthwise(dtype="mixed_bfloat16")
+        report = tuned(keras.Sequential([keras.Input(SHAPE), layer]))
+        assert {row.problem.dtype for row in report.rows} == {"bfloat16"}
+
+    @pytest.mark.skipif(BACKEND != "tensorflow", reason="others have one compiler mode")
+    def test_the_compiler_mode_is_the_models(self, seen):
+        for jit_compile, mode in ((True, "xla"), (False, "graph")):
+            model = compiled(
+                kd.convert(small_model(), verbose=0), jit_compile=jit_compile
+            )
+            report = tuned(model)
+            assert report.environment.compiler_mode == mode
+            assert report.measured == 6
+            assert plans_of_the_next(model, seen) == all_steps("direct")
+
+    def test_what_is_called_in_no_graph_is_skipped_with_the_reason(self):
+        class Subclassed(keras.Model):
+            def __init__(self):
+                super().__init__()
+                self.convolve = depthwise(name="hidden")
+
+            def call(self, inputs):
+                return self.convolve(inputs)
+
+        called = Subclassed()
+        called(np.ones((1, *SHAPE), "float32"))
+        unbuilt = keras.Sequential([depthwise(name="hidden")])
+        spread = keras.Sequential(
+            [keras.Input((3, *SHAPE)), keras.layers.TimeDistributed(depthwise())]
+        )
+        for model in (Subclassed(), called, unbuilt, spread):
+            report = tuned(model)
+            ((path, reason),) = report.skipped
+            assert "hidden" in path or "depthwise_conv2d" in path
+            assert reason == CALLED_IN_NO_GRAPH
+            assert report.rows == ()
+            assert f"Skipped {path}: {reason}." in str(report)
+
+    def test_an_unknown_spatial_shape_is_skipped_with_the_reason(self):
+        model = keras.Sequential([keras.Input((None, 8, 4)), depthwise(name="open")])
+        assert tuned(model).skipped == (
+            ("sequential/open", "the spatial shape is not known"),
+        )
+
+    def test_a_model_of_no_such_layer_is_a_warning(self, workbench):
+        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+        with pytest.warns(UserWarning, match="nothing to measure in 'sequential'"):
+            report = tuned(model)
+        assert report.rows == report.skipped == ()
+        assert not workbench.asked
+
+
+def snapshot(model):
+    """All of a model that a tuning must leave as it is."""
+    variables = list(model.variables)
+    settings = None
+    if model.compiled:
+        variables += model.optimizer.variables
+        settings = json.dumps(model.get_compile_config(), default=repr)
+    return (
+        [(type(each), each.name, each.trainable) for each in model.layers],
+        [each.plan for each in model.layers if isinstance(each, Diagonalwise)],
+        [(v.path, keras.ops.convert_to_numpy(v.value).tobytes()) for v in variables],
+        settings,
+        [getattr(model, name) for name in ("jit_compile", "run_eagerly")],
+    )
+
+
+def half_trained(model):
+    compiled(model)
+    model.fit(*batch(4), batch_size=2, verbose=0)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("convert", "prepared"),
+    [(False, lambda model: model), (True, compiled), (False, half_trained)],
+    ids=["stock", "converted, compiled", "stock, half-trained"],
+)
+def test_the_model_is_left_exactly_as_it_was(prepared, convert, monkeypatch):
+    """Also by the check of its whole step."""
+    monkeypatch.setattr("keras_diagwise.models.check.SECONDS_OF_TRIAL", 0.0)
+    monkeypatch.setattr("keras_diagwise.models.check.LEAST_ROUNDS", 1)
+    model = small_model()
+    if convert:
+        kd.convert(model, inplace=True, verbose=0)
+    prepared(model)
+    before = snapshot(model)
+    report = tuned(model)
+    assert report.model.skipped is None
+    assert snapshot(model) == before
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_an_interruption_keeps_what_is_decided_and_is_raised(
+    workbench, monkeypatch, capsys
+):
+    examine = workbench.examine
+
+    def interrupted(task, *arguments):
+        if task.pass_name == "kernel_gradient":
+            raise KeyboardInterrupt
+        return examine(task, *arguments)
+
+    monkeypatch.setattr(workbench, "examine", interrupted)
+    model = kd.convert(small_model(), verbose=0)
+    with pytest.raises(KeyboardInterrupt):
+        tuned(model, verbose=1)
+    assert "2 passes measured" in capsys.readouterr().out
+    found = conductor.store.document()
+    assert [set(each.passes) for _, each in found] == [{"forward", "input_gradient"}]
+    monkeypatch.undo()
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_the_summary_tells_what_was_tuned():
+    model = compiled(kd.convert(small_model(), verbose=0))
+    tuned(model)
+    mode = backends.active.compiler_mode_of(model)
+    for line in kd.summary(model, batch_size=2):
+        assert (str(line.plan), line.rung) == ("direct", "decision")
+        assert line.gain == pytest.approx(10)
+    assert {e.compiler_mode for e, _ in conductor.store.document()} == {mode}

@@ -1,0 +1,305 @@
+"""What happens where the very problem was not measured: the four settings, and that
+none of them measures in a trace, floods a log or costs a compiled step anything."""
+
+import dataclasses
+import logging
+import threading
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import keras_diagwise as kd
+from keras_diagwise import backends
+from keras_diagwise.convolution import MOST_QUEUED, Conductor, conductor
+from keras_diagwise.convolution import depthwise_problem as problem_of
+from keras_diagwise.planning.environment import Environment
+from keras_diagwise.planning.planner import Planner
+from keras_diagwise.problem import PASSES
+from tests.fake_workbench import install, nothing_known, traced_plans
+from tests.planning.samples import ELSEWHERE, decision
+
+BACKEND = keras.backend.backend()
+SHAPE = (2, 6, 6, 4)
+KERNEL = np.ones((3, 3, 4, 1), "float32")
+
+has_traces = pytest.mark.skipif(
+    BACKEND == "torch", reason="torch runs eagerly; in a trace of it the call is stock"
+)
+
+
+@pytest.fixture(autouse=True)
+def decisions(monkeypatch, tmp_path):
+    with nothing_known(monkeypatch, tmp_path):
+        yield kd.decisions
+
+
+@pytest.fixture
+def workbench(monkeypatch):
+    return install(monkeypatch)
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    return traced_plans(monkeypatch)
+
+
+def problem(*shape):
+    return problem_of(shape, "float32", KERNEL.shape, 1, "valid", "channels_last", 1)
+
+
+def call(*shape, **arguments):
+    inputs = ops.convert_to_tensor(np.ones(shape, "float32"))
+    return kd.depthwise_conv(inputs, ops.convert_to_tensor(KERNEL), **arguments)
+
+
+def call_in_a_trace(*shape, known_batch=True):
+    if BACKEND == "jax":
+        import jax
+
+        jax.jit(lambda x: kd.depthwise_conv(x, KERNEL))(np.ones(shape, "float32"))
+        return
+    import tensorflow as tf
+
+    spec = tf.TensorSpec((shape[0] if known_batch else None, *shape[1:]))
+    function = tf.function(lambda x: kd.depthwise_conv(x, KERNEL), autograph=False)
+    function.get_concrete_function(spec)
+
+
+def environment_of_a_trace():
+    mode = {"jax": "xla", "tensorflow": "graph"}[BACKEND]
+    return dataclasses.replace(Environment.current(), compiler_mode=mode)
+
+
+def known(*shape, environment=None, **seconds):
+    """Keeps a decision by which `direct` serves."""
+    environment = environment or Environment.current()
+    conductor.store.put(environment, decision(problem(*shape), **seconds))
+
+
+def test_nearest_takes_the_decision_of_the_nearest(decisions, workbench, seen):
+    decisions.on_miss = "nearest"
+    known(*SHAPE)
+    call(5, 6, 6, 4)
+    assert set(seen) == {"direct"}
+    assert not workbench.asked
+
+
+def test_native_runs_only_what_was_measured_for_the_very_problem(
+    decisions, workbench, seen
+):
+    decisions.on_miss = "native"
+    known(*SHAPE)
+    call(5, 6, 6, 4)
+    assert not seen
+    call(*SHAPE)
+    assert set(seen) == {"direct"}
+    assert not workbench.asked
+
+
+def test_error_names_the_problem_and_the_ways_out(decisions, seen):
+    decisions.on_miss = "error"
+    with pytest.raises(LookupError) as error:
+        call(5, 6, 6, 4)
+    for words in ("on_miss", "keras_diagwise.tune", str(problem(5, 6, 6, 4))):
+        assert words in str(error.value)
+    call(5, 6, 6, 4, plan="direct")
+    known(*SHAPE)
+    call(*SHAPE)
+    assert set(seen) == {"direct"}
+
+
+def test_tune_measures_at_once_and_runs_the_new_plan(decisions, workbench, seen):
+    decisions.on_miss = "tune"
+    call(*SHAPE)
+    assert set(seen) == {"direct"}
+    assert {each[:2] for each in workbench.asked} == {
+        (problem(*SHAPE), name) for name in PASSES
+    }
+    found = conductor.store.get(Environment.current(), problem(*SHAPE))
+    assert set(found.passes) == set(PASSES)
+    assert not conductor.queued
+
+
+def test_tune_measures_a_problem_once(decisions, workbench):
+    decisions.on_miss = "tune"
+    call(*SHAPE)
+    asked = len(workbench.asked)
+    call(*SHAPE)
+    conductor.forget()
+    call(*SHAPE)
+    assert len(workbench.asked) == asked
+
+
+def test_tune_does_not_measure_what_has_no_result(decisions, workbench):
+    decisions.on_miss = "tune"
+    assert call(0, 6, 6, 4).shape[0] == 0
+    assert not workbench.asked
+    decisions.on_miss = "error"
+    assert call(0, 6, 6, 4).shape[0] == 0
+
+
+def test_tune_in_many_threads_measures_each_pass_once(decisions, workbench):
+    decisions.on_miss = "tune"
+    errors = []
+
+    def work(offset):
+        try:
+            for i in range(4):
+                call(1 + (i + offset) % 4, 6, 6, 4)
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    assert len(set(workbench.asked)) == len(workbench.asked)
+    assert {each[0].batch for each in workbench.asked} == {1, 2, 3, 4}
+
+
+@has_traces
+def test_tune_in_a_trace_goes_by_the_ladder_and_queues(decisions, workbench, seen):
+    decisions.on_miss = "tune"
+    known(*SHAPE, environment=environment_of_a_trace())
+    call_in_a_trace(5, 6, 6, 4)
+    assert set(seen) == {"direct"}
+    assert not workbench.asked
+    assert list(conductor.queued) == [(environment_of_a_trace(), problem(5, 6, 6, 4))]
+    call_in_a_trace(*SHAPE)
+    assert len(conductor.queued) == 1
+
+
+@has_traces
+def test_the_next_tune_measures_the_queue_and_empties_it(decisions, workbench):
+    decisions.on_miss = "tune"
+    call_in_a_trace(5, 6, 6, 4)
+    model = keras.Sequential([keras.Input((9, 9, 2)), keras.layers.DepthwiseConv2D(3)])
+    model.compile(jit_compile=BACKEND == "jax")
+    report = kd.tune(model, batch_size=3, verbose=0)
+    shapes = [row.problem.input_shape() for row in report.rows[::3]]
+    assert shapes == [(3, 9, 9, 2), (5, 6, 6, 4)]
+    assert report.rows[-1].layers == ()
+    assert not conductor.queued
+    call_in_a_trace(5, 6, 6, 4)
+    assert not conductor.queued
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="only TensorFlow has such traces")
+def test_an_unknown_batch_is_measured_for_the_batches_of_the_next_tune(
+    decisions, workbench
+):
+    decisions.on_miss = "tune"
+    call_in_a_trace(*SHAPE, known_batch=False)
+    model = keras.Sequential([keras.Input((9, 9, 2)), keras.layers.DepthwiseConv2D(3)])
+    model.compile(jit_compile=False)
+    report = kd.tune(model, batch_size=[3, 7], verbose=0)
+    assert {r.problem.batch for r in report.rows if not r.layers} == {3, 7}
+    assert not conductor.queued
+    call_in_a_trace(*SHAPE, known_batch=False)
+    assert not conductor.queued
+
+
+def test_what_waits_for_another_environment_goes_on_waiting(workbench):
+    waiting = ELSEWHERE, problem(5, 6, 6, 4)
+    conductor.queued[waiting] = None
+    kd.tune([problem(*SHAPE)], verbose=0)
+    assert list(conductor.queued) == [waiting]
+    assert {each[0] for each in workbench.asked} == {problem(*SHAPE)}
+
+
+def test_what_a_budget_leaves_goes_on_waiting(workbench):
+    waiting = Environment.current(), problem(5, 6, 6, 4)
+    conductor.queued[waiting] = None
+    report = kd.tune([problem(*SHAPE)], budget=1e-9, verbose=0)
+    assert report.ended == "budget"
+    assert list(conductor.queued) == [waiting]
+
+
+def test_no_more_than_so_many_wait():
+    for batch in range(1, MOST_QUEUED + 10):
+        conductor.queue(dataclasses.replace(problem(*SHAPE), batch=batch))
+    assert len(conductor.queued) == MOST_QUEUED
+
+
+def test_the_variable_sets_it_at_first(monkeypatch):
+    monkeypatch.setenv("KERAS_DIAGWISE_ON_MISS", "native")
+    fresh = Conductor(conductor.planner)
+    assert fresh.on_miss == "native"
+    fresh.on_miss = "error"
+    assert fresh.on_miss == "error"
+
+
+def test_a_variable_that_says_nothing_known_is_named(monkeypatch):
+    monkeypatch.setenv("KERAS_DIAGWISE_ON_MISS", "never")
+    with pytest.raises(ValueError, match="KERAS_DIAGWISE_ON_MISS='never'"):
+        _ = Conductor(conductor.planner).on_miss
+
+
+def converted_model(shape=(None, None, 4)):
+    model = keras.Sequential(
+        [
+            keras.Input(shape),
+            keras.layers.DepthwiseConv2D(3, use_bias=False),
+            keras.layers.GlobalAveragePooling2D(),
+        ]
+    )
+    model.compile("sgd", "mse")
+    return kd.convert(model, verbose=0)
+
+
+def shapes_of_steps():
+    if BACKEND == "torch":
+        return [(n, 6 + n, 6, 4) for n in (1, 3, 4, 5, 7)]
+    return [(n, 6, 6, 4) for n in (1, 3, 4, 5, 7)]
+
+
+@pytest.mark.parametrize("on_miss", ["nearest", "tune"])
+def test_steps_of_many_shapes_are_served_by_the_nearest(
+    on_miss, decisions, workbench, seen, caplog
+):
+    """TensorFlow with an unknown batch, JAX with many batches, torch with changing
+    shapes: nothing is measured, and no problem is said more than one line about."""
+    if on_miss == "tune" and BACKEND == "torch":
+        pytest.skip("torch runs eagerly: what was missed is measured there")
+    caplog.set_level(logging.DEBUG, "keras_diagwise")
+    model = converted_model((6, 6, 4) if BACKEND != "torch" else (None, None, 4))
+    mode = backends.active.compiler_mode_of(model)
+    here = dataclasses.replace(Environment.current(), compiler_mode=mode)
+    known(*SHAPE, environment=here)
+    decisions.on_miss = on_miss
+    shapes = shapes_of_steps()
+    for shape in shapes:
+        model.fit(np.ones(shape), np.ones((shape[0], 4)), batch_size=99, verbose=0)
+        model.predict(np.ones(shape), verbose=0)
+    assert set(seen) == {"direct"}
+    assert not workbench.asked
+    assert len(caplog.records) <= len(shapes)
+    assert len(conductor.queued) <= len(shapes)
+
+
+def test_a_step_that_is_compiled_asks_no_planner(monkeypatch):
+    asked = []
+    plan = Planner.plan
+
+    def counted(self, *arguments):
+        asked.append(arguments)
+        return plan(self, *arguments)
+
+    monkeypatch.setattr(Planner, "plan", counted)
+    model = converted_model((6, 6, 4))
+    batch = np.ones(SHAPE), np.ones((2, 4))
+    for run in (
+        lambda: model.train_on_batch(*batch),
+        lambda: model.predict_on_batch(batch[0]),
+    ):
+        run()
+    assert asked
+    monkeypatch.setattr(Planner, "plan", None)
+    monkeypatch.setattr(Conductor, "find", None)
+    for _ in range(3):
+        model.train_on_batch(*batch)
+        model.predict_on_batch(batch[0])
