@@ -14,7 +14,7 @@ BACKENDS = {
     "tensorflow": "tensorflow-cpu",
     "torch": "torch",
 }
-TEST_TOOLS = ["pytest", "hypothesis", "scikit-learn", "pillow"]
+TEST_TOOLS = ["pytest", "hypothesis", "scikit-learn", "pillow", "fsspec"]
 
 
 def install(session, backend, *more):
@@ -75,4 +75,20 @@ def acceptance(session, backend):
 def ship(session, backend):
     """Measures the decisions that come with the package, under XLA on this CPU."""
     install(session, backend)
-    session.run("python", "-m", "tuning.ship", *session.posargs)
+    session.run("python", "-m", "tuning.ship", "--compiler-mode", "xla")
+
+
+@nox.session
+@nox.parametrize("backend", list(BACKENDS), ids=list(BACKENDS))
+def tuner(session, backend):
+    """Tries the tuner: against an exhaustive search, and killed, crowded, hurried."""
+    install(session, backend)
+    session.run("python", "-m", "tuning.exhaustive", session.create_tmp())
+    session.run("python", "-m", "tuning.endurance")
+
+
+@nox.session
+def benchmark(session):
+    """The suite: every backend's stock and tuned passes against each other."""
+    session.install("-c", CONSTRAINTS, *BACKENDS.values(), ".")
+    session.run("python", "-m", "tuning.suite", *session.posargs)

@@ -19,8 +19,10 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
+from unittest import mock
 
 import keras
 import numpy as np
@@ -227,7 +229,9 @@ def problems_part(compiler_mode) -> dict:
 
 
 def added_to_an_eager_call() -> dict:
-    """Microseconds that the default plan adds to a call on a tiny input."""
+    """Microseconds that a native plan adds to a call on a tiny input: beside the
+    stock op, and with nothing in its place, which is the look-up alone."""
+    keras_diagwise.decisions.on_miss = "native"
     inputs = keras.ops.convert_to_tensor(np.ones((1, 4, 4, 4), "float32"))
     kernel = keras.ops.convert_to_tensor(np.ones((3, 3, 4, 1), "float32"))
     arguments = ((1, 1), "same", "channels_last", (1, 1))
@@ -241,10 +245,46 @@ def added_to_an_eager_call() -> dict:
         for stock, ours in zip(samples["stock"], samples["converted"], strict=True)
     ]
     middle = medians(samples)
+    with mock.patch("keras_diagwise.convolution.stock_depthwise_conv", nothing):
+        functions["stock"] = lambda: nothing(inputs, kernel, *arguments)
+        alone = medians(interleaved(functions, (), seconds=5, most_rounds=2000))
+    keras_diagwise.decisions.on_miss = "nearest"
     return {
         "stock_us": 1e6 * middle["stock"],
         "added_us": 1e6 * statistics.median(added),
+        "look_up_us": 1e6 * (alone["converted"] - alone["stock"]),
         "pairs": len(added),
+    }
+
+
+def nothing(inputs, kernel, *arguments):
+    """Takes a convolution's place."""
+    return inputs
+
+
+def tune_model() -> dict:
+    """Tunes a model in an empty store, twice; then its step by what was tuned
+    against its step by what is shipped."""
+    model = stock_and_converted()["converted"]
+    shipped = keras_diagwise.convert(model, verbose=0)
+    keras_diagwise.pin(shipped, batch_size=BATCH)
+    reports = [
+        keras_diagwise.tune(model, batch_size=BATCH, verbose=0) for _ in range(2)
+    ]
+    steps = {"stock": step_of(shipped), "converted": step_of(model)}
+    for step in steps.values():
+        step()
+    against_shipped = compared(interleaved(steps, (), seconds=60, least_rounds=20))
+    return {
+        "seconds": [report.seconds for report in reports],
+        "passes_measured": [report.measured for report in reports],
+        "undecided": list(reports[0].undecided),
+        "model": dataclasses.asdict(reports[0].model),
+        "tuned_step_over_shipped": 1 / against_shipped["speedup"],
+        "tuned_step_over_shipped_95_percent_at_most": against_shipped[
+            "converted_over_stock_95_percent_at_most"
+        ],
+        "pairs": against_shipped["pairs"],
     }
 
 
@@ -317,9 +357,9 @@ PARTS = {
     "problems": functools.partial(problems_part, COMPILER_MODE),
     "first_step": first_step,
     "peak_memory": peak_memory,
+    "tune": tune_model,
+    "eager_call": added_to_an_eager_call,
 }
-if BACKEND == "torch":
-    PARTS["eager_call"] = added_to_an_eager_call
 if BACKEND == "tensorflow":
     PARTS["model_jit_compile"] = functools.partial(model_parts, jit_compile=True)
     PARTS["problems_jit_compile"] = functools.partial(problems_part, "xla")
@@ -330,11 +370,19 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; all if none")
     parser.add_argument("--train-and-tell-peak", choices=("stock", "converted"))
     options = parser.parse_args()
-    if options.train_and_tell_peak:
-        return train_and_tell_peak(options.train_and_tell_peak)
+    with tempfile.TemporaryDirectory() as empty:
+        keras_diagwise.decisions.location = empty  # what was tuned here stays out
+        if options.train_and_tell_peak:
+            train_and_tell_peak(options.train_and_tell_peak)
+        else:
+            run(options.parts or list(PARTS))
+
+
+def run(parts) -> None:
+    """Runs parts and writes what each gave."""
     path = RESULTS / f"acceptance-{BACKEND}.json"
     results = json.loads(path.read_text()) if path.exists() else {}
-    for part in options.parts or PARTS:
+    for part in parts:
         environment = dataclasses.replace(
             Environment.current(), compiler_mode=COMPILER_MODE
         )
@@ -348,7 +396,6 @@ def main() -> None:
         path.write_text(json.dumps(results, indent=1) + "\n")
         short = {k: v for k, v in results[part]["figures"].items() if k != "rows"}
         print(part, json.dumps(short, indent=1), flush=True)
-    return None
 
 
 if __name__ == "__main__":

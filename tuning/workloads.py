@@ -1,12 +1,84 @@
-"""The problems that are measured: those of `keras.applications`, and a grid
-around them."""
+"""The problems that are measured: those of `keras.applications`, and others around
+them.
+
+    python -m tuning.workloads     (reads the applications' anew, in a few minutes)
+"""
 
 from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import math
+from collections.abc import Iterable
+from pathlib import Path
 
 import keras
 
 from keras_diagwise.layers.depthwise_conv import problem_of
 from keras_diagwise.problem import Problem
+
+GROUPED = Path(__file__).with_name("applications.json")
+"""Every depthwise and grouped convolution of `keras.applications`, at its model's own
+resolution and batch 1, by model."""
+
+MODELS = (
+    *("MobileNet", "MobileNetV2", "MobileNetV3Small", "MobileNetV3Large"),
+    *(f"EfficientNetB{i}" for i in range(8)),
+    *(f"EfficientNetV2{size}" for size in ("B0", "B1", "B2", "B3", "S", "M", "L")),
+    *("Xception", "NASNetMobile", "NASNetLarge"),
+    *(f"ConvNeXt{size}" for size in ("Tiny", "Small", "Base", "Large", "XLarge")),
+)
+
+
+def grouped_problems(model: keras.Model) -> list[Problem]:
+    """The depthwise and grouped problems of a built model at batch 1, stock layers
+    of every kind, each once."""
+    found = {}
+    depthwise = keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D
+    for layer in layers_of(model):
+        if isinstance(layer, depthwise):
+            filters = layer.depth_multiplier
+        elif isinstance(layer, keras.layers.Conv2D) and layer.groups > 1:
+            filters = layer.filters // layer.groups
+        else:
+            continue
+        channels = layer.input.shape[-1]
+        groups = getattr(layer, "groups", 1)
+        groups = groups if groups > 1 else channels
+        problem = Problem.from_shapes(
+            (1, *layer.input.shape[1:]),
+            (*layer.kernel_size, channels // groups, groups * filters),
+            strides=layer.strides,
+            padding=layer.padding,
+            dilation_rate=layer.dilation_rate,
+        )
+        found[problem] = None
+    return list(found)
+
+
+def layers_of(model):
+    """The layers of a model and of those in it."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from layers_of(layer)
+        else:
+            yield layer
+
+
+def read_applications() -> dict[str, list[Problem]]:
+    """The problems of each model."""
+    keras.initializers.VarianceScaling.__call__ = keras.initializers.Zeros.__call__
+    keras.initializers.TruncatedNormal.__call__ = keras.initializers.Zeros.__call__
+    found = {}
+    for name in MODELS:
+        of_any_size = name.startswith("MobileNetV3")
+        size = {"input_shape": (224, 224, 3)} if of_any_size else {}
+        model = getattr(keras.applications, name)(weights=None, **size)
+        found[name] = grouped_problems(model)
+        print(name, len(found[name]), flush=True)
+        keras.utils.clear_session()
+    return found
 
 
 def depthwise_problems(model: keras.Model, batch: int) -> list[Problem]:
@@ -98,12 +170,96 @@ def grid() -> list[Problem]:
     return problems
 
 
-def shipped_problems() -> list[Problem]:
-    """What the shipped decisions are measured on: models first, then the grid."""
+def model_problems() -> list[Problem]:
+    """The problems of the models measured whole, each once."""
     found = {}
     for name, image_size, batch in APPLICATIONS:
         for problem in depthwise_problems(application(name, image_size), batch):
             found[problem] = None
-    for problem in grid():
-        found[problem] = None
     return list(found)
+
+
+def shipped_problems() -> list[Problem]:
+    """What the shipped decisions are measured on: models first, then the grid."""
+    return list(dict.fromkeys([*model_problems(), *grid()]))
+
+
+def in_batch(problem: Problem, most_batch: int, most_elements: int) -> Problem:
+    """A problem with the largest power of two for a batch by which its input has so
+    many elements at most."""
+    per_image = math.prod(problem.input_shape()[1:])
+    fitting = max(1, most_elements // per_image)
+    batch = min(most_batch, 2 ** (fitting.bit_length() - 1))
+    return dataclasses.replace(problem, batch=batch)
+
+
+WHOLE_MODELS = (
+    *("MobileNet", "MobileNetV2", "MobileNetV3Small", "MobileNetV3Large"),
+    *("EfficientNetB0", "EfficientNetV2B0", "Xception", "NASNetMobile", "ConvNeXtTiny"),
+)
+
+
+def applications(names: Iterable[str] = MODELS) -> list[Problem]:
+    """The problems of `keras.applications`, at batch 1, each once."""
+    found = json.loads(GROUPED.read_text())
+    problems = (Problem.from_dict(each) for name in names for each in found[name])
+    return list(dict.fromkeys(problems))
+
+
+def large_kernels() -> list[Problem]:
+    """As of RepLKNet and its like (arXiv 2203.06717)."""
+    shapes = ((56, 128, 31), (28, 256, 29), (14, 512, 27), (7, 1024, 13))
+    small = ((56, 128, 5), (28, 256, 9), (14, 512, 13))
+    return [square(*each, batch=1) for each in (*shapes, *small)]
+
+
+def sequences() -> list[Problem]:
+    """One-dimensional ones: of audio (Conformer, wav2vec-like), and of RWKV-like
+    models, whose tokens see their predecessors."""
+    shapes = ((1024, 256, 31), (512, 512, 15), (4096, 64, 9), (1024, 768, 4))
+    return [line(*each, batch=1) for each in (*shapes, (2048, 1024, 3))]
+
+
+SETS = ("models", "applications", "large_kernels", "sequences", "single", "small")
+
+
+def problems_of(name: str, most_batch: int = 16, most_elements: int = 2**22):
+    """The problems of a set.
+
+    Args:
+        name: one of `SETS`: those of the models measured whole or of all
+            applications, large kernels, one-dimensional ones, the MobileNets' at
+            batch 1, or a few of all for a rehearsal.
+        most_batch: images in a batch, if they are small.
+        most_elements: of a problem's input.
+    """
+    if name == "single":
+        return applications(MODELS[:4])
+    if name == "small":
+        some = [*applications()[:4:2], large_kernels()[-1], sequences()[0]]
+        return [in_batch(each, 2, 2**18) for each in some]
+    found = {
+        "models": functools.partial(applications, WHOLE_MODELS),
+        "applications": applications,
+        "large_kernels": large_kernels,
+        "sequences": sequences,
+    }[name]()
+    return [in_batch(each, most_batch, most_elements) for each in found]
+
+
+def main() -> None:
+    found = {
+        name: [each.to_dict() for each in problems]
+        for name, problems in read_applications().items()
+    }
+    lines = ",\n".join(
+        f"{json.dumps(name)}: [\n"
+        + ",\n".join(json.dumps(each) for each in problems)
+        + "\n]"
+        for name, problems in found.items()
+    )
+    GROUPED.write_text(f"{{\n{lines}\n}}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""How well the nearest measured problem speaks for one that was not measured.
+
+    python -m tuning.leave_one_out [DOCUMENT]
+
+Each problem of a document of decisions is left out in turn, and its plan taken from
+the others by the ladder. That plan's time is then held against the best that the
+problem's own measurements know, and against native's, both of the same run. What
+was not timed for the problem itself is timed here, with native and the best. Writes
+tuning/results/leave-one-out-<backend>-<compiler mode>.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import statistics
+from pathlib import Path
+
+from keras_diagwise import algorithms
+from keras_diagwise.planning.decision import Comparison, Decision, Outcome
+from keras_diagwise.planning.document import Document
+from keras_diagwise.planning.nearness import bucket
+from keras_diagwise.planning.planner import MARGIN_MEASURED, SHIPPED, Planner
+from keras_diagwise.problem import PASSES, Problem
+from keras_diagwise.tuner.tuner import least_ratio
+from keras_diagwise.tuner.workbench import Task, Workbench
+from tuning.acceptance import RESULTS, geometric_mean
+from tuning.ship import document_name
+
+NOTHING = Document()
+
+
+@dataclasses.dataclass(frozen=True)
+class Regret:
+    """What a plan costs that the neighbours chose.
+
+    Attributes:
+        problem: the problem left out.
+        plan: what its neighbours chose.
+        over_best: its time over that of the problem's own plan.
+        over_native: its time over native's.
+        surely_slower: by how many times native at most in the worst pass, by the
+            95 % bound; 1 where native serves.
+    """
+
+    problem: Problem
+    plan: str
+    over_best: float
+    over_native: float
+    slower_at_most: float
+
+
+def regret(document: Document, environment, decision: Decision) -> Regret:
+    problem = decision.problem
+    others = Document.of(
+        environment,
+        (each for _, each in document if each.problem != problem),
+    )
+    answer = Planner(others, NOTHING).plan(problem, environment)
+    own = decision.plan(MARGIN_MEASURED)
+    chosen, best, native, slower = 0.0, 0.0, 0.0, 1.0
+    for name in PASSES:
+        candidate = str(answer.plan[name])
+        comparison = decision.passes[name]
+        if candidate not in comparison.seconds:
+            comparison = timed(problem, name, environment, candidate, str(own[name]))
+        outcomes = comparison.outcomes
+        chosen += outcomes[candidate].seconds
+        best += outcomes[str(own[name])].seconds
+        native += outcomes["native"].seconds
+        if candidate != "native":
+            slower = max(slower, 1 / outcomes[candidate].gain)
+    return Regret(problem, str(answer.plan), chosen / best, chosen / native, slower)
+
+
+def timed(problem, pass_name, environment, *names) -> Comparison:
+    """Native and some candidates, timed against each other now."""
+    task = Task(problem, pass_name, environment.compiler_mode)
+    candidates = [algorithms.parse(n) for n in dict.fromkeys(("native", *names))]
+    samples = Workbench().time(task, candidates, seconds=1.0, least_rounds=5)
+    native = samples[candidates[0]]
+    outcomes = {
+        str(each): Outcome(
+            seconds=statistics.median(taken), gain=least_ratio(native, taken)
+        )
+        for each, taken in samples.items()
+    }
+    return Comparison(outcomes, "now")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("document", type=Path, nargs="?")
+    options = parser.parse_args()
+    path = options.document or next(SHIPPED.glob("*.json"))
+    document = Document.read(path)
+    (environment,) = document.environments()
+    problems = [decision.problem for _, decision in document]
+    buckets = [bucket(each) for each in problems]
+    found = [
+        regret(document, environment, decision)
+        for _, decision in document
+        if buckets.count(bucket(decision.problem)) > 1
+    ]
+    result = {
+        "environment": environment.to_dict(),
+        "document": path.name,
+        "problems": len(found),
+        "regret_geometric_mean": geometric_mean(each.over_best for each in found),
+        "regret_worst": max(each.over_best for each in found),
+        "over_native_worst": max(each.over_native for each in found),
+        "slower_than_native_95_percent_at_most": max(
+            each.slower_at_most for each in found
+        ),
+        "not_native": sum(each.plan != "native" for each in found),
+        "each": [
+            {**dataclasses.asdict(each), "problem": str(each.problem)}
+            for each in sorted(found, key=lambda each: -each.over_best)
+        ],
+    }
+    name = document_name(environment).removeprefix(f"{environment.device_kind}-")
+    (RESULTS / f"leave-one-out-{name}").write_text(json.dumps(result, indent=1) + "\n")
+    for key, value in result.items():
+        if key not in ("environment", "each"):
+            print(f"{key}: {value}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""What the suite's lines say together.
+
+python -m tuning.summary FILE …     (lines of `tuning.suite`)
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import rich.box
+import rich.console
+import rich.table
+
+from keras_diagwise.problem import PASSES, Problem
+from tuning.acceptance import geometric_mean
+
+LARGER_THAN_CACHES = 64 * 2**20
+"""Least bytes beyond which a problem's tensors can't stay in a CPU's caches."""
+
+
+def median_of(kind: dict, pass_name: str, candidate: str) -> float:
+    return statistics.median(kind["seconds"][pass_name][candidate])
+
+
+def total(kind: dict, plan: dict | None = None) -> float:
+    """The seconds of the three passes by a plan, or by native."""
+    return sum(
+        median_of(kind, name, plan[name] if plan else "native") for name in PASSES
+    )
+
+
+def is_complete(kind: dict) -> bool:
+    """Whether native and the plan were timed in each pass."""
+    times = kind.get("seconds", {})
+    return all({"native", kind["plan"][n]} <= set(times.get(n, ())) for n in PASSES)
+
+
+def best_peer(line: dict, kind: str) -> tuple[str, float] | None:
+    """The fastest other backend's native, and its seconds."""
+    peers = {
+        name: total(each)
+        for name, each in line["kinds"].items()
+        if name.partition("-")[0] != kind.partition("-")[0] and is_complete(each)
+    }
+    return min(peers.items(), key=lambda item: item[1]) if peers else None
+
+
+def table_of(lines: list[dict], kind: str) -> rich.table.Table:
+    """A row for each problem under one kind."""
+    table = rich.table.Table(box=rich.box.SIMPLE, title=kind)
+    table.add_column("problem")
+    for heading in ("native", "plan", "ratio", "best peer", "of it", "floor"):
+        table.add_column(heading, justify="right")
+    for line in lines:
+        found = line["kinds"].get(kind, {})
+        if not is_complete(found):
+            continue
+        native, planned = total(found), total(found, found["plan"])
+        peer = best_peer(line, kind)
+        table.add_row(
+            line["problem"],
+            f"{1e3 * native:.3g} ms",
+            f"{1e3 * planned:.3g} ms",
+            f"{native / planned:.2f}×",
+            f"{1e3 * peer[1]:.3g} {peer[0]}" if peer else "",
+            f"{planned / peer[1]:.2f}" if peer else "",
+            f"{planned / (3 * found['least']):.1f}×",
+        )
+    return table
+
+
+def means_of(lines: Iterable[dict], kind: str) -> dict[str, float]:
+    """Geometric means over the problems of one kind."""
+    ratios, of_peer = [], []
+    near: dict[str, list[float]] = {name: [] for name in PASSES}
+    for line in lines:
+        found = line["kinds"].get(kind, {})
+        if not is_complete(found):
+            continue
+        ratios.append(total(found) / total(found, found["plan"]))
+        peer = best_peer(line, kind)
+        if peer:
+            of_peer.append(total(found, found["plan"]) / peer[1])
+        if Problem.from_dict(line["key"]).least_bytes > LARGER_THAN_CACHES:
+            for name in PASSES:
+                planned = median_of(found, name, found["plan"][name])
+                near[name].append(planned / found["least"])
+    if not ratios:
+        return {}
+    return {
+        "problems": len(ratios),
+        "native over plan": geometric_mean(ratios),
+        "least of it": min(ratios),
+        **({"plan over best peer": geometric_mean(of_peer)} if of_peer else {}),
+        **{
+            f"{name} over floor, large": geometric_mean(each)
+            for name, each in near.items()
+            if each
+        },
+    }
+
+
+def main() -> None:
+    texts = (Path(path).read_text() for path in sys.argv[1:])
+    lines = [json.loads(line) for text in texts for line in text.splitlines()]
+    console = rich.console.Console()
+    kinds = list(dict.fromkeys(kind for line in lines for kind in line["kinds"]))
+    for kind in kinds:
+        console.print(table_of(lines, kind))
+    for kind in kinds:
+        means = means_of(lines, kind).items()
+        console.print(kind, ", ".join(f"{key} {value:.3g}" for key, value in means))
+
+
+if __name__ == "__main__":
+    main()

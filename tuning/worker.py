@@ -1,0 +1,101 @@
+"""A process that tunes and times for the suite, on one backend.
+
+    python -m tuning.worker MODE     (compiler mode)
+
+Requests come in by lines of JSON on stdin, answers go out so on stdout; whatever
+else is printed goes to stderr.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import os
+import sys
+import time
+
+from keras_diagwise import algorithms
+from keras_diagwise.algorithms import ALGORITHMS
+from keras_diagwise.convolution import conductor
+from keras_diagwise.planning.environment import Environment
+from keras_diagwise.planning.planner import MARGIN_MEASURED
+from keras_diagwise.problem import PASSES, Problem
+from keras_diagwise.tuner.limits import Limits, measure_limits
+from keras_diagwise.tuner.tuner import Tuner
+from keras_diagwise.tuner.workbench import Task, Workbench
+
+LEAST_ROUNDS = 1
+
+
+class Worker:
+    """Answers requests: one method each."""
+
+    def __init__(self, compiler_mode: str):
+        environment = Environment.current()
+        self._environment = dataclasses.replace(
+            environment, compiler_mode=compiler_mode
+        )
+        self._tuner = Tuner(conductor.store, self._environment)
+        self._workbench = Workbench()
+
+    def environment(self) -> dict:
+        return self._environment.to_dict()
+
+    def tune(self, problem: dict) -> dict:
+        """The plan of a problem, how long it took to find, and by pass what is to be
+        timed: native, the plan's candidate, and each algorithm's best."""
+        started = time.monotonic()
+        measured = self._tuner.measured
+        decision = self._tuner.tune(Problem.from_dict(problem))
+        self._tuner.close()
+        plan = decision.plan(MARGIN_MEASURED)
+        candidates = {}
+        for name in PASSES:
+            seconds = decision.passes[name].seconds
+            best = {}
+            for candidate in sorted(seconds, key=seconds.get, reverse=True):
+                best[candidate.partition(":")[0]] = candidate
+            ordered = [best[each] for each in ALGORITHMS if each in best]
+            candidates[name] = list(dict.fromkeys([*ordered, str(plan[name])]))
+        return {
+            "plan": {name: str(plan[name]) for name in PASSES},
+            "candidates": candidates,
+            "seconds": time.monotonic() - started,
+            "measured": self._tuner.measured - measured,
+        }
+
+    def time(self, problem: dict, pass_name: str, candidates, seconds: float) -> dict:
+        """Samples of each candidate, interleaved."""
+        task = Task(
+            Problem.from_dict(problem), pass_name, self._environment.compiler_mode
+        )
+        parsed = [algorithms.parse(each) for each in candidates]
+        samples = self._workbench.time(task, parsed, seconds, LEAST_ROUNDS)
+        return {str(each): taken for each, taken in samples.items()}
+
+    def least(self, problem: dict) -> float:
+        """The least time of a pass of a problem."""
+        asked = Problem.from_dict(problem)
+        return self._limits(asked.dtype).least_seconds(asked)
+
+    @functools.cache  # noqa: B019
+    def _limits(self, dtype: str) -> Limits:
+        return measure_limits(self._environment.compiler_mode, dtype)
+
+
+def main() -> None:
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    worker = Worker(sys.argv[1])
+    for line in sys.stdin:
+        name, *arguments = json.loads(line)
+        try:
+            answer = {"answer": getattr(worker, name)(*arguments)}
+        except Exception as error:
+            answer = {"error": f"{type(error).__name__}: {error}"[:300]}
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()
