@@ -102,3 +102,53 @@ def test_what_does_not_fit_is_named_with_its_value(arguments, named):
     with pytest.raises(ValueError) as error:
         Problem.from_shapes(**whole)
     assert named in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("batch", True),
+        ("batch", 16.0),
+        ("batch", "16"),
+        ("batch", -1),
+        ("batch", 2**31),
+        ("spatial_shape", [56]),
+        ("spatial_shape", [56, 56.0]),
+        ("spatial_shape", "56"),
+        ("spatial_shape", {"56": 56}),
+        ("groups", None),
+        ("groups", 0),
+        ("groups", True),
+        ("channels_per_group", 1.0),
+        ("filters_per_group", float("nan")),
+        ("kernel_size", []),
+        ("kernel_size", [3] * 4),
+        ("kernel_size", [3, None]),
+        ("kernel_size", 3),
+        ("strides", [1, False]),
+        ("strides", [[1, 1], [1, 1]]),
+        ("dilation_rate", [1, 0]),
+        ("padding", "SAME"),
+        ("padding", ["same"]),
+        ("data_format", {}),
+        ("dtype", "int8"),
+        ("dtype", ["float32"]),
+        ("more", 1),
+    ],
+)
+def test_what_is_no_problem_is_refused(name, value):
+    values = {**MOBILE.to_dict(), name: value}
+    with pytest.raises(ValueError, match="problem"):
+        Problem.from_dict(values)
+
+
+@pytest.mark.parametrize("values", [None, [], "problem", {}, {"batch": 1}])
+def test_what_has_not_the_fields_of_a_problem_is_refused(values):
+    with pytest.raises(ValueError, match="A problem must have"):
+        Problem.from_dict(values)
+
+
+@hypothesis.given(problem=problems(), other=problems())
+def test_problems_have_one_digest_if_they_are_equal(problem, other):
+    assert (problem.digest == other.digest) == (problem == other)
+    assert Problem.from_dict(problem.to_dict()).digest == problem.digest

@@ -109,17 +109,23 @@ class Diagonal(Algorithm):
 
     def segments(self, problem: Problem) -> list[Segment]:
         """The convolutions that compute `problem`."""
+        return [
+            first._replace(first_group=first.first_group + i * first.groups)
+            for first, count in self.kinds(problem).items()
+            for i in range(count)
+        ]
+
+    def kinds(self, problem: Problem) -> dict[Segment, int]:
+        """The first segment of each shape, and how many there are of it."""
         size = self.partition_size or min(PAPER_PARTITION_SIZE, problem.channels)
         merged = max(1, size // problem.channels_per_group)
         remainder = problem.groups % merged
         whole = problem.groups - remainder
-        if self.lowering == "grouped":
-            segments = [Segment(0, whole, merged)]
-        else:
-            segments = [Segment(g, merged, merged) for g in range(0, whole, merged)]
+        each = whole if self.lowering == "grouped" else merged
+        kinds = {Segment(0, each, merged): whole // each}
         if remainder:
-            segments.append(Segment(whole, remainder, remainder))
-        return segments
+            kinds[Segment(whole, remainder, remainder)] = 1
+        return kinds
 
     def refusal(self, problem):
         if not problem.has_static_spatial_shape:
@@ -130,7 +136,7 @@ class Diagonal(Algorithm):
             # XLA's partitioner gathers the batch for a grouped convolution, and sums
             # the dense kernel's gradient over the devices (seen in jaxlib 0.10.2).
             return "it would add communication between the devices"
-        for segment in self.segments(problem):
+        for segment in self.kinds(problem):
             reason = dense.refusal(block_problem(problem, segment))
             if reason:
                 return reason
@@ -141,14 +147,14 @@ class Diagonal(Algorithm):
         return f"{self.name}:{self.lowering}"
 
     def work(self, problem):
-        segments = self.segments(problem)
-        blocks = [block_problem(problem, segment) for segment in segments]
-        filled = sum(math.prod(block.kernel_shape) for block in blocks)
+        kinds = self.kinds(problem).items()
+        blocks = [(block_problem(problem, each), count) for each, count in kinds]
+        filled = sum(math.prod(each.kernel_shape) * n for each, n in blocks)
         kernels = BYTES_PER_ELEMENT[problem.dtype] * filled
         return Work(
-            flops=sum(block.flops for block in blocks),
+            flops=sum(each.flops * n for each, n in blocks),
             bytes=problem.least_bytes + kernels,
-            operations=len(segments),
+            operations=sum(n for _, n in blocks),
         )
 
     def check(self, problem):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import functools
 import hashlib
 import json
@@ -32,7 +33,7 @@ went wrong."""
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What became of a candidate.
+    """What became of a candidate. Numbers are kept to four digits.
 
     Attributes:
         seconds: its median time, or `None` if it was not timed.
@@ -50,14 +51,15 @@ class Outcome:
     failure: str | None = None
     reason: str = ""
 
+    def __post_init__(self):
+        for name in NUMBERS:
+            object.__setattr__(self, name, to_four_digits(getattr(self, name)))
+        object.__setattr__(self, "reason", self.reason[:MOST_LETTERS])
+
     def to_dict(self) -> dict:
         """The outcome in JSON's types, without what it does not have."""
         values = dataclasses.asdict(self)
-        return {
-            name: float(f"{value:.4g}") if isinstance(value, float) else value
-            for name, value in values.items()
-            if value not in (None, "")
-        }
+        return {n: value for n, value in values.items() if value not in (None, "")}
 
     @classmethod
     def from_dict(cls, values: Mapping) -> Outcome:
@@ -66,21 +68,44 @@ class Outcome:
         Raises:
             ValueError: if `values` are not an outcome's.
         """
-        outcome = cls(**checked(values, "An outcome", OUTCOME_FIELDS))
-        numbers = (outcome.seconds, outcome.error, outcome.gain)
+        checked(values, "An outcome", OUTCOME_FIELDS)
+        failure = values.get("failure")
         if (
-            not all(n is None or is_positive(n) for n in numbers)
-            or outcome.failure not in (None, *FAILURES)
-            or not isinstance(outcome.reason, str)
-            or (outcome.seconds is None) == (outcome.failure is None)
+            not all(
+                is_positive(values[n]) for n in NUMBERS if values.get(n) is not None
+            )
+            or failure not in (None, *FAILURES)
+            or not isinstance(values.get("reason", ""), str)
+            or (values.get("seconds") is None) == (failure is None)
         ):
             raise ValueError(
                 f"An outcome must have a time or a failure. Received: {values}"
             )
-        return outcome
+        return cls(**values)
 
 
 OUTCOME_FIELDS = frozenset(field.name for field in dataclasses.fields(Outcome))
+NUMBERS = ("seconds", "error", "gain")
+
+MOST_LETTERS = 500
+"""Of a reason: more are cut off."""
+MOST_CANDIDATES = 200
+MOST_LETTERS_OF_A_NAME = 100
+"""In a comparison: more are a mistake or malice."""
+
+
+def to_four_digits(number: float | None) -> float | None:
+    """What stays of a number where it is kept."""
+    return None if number is None else float(f"{number:.4g}")
+
+
+def is_moment(text: Any) -> bool:
+    """Whether `text` is a time as ISO 8601 has it, in UTC and to the second."""
+    try:
+        moment = datetime.datetime.fromisoformat(text)
+    except (TypeError, ValueError):
+        return False
+    return text.endswith("+00:00") and moment.isoformat(timespec="seconds") == text
 
 
 def is_positive(number: Any) -> bool:
@@ -122,26 +147,35 @@ class Comparison:
             if outcome.seconds is not None
         }
 
+    def __post_init__(self):
+        object.__setattr__(self, "least", to_four_digits(self.least))
+        if self.overruled:
+            object.__setattr__(self, "overruled", self.overruled[:MOST_LETTERS])
+
     def winner(self, margin: float, asking: Problem) -> str:
-        """The candidate to run for `asking`, that must be `margin` times faster
-        than native to serve in its place; a native that failed never serves if
-        another can."""
-        seconds = {n: s for n, s in self.seconds.items() if can_compute(n, asking)}
-        if self.overruled or not seconds:
+        """The candidate to run for `asking`: the fastest of those that can serve and
+        are surely faster than native, `margin` times; a native that failed never
+        serves if another can."""
+        failed = self.outcomes.get("native", Outcome()).failure
+        native = self.seconds.get("native")
+        if native is not None and not can_serve("native", asking):
+            native = None
+        if self.overruled or (native is None and not failed):
             return "native"
-        fastest = min(seconds, key=lambda name: (seconds[name], name))
-        if "native" not in seconds:
-            failed = self.outcomes.get("native", Outcome()).failure
-            return fastest if failed else "native"
-        surely = self.outcomes[fastest].gain
-        if seconds["native"] < margin * seconds[fastest] or (surely or 1) < 1:
-            return "native"
-        return fastest
+        for seconds, name in sorted((s, name) for name, s in self.seconds.items()):
+            gain = self.outcomes[name].gain
+            faster = native is None or (
+                margin * seconds <= native and (gain is None or gain >= 1)
+            )
+            if (faster or name == "native") and can_serve(name, asking):
+                return name
+        return "native"
 
     @property
     def rank(self) -> tuple:
         """By which of two comparisons the greater is kept."""
-        return len(self.outcomes), self.measured, self.digest
+        overruled = self.overruled is not None
+        return len(self.outcomes), self.measured, overruled, self.digest
 
     @functools.cached_property
     def digest(self) -> str:
@@ -154,7 +188,7 @@ class Comparison:
         outcomes = {name: each.to_dict() for name, each in self.outcomes.items()}
         values: dict[str, Any] = {"measured": self.measured, "outcomes": outcomes}
         if self.least is not None:
-            values["least"] = float(f"{self.least:.4g}")
+            values["least"] = self.least
         return values | ({"overruled": self.overruled} if self.overruled else {})
 
     @classmethod
@@ -167,14 +201,18 @@ class Comparison:
         checked(values, "A comparison", COMPARISON_FIELDS)
         overruled, least = values.get("overruled"), values.get("least")
         if (
-            not isinstance(values.get("measured"), str)
+            not is_moment(values.get("measured"))
             or not isinstance(values.get("outcomes"), dict)
+            or len(values["outcomes"]) > MOST_CANDIDATES
+            or not all(
+                len(name) <= MOST_LETTERS_OF_A_NAME for name in values["outcomes"]
+            )
             or not isinstance(overruled, str | None)
             or not (least is None or is_positive(least))
         ):
             raise ValueError(
-                "A comparison must have outcomes and the time when it was measured. "
-                f"Received: {values!r}"
+                f"A comparison must have outcomes, {MOST_CANDIDATES} at most, and the "
+                f"time when it was measured, in UTC. Received: {values!r}"
             )
         outcomes = {
             n: Outcome.from_dict(each) for n, each in values["outcomes"].items()
@@ -245,7 +283,7 @@ class Decision:
                 algorithm = algorithms.parse(name)
                 algorithm.check(self.problem)
                 needed = algorithm.work(self.problem).bytes
-                allowed = max(SANE_BYTES, SANE_MULTIPLE * self.problem.least_bytes)
+                allowed = sane_bytes(self.problem)
                 if needed > allowed:
                     raise ValueError(
                         f"{name!r} would need {needed / 2**30:.1f} GiB for "
@@ -277,17 +315,23 @@ class Decision:
 
 DECISION_FIELDS = frozenset(field.name for field in dataclasses.fields(Decision))
 
-SANE_BYTES = 2**30
-SANE_MULTIPLE = 8
-"""A candidate may move that many bytes, or that many times the least that the
-problem must: what needs more is a mistake or malice."""
+MOST_OPERATIONS = 512
+"""A candidate of more would take too long to compile."""
 
 
-def can_compute(algorithm: str, problem: Problem) -> bool:
-    """Whether an algorithm's parameters fit a problem and it can compute it."""
+def sane_bytes(problem: Problem) -> int:
+    """How many bytes a candidate may move: what needs more is a mistake or malice."""
+    return max(2**30, 8 * problem.least_bytes)
+
+
+def can_serve(algorithm: str, problem: Problem) -> bool:
+    """Whether an algorithm can compute a problem, be it another than that for which
+    it was measured, and takes a sane amount of memory and time to compile."""
     parsed = algorithms.parse(algorithm)
     try:
         parsed.check(problem)
     except ValueError:
         return False
-    return parsed.refusal(problem) is None
+    work = parsed.work(problem)
+    sane = work.bytes <= sane_bytes(problem) and work.operations <= MOST_OPERATIONS
+    return sane and parsed.refusal(problem) is None

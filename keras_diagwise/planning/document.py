@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from keras_diagwise.planning.decision import Decision
 from keras_diagwise.planning.environment import Environment
@@ -31,13 +33,19 @@ class Document:
 
     @classmethod
     def of(cls, environment: Environment, decisions: Iterable[Decision]) -> Document:
-        """The document of one environment; several decisions for a problem are
-        merged."""
-        merged: dict[Problem, Decision] = {}
-        for each in decisions:
-            known = merged.get(each.problem)
-            merged[each.problem] = known | each if known else each
-        return cls({environment: merged})
+        """The document of one environment."""
+        return cls.merged((environment, each) for each in decisions)
+
+    @classmethod
+    def merged(cls, pairs: Iterable[tuple[Environment, Decision]]) -> Document:
+        """The document of decisions, each in its environment; several for a problem
+        are merged."""
+        entries: dict[Environment, dict[Problem, Decision]] = {}
+        for environment, decision in pairs:
+            decisions = entries.setdefault(environment, {})
+            known = decisions.get(decision.problem)
+            decisions[decision.problem] = known | decision if known else decision
+        return cls(entries)
 
     def __iter__(self) -> Iterator[tuple[Environment, Decision]]:
         for environment, decisions in self.entries.items():
@@ -69,13 +77,7 @@ class Document:
         return sorted(self.entries, key=lambda each: each.digest)
 
     def __or__(self, other: Document) -> Document:
-        merged: dict[Environment, dict[Problem, Decision]] = {}
-        for document in (self, other):
-            for environment, decision in document:
-                known = merged.setdefault(environment, {})
-                before = known.get(decision.problem)
-                known[decision.problem] = before | decision if before else decision
-        return Document(merged)
+        return Document.merged(itertools.chain(self, other))
 
     @classmethod
     def read(cls, path: str | Path) -> Document:
@@ -105,7 +107,7 @@ class Document:
         Raises:
             ValueError: if it is not one.
         """
-        values = json.loads(text)
+        values = json.loads(text, object_pairs_hook=unique)
         if not isinstance(values, dict):
             raise ValueError("It must be one JSON object.")
         found = values.get("format"), values.get("version")
@@ -114,19 +116,7 @@ class Document:
                 f"Its version must be {FORMAT_VERSION}. Received: "
                 f"format={found[0]!r}, version={found[1]!r}"
             )
-        document = cls()
-        environments = values.get("environments")
-        if not isinstance(environments, list):
-            raise ValueError("It must have a list of `environments`.")
-        for each in environments:
-            if not isinstance(each, dict) or not isinstance(
-                each.get("decisions"), list
-            ):
-                raise ValueError("An environment must have a list of `decisions`.")
-            environment = Environment.from_dict(each.get("environment", {}))
-            decisions = [Decision.from_dict(one) for one in each["decisions"]]
-            document |= cls.of(environment, decisions)
-        return document
+        return cls.merged(pairs_in(values.get("environments")))
 
     def to_text(self) -> str:
         """The document as JSON, a decision a line, in an order of its own."""
@@ -145,3 +135,32 @@ class Document:
     def write(self, path: str | Path) -> None:
         """Writes the document to a file."""
         Path(path).write_text(self.to_text(), encoding="utf-8")
+
+
+def pairs_in(environments: Any) -> Iterator[tuple[Environment, Decision]]:
+    """The decisions in the list of environments that a text holds.
+
+    Raises:
+        ValueError: if it is no such list.
+    """
+    if not isinstance(environments, list):
+        raise ValueError("It must have a list of `environments`.")
+    for each in environments:
+        if not isinstance(each, dict) or not isinstance(each.get("decisions"), list):
+            raise ValueError("An environment must have a list of `decisions`.")
+        environment = Environment.from_dict(each.get("environment", {}))
+        for values in each["decisions"]:
+            yield environment, Decision.from_dict(values)
+
+
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, if no name is in it twice.
+
+    Raises:
+        ValueError: if one is.
+    """
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"No object may have a name twice. Received: {names}")
+    return values

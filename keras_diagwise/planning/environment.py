@@ -45,6 +45,10 @@ class Environment:
     versions: Pairs
     revisions: Pairs
 
+    def __post_init__(self):
+        for name in PAIRS:
+            object.__setattr__(self, name, tuple(sorted(getattr(self, name))))
+
     @classmethod
     def current(cls) -> Environment:
         """The environment that a model traced now would run in."""
@@ -70,6 +74,19 @@ class Environment:
         compiler mode and algorithms."""
         fields = ("backend", "compiler_mode", "device_kind", "revisions")
         return self._agrees(other, *fields)
+
+    def changes_since(self, other: Environment) -> list[str]:
+        """Which versions and revisions differ from those of `other`, in words."""
+        changes = []
+        for label, name in (("", "versions"), ("revision of ", "revisions")):
+            then, now = dict(getattr(other, name)), dict(getattr(self, name))
+            changes += [
+                f"{label}{each} {then.get(each, 'none')} then, "
+                f"{now.get(each, 'none')} now"
+                for each in sorted(then.keys() | now.keys())
+                if then.get(each) != now.get(each)
+            ]
+        return changes
 
     def _agrees(self, other: Environment, *fields: str) -> bool:
         return all(getattr(self, f) == getattr(other, f) for f in fields)
@@ -101,6 +118,7 @@ class Environment:
             or not all(type(v) in plain for n in PAIRS for v in values[n].values())
             or not all(isinstance(values[name], str) for name in WORDS)
             or type(values["cores"]) is not int
+            or len(json.dumps(values)) > MOST_LETTERS
         ):
             raise ValueError(
                 f"An environment must have {sorted(names)}. Received: {values}"
@@ -109,7 +127,7 @@ class Environment:
         return cls(**{**values, **pairs})
 
     def __str__(self) -> str:
-        versions = ", ".join(f"{name} {version}" for name, version in self.versions)
+        versions = ", ".join(f"{name} {each}" for name, each in self.versions if each)
         return (
             f"{self.device_name} ({self.device_kind}, {self.cores} cores), "
             f"{self.compiler_mode}, {versions}"
@@ -117,6 +135,7 @@ class Environment:
 
 
 PAIRS = ("flags", "versions", "revisions")
+MOST_LETTERS = 2**16
 WORDS = ("backend", "compiler_mode", "device_kind", "device_name")
 
 

@@ -10,7 +10,7 @@ import stat
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-MOST_BYTES = 2**20
+MOST_BYTES = 2**22
 """What is larger is no file of ours: a decision takes a few kilobytes."""
 
 TEMPORARY_NAME = re.compile(r"\.[0-9a-f]{16}\.tmp")

@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 
 from keras_diagwise.problem import Problem
 
-Key = TypeVar("Key", bound=str)
+Key = TypeVar("Key", str, tuple[str, str])
 
 
 def bucket(problem: Problem) -> str:

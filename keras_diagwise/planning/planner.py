@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
@@ -81,6 +82,7 @@ class Planner:
         self.store = store
         self.shipped = shipped_document() if shipped is None else shipped
         self._hinted: set[Environment] = set()
+        self._lock = threading.Lock()
 
     def plan(self, problem: Problem, environment: Environment) -> Answer:
         """The plan of `problem` in `environment`.
@@ -131,14 +133,15 @@ class Planner:
 
     def _hint(self, other: Environment, environment: Environment) -> None:
         """Says once that decisions come from other versions."""
-        if other in self._hinted:
-            return
-        self._hinted.add(other)
+        with self._lock:
+            if other in self._hinted:
+                return
+            self._hinted.add(other)
         logger.warning(
-            "keras_diagwise: decisions of other versions serve here. Measured under "
-            "%s; now %s. Call keras_diagwise.tune(model, …) to measure anew.",
-            other,
+            "keras_diagwise: decisions of other versions serve here, on %s: %s. Call "
+            "keras_diagwise.tune(model, …) to measure anew.",
             environment,
+            "; ".join(environment.changes_since(other)),
         )
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import os
 import re
+import secrets
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import platformdirs
 
@@ -24,28 +23,25 @@ from keras_diagwise.planning.folder import (
     folder_at,
     shown,
 )
-from keras_diagwise.planning.nearness import (
-    Logarithms,
-    bucket,
-    logarithms,
-    nearest_first,
+from keras_diagwise.planning.nearness import bucket, nearest_first
+from keras_diagwise.planning.record import (
+    BUCKET_NAME,
+    DECISION_NAME,
+    DIGEST,
+    ENVIRONMENT_NAME,
+    OUR_FIRST_BYTES,
+    decision_from_bytes,
+    decision_path,
+    decision_to_bytes,
+    environment_from_bytes,
+    environment_path,
+    environment_to_bytes,
+    sizes_and_key,
 )
 from keras_diagwise.problem import Problem
 
 VARIABLE = "KERAS_DIAGWISE_STORE"
 LAYOUT = "v1"
-
-DECISION_FORMAT = "keras-diagwise decision"
-ENVIRONMENT_FORMAT = "keras-diagwise environment"
-FORMAT_VERSION = 1
-OUR_FIRST_BYTES = b'{\n "format": "keras-diagwise '
-
-DIGEST = re.compile(r"[0-9a-f]{16}")
-BUCKET_NAME = re.compile(r"[123]d-g\d+x\d+-k[\w-]+")
-DECISION_NAME = re.compile(
-    r"(\d+\.\d{3})-(\d+\.\d{3})-(\d+\.\d{3})-([0-9a-f]{16})\.json"
-)
-ENVIRONMENT_NAME = re.compile(r"environment\.json")
 
 MOST_WARNINGS = 5
 """So many files that can't be used are named, one a line."""
@@ -77,6 +73,7 @@ class Store:
         self.location = standardize_location(location)
         self._folder = folder_at(self.location)
         self._memory = MemoryFolder()
+        self._environments: dict[str, Environment] = {}
         self._warnings = Warnings(self.location)
         self._lock = threading.RLock()
 
@@ -90,22 +87,22 @@ class Store:
     def nearest(self, environment: Environment, problem: Problem) -> Decision | None:
         """The decision for the nearest problem of the same bucket."""
         folder = f"{environment.digest}/{bucket(problem)}"
-        # By digest first: what is as near comes in the order that documents have.
-        files = (
-            (sizes, f"{digest} {name}")
-            for name in self._names(folder, DECISION_NAME)
-            for sizes, digest in [sizes_and_digest(name)]
-        )
-        for key in nearest_first(problem, files):
-            decision = self._decision(f"{folder}/{key.split()[1]}")
+        files = map(sizes_and_key, self._names(folder, DECISION_NAME))
+        for _, name in nearest_first(problem, files):
+            decision = self._decision(f"{folder}/{name}")
             if decision:
                 return decision
         return None
 
     def environments(self) -> list[Environment]:
-        """Where anything was measured."""
-        found = map(self._environment, self._names("", DIGEST))
-        return [environment for environment in found if environment]
+        """Where anything was measured. Each file is read once: the name of its
+        folder is the digest of what it says."""
+        digests = self._names("", DIGEST)
+        for digest in digests:
+            environment = self._environments.get(digest) or self._environment(digest)
+            if environment:
+                self._environments[digest] = environment
+        return [self._environments[n] for n in digests if n in self._environments]
 
     def put(self, environment: Environment, decision: Decision) -> bool:
         """Keeps a decision, merged with what is known of its problem.
@@ -115,7 +112,7 @@ class Store:
         """
         with self._lock:
             if self._environment(environment.digest) != environment:
-                path = f"{environment.digest}/environment.json"
+                path = environment_path(environment.digest)
                 content = environment_to_bytes(environment)
                 self._replace(path, content, self._folder.version(path))
             path = decision_path(environment.digest, decision.problem)
@@ -140,16 +137,32 @@ class Store:
 
     def document(self) -> Document:
         """All decisions that can be read."""
-        document = Document()
-        for environment in self.environments():
-            paths = (
-                f"{folder}/{name}"
-                for folder in self._buckets(environment.digest)
-                for name in self._names(folder, DECISION_NAME)
-            )
-            decisions = filter(None, map(self._decision, paths))
-            document |= Document.of(environment, decisions)
-        return document
+        return Document.merged(
+            (environment, decision)
+            for environment in self.environments()
+            for folder in self._buckets(environment.digest)
+            for name in self._names(folder, DECISION_NAME)
+            for decision in [self._decision(f"{folder}/{name}")]
+            if decision
+        )
+
+    def inspected(self) -> tuple[Document, dict[str, str]]:
+        """All decisions that can be read, and what can't be used, by its path, with
+        the reason. None of it is warned of."""
+        other = Store(self.location)
+        other._warnings = unusable = Unusable(self.location)
+        return other.document(), unusable.found
+
+    def why_not_writable(self) -> str | None:
+        """Why nothing can be written to the folder, or `None` if a file could be: it
+        is removed, the folder stays."""
+        path = f".{secrets.token_hex(8)}.tmp"
+        try:
+            self._folder.write(path, b"", None)
+            self._folder.remove(path)
+        except OSError as error:
+            return reason(error)
+        return None
 
     def clear(self) -> int:
         """Removes all decisions, and leaves what is not the store's own.
@@ -229,8 +242,7 @@ class Store:
         return found
 
     def _environment(self, digest: str) -> Environment | None:
-        path = f"{digest}/environment.json"
-        return next(self._read(path, environment_from_bytes), None)
+        return next(self._read(environment_path(digest), environment_from_bytes), None)
 
     def _read(self, path: str, parse: Callable[[bytes, str], Read]) -> Iterator[Read]:
         """What a file says, in the folder and in memory, so far as it is valid."""
@@ -280,6 +292,17 @@ class Warnings:
             logger.warning("keras_diagwise: %s", message)
 
 
+class Unusable(Warnings):
+    """Keeps what can't be used, instead of warning of it."""
+
+    def __init__(self, location: str):
+        super().__init__(location)
+        self.found: dict[str, str] = {}
+
+    def passed_over(self, path: str, error: Exception) -> None:
+        self.found[path] = reason(error)
+
+
 def standardize_location(location: str | Path | None) -> str:
     """`location`, or else the default one, as an absolute path or a URL.
 
@@ -295,7 +318,7 @@ def standardize_location(location: str | Path | None) -> str:
             "`location` must be a folder's path, or a URL. "
             f"Received: location={location!r}"
         )
-    text = str(location)
+    text = str(location).removeprefix("file://")
     if "://" in text:
         return text
     text = os.path.expanduser(text)
@@ -303,7 +326,10 @@ def standardize_location(location: str | Path | None) -> str:
 
 
 def fits_a_path(text: str) -> bool:
-    return bool(text) and "\0" not in text
+    try:
+        return bool(text) and b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
 
 
 def default_location() -> str:
@@ -313,77 +339,6 @@ def default_location() -> str:
     except RuntimeError:  # platformdirs 4.14 raises where there is no home
         folder = Path("~/keras-diagwise")
     return str(folder / LAYOUT)
-
-
-def decision_path(environment: str, problem: Problem) -> str:
-    """The path of a decision's file, from the digest of its environment."""
-    sizes = "-".join(f"{size:.3f}" for size in logarithms(problem))
-    return f"{environment}/{bucket(problem)}/{sizes}-{problem.digest}.json"
-
-
-def sizes_and_digest(name: str) -> tuple[Logarithms, str]:
-    """What the name of a decision's file tells."""
-    *sizes, digest = DECISION_NAME.fullmatch(name).groups()  # type: ignore[union-attr]
-    return Logarithms(*map(float, sizes)), digest
-
-
-def decision_to_bytes(environment: str, decision: Decision) -> bytes:
-    """The content of a decision's file, from the digest of its environment."""
-    values = {"environment": environment, **decision.to_dict()}
-    return to_bytes(DECISION_FORMAT, {"checksum": checksum(values), **values})
-
-
-def decision_from_bytes(content: bytes, path: str) -> Decision:
-    """The decision in the file of this path.
-
-    Raises:
-        Exception: of any kind, if there is none.
-    """
-    values = from_bytes(DECISION_FORMAT, content)
-    if values.pop("checksum", None) != checksum(values):
-        raise ValueError("its checksum does not fit its content")
-    environment = values.pop("environment")
-    decision = Decision.from_dict(values)
-    if decision_path(environment, decision.problem) != path:
-        raise ValueError("it is another problem's or another environment's")
-    return decision
-
-
-def environment_to_bytes(environment: Environment) -> bytes:
-    """The content of an environment's file."""
-    return to_bytes(ENVIRONMENT_FORMAT, environment.to_dict())
-
-
-def environment_from_bytes(content: bytes, path: str) -> Environment:
-    """The environment in the file of this path.
-
-    Raises:
-        Exception: of any kind, if there is none.
-    """
-    environment = Environment.from_dict(from_bytes(ENVIRONMENT_FORMAT, content))
-    if path != f"{environment.digest}/environment.json":
-        raise ValueError("it is another environment's")
-    return environment
-
-
-def to_bytes(kind: str, values: dict) -> bytes:
-    head = {"format": kind, "version": FORMAT_VERSION}
-    return (json.dumps({**head, **values}, indent=1) + "\n").encode()
-
-
-def from_bytes(kind: str, content: bytes) -> dict[str, Any]:
-    values = json.loads(content)
-    if not isinstance(values, dict):
-        raise ValueError("it is no JSON object")
-    found = values.pop("format", None), values.pop("version", None)
-    if found != (kind, FORMAT_VERSION):
-        raise ValueError(f"it is not of format {kind!r}, version {FORMAT_VERSION}")
-    return values
-
-
-def checksum(values: dict) -> str:
-    """A digest that any change of the values changes."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def reason(error: Exception) -> str:

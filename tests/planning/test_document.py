@@ -169,6 +169,12 @@ HOSTILE = {
     "passes of another name": set_at("passes", "../up", to={}),
     "passes in a list": set_at("passes", to=["forward"]),
     "a pass of nothing": set_at("passes", "forward", to=None),
+    "a time before all times": set_at("passes", "forward", "measured", to=""),
+    "a time that is a path": set_at("passes", "forward", "measured", to="../../x"),
+    "a time of another zone": set_at(
+        "passes", "forward", "measured", to="2026-01-02T03:04:05+09:00"
+    ),
+    "a time and more": set_at("passes", "forward", "measured", to=f"{MEASURED} x"),
     "a time that is no text": set_at("passes", "forward", "measured", to=3),
     "outcomes in a list": set_at("passes", "forward", "outcomes", to=[1]),
     "an outcome of nothing": set_at("passes", "forward", "outcomes", "native", to=None),
@@ -210,6 +216,24 @@ HOSTILE = {
     "terabytes, split": of_candidate(
         "diagonal:65536:split", depthwise((4, 4), 65536, (31, 31), batch=1)
     ),
+    "thousands of candidates": set_at(
+        "passes",
+        "forward",
+        "outcomes",
+        to={f"gone:{n}": {"failure": "crash"} for n in range(5000)},
+    ),
+    "a candidate of a long name": set_at(
+        "passes", "forward", "outcomes", "x" * 10_000, to={"failure": "crash"}
+    ),
+    "an environment of a long name": changed(
+        lambda _, values: values["environments"][0]["environment"].update(
+            device_name="x" * 2**20
+        )
+    ),
+    "a name twice": set_at("problem", "batch", to=8).replace(
+        '"batch": 8', '"batch": 8, "batch": 9'
+    ),
+    "the environments twice": document(HERE).to_text()[:-2] + ', "environments": []}',
     "deep nesting": "[" * 1_000_000,
     "deep nesting inside": '{"format":' + '{"a":' * 100_000,
 }
@@ -237,6 +261,18 @@ def test_gigabytes_are_refused_unread(tmp_path):
         Document.read(path)
 
 
+def test_a_name_that_is_twice_there_is_named():
+    with pytest.raises(
+        ValueError, match=r"a name twice. Received: \['seconds', 'seconds'\]"
+    ):
+        Document.from_text('{"a": [{"seconds": 1.0, "seconds": 2.0}]}')
+
+
+def test_terabytes_are_named():
+    with pytest.raises(ValueError, match=r"would need 15\d{3}\.\d GiB for 1×4×4×65536"):
+        Document.from_text(HOSTILE["terabytes"])
+
+
 def test_a_failed_candidate_need_not_be_known():
     """It never runs, and an algorithm that is gone must not make a document void."""
     gone = Comparison(
@@ -246,7 +282,7 @@ def test_a_failed_candidate_need_not_be_known():
     assert Document.from_text(one.to_text()) == one
 
 
-def test_duplicate_keys_and_decisions_are_merged():
+def test_environments_and_decisions_that_are_there_twice_are_merged():
     values = values_of(document(HERE, decision(passes=PASSES[:1])))
     more = values_of(document(HERE, decision(passes=PASSES[1:])))
     both = copy.deepcopy(values)

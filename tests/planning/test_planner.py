@@ -2,7 +2,10 @@
 
 import dataclasses
 import logging
+import os
+import threading
 
+import hypothesis
 import pytest
 
 from keras_diagwise import Plan
@@ -21,6 +24,7 @@ from tests.planning.samples import (
     comparison,
     decision,
     document,
+    documents,
     with_batch,
 )
 
@@ -86,6 +90,84 @@ def test_a_pass_that_was_not_measured_is_native():
     assert found.decision.gain(found.plan) is None
 
 
+def times(**gains):
+    """A decision whose passes were faster by `direct`, each by its own gain."""
+    passes = {n: comparison(native=gain, direct=1.0) for n, gain in gains.items()}
+    return Decision(PROBLEM, passes)
+
+
+def test_a_pass_that_the_store_has_not_comes_from_what_is_shipped(tmp_path):
+    stored = times(forward=1.01)
+    shipped = times(forward=9.0, input_gradient=1.04, kernel_gradient=1.02)
+    store = in_store(tmp_path, document(HERE, stored))
+    found = answer(PROBLEM, store, document(HERE, shipped))
+    assert found.plan == Plan("native", "direct", "native")
+    assert (found.rung, found.decision) == ("decision", stored)
+
+
+@pytest.mark.parametrize("gain", [1.1, 1.3, 1.9, 2.1])
+def test_each_pass_must_gain_what_its_own_rung_asks_for(gain, tmp_path, caplog):
+    """The forward pass is of this very problem, the one gradient of other versions,
+    the other of another device."""
+    stored = document(HERE, times(forward=1.04))
+    stored |= document(UPDATED, times(forward=9.0, input_gradient=gain))
+    shipped = document(
+        ELSEWHERE, times(forward=9.0, input_gradient=9.0, kernel_gradient=gain)
+    )
+    planner = Planner(in_store(tmp_path, stored), shipped)
+    found = planner.plan(PROBLEM, HERE)
+    assert found.plan == Plan(
+        "direct",
+        "direct" if gain > 1.2 else "native",
+        "direct" if gain > 2.0 else "native",
+    )
+    assert found.rung == "decision"
+    planner.plan(PROBLEM, HERE)
+    assert len(caplog.records) == 1
+
+
+def test_the_rung_is_that_of_the_first_decision(caplog):
+    stored = document(UPDATED, times(forward=9.0))
+    shipped = document(ELSEWHERE, decision(native=9.0, direct=1.0))
+    found = answer(PROBLEM, stored, shipped)
+    assert found.rung == "other versions"
+    assert found.plan == Plan("direct", "direct", "direct")
+
+
+def test_a_pass_without_candidates_is_measured_all_the_same():
+    """It is native, whatever a further rung says."""
+    nothing = Comparison({"native": Outcome(seconds=1.0)}, MEASURED)
+    stored = Decision(PROBLEM, {"forward": nothing})
+    found = answer(PROBLEM, document(HERE, stored), document(HERE, decision()))
+    assert found.plan == Plan("native", "direct", "direct")
+
+
+def test_no_rung_is_asked_further_than_it_takes(tmp_path, monkeypatch):
+    store = in_store(tmp_path, document(HERE, decision()))
+
+    def fail(*arguments):
+        raise AssertionError("asked")
+
+    for name in ("environments", "nearest", "document"):
+        monkeypatch.setattr(Store, name, fail)
+    assert Planner(store, NOTHING).plan(PROBLEM, HERE).rung == "decision"
+
+
+@hypothesis.given(documents())
+def test_what_was_exported_and_imported_gives_the_same_plans(tmp_path_factory, one):
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "fsync", lambda file: None)
+        here = in_store(tmp_path_factory.mktemp("here"), one)
+        text = here.document().to_text()
+        there = in_store(tmp_path_factory.mktemp("there"), Document.from_text(text))
+    problems = [problem for each in one.entries.values() for problem in each]
+    for asked in {*problems, *map(with_batch, (None, 5, 8))}:
+        for environment in (HERE, UPDATED, ELSEWHERE):
+            before = answer(asked, here, NOTHING, environment)
+            assert answer(asked, there, NOTHING, environment) == before
+            assert answer(asked, one, NOTHING, environment) == before
+
+
 def test_the_store_goes_before_what_is_shipped_and_both_serve():
     stored, shipped = decision(direct=0.9, native=1.0), decision()
     other = decision(with_batch(64))
@@ -143,14 +225,25 @@ def test_another_kind_of_environment_says_nothing(change):
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "said"),
     [
-        {"versions": (("jax", "1.2.4"), ("jaxlib", "1.2.4"))},
-        {"versions": (("jax", "1.2.3"), ("driver", "550"))},
-        {"revisions": (("native", 1), ("direct", 3))},
+        (
+            {"versions": (("jax", "1.2.2"), ("jaxlib", "1.2.3"))},
+            ": jax 1.2.2 then, 1.2.3 now.",
+        ),
+        (
+            {"versions": (("jax", "1.2.3"), ("driver", "550"))},
+            ": driver 550 then, none now; jaxlib none then, 1.2.3 now.",
+        ),
+        (
+            {"revisions": (("native", 1), ("direct", 3))},
+            ": revision of direct 3 then, 2 now.",
+        ),
     ],
 )
-def test_other_versions_of_the_same_place_serve_with_one_hint(change, tmp_path, caplog):
+def test_other_versions_of_the_same_place_serve_with_one_hint(
+    change, said, tmp_path, caplog
+):
     measured = dataclasses.replace(HERE, **change)
     store = in_store(tmp_path, document(measured, decision(), decision(with_batch(4))))
     planner = Planner(store, NOTHING)
@@ -162,7 +255,7 @@ def test_other_versions_of_the_same_place_serve_with_one_hint(change, tmp_path, 
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert record.name == "keras_diagwise"
-    for named in (str(measured), str(HERE), "keras_diagwise.tune("):
+    for named in (str(HERE), said, "keras_diagwise.tune("):
         assert named in record.getMessage()
 
 
@@ -188,6 +281,22 @@ def test_what_was_measured_under_these_versions_needs_no_hint(caplog):
     measured = document(HERE, decision()) | document(UPDATED, decision())
     assert answer(PROBLEM, measured).rung == "decision"
     assert not caplog.records
+
+
+def test_threads_get_one_hint(caplog):
+    planner = Planner(document(UPDATED, decision()), NOTHING)
+    start = threading.Barrier(8)
+
+    def ask():
+        start.wait()
+        planner.plan(PROBLEM, HERE)
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert len(caplog.records) == 1
 
 
 def test_other_versions_speak_for_the_very_problem_alone(caplog):

@@ -17,8 +17,13 @@ import pytest
 from keras_diagwise.planning import folder as folder_module
 from keras_diagwise.planning import store as store_module
 from keras_diagwise.planning.document import Document
-from keras_diagwise.planning.folder import shown
-from keras_diagwise.planning.store import Store, decision_path, decision_to_bytes
+from keras_diagwise.planning.folder import MOST_BYTES, shown
+from keras_diagwise.planning.record import (
+    OUR_FIRST_BYTES,
+    decision_path,
+    decision_to_bytes,
+)
+from keras_diagwise.planning.store import Store
 from keras_diagwise.problem import PASSES
 from tests.algorithms.suite import depthwise
 from tests.planning.samples import (
@@ -141,6 +146,41 @@ def test_creating_a_store_touches_nothing(tmp_path):
     assert store.put(HERE, decision())
 
 
+def test_the_nearest_is_found_by_names_and_one_file_is_read(tmp_path, monkeypatch):
+    Store(tmp_path).merge(document(HERE, *(decision(with_batch(n)) for n in (2, 32))))
+    read = reads_of(monkeypatch)
+    assert Store(tmp_path).nearest(HERE, PROBLEM).problem == with_batch(2)
+    assert [Path(path) for path in read] == [file_of(tmp_path, problem=with_batch(2))]
+
+
+def test_environments_are_read_once_and_no_decision_with_them(tmp_path, monkeypatch):
+    for environment in (HERE, UPDATED):
+        Store(tmp_path).merge(
+            document(environment, decision(), decision(with_batch(4)))
+        )
+    read = reads_of(monkeypatch)
+    store = Store(tmp_path)
+    assert not read
+    for _ in range(3):
+        assert set(store.environments()) == {HERE, UPDATED}
+    assert [Path(path).name for path in read] == ["environment.json"] * 2
+    Store(tmp_path).put(ELSEWHERE, decision())
+    assert set(store.environments()) == {HERE, UPDATED, ELSEWHERE}
+
+
+def reads_of(monkeypatch):
+    """The paths of the files that are read from now on."""
+    paths, read_plain = [], folder_module.read_plain
+
+    def reading(path):
+        content = read_plain(path)
+        paths.append(path)
+        return content
+
+    monkeypatch.setattr(folder_module, "read_plain", reading)
+    return paths
+
+
 # Where it is.
 
 
@@ -162,10 +202,16 @@ def test_a_relative_location_stays_where_it_was(tmp_path, monkeypatch):
     assert store.location == str(tmp_path / "here")
 
 
-@pytest.mark.parametrize("location", ["", "a\0b", 3, b"bytes"])
+@pytest.mark.parametrize("location", ["", "a\0b", "\ud800", 3, b"bytes"])
 def test_what_is_no_location_is_named(location):
     with pytest.raises(ValueError, match="Received: location="):
         Store(location)
+
+
+def test_a_url_of_a_file_is_its_folder(tmp_path):
+    store = Store(f"file://{tmp_path}/here")
+    assert store.put(HERE, decision())
+    assert Store(tmp_path / "here").get(HERE, PROBLEM) == decision()
 
 
 def test_without_a_home_decisions_last_for_the_process(monkeypatch, caplog, tmp_path):
@@ -236,6 +282,56 @@ def check_lasts_for_the_process(store, caplog, named):
     assert store.document() == Document()
 
 
+@pytest.fixture
+def read_only(tmp_path):
+    """A function that makes a folder one that this process may not write, for the
+    length of a test."""
+    if not hasattr(os, "geteuid"):
+        pytest.skip("needs POSIX permissions")
+    user, modes = os.geteuid(), {}
+
+    def change(folder, mode):
+        modes.setdefault(folder, folder.stat().st_mode)
+        folder.chmod(mode)
+
+    def make(location):
+        for folder in [location, *Path(location).rglob("*")]:
+            if folder.is_dir():
+                change(folder, 0o555)
+        if not user:  # the superuser may write anywhere
+            for folder in (tmp_path, *tmp_path.parents):
+                if folder.stat().st_mode & 0o011 != 0o011:
+                    change(folder, folder.stat().st_mode | 0o011)
+            os.seteuid(65534)
+
+    yield make
+    os.seteuid(user)
+    for folder, mode in modes.items():
+        folder.chmod(mode)
+
+
+def test_what_a_read_only_folder_holds_serves_and_more_lasts_for_the_process(
+    tmp_path, read_only, caplog
+):
+    location = tmp_path / "store"
+    Store(location).put(HERE, decision())
+    before = {path: path.read_bytes() for path in files_below(location)}
+    read_only(location)
+    store = Store(location)
+    assert store.get(HERE, PROBLEM) == decision()
+    assert not warnings_of(caplog)
+    more = decision(with_batch(4))
+    better = decision(native=1.0, direct=0.3, **{"direct:rows": 0.2})
+    assert store.put(HERE, more)
+    assert store.put(HERE, better)
+    assert store.get(HERE, PROBLEM) == better
+    assert store.document() == document(HERE, better, more)
+    assert Store(location).document() == document(HERE, decision())
+    (message,) = warnings_of(caplog)
+    assert "for this process" in message
+    assert {path: path.read_bytes() for path in files_below(location)} == before
+
+
 def test_a_folder_that_cant_be_read_is_empty_with_one_warning(
     tmp_path, monkeypatch, caplog
 ):
@@ -248,6 +344,19 @@ def test_a_folder_that_cant_be_read_is_empty_with_one_warning(
 
 
 # Damage.
+
+
+def test_other_times_in_valid_json_are_noticed(tmp_path, caplog):
+    Store(tmp_path).put(HERE, decision(native=1.0, direct=0.5))
+    path = file_of(tmp_path)
+    for changed in (0.4, 1.5):
+        values = json.loads(path.read_text())
+        values["passes"]["forward"]["outcomes"]["direct"]["seconds"] = changed
+        path.write_text(json.dumps(values))
+        caplog.clear()
+        assert Store(tmp_path).get(HERE, PROBLEM) is None
+        (message,) = warnings_of(caplog)
+        assert "checksum" in message
 
 
 def truncate(path, content, generator):
@@ -322,7 +431,7 @@ def make_a_device(path, content, generator):
 
 def put_gigabytes(path, content, generator):
     with path.open("wb") as file:
-        file.truncate(generator.choice([2**20 + 1, 2**30, 2**36]))
+        file.truncate(generator.choice([MOST_BYTES + 1, 2**30, 2**36]))
 
 
 DAMAGES = [
@@ -462,7 +571,7 @@ def test_clear_removes_what_is_ours_and_nothing_else(tmp_path, caplog):
     ]
     for path in foreign:
         path.write_text("foreign")
-    for content in (b"", b"{", store_module.OUR_FIRST_BYTES + b"deci"):
+    for content in (b"", b"{", OUR_FIRST_BYTES + b"deci"):
         (bucket / f".{len(content):016x}.tmp").write_bytes(content)
     truncated = file_of(tmp_path, problem=problems[0])
     truncated.write_bytes(truncated.read_bytes()[:100])
@@ -472,6 +581,18 @@ def test_clear_removes_what_is_ours_and_nothing_else(tmp_path, caplog):
     assert store.document() == Document()
     assert store.put(HERE, decision())
     assert store.get(HERE, PROBLEM) == decision()
+
+
+def test_after_another_process_cleared_the_store_its_environment_is_written_anew(
+    tmp_path,
+):
+    store = Store(tmp_path)
+    store.put(HERE, decision())
+    assert store.environments() == [HERE]
+    Store(tmp_path).clear()
+    assert store.environments() == []
+    assert store.put(HERE, decision())
+    assert Store(tmp_path).document() == document(HERE, decision())
 
 
 def test_a_store_cleared_between_two_steps_of_a_write_is_made_anew(
@@ -552,21 +673,22 @@ def child(work):
 
 def share(location, number):
     store = Store(location)
-    for batch in range(1, 21):
+    for batch in [*range(1, 21), 100 + number]:
         store.put(HERE, decision(with_batch(batch), passes=[PASSES[number % 3]]))
         assert store.get(HERE, with_batch(batch))
 
 def write(location, pipe, start):
     store = Store(location)
     for batch in range(start, 10_000):
-        store.put(HERE, decision(with_batch(batch)))
+        for name in PASSES:
+            store.put(HERE, decision(with_batch(batch), passes=[name]))
         os.write(pipe, b"%d\\n" % batch)
 
 location, what = sys.argv[1:]
 if what == "share":
-    children = [child(lambda n=n: share(location, n)) for n in range(4)]
+    children = [child(lambda n=n: share(location, n)) for n in range(8)]
     codes = [os.waitpid(pid, 0)[1] for pid in children]
-    assert codes == [0] * 4, codes
+    assert codes == [0] * 8, codes
 else:
     generator = random.Random(5)
     for kill in range(20):
@@ -598,13 +720,11 @@ def run_processes(location, what):
 def test_processes_share_a_store(tmp_path, caplog):
     run_processes(tmp_path, "share")
     found = Store(tmp_path).document()
-    assert set(found.entries[HERE]) == {with_batch(n) for n in range(1, 21)}
+    batches = [*range(1, 21), *range(100, 108)]
+    assert set(found.entries[HERE]) == set(map(with_batch, batches))
     for _, each in found:
-        full = decision(each.problem)
         assert each.passes
-        assert each == dataclasses.replace(
-            full, passes={name: full.passes[name] for name in each.passes}
-        )
+        assert each == decision(each.problem, passes=each.passes)
     assert not warnings_of(caplog)
     assert all(path.suffix == ".json" for path in files_below(tmp_path))
 
@@ -616,7 +736,9 @@ def test_a_writer_killed_at_any_moment_leaves_a_whole_store(tmp_path, caplog):
     store = Store(tmp_path)
     found = store.document()
     assert {problem.batch for problem in found.entries[HERE]} >= confirmed
-    assert all(each == decision(each.problem) for _, each in found)
+    for _, each in found:
+        passes = PASSES if each.problem.batch in confirmed else each.passes
+        assert each == decision(each.problem, passes=passes)
     assert not warnings_of(caplog)
     assert store.clear() == len(found)
     assert not list(tmp_path.iterdir()), "a temporary file was left"
@@ -681,7 +803,7 @@ def test_a_url_holds_decisions_too(url, caplog):
     assert not warnings_of(caplog)
 
 
-@pytest.mark.parametrize("content", [b"damaged", b" " * (2**20 + 1)])
+@pytest.mark.parametrize("content", [b"damaged", b" " * (MOST_BYTES + 1)])
 def test_damage_behind_a_url_is_a_miss(url, content, caplog):
     store = Store(url)
     store.put(HERE, decision())

@@ -1,0 +1,100 @@
+"""The files of the store: what they are called, and what is in them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Any
+
+from keras_diagwise.planning.decision import Decision
+from keras_diagwise.planning.environment import Environment
+from keras_diagwise.planning.nearness import Logarithms, bucket, logarithms
+from keras_diagwise.problem import Problem
+
+DECISION_FORMAT = "keras-diagwise decision"
+ENVIRONMENT_FORMAT = "keras-diagwise environment"
+FORMAT_VERSION = 1
+OUR_FIRST_BYTES = b'{\n "format": "keras-diagwise '
+
+DIGEST = re.compile(r"[0-9a-f]{16}")
+BUCKET_NAME = re.compile(r"[123]d-g\d+x\d+-k[\w-]+")
+DECISION_NAME = re.compile(r"(\d+\.\d{3}-){3}[0-9a-f]{16}\.json")
+ENVIRONMENT_NAME = re.compile(r"environment\.json")
+
+
+def decision_path(environment: str, problem: Problem) -> str:
+    """The path of a decision's file, from the digest of its environment."""
+    sizes = "-".join(f"{size:.3f}" for size in logarithms(problem))
+    return f"{environment}/{bucket(problem)}/{sizes}-{problem.digest}.json"
+
+
+def sizes_and_key(name: str) -> tuple[Logarithms, tuple[str, str]]:
+    """What the name of a decision's file tells, and what such names are ordered by:
+    the problem's digest first, as in a document."""
+    batch, pixels, channels, rest = name.split("-")
+    return Logarithms(float(batch), float(pixels), float(channels)), (rest, name)
+
+
+def decision_to_bytes(environment: str, decision: Decision) -> bytes:
+    """The content of a decision's file, from the digest of its environment."""
+    values = {"environment": environment, **decision.to_dict()}
+    return to_bytes(DECISION_FORMAT, {"checksum": checksum(values), **values})
+
+
+def decision_from_bytes(content: bytes, path: str) -> Decision:
+    """The decision in the file of this path.
+
+    Raises:
+        Exception: of any kind, if there is none.
+    """
+    values = from_bytes(DECISION_FORMAT, content)
+    if values.pop("checksum", None) != checksum(values):
+        raise ValueError("its checksum does not fit its content")
+    environment = values.pop("environment")
+    decision = Decision.from_dict(values)
+    if decision_path(environment, decision.problem) != path:
+        raise ValueError("it is another problem's or another environment's")
+    return decision
+
+
+def environment_path(digest: str) -> str:
+    """The path of an environment's file."""
+    return f"{digest}/environment.json"
+
+
+def environment_to_bytes(environment: Environment) -> bytes:
+    """The content of an environment's file."""
+    return to_bytes(ENVIRONMENT_FORMAT, environment.to_dict())
+
+
+def environment_from_bytes(content: bytes, path: str) -> Environment:
+    """The environment in the file of this path.
+
+    Raises:
+        Exception: of any kind, if there is none.
+    """
+    environment = Environment.from_dict(from_bytes(ENVIRONMENT_FORMAT, content))
+    if path != environment_path(environment.digest):
+        raise ValueError("it is another environment's")
+    return environment
+
+
+def to_bytes(kind: str, values: dict) -> bytes:
+    head = {"format": kind, "version": FORMAT_VERSION}
+    return (json.dumps({**head, **values}, indent=1) + "\n").encode()
+
+
+def from_bytes(kind: str, content: bytes) -> dict[str, Any]:
+    values = json.loads(content)
+    if not isinstance(values, dict):
+        raise ValueError("it is no JSON object")
+    found = values.pop("format", None), values.pop("version", None)
+    if found != (kind, FORMAT_VERSION):
+        raise ValueError(f"it is not of format {kind!r}, version {FORMAT_VERSION}")
+    return values
+
+
+def checksum(values: dict) -> str:
+    """A digest that any change of the values changes."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,86 @@
+"""Decisions: which candidate wins, and what of its outcome is kept."""
+
+import json
+
+import hypothesis
+import pytest
+
+from keras_diagwise.planning.decision import Comparison, Decision, Outcome
+from keras_diagwise.problem import PASSES
+from tests.algorithms.suite import depthwise
+from tests.planning.samples import MEASURED, PROBLEM, decision, documents
+
+
+def test_of_those_that_are_surely_faster_the_fastest_wins():
+    outcomes = {
+        "native": Outcome(seconds=1.0),
+        "direct": Outcome(seconds=0.5, gain=0.9),
+        "direct:rows": Outcome(seconds=0.6, gain=1.5),
+        "diagonal:8": Outcome(seconds=0.7, gain=1.4),
+    }
+    measured = Comparison(outcomes, MEASURED)
+    assert measured.winner(1.03, PROBLEM) == "direct:rows"
+    assert measured.winner(1.65, PROBLEM) == "direct:rows"
+    assert measured.winner(1.7, PROBLEM) == "native"
+
+
+def test_a_gain_of_nothing_is_no_gain():
+    outcomes = {
+        "native": Outcome(seconds=1.0),
+        "direct": Outcome(seconds=0.1, gain=0.0),
+    }
+    assert Comparison(outcomes, MEASURED).winner(1.03, PROBLEM) == "native"
+
+
+def test_no_pass_of_a_problem_runs_by_what_only_a_larger_one_has_memory_for():
+    large = depthwise((28, 28), 65536, (3, 3), batch=64)
+    measured = decision(large, native=1.0, direct=0.5, **{"diagonal:65536": 0.1})
+    Decision.from_dict(measured.to_dict())
+    assert measured.plan(1.03).to_config() == "diagonal:65536"
+    small = depthwise((28, 28), 65536, (3, 3), batch=1)
+    assert measured.plan(1.03, small).to_config() == "direct"
+
+
+def test_no_problem_runs_by_thousands_of_convolutions():
+    measured = decision(native=1.0, direct=0.5, **{"diagonal:1:split": 0.1})
+    assert measured.plan(1.03).to_config() == "diagonal:1:split"
+    for channels in (4096, 2**31 - 1):
+        wide = depthwise((28, 28), channels, (3, 3), batch=8)
+        assert measured.plan(1.03, wide).to_config() == "direct"
+
+
+def test_numbers_are_the_same_before_and_after_they_are_kept():
+    precise = Outcome(seconds=0.123456789, error=1.23456e-7, gain=2)
+    assert precise == Outcome(seconds=0.1235, error=1.235e-7, gain=2.0)
+    assert Outcome.from_dict(precise.to_dict()) == precise
+    least = Comparison({}, MEASURED, least=1.23456e-5)
+    assert Comparison.from_dict(least.to_dict()) == least
+
+
+def test_numbers_written_in_another_way_are_the_same():
+    written = '{"seconds": %s}'
+    ways = ["1", "1.0", "1e0", "0.1e1", "1.00000000001"]
+    found = [Outcome.from_dict(json.loads(written % way)) for way in ways]
+    assert {json.dumps(each.to_dict()) for each in found} == {'{"seconds": 1.0}'}
+
+
+@hypothesis.given(documents())
+def test_a_decision_comes_back_whatever_it_holds(one):
+    for _, each in one:
+        assert Decision.from_dict(json.loads(json.dumps(each.to_dict()))) == each
+
+
+def test_a_long_reason_is_cut_and_comes_back():
+    outcome = Outcome(failure="exception", reason="why " * 10_000)
+    assert outcome.reason.startswith("why why")
+    assert len(json.dumps(outcome.to_dict())) < 1000
+    assert Outcome.from_dict(outcome.to_dict()) == outcome
+
+
+@pytest.mark.parametrize("margin", [1.0, 1.03, 2.0])
+def test_a_candidate_no_faster_than_the_margin_does_not_win(margin):
+    for name in PASSES:
+        just = decision(passes=[name], native=margin, direct=1.0)
+        assert getattr(just.plan(margin), name) == "direct"
+        short = decision(passes=[name], native=0.99 * margin, direct=1.0)
+        assert getattr(short.plan(margin), name) == "native"

@@ -1,0 +1,78 @@
+"""Environments: how they are told apart, and how they come back from JSON."""
+
+import dataclasses
+import json
+
+import pytest
+
+from keras_diagwise.planning.environment import Environment
+from tests.planning.samples import ELSEWHERE, HERE, UPDATED
+
+
+def test_the_environment_now_comes_back_from_json():
+    now = Environment.current()
+    back = Environment.from_dict(json.loads(json.dumps(now.to_dict())))
+    assert back == now
+    assert back.digest == now.digest
+    assert Environment.current() == now
+
+
+def test_the_order_in_which_settings_and_versions_stand_says_nothing():
+    values = HERE.to_dict()
+    for name in ("flags", "versions", "revisions"):
+        values[name] = dict(reversed(values[name].items()))
+    back = Environment.from_dict(values)
+    assert back == HERE
+    assert hash(back) == hash(HERE)
+    assert str(back) == str(HERE)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"backend": "torch"},
+        {"compiler_mode": "eager"},
+        {"device_kind": "gpu"},
+        {"device_name": "elsewhere"},
+        {"cores": 4},
+        {"flags": (("x64", True), ("matmul_precision", None))},
+        {"versions": (("jax", "1.2.3"), ("jaxlib", "1.2.30"))},
+        {"revisions": (("native", 1), ("direct", 3))},
+    ],
+)
+def test_any_change_gives_another_digest(change):
+    assert dataclasses.replace(HERE, **change).digest != HERE.digest
+
+
+def test_other_versions_are_the_same_place_and_another_device_the_same_kind():
+    assert HERE.is_same_place(UPDATED)
+    assert not HERE.is_same_place(ELSEWHERE)
+    assert HERE.is_same_kind(ELSEWHERE)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"cores": True},
+        {"cores": 2.0},
+        {"cores": "2"},
+        {"backend": None},
+        {"device_name": 3},
+        {"device_name": "x" * 2**20},
+        {"flags": [["x64", False]]},
+        {"flags": {"x64": float("nan")}},
+        {"versions": {"jax": {}}},
+        {"versions": None},
+        {"more": 1},
+    ],
+)
+def test_what_is_no_environment_is_refused(change):
+    with pytest.raises(ValueError, match="An environment must have"):
+        Environment.from_dict({**HERE.to_dict(), **change})
+
+
+def test_what_lacks_a_field_is_refused():
+    values = HERE.to_dict()
+    for name in values:
+        with pytest.raises(ValueError, match="An environment must have"):
+            Environment.from_dict({n: each for n, each in values.items() if n != name})
