@@ -8,8 +8,7 @@ from keras_diagwise.layers import (
 from keras_diagwise.models import convert, pin, revert, summary, tune
 from keras_diagwise.models.decisions import decisions
 from keras_diagwise.planning.plan import Plan
-
-__version__ = "0.1.0"
+from keras_diagwise.version import __version__ as __version__
 
 __all__ = [
     "DiagonalwiseDepthwiseConv1D",

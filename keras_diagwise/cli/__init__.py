@@ -8,47 +8,27 @@ from typing import Annotated
 
 import typer
 
-from keras_diagwise.cli import decisions, demo, tune
+from keras_diagwise.cli import decisions, demo, doctor, tune
 from keras_diagwise.cli.errors import INTERRUPTED, Commands
-
-EXAMPLES = """
-[bold]Examples[/bold]
-
-keras-diagwise demo
-[dim]train on scans of digits, about five minutes on two cores[/dim]
-
-keras-diagwise demo --images my_photos --image-size 160
-[dim]the same on your own images, a subfolder for each class[/dim]
-
-keras-diagwise demo --plan direct --json > figures.json
-[dim]another plan, and the figures for a program[/dim]
-
-keras-diagwise tune MobileNetV2 --image-size 96 --batch-size 16
-[dim]measure what a model needs on this machine, and keep it[/dim]
-
-keras-diagwise decisions list
-[dim]what was measured on this machine[/dim]
-
-KERAS_BACKEND=torch keras-diagwise demo
-[dim]on another backend[/dim]
-"""
+from keras_diagwise.cli.examples import examples
 
 app = typer.Typer(
     cls=Commands,
     name="keras-diagwise",
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
-    epilog=EXAMPLES,
+    epilog=examples(""),
 )
 app.command("demo")(demo.demo)
-app.command("tune")(tune.tune)
+app.command("tune", epilog=examples("tune"))(tune.tune)
 app.add_typer(decisions.app)
+app.command("doctor", epilog=examples("doctor"))(doctor.doctor)
 
 
 def show_version(asked: bool) -> None:
     """Prints the package's version and leaves."""
     if asked:
-        from keras_diagwise import __version__
+        from keras_diagwise.version import __version__
 
         typer.echo(f"keras-diagwise {__version__}")
         raise typer.Exit

@@ -13,6 +13,7 @@ from keras_diagwise.planning.decision import Comparison, Decision, Outcome
 from keras_diagwise.planning.document import Document
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.planning.planner import MARGIN_MEASURED
+from keras_diagwise.printable import printable
 from keras_diagwise.problem import PASSES
 
 WIDE = 110
@@ -199,8 +200,3 @@ def sorted_decisions(decisions: Iterable[Decision]) -> list[Decision]:
 def measured(decision: Decision) -> str:
     """When the last of the passes was measured."""
     return max((each.measured for each in decision.passes.values()), default="")
-
-
-def printable(text: str) -> str:
-    """A text that can do nothing to a terminal: documents come from anywhere."""
-    return "".join(c if c.isprintable() else "�" for c in text)

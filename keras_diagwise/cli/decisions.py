@@ -10,8 +10,9 @@ from typing import Annotated
 
 import typer
 
-from keras_diagwise.cli.demo import import_keras
 from keras_diagwise.cli.errors import INTERRUPTED, UserError, end, one_line_errors
+from keras_diagwise.cli.examples import examples
+from keras_diagwise.cli.import_keras import import_keras
 from keras_diagwise.cli.progress import Progress
 
 app = typer.Typer(
@@ -31,7 +32,7 @@ def decisions_command(context: typer.Context) -> None:
         typer.echo(context.get_help())
 
 
-@app.command("list")
+@app.command("list", epilog=examples("decisions list"))
 def list_decisions(as_json: AsJson = False, debug: Debug = False) -> None:
     """List all decisions, a table for each environment."""
     with opened(debug) as decisions:
@@ -44,7 +45,7 @@ def list_decisions(as_json: AsJson = False, debug: Debug = False) -> None:
             decision_tables.show_all(document, where(decisions))
 
 
-@app.command("show")
+@app.command("show", epilog=examples("decisions show"))
 def show(
     problem: Annotated[
         str,
@@ -73,7 +74,7 @@ def show(
             decision_tables.show_candidates(document)
 
 
-@app.command("export")
+@app.command("export", epilog=examples("decisions export"))
 def export(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write.")],
     debug: Debug = False,
@@ -84,7 +85,7 @@ def export(
         typer.echo(f"{counted(count)} written to {file}")
 
 
-@app.command("import")
+@app.command("import", epilog=examples("decisions import"))
 def import_file(
     file: Annotated[
         Path, typer.Argument(metavar="FILE", help="A file that `export` wrote.")
@@ -97,14 +98,14 @@ def import_file(
         typer.echo(f"{counted(changed)} new or changed in {where(decisions)}")
 
 
-@app.command("path")
+@app.command("path", epilog=examples("decisions path"))
 def path(debug: Debug = False) -> None:
     """Print where decisions are kept."""
     with opened(debug) as decisions:
         typer.echo(where(decisions))
 
 
-@app.command("clear")
+@app.command("clear", epilog=examples("decisions clear"))
 def clear(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     debug: Debug = False,

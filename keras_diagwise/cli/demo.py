@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import enum
 import json
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from keras_diagwise.cli.errors import UserError, one_line_errors
+from keras_diagwise.cli.import_keras import import_keras
 from keras_diagwise.cli.progress import Progress
 
 
@@ -121,23 +121,6 @@ def demo(
             typer.echo(json.dumps(figures, indent=1))
         else:
             demo_tables.show(figures)
-
-
-def import_keras() -> None:
-    """Imports Keras and its backend, which takes seconds.
-
-    Raises:
-        UserError: if the backend can't be imported.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    try:
-        import keras_diagwise.convolution  # noqa: F401
-    except ImportError as error:
-        raise UserError(
-            f"Keras or its backend can't be imported ({error}). Install a backend, "
-            "for example with: pip install 'keras-diagwise[jax]', and name it in the "
-            "variable KERAS_BACKEND: jax, tensorflow or torch"
-        ) from error
 
 
 def measured(

@@ -149,8 +149,9 @@ def described(layer: dict) -> str:
 
 def where_measured(report: dict) -> str:
     here = report["environment"]
+    versions = (f"{name} {each}" for name, each in here["versions"].items() if each)
     return (
-        f"Measured on Keras {here['keras']}, {here['backend']} "
-        f"{here['backend_version']} ({here['compiler_mode']}), {here['device_kind']} "
-        f"{here['device_name']}, {here['cores']} cores."
+        f"Measured on Keras {here['keras']}, {', '.join(versions)} "
+        f"({here['compiler_mode']}), {here['device_kind']} {here['device_name']}, "
+        f"{here['cores']} cores."
     )

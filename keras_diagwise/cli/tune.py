@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from keras_diagwise.cli.demo import import_keras
 from keras_diagwise.cli.errors import UserError, one_line_errors
+from keras_diagwise.cli.import_keras import import_keras
+from keras_diagwise.cli.progress import Progress
 
 
 def tune(
@@ -64,30 +65,54 @@ def tune(
 ) -> None:
     """Measure, on this machine, what each layer of a model needs, and keep it.
 
-    Every later run of a converted model on this machine serves itself from it. What
-    is known is not measured again.
+    Converted models run by it from then on. What is known is not measured again.
+
+    Ctrl-C keeps what was measured until then.
     """
     with one_line_errors(debug):
-        import_keras()
-        import keras
-
-        import keras_diagwise
-        from keras_diagwise.models.load import load
-
+        with Progress() as progress, progress.phase("loading Keras"):
+            import_keras()
         try:
-            if dtype_policy:
-                keras.config.set_dtype_policy(dtype_policy)
-            loaded = load(model, image_size)
-            if jit_compile is not None:
-                loaded.jit_compile = jit_compile
+            import keras_diagwise
+
             report = keras_diagwise.tune(
-                loaded,
+                loaded(model, image_size, dtype_policy, jit_compile),
                 batch_size=batch_size,
                 training=training,
                 budget=budget,
                 verbose=0 if as_json else 1,
             )
         except (ValueError, TypeError) as error:
+            if debug:
+                raise
             raise UserError(str(error)) from error
         if as_json:
             typer.echo(report.to_json())
+
+
+def loaded(
+    name: str,
+    image_size: int | None,
+    dtype_policy: str | None,
+    jit_compile: bool | None,
+):
+    """The model that is named, as it shall run.
+
+    Raises:
+        ValueError: if there is none, or it can't run so.
+    """
+    import keras
+
+    from keras_diagwise.models.load import load
+
+    if dtype_policy:
+        if name.endswith(".keras"):
+            raise ValueError(
+                "--dtype-policy must be left out for a file, whose model has its own. "
+                f"Received: {dtype_policy}"
+            )
+        keras.config.set_dtype_policy(dtype_policy)
+    model = load(name, image_size)
+    if jit_compile is not None:
+        model.jit_compile = jit_compile
+    return model

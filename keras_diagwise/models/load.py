@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 
 import keras
@@ -19,19 +20,25 @@ def load(
         weights: of the application; `None` is random.
 
     Raises:
-        ValueError: if there is no such file or application, or an application's
-            images can't have that size.
+        ValueError: if there is no such file or application, the file holds no model,
+            or an application's images can't have that size.
     """
     if str(name).endswith(".keras"):
-        if not Path(name).is_file():
-            raise ValueError(f"`model` must be a file that is there. Received: {name}")
-        return keras.models.load_model(name)
-    builder = getattr(keras.applications, str(name), None)
-    if not callable(builder):
+        if image_size is not None:
+            raise ValueError(
+                "`image_size` must be left out for a file, whose model has its own. "
+                f"Received: image_size={image_size}, model={str(name)!r}"
+            )
+        return from_file(Path(name))
+    if str(name) not in application_names():
+        known = application_names()
+        alike = difflib.get_close_matches(str(name), known, cutoff=0.4) or known
         raise ValueError(
             "`model` must be a .keras file, or the name of a model of "
-            f"keras.applications: {', '.join(application_names())}. Received: {name}"
+            f"keras.applications, such as {', '.join(alike)}. "
+            f"Received: model={str(name)!r}"
         )
+    builder = getattr(keras.applications, str(name))
     if image_size is None:
         return builder(weights=weights)
     try:
@@ -40,6 +47,27 @@ def load(
     except ValueError as error:
         raise ValueError(
             f"`image_size` must suit {name}. Received: image_size={image_size}. {error}"
+        ) from error
+
+
+def from_file(path: Path) -> keras.Model:
+    """The model in a file.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if not path.is_file():
+        raise ValueError(
+            f"`model` must be a file that is there. Received: model={str(path)!r}"
+        )
+    try:
+        return keras.models.load_model(path)
+    except Exception as error:  # a damaged file can fail in any way
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ValueError(
+            "`model` must be a file that keras.models.load_model can load; classes of "
+            "your own must be registered, so load it yourself and call "
+            f"keras_diagwise.tune. Received: model={str(path)!r}. {text:.300}"
         ) from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Iterator
 
@@ -12,7 +13,26 @@ from rich.text import Text
 
 from keras_diagwise.planning.decision import Comparison
 from keras_diagwise.planning.environment import Environment
+from keras_diagwise.printable import printable, printable_lines
 from keras_diagwise.problem import Problem
+
+WIDE = 100
+"""Columns from which on the table has the least possible times too."""
+
+MOST_NAMED = 5
+"""Of the candidates that failed."""
+
+MISHAPS = (
+    "wrong numbers",
+    "not finite",
+    "exception",
+    "timeout",
+    "out of memory",
+    "crash",
+)
+"""Failures that are named one by one: the others are the tuner's own choice."""
+
+ENDINGS = {"budget": "The budget is spent.", "interrupted": "Interrupted."}
 
 PASS_NAMES = {
     "forward": "forward",
@@ -95,6 +115,10 @@ class ModelCheck:
     overruled: tuple[str, ...] = ()
     skipped: str | None = None
 
+    def to_dict(self) -> dict:
+        """The check in JSON's types."""
+        return {**dataclasses.asdict(self), "overruled": list(self.overruled)}
+
 
 @dataclasses.dataclass(frozen=True)
 class TuningReport:
@@ -146,7 +170,14 @@ class TuningReport:
         return counts
 
     def to_dict(self) -> dict:
-        """The report in JSON's types."""
+        """The report in JSON's types, times in seconds.
+
+        `rows` have `layers`, `problem`, `pass`, `winner`, `seconds`,
+        `native_seconds`, `least`, `measured` and, by candidate, `outcomes`, each with
+        `seconds`, `gain` and `error`, or `failure` and `reason`. Beside them are
+        `environment`, `totals` by pass, `undecided`, `skipped`, `measured`, `seconds`,
+        `ended` and `model`.
+        """
         return {
             "environment": self.environment.to_dict(),
             "rows": [row.to_dict() for row in self.rows],
@@ -156,7 +187,7 @@ class TuningReport:
             "measured": self.measured,
             "seconds": self.seconds,
             "ended": self.ended,
-            "model": self.model and dataclasses.asdict(self.model),
+            "model": self.model and self.model.to_dict(),
         }
 
     def to_json(self) -> str:
@@ -164,7 +195,7 @@ class TuningReport:
         return json.dumps(self.to_dict(), indent=1)
 
     def __str__(self) -> str:
-        console = Console(width=110, no_color=True)
+        console = Console(width=110, force_terminal=False, color_system=None)
         with console.capture() as capture:
             console.print(self)
         return capture.get()
@@ -172,70 +203,106 @@ class TuningReport:
     def __rich_console__(
         self, console: Console, options: ConsoleOptions
     ) -> RenderResult:
-        yield table_of(self, options.max_width)
-        yield from (Text(line) for line in closing_lines(self))
+        if self.rows:
+            yield table_of(self, options.max_width)
+        for line in closing_lines(self):
+            yield Text(printable(" ".join(line.split())), overflow="fold")
 
 
 def table_of(report: TuningReport, width: int) -> Table:
-    """The rows; where the layers are many, one for each problem."""
+    """A row for each pass of each problem, beside the layers that pose it."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("problem", overflow="fold")
+    table.add_column("problem and layers", overflow="fold")
     table.add_column("pass")
     table.add_column("winner")
-    for heading in ("ms", "native", "gain", "limit"):
-        table.add_column(heading, justify="right")
-    before = None
-    for row in report.rows:
-        problem = "" if row.problem == before else heading_of(row)
-        before = row.problem
-        table.add_row(
-            problem,
-            PASS_NAMES[row.pass_name],
-            row.winner,
-            milliseconds(row.seconds),
-            milliseconds(row.native_seconds),
-            times(row.native_seconds, row.seconds),
-            share(row.comparison.least, row.seconds),
-        )
+    for heading in ("ms", "native", "gain", *least_if(width, "least"), "near"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for problem, group in itertools.groupby(report.rows, lambda row: row.problem):
+        rows = list(group)
+        labels = [str(problem), ", ".join(rows[0].layers)]
+        if len(rows) == 1:
+            labels = ["\n".join(filter(None, labels))]
+        for row, label in itertools.zip_longest(rows, labels[: len(rows)]):
+            seconds = row.seconds, row.native_seconds, row.comparison.least
+            texts = label or "", PASS_NAMES[row.pass_name], row.winner
+            table.add_row(*cells(*texts, *figures(*seconds, width)))
     for pass_name, sums in report.totals.items():
-        table.add_row(
-            "all layers" if pass_name == "forward" else "",
-            PASS_NAMES[pass_name],
-            "",
-            milliseconds(sums["seconds"]),
-            milliseconds(sums["native_seconds"]),
-            times(sums["native_seconds"], sums["seconds"]),
-            share(sums["least"] or None, sums["seconds"]),
-            style="bold",
-        )
+        label = "all layers" if pass_name == "forward" else ""
+        seconds = sums["seconds"], sums["native_seconds"], sums["least"] or None
+        texts = label, PASS_NAMES[pass_name], ""
+        table.add_row(*cells(*texts, *figures(*seconds, width)), style="bold")
     return table
 
 
-def heading_of(row: Row) -> str:
-    """A problem, and how many layers pose it."""
-    text = str(row.problem)
-    return f"{text} ({row.times} layers)" if row.times > 1 else text
+def least_if(width: int, text: str) -> tuple[str, ...]:
+    """The least time, where there is room for it."""
+    return (text,) if width >= WIDE else ()
+
+
+def figures(
+    seconds: float | None, native: float | None, least: float | None, width: int
+) -> tuple[str, ...]:
+    """What the table has of the times of a pass, or of their sums."""
+    return (
+        milliseconds(seconds),
+        milliseconds(native),
+        times(native, seconds),
+        *least_if(width, milliseconds(least)),
+        share(least, seconds),
+    )
+
+
+def cells(*texts: str) -> Iterator[Text]:
+    """Texts that are shown as they are."""
+    return (Text(printable_lines(each)) for each in texts)
 
 
 def closing_lines(report: TuningReport) -> Iterator[str]:
     """What the table does not say."""
-    yield ""
-    yield "limit: how near the winner is to the least possible time"
-    if report.failures:
-        counts = (f"{count} {failure}" for failure, count in report.failures.items())
-        yield f"Not timed: {', '.join(counts)}."
+    if report.rows:
+        yield ""
+        yield "near: the least possible time over the winner's, at most 100%"
+    elif not report.undecided:
+        yield "There was nothing to measure: no convolution that is known was found."
+    yield from failure_lines(report)
     for path, reason in report.skipped:
         yield f"Skipped {path}: {reason}."
-    if report.undecided:
-        yield f"Not decided yet: {len(report.undecided)} passes. Run it again to go on."
     if report.model:
         yield from check_lines(report.model)
-    count = report.measured
-    known = len(report.rows) - count
+    if report.ended:
+        yield ENDINGS[report.ended]
+    if report.undecided:
+        count = counted(len(report.undecided))
+        yield f"Not decided yet: {count}. Run it again to go on."
+    known = max(len(report.rows) - report.measured, 0)
     yield (
-        f"{count} passes measured, {max(known, 0)} known before, in "
+        f"{counted(report.measured)} measured, {known} known before, in "
         f"{report.seconds:.0f} s."
     )
+
+
+def failure_lines(report: TuningReport) -> Iterator[str]:
+    """Which candidates have no time, and where native serves in their place."""
+    if report.failures:
+        counts = (f"{count} {failure}" for failure, count in report.failures.items())
+        why = "keras-diagwise decisions show PROBLEM"
+        yield f"Not timed: {', '.join(counts)}. For the reasons: {why}"
+    failed = [
+        f"{name} failed in the {PASS_NAMES[row.pass_name]} of {row.problem}: "
+        f"{failure}{f': {reason}' if reason else ''}"
+        for row in report.rows
+        for name, (failure, reason) in row.failures.items()
+        if failure in MISHAPS or name == "native"
+    ]
+    yield from failed[:MOST_NAMED]
+    if len(failed) > MOST_NAMED:
+        yield f"… and {len(failed) - MOST_NAMED} more"
+    for row in report.rows:
+        if row.comparison.overruled:
+            yield (
+                f"Back to native in the {PASS_NAMES[row.pass_name]} of {row.problem}: "
+                f"{row.comparison.overruled}"
+            )
 
 
 def check_lines(check: ModelCheck) -> Iterator[str]:
@@ -248,8 +315,11 @@ def check_lines(check: ModelCheck) -> Iterator[str]:
             f"{milliseconds(check.converted_seconds)} ms converted: "
             f"{check.speedup:.2f}×."
         )
-    for text in check.overruled:
-        yield f"Back to native, because the whole model lost by it: {text}."
+
+
+def counted(passes: int) -> str:
+    """A number of passes, in words."""
+    return f"{passes} pass{'' if passes == 1 else 'es'}"
 
 
 def milliseconds(seconds: float | None) -> str:

@@ -135,7 +135,7 @@ def test_what_comes_from_elsewhere_can_do_nothing_to_a_terminal(store):
         "native": Outcome(seconds=1.0),
         nasty: Outcome(failure="crash", reason=nasty),
     }
-    measured = Comparison(outcomes, nasty, overruled=nasty)
+    measured = Comparison(outcomes, MEASURED, overruled=nasty)
     store.merge(document(HERE, Decision(PROBLEM, {"forward": measured})))
     for output in (printed("list"), printed("show", PROBLEM.digest)):
         assert ESCAPE not in output

@@ -1,0 +1,92 @@
+"""Examples, below the help of each command."""
+
+from __future__ import annotations
+
+EXAMPLES = {
+    "": [
+        (
+            "keras-diagwise demo",
+            "train on scans of digits, about five minutes on two cores",
+        ),
+        (
+            "keras-diagwise demo --images my_photos --image-size 160",
+            "the same on your own images, a subfolder for each class",
+        ),
+        (
+            "keras-diagwise demo --plan direct --json > figures.json",
+            "another plan, and the figures for a program",
+        ),
+        (
+            "keras-diagwise tune MobileNetV2 --image-size 96 --batch-size 16",
+            "measure what a model needs on this machine, and keep it",
+        ),
+        ("keras-diagwise decisions list", "what was measured on this machine"),
+        ("keras-diagwise doctor", "what is wrong, when something is not as expected"),
+        ("KERAS_BACKEND=torch keras-diagwise demo", "on another backend"),
+    ],
+    "tune": [
+        (
+            "keras-diagwise tune MobileNetV2 --image-size 96 --batch-size 16",
+            "a model of keras.applications",
+        ),
+        (
+            "keras-diagwise tune model.keras --batch-size 32 --batch-size 64",
+            "your own, at two batch sizes",
+        ),
+        (
+            "keras-diagwise tune model.keras --batch-size 32 --budget 5m",
+            "stop after five minutes; run it again to go on",
+        ),
+        (
+            "keras-diagwise tune model.keras --batch-size 32 --json > report.json",
+            "the report for a program",
+        ),
+    ],
+    "doctor": [
+        ("keras-diagwise doctor", "look at everything, in about half a minute"),
+        ("keras-diagwise doctor --json", "the same for a program"),
+    ],
+    "decisions list": [
+        (
+            "keras-diagwise decisions list",
+            "by environment: the plan, what it gains, when measured",
+        ),
+        ("keras-diagwise decisions list --json", "the same for a program"),
+    ],
+    "decisions show": [
+        (
+            "keras-diagwise decisions show 8x28x28",
+            "all problems of 8 images of 28×28 pixels",
+        ),
+        ("keras-diagwise decisions show e3727", "the one whose digest begins so"),
+    ],
+    "decisions export": [
+        (
+            "keras-diagwise decisions export decisions.json",
+            "to take them to machines of the same kind",
+        )
+    ],
+    "decisions import": [
+        (
+            "keras-diagwise decisions import decisions.json",
+            "what was measured here stays, unless the file knows more or is later",
+        )
+    ],
+    "decisions path": [
+        ("keras-diagwise decisions path", "a folder, or the URL of one")
+    ],
+    "decisions clear": [
+        (
+            "keras-diagwise decisions clear",
+            "asks first; what comes with the package stays",
+        ),
+        ("keras-diagwise decisions clear --yes", "does not ask"),
+    ],
+}
+"""By command: what to type, and what it does."""
+
+
+def examples(command: str) -> str:
+    """A command's examples, in typer's markup."""
+    parts = [f"{typed}\n[dim]{does}[/dim]" for typed, does in EXAMPLES[command]]
+    return "\n\n".join(["[bold]Examples[/bold]", *parts])

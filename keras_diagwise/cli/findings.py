@@ -1,0 +1,322 @@
+"""What `keras-diagwise doctor` looks at, one function a subject."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import os
+import platform
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from keras_diagwise.version import __version__
+
+STATES = ("ok", "warning", "error")
+
+VARIABLES = ("KERAS_BACKEND", "KERAS_DIAGWISE_STORE", "KERAS_DIAGWISE_ON_MISS")
+
+PACKAGES = ("keras", "jax", "jaxlib", "tensorflow", "tensorflow-cpu", "torch")
+
+NVIDIA_DRIVER = Path("/dev/nvidiactl")
+"""Is there where the driver of NVIDIA devices is loaded, on Linux."""
+
+MOST_NAMED = 3
+"""Of the files that can't be used."""
+
+SECONDS_TO_COMPUTE = 60.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """What was found of one subject.
+
+    Attributes:
+        subject: a word for it.
+        state: one of `STATES`.
+        text: what was found.
+        remedy: what the user can do about it, if anything.
+        values: the same for a program, in JSON's types.
+    """
+
+    subject: str
+    state: str
+    text: str
+    remedy: str = ""
+    values: Any = None
+
+
+def worst(findings: list[Finding]) -> str:
+    """The worst state of all."""
+    return max((each.state for each in findings), key=STATES.index)
+
+
+def found(subject: str, look: Callable[..., Finding], *arguments) -> Finding:
+    """What `look` finds; its exceptions are an error that was found."""
+    try:
+        return look(*arguments)
+    except Exception as error:
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        return Finding(subject, "error", text)
+
+
+def versions() -> Finding:
+    """Versions of what is installed. Nothing is imported."""
+    known = {"keras-diagwise": __version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            known[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    text = ", ".join(f"{name} {version}" for name, version in known.items())
+    return Finding("versions", "ok", f"{text}; {platform.platform()}", values=known)
+
+
+def variables() -> Finding:
+    """The environment variables that count, without what is secret in them."""
+    from keras_diagwise.planning.folder import shown
+
+    known = {
+        name: shown(os.environ[name]) if name in os.environ else None
+        for name in VARIABLES
+    }
+    text = ", ".join(
+        f"{name} is not set" if value is None else f"{name}={value}"
+        for name, value in known.items()
+    )
+    return Finding("variables", "ok", text, values=known)
+
+
+def no_backend(error: Exception) -> Finding:
+    """The finding where Keras can't be imported."""
+    problem, _, remedy = str(error).partition(". ")
+    return Finding("backend", "error", problem, f"{remedy}.")
+
+
+def backend() -> Finding:
+    """What the backend computes on, and the environment by which decisions are
+    found there."""
+    environment = environment_of_a_model()
+    device = f"{environment.device_kind} {environment.device_name}"
+    text = f"{environment.backend} sees {device}. Decisions hold for: {environment}"
+    values = {"digest": environment.digest, **environment.to_dict()}
+    if environment.device_kind == "cpu" and NVIDIA_DRIVER.exists():
+        remedy = (
+            "This machine has an NVIDIA driver. Install the backend for its devices, "
+            "for example with: pip install 'keras-diagwise[jax-cuda]'"
+        )
+        return Finding("backend", "warning", text, remedy, values)
+    return Finding("backend", "ok", text, values=values)
+
+
+def environment_of_a_model():
+    """The environment of a model that is compiled as Keras does by itself."""
+    import keras
+
+    from keras_diagwise.models.summary import environment_of
+
+    inputs = keras.Input((8, 8, 2))
+    model = keras.Model(inputs, keras.layers.DepthwiseConv2D(3)(inputs))
+    model.compile("sgd", "mse")
+    return environment_of(model)
+
+
+def on_miss() -> Finding:
+    """What happens where a problem was not measured."""
+    from keras_diagwise.convolution import VARIABLE, conductor
+
+    try:
+        value = conductor.on_miss
+    except ValueError as error:
+        remedy = f"Set the variable {VARIABLE} to one of these, or unset it."
+        return Finding("on_miss", "error", str(error), remedy)
+    return Finding("on_miss", "ok", value, values=value)
+
+
+def store() -> Finding:
+    """Where decisions are kept, and whether they can be."""
+    from keras_diagwise.convolution import conductor
+    from keras_diagwise.planning.folder import shown
+    from keras_diagwise.planning.store import VARIABLE
+
+    remedy = f"Set the variable {VARIABLE} to a folder that can be written."
+    try:
+        opened = conductor.store
+    except (ImportError, ValueError) as error:
+        return Finding("store", "error", str(error), remedy)
+    where, problem = shown(opened.location), opened.why_not_writable()
+    values = {"location": where, "writable": problem is None}
+    if problem:
+        text = f"{where} can't be written: {problem}. Decisions last for a process."
+        return Finding("store", "error", text, remedy, values)
+    return Finding("store", "ok", f"{where} can be written", values=values)
+
+
+def decisions() -> Iterator[Finding]:
+    """What was measured, and what can't be read of it."""
+    from keras_diagwise.convolution import conductor
+
+    document, unusable = conductor.store.inspected()
+    here = environment_of_a_model()
+    counts = {"here": 0, "other versions": 0, "elsewhere": 0}
+    for environment, _ in document:
+        counts[kept_for(environment, here)] += 1
+    yield of_decisions(counts)
+    yield of_files(unusable)
+
+
+def kept_for(environment, here) -> str:
+    """For where a decision is kept, seen from here."""
+    if environment == here:
+        return "here"
+    return "other versions" if here.is_same_place(environment) else "elsewhere"
+
+
+def of_decisions(counts: dict[str, int]) -> Finding:
+    text = (
+        f"{counts['here']} for this environment, {counts['other versions']} for other "
+        f"versions or revisions on this device, {counts['elsewhere']} for other "
+        "environments"
+    )
+    if counts["other versions"] and not counts["here"]:
+        remedy = "Versions have changed. Measure anew: keras-diagwise tune"
+        return Finding("decisions", "warning", text, remedy, counts)
+    return Finding("decisions", "ok", text, values=counts)
+
+
+def of_files(unusable: dict[str, str]) -> Finding:
+    values = {"count": len(unusable), "files": dict(list(unusable.items())[:100])}
+    if not unusable:
+        return Finding("files", "ok", "all of the store can be read", values=values)
+    named = [f"{path or 'the folder'}: {reason}" for path, reason in unusable.items()][
+        :MOST_NAMED
+    ]
+    more = ["…"] if len(unusable) > MOST_NAMED else []
+    count = f"{len(unusable)} file{'s' if len(unusable) > 1 else ''}"
+    text = "\n".join([f"{count} can't be used and are passed over:", *named, *more])
+    remedy = "Remove them; what they held is measured anew by: keras-diagwise tune"
+    return Finding("files", "warning", text, remedy, values)
+
+
+def shipped() -> Finding:
+    """The decisions of the package that serve here, by rung."""
+    from keras_diagwise.planning.planner import shipped_document
+
+    document, here = shipped_document(), environment_of_a_model()
+    rungs = Counter(rung_of(environment, here) for environment, _ in document)
+    unused = rungs.pop("none", 0)
+    text = (
+        f"{rungs.total()} of {len(document)} decisions that come with the package can "
+        "serve here"
+    )
+    by_rung = ", ".join(f"{rung}: {count}" for rung, count in rungs.items())
+    return Finding(
+        "shipped",
+        "ok",
+        f"{text} ({by_rung})" if rungs else text,
+        "" if rungs else "Measure on this device: keras-diagwise tune",
+        {**rungs, "none": unused},
+    )
+
+
+def rung_of(environment, here) -> str:
+    """The rung by which decisions of an environment serve here, or `"none"`."""
+    if environment == here:
+        return "decision"
+    if here.is_same_place(environment):
+        return "other versions"
+    return "other device" if here.is_same_kind(environment) else "none"
+
+
+def tuner() -> Finding:
+    """Whether the tuner's child process starts and computes as this one."""
+    from keras_diagwise.tuner.isolated import Child, NoChildError
+
+    try:
+        child = Child()
+        try:
+            child.greet(float("inf"))
+        finally:
+            child.end()
+    except NoChildError as error:
+        remedy = (
+            "Tuning measures in its own process instead, where a candidate that hangs "
+            "or crashes takes it along. Let Python start processes, and this "
+            "environment's packages be imported in them."
+        )
+        text = f"no child process can be started: {error}"
+        return Finding("tuner", "error", text, remedy)
+    return Finding("tuner", "ok", "its child process starts and computes")
+
+
+def algorithms(is_isolated: bool, advance: Callable[[float], None]) -> Finding:
+    """What each algorithm computes for a small problem, in all passes.
+
+    Args:
+        is_isolated: whether to compute in a child process.
+        advance: told what part of the work is done.
+    """
+    from keras_diagwise.tuner.isolated import IsolatedWorkbench
+    from keras_diagwise.tuner.workbench import Workbench
+
+    workbench = IsolatedWorkbench(SECONDS_TO_COMPUTE) if is_isolated else Workbench()
+    tasks = list(examinations())
+    results = {}
+    try:
+        for task, candidate in tasks:
+            results[task.pass_name, candidate] = examined(workbench, task, candidate)
+            advance(1 / len(tasks))
+    finally:
+        workbench.close()
+    return of_algorithms(results)
+
+
+def examinations() -> Iterator[tuple]:
+    """Each algorithm's first candidate that can compute it, in each pass of a small
+    problem."""
+    from keras_diagwise.algorithms import ALGORITHMS
+    from keras_diagwise.problem import PASSES, Problem
+    from keras_diagwise.tuner.workbench import Task
+
+    problem = Problem.from_shapes((2, 8, 8, 8), (3, 3, 1, 8), padding="same")
+    mode = environment_of_a_model().compiler_mode
+    for pass_name in PASSES:
+        for algorithm in ALGORITHMS.values():
+            for candidate in algorithm.candidates(problem, pass_name):
+                if candidate.refusal(problem) is None:
+                    yield Task(problem, pass_name, mode), candidate
+                    break
+
+
+def examined(workbench, task, candidate):
+    """What the workbench finds, wrong numbers being a failure."""
+    from keras_diagwise.algorithms import Native
+    from keras_diagwise.tuner import verify
+    from keras_diagwise.tuner.tuner import judged
+
+    native = isinstance(candidate, Native)
+    allowed = verify.allowed_native_error if native else verify.allowed_error
+    finding = workbench.examine(task, candidate)
+    return judged(finding, allowed(task.problem, task.pass_name))
+
+
+def of_algorithms(results: dict) -> Finding:
+    """What was found of all algorithms in all passes."""
+    values = {
+        f"{candidate}, {pass_name}": each.failure or "right"
+        for (pass_name, candidate), each in results.items()
+    }
+    wrong = {key: each for key, each in results.items() if each.failure}
+    if not wrong:
+        names = ", ".join(dict.fromkeys(str(candidate) for _, candidate in results))
+        text = f"{names}: the numbers are right in all passes"
+        return Finding("algorithms", "ok", text, values=values)
+    text = "\n".join(
+        f"{candidate}, {pass_name}: {each.failure}: {each.reason}"
+        for (pass_name, candidate), each in wrong.items()
+    )
+    remedy = "The tuner does not choose it. Please report it, with all of this."
+    only_native = all(str(candidate) == "native" for _, candidate in wrong)
+    state = "warning" if only_native else "error"
+    return Finding("algorithms", state, text, remedy, values)

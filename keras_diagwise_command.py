@@ -1,0 +1,21 @@
+"""The console script `keras-diagwise`.
+
+Importing `keras_diagwise` imports Keras, which takes seconds, and to import
+`keras_diagwise.cli` is to import its package first. So that help, version and
+completion answer at once, the package is put in place here without being run; a
+command that needs it runs it, see `keras_diagwise.cli.import_keras`.
+"""
+
+import importlib.util
+import sys
+
+
+def run() -> None:
+    """Runs the command line."""
+    if "keras_diagwise" not in sys.modules:
+        spec = importlib.util.find_spec("keras_diagwise")
+        assert spec is not None
+        sys.modules["keras_diagwise"] = importlib.util.module_from_spec(spec)
+    from keras_diagwise.cli import run
+
+    run()

@@ -1,0 +1,308 @@
+"""`keras-diagwise doctor`: what it finds, how it says it, and how it ends."""
+
+import dataclasses
+import json
+import os
+
+import keras
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import keras_diagwise as kd
+from keras_diagwise.algorithms import Direct, Native
+from keras_diagwise.cli import app, doctor, findings
+from keras_diagwise.cli.errors import UserError
+from keras_diagwise.cli.findings import Finding
+from keras_diagwise.convolution import conductor
+from keras_diagwise.planning.document import Document
+from keras_diagwise.planning.store import Store
+from keras_diagwise.problem import PASSES
+from keras_diagwise.tuner import isolated
+from keras_diagwise.tuner.workbench import Finding as Result
+from keras_diagwise.tuner.workbench import Workbench
+from tests.planning.samples import ELSEWHERE, decision, document, with_batch
+
+ESCAPE = "\x1b"
+SUBJECTS = [
+    "versions",
+    "variables",
+    "backend",
+    "on_miss",
+    "store",
+    "decisions",
+    "files",
+    "shipped",
+    "tuner",
+    "algorithms",
+]
+
+
+@pytest.fixture(autouse=True)
+def store(tmp_path, monkeypatch):
+    found = Store(tmp_path / "store")
+    monkeypatch.setattr(conductor.planner, "store", found)
+    for name in findings.VARIABLES[1:]:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(findings, "NVIDIA_DRIVER", tmp_path / "no such device")
+    return found
+
+
+@pytest.fixture
+def no_work(monkeypatch):
+    """Nothing computed, no process started."""
+    fine = Finding("tuner", "ok", "fine")
+    monkeypatch.setattr(findings, "tuner", lambda: fine)
+    monkeypatch.setattr(findings, "algorithms", lambda *_: fine)
+
+
+def invoke(*arguments, width=80):
+    return CliRunner().invoke(app, ["doctor", *arguments], env={"COLUMNS": str(width)})
+
+
+def found(code=0):
+    """The findings of a run, by subject."""
+    result = invoke("--json")
+    assert result.exit_code == code, result.output
+    values = json.loads(result.stdout)
+    assert values["state"] == ("error" if code else values["state"])
+    return {each["subject"]: each for each in values["findings"]}
+
+
+def here():
+    return findings.environment_of_a_model()
+
+
+def test_all_is_well_on_this_machine():
+    """Everything, with a child process that computes."""
+    result = invoke("--json")
+    assert result.exit_code == 0, result.output
+    values = json.loads(result.stdout)
+    assert values["state"] == "ok", values
+    assert [each["subject"] for each in values["findings"]] == SUBJECTS
+    known = {each["subject"]: each["values"] for each in values["findings"]}
+    assert known["versions"]["keras"] == keras.__version__
+    assert known["versions"]["keras-diagwise"] == kd.__version__
+    assert known["backend"] == {"digest": here().digest, **here().to_dict()}
+    assert known["store"]["writable"] is True
+    for name in ("native", "direct", "diagonal"):
+        for pass_name in PASSES:
+            assert any(
+                key.startswith(name) and key.endswith(pass_name)
+                for key in known["algorithms"]
+            )
+    assert set(known["algorithms"].values()) == {"right"}
+
+
+@pytest.mark.usefixtures("no_work")
+@pytest.mark.parametrize("width", [60, 80, 140])
+def test_the_table_fits_and_is_plain_when_piped(width):
+    result = invoke(width=width)
+    assert result.exit_code == 0
+    for subject in SUBJECTS[:8]:
+        assert f" {subject} " in result.stdout
+    assert "All is well." in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= min(width, 80)
+    assert ESCAPE not in result.stdout
+
+
+@pytest.mark.usefixtures("no_work")
+def test_decisions_are_counted_by_where_they_hold(store):
+    updated = dataclasses.replace(here(), versions=(("jax", "0.0.1"),))
+    store.merge(document(here(), decision(), decision(with_batch(4))))
+    store.merge(document(updated, decision()) | document(ELSEWHERE, decision()))
+    finding = found()["decisions"]
+    assert finding["state"] == "ok"
+    assert finding["values"] == {"here": 2, "other versions": 1, "elsewhere": 1}
+
+
+@pytest.mark.usefixtures("no_work")
+def test_decisions_of_other_versions_alone_are_a_warning(store):
+    updated = dataclasses.replace(here(), versions=(("jax", "0.0.1"),))
+    store.merge(document(updated, decision()))
+    finding = found()["decisions"]
+    assert finding["state"] == "warning"
+    assert "keras-diagwise tune" in finding["remedy"]
+
+
+@pytest.mark.usefixtures("no_work")
+def test_files_that_cant_be_used_are_counted_and_some_named(store, caplog):
+    batches = range(1, 8)
+    store.merge(document(here(), *(decision(with_batch(n)) for n in batches)))
+    files = sorted(path for path in store_files(store) if "environment" not in path)
+    for path in files[:5]:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(f"{ESCAPE}[red]no JSON")
+    found_files, counted = (found()[name] for name in ("files", "decisions"))
+    assert found_files["state"] == "warning"
+    assert found_files["values"]["count"] == 5
+    named = [os.path.basename(path) in found_files["text"] for path in files]
+    assert sum(named) == findings.MOST_NAMED
+    assert "Remove them" in found_files["remedy"]
+    assert counted["values"]["here"] == 2
+    assert not caplog.records
+    output = invoke().stdout
+    assert "1 warning" in output
+    assert ESCAPE not in output
+
+
+def store_files(store):
+    for folder, _, names in os.walk(store.location):
+        yield from (os.path.join(folder, name) for name in names)
+
+
+@pytest.mark.usefixtures("no_work")
+def test_a_look_leaves_no_file(store):
+    found()
+    assert list(store_files(store)) == []
+
+
+@pytest.mark.usefixtures("no_work")
+def test_a_store_that_cant_be_written_is_an_error(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(conductor.planner, "store", Store(tmp_path / "file" / "store"))
+    finding = found(code=1)["store"]
+    assert finding["state"] == "error"
+    assert "KERAS_DIAGWISE_STORE" in finding["remedy"]
+    assert finding["values"]["writable"] is False
+
+
+@pytest.mark.usefixtures("no_work")
+def test_a_store_that_cant_be_opened_is_an_error_and_the_rest_goes_on(monkeypatch):
+    monkeypatch.setenv("KERAS_DIAGWISE_STORE", "nonsense://user:secret@host/path")
+    monkeypatch.setattr(conductor, "_planner", None)
+    known = found(code=1)
+    assert known["store"]["state"] == "error"
+    assert known["store"]["remedy"]
+    assert known["shipped"]["state"] == "ok"
+    assert "decisions" not in known
+
+
+@pytest.mark.usefixtures("no_work")
+@pytest.mark.parametrize("as_json", [["--json"], []])
+def test_nothing_secret_is_printed(monkeypatch, as_json):
+    url = "memory://user:secret@host/path?key=secret"
+    monkeypatch.setenv("KERAS_DIAGWISE_STORE", url)
+    monkeypatch.setattr(conductor, "_planner", None)
+    result = invoke(*as_json)
+    assert "memory://host/path" in "".join(result.stdout.split())
+    assert "secret" not in result.output
+
+
+@pytest.mark.usefixtures("no_work")
+def test_what_is_set_is_shown(monkeypatch):
+    monkeypatch.setenv("KERAS_DIAGWISE_ON_MISS", "native")
+    monkeypatch.setattr(conductor, "_on_miss", None)
+    known = found()
+    assert known["on_miss"]["text"] == "native"
+    assert "KERAS_DIAGWISE_ON_MISS=native" in known["variables"]["text"]
+    assert "KERAS_DIAGWISE_STORE is not set" in known["variables"]["text"]
+
+
+@pytest.mark.usefixtures("no_work")
+def test_a_wrong_on_miss_is_an_error(monkeypatch):
+    monkeypatch.setenv("KERAS_DIAGWISE_ON_MISS", "never")
+    monkeypatch.setattr(conductor, "_on_miss", None)
+    finding = found(code=1)["on_miss"]
+    assert "'never'" in finding["text"]
+    assert "KERAS_DIAGWISE_ON_MISS" in finding["remedy"]
+
+
+@pytest.mark.usefixtures("no_work")
+def test_shipped_decisions_are_counted_by_rung(monkeypatch):
+    updated = dataclasses.replace(here(), versions=(("jax", "0.0.1"),))
+    other = dataclasses.replace(here(), device_name="another")
+    foreign = dataclasses.replace(here(), backend="other")
+    shipped = Document()
+    for environment in (here(), updated, other, foreign):
+        shipped |= document(environment, decision())
+    planner = "keras_diagwise.planning.planner.shipped_document"
+    monkeypatch.setattr(planner, lambda: shipped)
+    finding = found()["shipped"]
+    assert finding["values"] == {
+        "decision": 1,
+        "other versions": 1,
+        "other device": 1,
+        "none": 1,
+    }
+    assert "3 of 4 decisions" in finding["text"]
+    monkeypatch.setattr(planner, lambda: document(foreign, decision()))
+    finding = found()["shipped"]
+    assert "0 of 1" in finding["text"]
+    assert "keras-diagwise tune" in finding["remedy"]
+
+
+@pytest.mark.usefixtures("no_work")
+def test_a_device_that_the_backend_does_not_see_is_a_warning(monkeypatch, tmp_path):
+    if here().device_kind != "cpu":
+        pytest.skip("the backend sees a device")
+    monkeypatch.setattr(findings, "NVIDIA_DRIVER", tmp_path)
+    finding = found()["backend"]
+    assert finding["state"] == "warning"
+    assert "NVIDIA" in finding["remedy"]
+
+
+def test_a_backend_that_cant_be_imported_is_an_error_with_the_versions(monkeypatch):
+    def fail():
+        raise UserError("Keras can't be imported (No module named 'x'). Install it")
+
+    monkeypatch.setattr(doctor, "import_keras", fail)
+    known = found(code=1)
+    assert set(known) == {"versions", "backend"}
+    assert "No module named" in known["backend"]["text"]
+    assert known["backend"]["remedy"] == "Install it."
+    assert isinstance(invoke("--debug").exception, UserError)
+
+
+def test_a_child_that_cant_start_is_an_error(monkeypatch):
+    monkeypatch.setattr(isolated, "child_command", lambda _: ["/no/such/program"])
+    finding = findings.tuner()
+    assert finding.state == "error"
+    assert "/no/such/program" in finding.text
+    assert "own process" in finding.remedy
+
+
+def test_wrong_numbers_are_named_by_algorithm_and_pass(monkeypatch):
+    right = Direct.kernel_gradient
+
+    def wrong(self, *arguments):
+        return 1.5 * right(self, *arguments)
+
+    monkeypatch.setattr(Direct, "kernel_gradient", wrong)
+    done = []
+    finding = findings.algorithms(False, done.append)
+    assert finding.state == "error"
+    assert "direct, kernel_gradient: wrong numbers" in finding.text
+    assert "forward" not in finding.text
+    assert "report" in finding.remedy
+    np.testing.assert_allclose(sum(done), 1)
+
+
+def test_a_native_that_is_wrong_is_a_warning_for_it_is_not_chosen(monkeypatch):
+    def examine(self, task, candidate):
+        return Result(1.0, float(isinstance(candidate, Native)), 0.0)
+
+    monkeypatch.setattr(Workbench, "examine", examine)
+    finding = findings.algorithms(False, lambda part: None)
+    assert finding.state == "warning"
+    assert finding.text.count("native, ") == finding.text.count("wrong numbers") == 3
+
+
+def test_a_candidate_that_raises_is_named(monkeypatch):
+    examine = Workbench.examine
+
+    def fail(self, task, candidate, *more):
+        if isinstance(candidate, Direct):
+            return Result(failure="exception", reason="RuntimeError: [no]")
+        return examine(self, task, candidate, *more)
+
+    monkeypatch.setattr(Workbench, "examine", fail)
+    finding = findings.algorithms(False, lambda part: None)
+    assert finding.state == "error"
+    assert "direct, forward: exception: RuntimeError: [no]" in finding.text
+
+
+def test_what_fails_is_a_finding_itself():
+    finding = findings.found("store", lambda: {}["key"])
+    assert (finding.subject, finding.state) == ("store", "error")
+    assert "KeyError" in finding.text

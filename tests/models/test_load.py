@@ -1,0 +1,88 @@
+"""Models by a file or a name."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_diagwise.models.load import application_names, load
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A model that is compiled, in a file."""
+    model = keras.Sequential([keras.Input((8, 8, 4)), keras.layers.DepthwiseConv2D(3)])
+    model.compile("sgd", "mse", jit_compile=False)
+    model.save(tmp_path / "model.keras")
+    return model, tmp_path / "model.keras"
+
+
+def refused(*arguments):
+    with pytest.raises(ValueError) as error:
+        load(*arguments)
+    assert len(str(error.value)) < 900
+    return str(error.value)
+
+
+@pytest.mark.parametrize("kind", [str, lambda path: path])
+def test_a_files_model_is_loaded_as_it_is_compiled(saved, kind):
+    model, path = saved
+    loaded = load(kind(path))
+    assert loaded.jit_compile is False
+    for one, other in zip(model.get_weights(), loaded.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_an_applications_images_have_the_size_asked_for():
+    assert load("MobileNet", 32).input_shape == (None, 32, 32, 3)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    assert "nothing.keras" in refused(tmp_path / "nothing.keras")
+    assert "`model` must be a file that is there" in refused(f"{tmp_path}.keras")
+
+
+@pytest.mark.parametrize("length", [0, 10, 2000])
+def test_a_damaged_file_is_named(saved, tmp_path, length):
+    damaged = tmp_path / "damaged.keras"
+    damaged.write_bytes(saved[1].read_bytes()[:length])
+    text = refused(damaged)
+    assert "damaged.keras" in text
+    assert "load_model" in text
+
+
+def test_a_class_that_is_not_registered_is_a_reason_with_a_remedy(tmp_path):
+    class OfMyOwn(keras.layers.Layer):
+        def call(self, x):
+            return x
+
+    model = keras.Sequential([keras.Input((4,)), OfMyOwn()])
+    model.save(tmp_path / "own.keras")
+    text = refused(tmp_path / "own.keras")
+    assert "must be registered" in text
+    assert "keras_diagwise.tune" in text
+
+
+def test_a_size_for_a_file_is_refused(saved):
+    assert "image_size=32" in refused(saved[1], 32)
+
+
+@pytest.mark.parametrize("name", ["MobileNetV9", "mobilenet_v2", "np", "__name__"])
+def test_an_unknown_name_is_refused_with_those_that_are_like_it(name):
+    text = refused(name)
+    assert f"model={name!r}" in text
+    assert any(known in text for known in application_names())
+
+
+def test_the_names_most_like_it_come_alone():
+    text = refused("MobileNetV9")
+    assert "MobileNetV2" in text
+    assert "ResNet50" not in text
+
+
+def test_a_size_that_an_application_cant_have_is_named():
+    assert "image_size=8" in refused("MobileNetV2", 8)
+
+
+def test_the_names_are_the_applications():
+    assert "MobileNetV2" in application_names()
+    assert all(callable(getattr(keras.applications, n)) for n in application_names())

@@ -1,0 +1,228 @@
+"""`pin`: the plans of here and now, taken along."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+
+import keras_diagwise as kd
+from keras_diagwise.convolution import conductor
+from keras_diagwise.models.problems import uses_in
+from keras_diagwise.models.summary import environment_of
+from keras_diagwise.planning.decision import Decision
+from keras_diagwise.planning.environment import Environment
+from keras_diagwise.planning.store import Store
+from tests.fake_workbench import nothing_known, traced_plans
+from tests.planning.samples import comparison
+
+MEASURED = {
+    "forward": comparison(native=1.0, direct=0.1),
+    "input_gradient": comparison(native=1.0, **{"diagonal:2": 0.1}),
+    "kernel_gradient": comparison(native=0.1, direct=1.0),
+}
+PLAN = kd.Plan("direct", "diagonal:2", "native")
+BATCH = 2
+
+
+@pytest.fixture(autouse=True)
+def store(monkeypatch, tmp_path):
+    """An empty one, with nothing shipped."""
+    with nothing_known(monkeypatch, tmp_path / "store"):
+        yield conductor.planner.store
+
+
+@pytest.fixture
+def elsewhere(monkeypatch, tmp_path):
+    """A function that makes this another device, on which nothing is known."""
+    here = Environment.current
+
+    def current():
+        return dataclasses.replace(here(), device_name="another", cores=64)
+
+    def move():
+        monkeypatch.setattr(Environment, "current", current)
+        monkeypatch.setattr(conductor.planner, "store", Store(tmp_path / "elsewhere"))
+        conductor.forget()
+
+    return move
+
+
+def depthwise(name):
+    return keras.layers.DepthwiseConv2D(3, padding="same", name=name)
+
+
+def small_model(shared=False):
+    """Two layers, or one called on two shapes; converted and compiled."""
+    x = keras.Input((8, 8, 4))
+    first = depthwise("first")
+    second = first if shared else depthwise("second")
+    smaller = keras.layers.MaxPooling2D()(first(x))
+    outputs = keras.layers.GlobalAveragePooling2D()(second(smaller))
+    model = kd.convert(keras.Model(x, outputs), verbose=0)
+    model.compile(keras.optimizers.SGD(0.1), "mse")
+    return model
+
+
+def measure(store, model, passes=None):
+    """Decisions for all that a model's layers pose, by which they run `PLAN`."""
+    for use in uses_in(model, BATCH):
+        decision = Decision(use.problem, passes or MEASURED)
+        store.put(environment_of(model), decision)
+    conductor.forget()
+
+
+def batch():
+    random = np.random.default_rng(0)
+    shapes = (BATCH, 8, 8, 4), (BATCH, 4)
+    return [random.normal(size=shape).astype("float32") for shape in shapes]
+
+
+def planned(model):
+    """The plan and the rung of each layer and shape."""
+    found = kd.summary(model, batch_size=BATCH)
+    return [(each.plan, each.rung) for each in found]
+
+
+def reloaded(model, tmp_path):
+    model.save(tmp_path / "model.keras")
+    return keras.models.load_model(tmp_path / "model.keras")
+
+
+def test_a_pinned_model_runs_the_same_plans_on_another_device(
+    store, tmp_path, elsewhere, monkeypatch
+):
+    model = small_model()
+    measure(store, model)
+    assert planned(model) == [(PLAN, "decision")] * 2
+    assert kd.pin(model, batch_size=BATCH) is model
+    seen = traced_plans(monkeypatch)
+    elsewhere()
+    there = reloaded(model, tmp_path)
+    assert planned(there) == [(PLAN, "layer")] * 2
+    there.train_on_batch(*batch())
+    assert set(seen) == {str(PLAN)}
+
+
+def test_what_is_not_pinned_resolves_anew_there(
+    store, tmp_path, elsewhere, monkeypatch
+):
+    model = small_model()
+    measure(store, model)
+    seen = traced_plans(monkeypatch)
+    elsewhere()
+    there = reloaded(model, tmp_path)
+    assert planned(there) == [(kd.Plan(), "native")] * 2
+    there.train_on_batch(*batch())
+    assert not seen
+    other = {name: comparison(native=1.0, direct=0.1) for name in MEASURED}
+    measure(conductor.store, there, other)
+    direct = kd.Plan("direct", "direct", "direct")
+    assert planned(there) == [(direct, "decision")] * 2
+
+
+def test_converting_again_undoes_it(store):
+    model = small_model()
+    measure(store, model)
+    kd.pin(model, batch_size=BATCH)
+    kd.convert(model, inplace=True, verbose=0)
+    assert planned(model) == [(PLAN, "decision")] * 2
+    assert [use.layer.plan for use in uses_in(model, BATCH)] == ["auto"] * 2
+
+
+def test_the_very_next_step_runs_what_is_pinned(store, monkeypatch):
+    model = small_model()
+    seen = traced_plans(monkeypatch)
+    model.train_on_batch(*batch())
+    model.predict_on_batch(batch()[0])
+    assert not seen
+    measure(store, model)
+    kd.pin(model, batch_size=BATCH)
+    assert not seen
+    model.train_on_batch(*batch())
+    assert set(seen) == {str(PLAN)}
+    seen.clear()
+    model.predict_on_batch(batch()[0])
+    assert set(seen) == {str(PLAN)}
+
+
+def test_a_layer_of_two_shapes_is_pinned_to_the_plan_of_the_larger(store):
+    model = small_model(shared=True)
+    larger, smaller = uses_in(model, BATCH)
+    assert larger.problem.flops > smaller.problem.flops
+    environment = environment_of(model)
+    store.put(environment, Decision(larger.problem, MEASURED))
+    other = {name: comparison(native=1.0, direct=0.1) for name in MEASURED}
+    store.put(environment, Decision(smaller.problem, other))
+    conductor.forget()
+    assert planned(model)[0] != planned(model)[1]
+    kd.pin(model, batch_size=BATCH)
+    assert planned(model) == [(PLAN, "layer")] * 2
+
+
+def test_weights_stay_and_numbers_are_those_of_auto(store):
+    model, twin = small_model(), small_model()
+    twin.set_weights(model.get_weights())
+    measure(store, model)
+    before = model.get_weights()
+    kd.pin(model, batch_size=BATCH)
+    for one, other in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    for _ in range(2):
+        losses = [float(each.train_on_batch(*batch())) for each in (model, twin)]
+        assert losses[0] == losses[1]
+    np.testing.assert_array_equal(
+        *(np.asarray(each.predict_on_batch(batch()[0])) for each in (model, twin))
+    )
+
+
+def test_frozen_layers_are_pinned_and_stay_frozen(store):
+    model = small_model()
+    model.get_layer("first").trainable = False
+    model.compile(keras.optimizers.SGD(0.1), "mse")
+    measure(store, model)
+    kd.pin(model, batch_size=BATCH)
+    assert planned(model) == [(PLAN, "layer")] * 2
+    before = model.get_weights()
+    model.train_on_batch(*batch())
+    after = model.get_weights()
+    assert not model.get_layer("first").trainable
+    np.testing.assert_array_equal(before[0], after[0])
+    assert (before[2] != after[2]).any()
+
+
+def test_without_a_batch_size_the_largest_measured_one_counts(store):
+    model = small_model()
+    measure(store, model)
+    kd.pin(model)
+    assert planned(model) == [(PLAN, "layer")] * 2
+
+
+def test_plans_that_are_given_stay(store):
+    model = small_model()
+    measure(store, model)
+    kd.convert(model, plan="direct:rows", filters="second", inplace=True, verbose=0)
+    given = planned(model)[1]
+    kd.pin(model, batch_size=BATCH)
+    assert planned(model) == [(PLAN, "layer"), given]
+
+
+def test_a_model_with_nothing_to_pin_is_named():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)], name="dense")
+    with pytest.raises(ValueError, match=r"model='dense'.*convert first"):
+        kd.pin(model)
+    with pytest.raises(TypeError, match="`model` must be"):
+        kd.pin("model")
+
+
+def test_a_pinned_model_looks_up_nothing(store, monkeypatch):
+    model = small_model()
+    measure(store, model)
+    kd.pin(model, batch_size=BATCH)
+
+    def fail(*arguments):
+        raise AssertionError("asked for a decision")
+
+    monkeypatch.setattr(conductor.planner, "plan", fail)
+    model.train_on_batch(*batch())
+    model.predict_on_batch(batch()[0])
