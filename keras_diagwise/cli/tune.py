@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import rich
 import typer
 
 from keras_diagwise.cli.errors import UserError, one_line_errors
@@ -73,14 +74,14 @@ def tune(
         with Progress() as progress, progress.phase("loading Keras"):
             import_keras()
         try:
-            import keras_diagwise
+            from keras_diagwise.models.tune import measure
 
-            report = keras_diagwise.tune(
+            report = measure(
                 loaded(model, image_size, dtype_policy, jit_compile),
                 batch_size=batch_size,
                 training=training,
                 budget=budget,
-                verbose=0 if as_json else 1,
+                has_bar=True,
             )
         except (ValueError, TypeError) as error:
             if debug:
@@ -88,6 +89,10 @@ def tune(
             raise UserError(str(error)) from error
         if as_json:
             typer.echo(report.to_json())
+        else:
+            rich.print(report)
+        if report.ended == "interrupted":
+            raise KeyboardInterrupt
 
 
 def loaded(

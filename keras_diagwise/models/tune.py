@@ -69,6 +69,37 @@ def tune(
 
     >>> report = keras_diagwise.tune(model, batch_size=32, budget="5m")
     """
+    report = measure(
+        model_or_problems,
+        batch_size=batch_size,
+        training=training,
+        budget=budget,
+        has_bar=bool(verbose),
+    )
+    if verbose:
+        rich.console.Console().print(report)
+    if report.ended == "interrupted":
+        raise KeyboardInterrupt
+    return report
+
+
+def measure(
+    model_or_problems: keras.Model | str | Path | Iterable[Problem],
+    *,
+    batch_size: int | Sequence[int] | None,
+    training: bool,
+    budget: float | str | None,
+    has_bar: bool,
+) -> TuningReport:
+    """As `tune`, but prints nothing, and returns a report after Ctrl-C too.
+
+    Args:
+        model_or_problems: as of `tune`, and so the others.
+        batch_size: images in a step.
+        training: whether all passes are decided.
+        budget: the time that it may take.
+        has_bar: whether a progress bar is shown on a terminal.
+    """
     started = time.monotonic()
     seconds = standardize_budget(budget)
     until = started + (float("inf") if seconds is None else seconds)
@@ -78,21 +109,21 @@ def tune(
     )
     passes = PASSES if training else PASSES[:1]
     tuner = Tuner(conductor.store, target.environment, until=until)
-    check, ended, interruption = None, None, None
+    check, ended = None, None
     try:
-        decisions = decide(tuner, target.problems, passes, verbose)
+        decisions = decide(tuner, target.problems, passes, has_bar)
         if target.model is not None and tuner.measured:
             check = check_model(target, tuner, decisions, batch_sizes, training, until)
     except BudgetSpentError:
         ended = "budget"
-    except KeyboardInterrupt as error:
-        ended, interruption = "interrupted", error
+    except KeyboardInterrupt:
+        ended = "interrupted"
     finally:
         tuner.close()
         conductor.forget()
         if target.model is not None:
             forget_compiled(target.model)
-    report = TuningReport(
+    return TuningReport(
         environment=tuner.environment,
         **rows_of(target, tuner, passes),
         skipped=target.skipped,
@@ -101,11 +132,6 @@ def tune(
         ended=ended,
         model=check,
     )
-    if verbose:
-        rich.console.Console().print(report)
-    if interruption is not None:
-        raise interruption
-    return report
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,7 +231,7 @@ def with_queued(target: Target, batch_sizes: Sequence[int]) -> Target:
 
 
 def decide(
-    tuner: Tuner, problems: Sequence[Problem], passes: Sequence[str], verbose: int
+    tuner: Tuner, problems: Sequence[Problem], passes: Sequence[str], has_bar: bool
 ) -> dict[Problem, Decision]:
     """The decisions for problems, while a bar tells how far it is."""
     console = rich.console.Console(stderr=True)
@@ -216,7 +242,7 @@ def decide(
         rich.progress.TimeElapsedColumn(),
     )
     decisions = {}
-    shown = bool(verbose) and console.is_terminal
+    shown = has_bar and console.is_terminal
     with rich.progress.Progress(
         *columns, console=console, transient=True, disable=not shown
     ) as bar:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import logging
 import random
 import statistics
 import threading
@@ -38,6 +39,9 @@ LONGER = 4
 MEASURING = threading.Lock()
 """Held while a pass is measured, so that no other thread of this process disturbs
 it, nor measures the same."""
+
+
+logger = logging.getLogger("keras_diagwise")
 
 
 class BudgetSpentError(Exception):
@@ -129,6 +133,18 @@ class Tuner:
         if is_decided(decision, pass_name):
             return decision
         comparison = self._compare(problem, pass_name)
+        native = comparison.outcomes["native"]
+        if native.failure == "out of memory":
+            # What serves the model so far runs: it is the tuner that lacks memory.
+            logger.warning(
+                "keras_diagwise: %s of %s is left undecided, since there was no memory "
+                "for native (%s). Tune in a process that holds no model, by "
+                "`keras-diagwise tune`.",
+                pass_name,
+                problem,
+                native.reason,
+            )
+            return decision
         decision |= Decision(problem, {pass_name: comparison})
         self.store.put(self.environment, decision)
         self.measured += 1

@@ -198,6 +198,10 @@ def test_ctrl_c_prints_what_was_learnt_and_ends_with_130(file, monkeypatch, stor
     assert result.stderr.splitlines()[-1] == "keras-diagwise: interrupted"
     assert "Traceback" not in result.output
     assert len(store.document()) == 1
+    result = invoke(file, "--batch-size", "2", "--json")
+    assert result.exit_code == 130
+    values = json.loads(result.stdout)
+    assert (values["ended"], len(values["rows"])) == ("interrupted", 2)
 
 
 @pytest.mark.parametrize(

@@ -206,11 +206,9 @@ def test_a_wrong_native_is_reported_and_makes_room_for_no_other(make):
 
 
 def test_where_all_fail_native_serves_and_the_reasons_are_kept(make):
-    bench = Bench(failures=dict.fromkeys(names(), "out of memory"))
+    bench = Bench(failures=dict.fromkeys(names(), "crash"))
     decision = make(bench).tune(PROBLEM, FORWARD)
-    assert {each.failure for each in outcomes_of(decision).values()} == {
-        "out of memory"
-    }
+    assert {each.failure for each in outcomes_of(decision).values()} == {"crash"}
     assert str(decision.plan(1.03).forward) == "native"
 
 
@@ -244,12 +242,16 @@ def test_a_native_that_fails_while_it_is_timed_is_not_chosen(make):
     assert str(decision.plan(1.03).forward) != "native"
 
 
+def test_where_there_is_no_memory_for_native_nothing_is_decided(make, caplog):
+    bench = Bench(failures={"native": "out of memory"})
+    assert not make(bench).tune(PROBLEM, FORWARD).passes
+    assert "no memory for native (planted)" in caplog.text
+
+
 def test_candidates_that_only_fail_together_all_fail(make):
-    bench = Bench(fail_together="out of memory")
+    bench = Bench(fail_together="crash")
     decision = make(bench).tune(PROBLEM, FORWARD)
-    assert {each.failure for each in outcomes_of(decision).values()} == {
-        "out of memory"
-    }
+    assert {each.failure for each in outcomes_of(decision).values()} == {"crash"}
     assert str(decision.plan(1.03).forward) == "native"
 
 
