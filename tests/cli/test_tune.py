@@ -147,7 +147,7 @@ def test_an_applications_dtype_and_image_size_are_as_asked_for(monkeypatch):
         inputs = keras.Input(input_shape)
         return keras.Model(inputs, keras.layers.DepthwiseConv2D(3)(inputs))
 
-    monkeypatch.setattr(kd, "tune", remember)
+    monkeypatch.setattr(sys.modules["keras_diagwise.models.tune"], "measure", remember)
     monkeypatch.setattr(keras.applications, "MobileNet", small)
     options = ["--image-size", "32", "--dtype-policy", "mixed_bfloat16"]
     refused("MobileNet", "--batch-size", "2", *options, "--budget", "5m")
