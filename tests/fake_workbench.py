@@ -8,6 +8,7 @@ from keras_diagwise.convolution import conductor
 from keras_diagwise.planning.document import Document
 from keras_diagwise.planning.store import Store
 from keras_diagwise.tuner.limits import Limits
+from keras_diagwise.tuner.verify import standard_problem
 from keras_diagwise.tuner.workbench import Finding
 
 
@@ -25,7 +26,9 @@ class FakeWorkbench:
     def __call__(self, patience, until):
         return self
 
-    def examine(self, task, candidate, enough, patience):
+    def examine(self, task, candidate, enough=0.0, patience=0.0):
+        if task.problem == standard_problem(task.problem.dtype):
+            return Finding(1e-9, 0.0, 0.0)
         self.asked.append((task.problem, task.pass_name, str(candidate)))
         return Finding(self.seconds.get(str(candidate), 1.0), 0.0, 0.0)
 

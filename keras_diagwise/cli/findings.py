@@ -295,10 +295,9 @@ def examined(workbench, task, candidate):
     from keras_diagwise.tuner import verify
     from keras_diagwise.tuner.tuner import judged
 
-    native = isinstance(candidate, Native)
-    allowed = verify.allowed_native_error if native else verify.allowed_error
-    finding = workbench.examine(task, candidate)
-    return judged(finding, allowed(task.problem, task.pass_name))
+    dense = dataclasses.replace(task, problem=verify.standard_problem("float32"))
+    standard = workbench.examine(dense, Native()).error or 0.0
+    return judged(workbench.examine(task, candidate), candidate, task, standard)
 
 
 def of_algorithms(results: dict) -> Finding:

@@ -79,6 +79,7 @@ class Tuner:
         self._until = until
         self._experience = Experience()
         self._limits: dict[str, Limits] = {}
+        self._standard_errors: dict[tuple[str, str], float] = {}
         self._exhaustive = exhaustive
 
     def close(self) -> None:
@@ -165,6 +166,7 @@ class Tuner:
         """Every candidate's outcome: refused, pruned, failed or outpaced ones are
         not timed."""
         task = Task(problem, pass_name, self.environment.compiler_mode)
+        self.standard_error(problem.dtype, pass_name)  # before anything is compiled
         outcomes: dict[str, Outcome] = {}
         found: dict[Algorithm, Finding] = {}
         for candidate in candidates_of(problem, pass_name):
@@ -219,12 +221,17 @@ class Tuner:
         self._learn(task, candidate, finding.seconds / best)
         if finding.error is None:
             return finding
-        allowed = verify.allowed_error(task.problem, task.pass_name)
-        if isinstance(candidate, Native):
-            allowed = verify.allowed_native_error(task.problem, task.pass_name)
-        elif Native() in found:
-            allowed = max(allowed, 2 * found[Native()].error)
-        return judged(finding, allowed)
+        standard = self.standard_error(task.problem.dtype, task.pass_name)
+        return judged(finding, candidate, task, standard)
+
+    def standard_error(self, dtype: str, pass_name: str) -> float:
+        """The error of the backend's own dense convolution, measured once."""
+        if (dtype, pass_name) not in self._standard_errors:
+            mode = self.environment.compiler_mode
+            task = Task(verify.standard_problem(dtype), pass_name, mode)
+            finding = self._in_time(self._workbench.examine, task, Native())
+            self._standard_errors[dtype, pass_name] = finding.error or 0.0
+        return self._standard_errors[dtype, pass_name]
 
     def _learn(self, task, candidate, behind: float) -> None:
         if behind > 0:
@@ -347,9 +354,12 @@ def failed_when_timed(error: FailedError) -> Outcome:
     return Outcome(failure=error.finding.failure, reason=reason)
 
 
-def judged(finding: Finding, allowed: float) -> Finding:
-    """A finding whose error is a failure if it is not allowed."""
+def judged(
+    finding: Finding, candidate: Algorithm, task: Task, standard: float
+) -> Finding:
+    """A finding whose error is a failure if it is not allowed, see `verify`."""
     error = finding.error
+    allowed = verify.most_error(candidate, task.problem, task.pass_name, standard)
     if error is None or error <= allowed:
         return finding
     if error != error or error == float("inf"):

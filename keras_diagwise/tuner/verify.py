@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_diagwise.algorithms import Algorithm, Native
 from keras_diagwise.problem import Problem
 from keras_diagwise.tuner.exact import exact_pass, length_of_sums, operand_shapes
 
@@ -23,6 +24,9 @@ UNIT_ROUNDOFF = {
     "float16": 2.0**-11,
     "bfloat16": 2.0**-8,
 }
+
+MOST_OF_ROUNDING = 0.1
+"""An error that is larger is a mistake, whatever the precision: bfloat16's are 0.02."""
 
 MOST_OF_A_SUM = 0.5
 """Stock's sum may be off by so much of the result's root mean square where it rounds
@@ -76,6 +80,30 @@ def error_of(run: Callable[..., Any], problem: Problem, pass_name: str) -> float
         scale = math.sqrt(np.mean(np.square(expected))) or 1.0
         errors.append(float(np.max(np.abs(computed - expected), initial=0.0)) / scale)
     return max(errors, key=lambda error: (math.isnan(error), error))
+
+
+def standard_problem(dtype: str) -> Problem:
+    """A small dense convolution. How precisely the backend computes it, in the mode
+    that it is in (TF32, reduced precision), is how precise a candidate must be."""
+    return Problem.from_shapes(
+        (2, 16, 16, 32), (3, 3, 32, 32), padding="same", dtype=dtype
+    )
+
+
+def most_error(
+    candidate: Algorithm, problem: Problem, pass_name: str, standard: float
+) -> float:
+    """How large a candidate's error may be.
+
+    Args:
+        candidate: the candidate.
+        problem: the problem.
+        pass_name: the pass.
+        standard: the error of the same pass of `standard_problem`.
+    """
+    native = isinstance(candidate, Native)
+    bound = (allowed_native_error if native else allowed_error)(problem, pass_name)
+    return max(bound, 2 * standard) if standard < MOST_OF_ROUNDING else bound
 
 
 def allowed_error(problem: Problem, pass_name: str) -> float:
