@@ -40,8 +40,8 @@ class Regret:
         plan: what its neighbours chose.
         over_best: its time over that of the problem's own plan.
         over_native: its time over native's.
-        surely_slower: by how many times native at most in the worst pass, by the
-            95 % bound; 1 where native serves.
+        slower_at_most: how many times native's time the worst pass takes at most,
+            by the 95 % bound; 1 where native serves, or all are surely faster.
     """
 
     problem: Problem
