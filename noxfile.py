@@ -89,6 +89,7 @@ def tuner(session, backend):
 
 @nox.session
 def benchmark(session):
-    """The suite: every backend's stock and tuned passes against each other."""
+    """The campaign: correctness, the suite and whole models, on every backend."""
     session.install("-c", CONSTRAINTS, *BACKENDS.values(), ".")
-    session.run("python", "-m", "tuning.suite", *session.posargs)
+    arguments = session.posargs or ["--setting", "cpu", "--minutes", "600"]
+    session.run("python", "-m", "tuning", *arguments)

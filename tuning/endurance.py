@@ -35,10 +35,10 @@ from keras_diagwise.planning.store import Store
 from keras_diagwise.problem import PASSES, Problem
 from keras_diagwise.tuner import tuner as tuner_module
 from keras_diagwise.tuner.tuner import Tuner, is_decided
+from tuning.records import RESULTS
 from tuning.workloads import square
 
 BACKEND = keras.backend.backend()
-RESULTS = Path(__file__).with_name("results")
 
 KILLS = 50
 LONGEST_LIFE = 1.6

@@ -22,7 +22,8 @@ from keras_diagwise.planning.planner import MARGIN_MEASURED
 from keras_diagwise.planning.store import Store
 from keras_diagwise.problem import PASSES
 from keras_diagwise.tuner.tuner import BudgetSpentError, Tuner
-from tuning.acceptance import BATCH, IMAGE_SIZE, MODEL, RESULTS
+from tuning.acceptance import BATCH, IMAGE_SIZE, MODEL
+from tuning.records import RESULTS
 from tuning.ship import document_name
 from tuning.workloads import application, depthwise_problems
 

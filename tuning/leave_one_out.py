@@ -25,7 +25,8 @@ from keras_diagwise.planning.planner import MARGIN_MEASURED, SHIPPED, Planner
 from keras_diagwise.problem import PASSES, Problem
 from keras_diagwise.tuner.tuner import least_ratio
 from keras_diagwise.tuner.workbench import Task, Workbench
-from tuning.acceptance import RESULTS, geometric_mean
+from tuning.ratios import geometric_mean
+from tuning.records import RESULTS
 from tuning.ship import document_name
 
 NOTHING = Document()

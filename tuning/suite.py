@@ -15,22 +15,19 @@ from __future__ import annotations
 import argparse
 import collections
 import contextlib
-import importlib.util
 import json
-import os
 import random
-import re
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 from keras_diagwise.problem import PASSES, Problem
+from tuning.records import OVER, Records, child_environment, device_folder, installed
+from tuning.summary import print_summary
 from tuning.workloads import SETS, problems_of
 
-RESULTS = Path(__file__).with_name("results")
 ROUNDS = 5
 SECONDS_PER_ROUND = 0.15
 
@@ -54,7 +51,7 @@ class Peer:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"},
+            env=child_environment(backend),
         )
 
     def ask(self, name: str, *arguments):
@@ -88,20 +85,20 @@ def peers_of(kinds) -> Iterator[list[Peer]]:
             peer.end()
 
 
-def installed() -> list[str]:
-    """The kinds whose backend is there."""
-    return [kind for kind, (name, _) in KINDS.items() if importlib.util.find_spec(name)]
+def kinds_of(backends) -> list[str]:
+    """The kinds of some backends."""
+    return [kind for kind, (backend, _) in KINDS.items() if backend in backends]
 
 
 def compared(problem: Problem, peers: list[Peer]) -> dict:
-    """A problem's line: for each kind and pass, each candidate's median time."""
+    """For each kind: its plan, and by pass each candidate's median times."""
     asked = problem.to_dict()
-    line: dict = {"problem": str(problem), "key": asked, "kinds": {}}
+    kinds: dict = {}
     tuned = {}
     for peer in peers:
         try:
             tuned[peer] = peer.ask("tune", asked)
-            line["kinds"][peer.kind] = {
+            kinds[peer.kind] = {
                 "plan": tuned[peer]["plan"],
                 "seconds_to_tune": tuned[peer]["seconds"],
                 "passes_tuned": tuned[peer]["measured"],
@@ -109,7 +106,7 @@ def compared(problem: Problem, peers: list[Peer]) -> dict:
                 "seconds": {},
             }
         except RuntimeError as error:
-            line["kinds"][peer.kind] = {"error": str(error)}
+            kinds[peer.kind] = {"error": str(error)}
     shuffle = random.Random(0).shuffle
     for name in PASSES:
         samples: dict = collections.defaultdict(list)
@@ -122,41 +119,35 @@ def compared(problem: Problem, peers: list[Peer]) -> dict:
                 for candidate, each in taken.items():
                     samples[peer.kind, candidate].append(statistics.median(each))
         for (kind, candidate), each in samples.items():
-            seconds = line["kinds"][kind]["seconds"].setdefault(name, {})
+            seconds = kinds[kind]["seconds"].setdefault(name, {})
             seconds[candidate] = [float(f"{s:.4g}") for s in each]
-    return line
-
-
-def device_folder(environment: dict) -> Path:
-    """Where a device's results lie."""
-    words = f"{environment['device_name']}-{environment['cores']}-cores"
-    return RESULTS / re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
+    return kinds
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--problems", choices=SETS, default="models")
     parser.add_argument("--backends", default=",".join(installed()))
+    parser.add_argument("--batch", type=int, default=16, help="images at most")
     parser.add_argument("--stop-after", type=float, default=float("inf"))
     options = parser.parse_args()
     until = time.monotonic() + options.stop_after
-    with peers_of(options.backends.split(",")) as peers:
+    with peers_of(kinds_of(options.backends.split(","))) as peers:
         environments = {peer.kind: peer.ask("environment") for peer in peers}
         folder = device_folder(next(iter(environments.values())))
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"suite-{options.problems}.jsonl"
-        lines = [json.loads(each) for each in path.open()] if path.exists() else []
-        known = {json.dumps(each["key"]) for each in lines}
-        for problem in problems_of(options.problems):
-            if json.dumps(problem.to_dict()) in known:
+        records = Records(folder / f"suite-{options.problems}.jsonl")
+        for problem in problems_of(
+            options.problems, options.batch, 2**18 * options.batch
+        ):
+            if problem.to_dict() in records:
                 continue
             if time.monotonic() > until:
-                break
-            line = {**compared(problem, peers), "environments": environments}
-            with path.open("a") as file:
-                print(json.dumps(line), file=file)
-            lines.append(line)
+                print_summary(records.lines)
+                raise SystemExit(OVER)
+            kinds = compared(problem, peers)
+            records.add(problem.to_dict(), environments=environments, kinds=kinds)
             print(problem, flush=True)
+    print_summary(records.lines)
 
 
 if __name__ == "__main__":

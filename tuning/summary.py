@@ -5,7 +5,6 @@ python -m tuning.summary FILE …     (lines of `tuning.suite`)
 
 from __future__ import annotations
 
-import json
 import statistics
 import sys
 from collections.abc import Iterable
@@ -16,7 +15,8 @@ import rich.console
 import rich.table
 
 from keras_diagwise.problem import PASSES, Problem
-from tuning.acceptance import geometric_mean
+from tuning.ratios import geometric_mean
+from tuning.records import Records
 
 LARGER_THAN_CACHES = 64 * 2**20
 """Least bytes beyond which a problem's tensors can't stay in a CPU's caches."""
@@ -62,7 +62,7 @@ def table_of(lines: list[dict], kind: str) -> rich.table.Table:
         native, planned = total(found), total(found, found["plan"])
         peer = best_peer(line, kind)
         table.add_row(
-            line["problem"],
+            str(Problem.from_dict(line["key"])),
             f"{1e3 * native:.3g} ms",
             f"{1e3 * planned:.3g} ms",
             f"{native / planned:.2f}×",
@@ -104,9 +104,8 @@ def means_of(lines: Iterable[dict], kind: str) -> dict[str, float]:
     }
 
 
-def main() -> None:
-    texts = (Path(path).read_text() for path in sys.argv[1:])
-    lines = [json.loads(line) for text in texts for line in text.splitlines()]
+def print_summary(lines: list[dict]) -> None:
+    """A table for each kind, and the means."""
     console = rich.console.Console()
     kinds = list(dict.fromkeys(kind for line in lines for kind in line["kinds"]))
     for kind in kinds:
@@ -117,4 +116,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    print_summary([line for path in sys.argv[1:] for line in Records(Path(path)).lines])

@@ -1,0 +1,129 @@
+"""Whether every algorithm computes right on this device: each pass, dtype and
+precision, against float64.
+
+    python -m tuning.correctness [--stop-after SECONDS]
+
+Candidates run in a child process, as in tuning. A line is written into
+tuning/results/<device>/correctness-<backend>.jsonl for each candidate as soon as it
+is known, and what is there is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import dataclasses
+import time
+
+import keras
+
+from keras_diagwise import algorithms, backends
+from keras_diagwise.algorithms import Native
+from keras_diagwise.planning.environment import Environment
+from keras_diagwise.problem import PASSES, Problem
+from keras_diagwise.tuner import verify
+from keras_diagwise.tuner.isolated import IsolatedWorkbench
+from keras_diagwise.tuner.tuner import judged
+from keras_diagwise.tuner.workbench import Task
+from tuning.records import OVER, Records, device_folder
+from tuning.workloads import line, square
+
+DTYPES = ("float32", "bfloat16", "float16")
+CANDIDATES = (
+    *("native", "direct", "direct:rows"),
+    *("diagonal:2", "diagonal:8", "diagonal:32", "diagonal:64"),
+    *("diagonal:8:split", "diagonal:24:split"),
+)
+
+
+def problems() -> list[Problem]:
+    """Small problems of every kind."""
+    size, channels = 12, 64
+    depthwise = [
+        square(size, channels, 3, batch=4),
+        square(size, channels, 3, batch=4, strides=(2, 2)),
+        square(size, channels, 3, batch=4, strides=(2, 2), padding="valid"),
+        square(size, channels, 5, batch=4, dilation_rate=(2, 2)),
+        square(size, channels, 7, batch=4),
+        square(size, channels // 2, 3, batch=4, filters_per_group=2),
+        square(size, channels, 3, batch=4, data_format="channels_first"),
+        line(64, channels, 9, batch=4),
+    ]
+    grouped = square(size, 16, 3, batch=4, channels_per_group=4, filters_per_group=4)
+    return [*depthwise, grouped]
+
+
+def tasks(compiler_mode: str):
+    for dtype in DTYPES:
+        for problem in problems():
+            typed = dataclasses.replace(problem, dtype=dtype)
+            for pass_name in PASSES:
+                yield Task(typed, pass_name, compiler_mode)
+
+
+def candidates(task: Task):
+    """Those that fit."""
+    for name in CANDIDATES:
+        candidate = algorithms.parse(name)
+        try:
+            candidate.check(task.problem)
+        except ValueError:
+            continue
+        if candidate.refusal(task.problem) is None:
+            yield candidate
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--stop-after", type=float, default=float("inf"))
+    options = parser.parse_args()
+    until = time.monotonic() + options.stop_after
+    environment = Environment.current()
+    mode = {"tensorflow": "graph"}.get(environment.backend, environment.compiler_mode)
+    folder = device_folder(environment.to_dict())
+    records = Records(folder / f"correctness-{keras.backend.backend()}.jsonl")
+    workbench = IsolatedWorkbench(patience=120.0)
+    for task in tasks(mode):
+        standard = None
+        for candidate in candidates(task):
+            problem = task.problem
+            key = [str(candidate), task.pass_name, problem.to_dict(), mode]
+            if key in records:
+                continue
+            if time.monotonic() > until:
+                workbench.close()
+                raise SystemExit(OVER)
+            if standard is None:
+                dense = verify.standard_problem(problem.dtype)
+                asked = dataclasses.replace(task, problem=dense)
+                standard = workbench.examine(asked, Native()).error or 0.0
+            finding = workbench.examine(task, candidate)
+            judgement = judged(finding, candidate, task, standard)
+            records.add(
+                key,
+                flags=backends.active.flags(),
+                error=finding.error,
+                standard=standard,
+                allowed=verify.most_error(candidate, problem, task.pass_name, standard),
+                failure=judgement.failure,
+                reason=judgement.reason,
+            )
+    workbench.close()
+    print_table(records)
+
+
+def print_table(records: Records) -> None:
+    """How many candidates are right, by algorithm and dtype; each that is not."""
+    counts: dict = collections.defaultdict(collections.Counter)
+    for record in records.lines:
+        name, pass_name, problem, _ = record["key"]
+        state = record["failure"] or "right"
+        counts[name.partition(":")[0], problem["dtype"]][state] += 1
+        if record["failure"]:
+            print(name, pass_name, Problem.from_dict(problem), record["reason"])
+    for (name, dtype), found in counts.items():
+        print(f"{name:10} {dtype:9}", dict(found))
+
+
+if __name__ == "__main__":
+    main()
