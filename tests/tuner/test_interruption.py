@@ -22,6 +22,8 @@ SECONDS = 120.0
 """What anything may take before it is taken to hang."""
 
 TUNE = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
 import keras_diagwise
 from tests.tuner.test_interruption import PROBLEMS
 keras_diagwise.tune(PROBLEMS, verbose=0)
