@@ -180,10 +180,14 @@ class Conductor:
         if isinstance(plan, Plan):
             plan.check(problem)
             return Answer(plan, "layer")
-        if problem.dtype not in BYTES_PER_ELEMENT:
+        environment = environment or Environment.current()
+        if problem.dtype not in BYTES_PER_ELEMENT or not is_served(environment):
             return Answer(least_plan(problem), "native")
-        answer = self.planner.plan(problem, environment or Environment.current())
+        answer = self.planner.plan(problem, environment)
         if self.on_miss == "native" and is_missed(problem, answer):
+            if answer.rung == "decision" and answer.decision:
+                measured = {n: str(answer.plan[n]) for n in answer.decision.passes}
+                return Answer(Plan(**measured), answer.rung, answer.decision)
             return Answer(least_plan(problem), "native")
         return answer
 
@@ -253,12 +257,20 @@ def is_missed(problem: Problem, answer: Answer) -> bool:
     nothing is to be computed; and an unknown batch is served by the same problem
     with any batch.
     """
-    if answer.rung in ("layer", "decision") or not is_measurable(problem):
+    if answer.rung == "layer" or not is_measurable(problem):
         return False
+    if answer.rung == "decision" and answer.decision:
+        return not set(PASSES) <= set(answer.decision.passes)
     if problem.batch is None and answer.rung == "nearest" and answer.decision:
         known = answer.decision.problem
         return dataclasses.replace(known, batch=None) != problem
     return True
+
+
+def is_served(environment: Environment) -> bool:
+    """Whether calls there can run anything but stock: under `torch.compile` they
+    can't."""
+    return environment.compiler_mode != "inductor"
 
 
 def is_measurable(problem: Problem) -> bool:

@@ -32,7 +32,7 @@ class FakeWorkbench:
         self.asked.append((task.problem, task.pass_name, str(candidate)))
         return Finding(self.seconds.get(str(candidate), 1.0), 0.0, 0.0)
 
-    def time(self, task, candidates, seconds, least_rounds):
+    def time(self, task, candidates, seconds, least_rounds, expected=0.0):
         return {
             each: [self.seconds.get(str(each), 1.0)] * least_rounds
             for each in candidates

@@ -14,7 +14,9 @@ import keras_diagwise as kd
 from keras_diagwise import backends
 from keras_diagwise.convolution import MOST_QUEUED, Conductor, conductor
 from keras_diagwise.convolution import depthwise_problem as problem_of
+from keras_diagwise.models.summary import environment_of_models
 from keras_diagwise.planning.environment import Environment
+from keras_diagwise.planning.plan import Plan
 from keras_diagwise.planning.planner import Planner
 from keras_diagwise.problem import PASSES
 from tests.fake_workbench import install, nothing_known, traced_plans
@@ -96,6 +98,17 @@ def test_native_runs_only_what_was_measured_for_the_very_problem(
     call(*SHAPE)
     assert set(seen) == {"direct"}
     assert not workbench.asked
+
+
+def test_native_leaves_alone_a_pass_that_was_not_measured(decisions, workbench):
+    kd.tune([problem(*SHAPE)], training=False, verbose=0)
+    kd.tune([problem(4, *SHAPE[1:])], verbose=0)
+    environment = environment_of_models()
+    found = conductor.answer(problem(*SHAPE), "auto", environment)
+    assert found.plan == Plan("direct", "direct", "direct")
+    decisions.on_miss = "native"
+    found = conductor.answer(problem(*SHAPE), "auto", environment)
+    assert (found.plan, found.rung) == (Plan("direct"), "decision")
 
 
 def test_error_names_the_problem_and_the_ways_out(decisions, seen):

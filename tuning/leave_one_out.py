@@ -2,10 +2,11 @@
 
     python -m tuning.leave_one_out [DOCUMENT]
 
-Each problem of a document of decisions is left out in turn, and its plan taken from
-the others by the ladder. That plan's time is then held against the best that the
-problem's own measurements know, and against native's, both of the same run. What
-was not timed for the problem itself is timed here, with native and the best. Writes
+Each problem of a document of decisions is left out in turn, with those that differ
+from it in the batch alone, and its plan taken from the others by the ladder. That
+plan's time is then held against the best that the problem's own measurements know,
+and against native's, both of the same run. What was not timed for the problem itself
+is timed here, with native and the best. Writes
 tuning/results/leave-one-out-<backend>-<compiler mode>.json.
 """
 
@@ -56,7 +57,7 @@ def regret(document: Document, environment, decision: Decision) -> Regret:
     problem = decision.problem
     others = Document.of(
         environment,
-        (each for _, each in document if each.problem != problem),
+        (each for _, each in document if not is_same_layer(each.problem, problem)),
     )
     answer = Planner(others, NOTHING).plan(problem, environment)
     own = decision.plan(MARGIN_MEASURED)
@@ -73,6 +74,13 @@ def regret(document: Document, environment, decision: Decision) -> Regret:
         if candidate != "native":
             slower = max(slower, 1 / outcomes[candidate].gain)
     return Regret(problem, str(answer.plan), chosen / best, chosen / native, slower)
+
+
+def is_same_layer(one: Problem, other: Problem) -> bool:
+    """Whether two problems differ in the batch at most."""
+    return dataclasses.replace(one, batch=None) == dataclasses.replace(
+        other, batch=None
+    )
 
 
 def timed(problem, pass_name, environment, *names) -> Comparison:

@@ -199,9 +199,7 @@ def forget_compiled(function):
 
 
 def synchronize(tensors):
-    for tensor in keras.tree.flatten(tensors):
-        if tf.is_tensor(tensor):
-            tensor.numpy()
+    tf.test.experimental.sync_devices()
 
 
 def compiled(function, compiler_mode):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 
+import keras
 import torch
 from torch.autograd import forward_ad
 from torch.nn import grad as convolution_gradients
@@ -157,10 +159,16 @@ trace_key = torch.are_deterministic_algorithms_enabled
 """The flags of precision hold for GPUs: there they are asked too, see below."""
 
 
+@functools.cache
+def device():
+    """Where Keras puts tensors."""
+    return keras.ops.zeros(()).device
+
+
 def environment():
     versions = {"torch": torch.__version__}
-    kind = name = "cpu"
-    if torch.cuda.is_available():
+    kind = name = device().type
+    if kind == "cuda":
         kind, name = "gpu", torch.cuda.get_device_name()
         versions["cuda"] = str(torch.version.cuda)
         versions["cudnn"] = str(torch.backends.cudnn.version())
@@ -223,8 +231,9 @@ def forget_compiled(function):
 
 
 def synchronize(tensors):
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    kind = device().type
+    if kind != "cpu":
+        getattr(torch, kind).synchronize()
 
 
 def compiled(function, compiler_mode):

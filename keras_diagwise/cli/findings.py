@@ -97,7 +97,9 @@ def no_backend(error: Exception) -> Finding:
 def backend() -> Finding:
     """What the backend computes on, and the environment by which decisions are
     found there."""
-    environment = environment_of_a_model()
+    from keras_diagwise.models.summary import environment_of_models
+
+    environment = environment_of_models()
     device = f"{environment.device_kind} {environment.device_name}"
     text = f"{environment.backend} sees {device}. Decisions hold for: {environment}"
     values = {"digest": environment.digest, **environment.to_dict()}
@@ -108,18 +110,6 @@ def backend() -> Finding:
         )
         return Finding("backend", "warning", text, remedy, values)
     return Finding("backend", "ok", text, values=values)
-
-
-def environment_of_a_model():
-    """The environment of a model that is compiled as Keras does by itself."""
-    import keras
-
-    from keras_diagwise.models.summary import environment_of
-
-    inputs = keras.Input((8, 8, 2))
-    model = keras.Model(inputs, keras.layers.DepthwiseConv2D(3)(inputs))
-    model.compile("sgd", "mse")
-    return environment_of(model)
 
 
 def on_miss() -> Finding:
@@ -156,9 +146,10 @@ def store() -> Finding:
 def decisions() -> Iterator[Finding]:
     """What was measured, and what can't be read of it."""
     from keras_diagwise.convolution import conductor
+    from keras_diagwise.models.summary import environment_of_models
 
     document, unusable = conductor.store.inspected()
-    here = environment_of_a_model()
+    here = environment_of_models()
     counts = {"here": 0, "other versions": 0, "elsewhere": 0}
     for environment, _ in document:
         counts[kept_for(environment, here)] += 1
@@ -201,9 +192,10 @@ def of_files(unusable: dict[str, str]) -> Finding:
 
 def shipped() -> Finding:
     """The decisions of the package that serve here, by rung."""
+    from keras_diagwise.models.summary import environment_of_models
     from keras_diagwise.planning.planner import shipped_document
 
-    document, here = shipped_document(), environment_of_a_model()
+    document, here = shipped_document(), environment_of_models()
     rungs = Counter(rung_of(environment, here) for environment, _ in document)
     unused = rungs.pop("none", 0)
     text = (
@@ -276,11 +268,12 @@ def examinations() -> Iterator[tuple]:
     """Each algorithm's first candidate that can compute it, in each pass of a small
     problem."""
     from keras_diagwise.algorithms import ALGORITHMS
+    from keras_diagwise.models.summary import environment_of_models
     from keras_diagwise.problem import PASSES, Problem
     from keras_diagwise.tuner.workbench import Task
 
     problem = Problem.from_shapes((2, 8, 8, 8), (3, 3, 1, 8), padding="same")
-    mode = environment_of_a_model().compiler_mode
+    mode = environment_of_models().compiler_mode
     for pass_name in PASSES:
         for algorithm in ALGORITHMS.values():
             for candidate in algorithm.candidates(problem, pass_name):

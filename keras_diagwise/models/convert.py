@@ -180,6 +180,7 @@ def forget_compiled(model) -> None:
         if isinstance(layer, keras.Model):
             for step in (layer.train_step, layer.test_step):
                 backends.active.forget_compiled(step)
-            layer.train_function = None
-            layer.test_function = None
-            layer.predict_function = None
+            for name in ("train", "test", "predict"):
+                if getattr(layer, f"{name}_function", None) is not None:
+                    # Made anew at once: a `fit` that is running would miss it.
+                    getattr(layer, f"make_{name}_function")(force=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import tempfile
 import warnings
 from pathlib import Path
@@ -38,6 +39,7 @@ def faithful_copy(model: keras.Model) -> keras.Model:
             raise refusal(
                 model, f"The patched `call` of its layer {layer.name!r} would be lost"
             )
+    random_state = random.getstate()  # seeds that are not given are drawn from it
     try:
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
@@ -46,6 +48,8 @@ def faithful_copy(model: keras.Model) -> keras.Model:
             copy = keras.models.load_model(path)
     except Exception as error:
         raise refusal(model, f"Keras can't save and load it: {error}") from error
+    finally:
+        random.setstate(random_state)
     for original, copied in zip(model.variables, copy.variables, strict=False):
         if original.shape == copied.shape and original.dtype == copied.dtype:
             copied.assign(own_array(original))

@@ -33,12 +33,15 @@ def pin(model: keras.Model, *, batch_size: int | None = None) -> keras.Model:
     environment = environment_of(model)
     largest: dict[int, tuple[int, keras.layers.Layer, Plan]] = {}
     for use in uses_in(model, batch_size):
-        if isinstance(use.layer, Diagonalwise) and use.problem is not None:
+        problem = use.problem
+        if problem is None or not problem.has_static_spatial_shape:
+            continue  # what it runs is not known before a call
+        if isinstance(use.layer, Diagonalwise):
             plan = layer_plan(use, environment).plan
             assert plan is not None
             before = largest.get(id(use.layer))
-            if before is None or use.problem.flops > before[0]:
-                largest[id(use.layer)] = use.problem.flops, use.layer, plan
+            if before is None or problem.flops > before[0]:
+                largest[id(use.layer)] = problem.flops, use.layer, plan
     if not largest:
         raise ValueError(
             f"`model` must hold layers of the package, called in a graph of layers. "

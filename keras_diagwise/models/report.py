@@ -147,10 +147,14 @@ class TuningReport:
     @property
     def totals(self) -> dict[str, dict[str, float]]:
         """For each pass, the sums over all layers of the winners' times, native's,
-        and the least possible: of what both were timed for."""
+        and the least possible: of what both were timed for. Of problems without
+        layers, over all problems."""
+        of_a_model = any(row.layers for row in self.rows)
         totals: dict[str, dict[str, float]] = {}
         for row in self.rows:
             if row.seconds is None or row.native_seconds is None:
+                continue
+            if of_a_model and not row.layers:  # what a trace has left to measure
                 continue
             sums = totals.setdefault(
                 row.pass_name, {"seconds": 0.0, "native_seconds": 0.0, "least": 0.0}

@@ -66,6 +66,13 @@ def environment_of(model: keras.Model) -> Environment:
     return dataclasses.replace(Environment.current(), compiler_mode=mode)
 
 
+def environment_of_models() -> Environment:
+    """The environment of a model that is compiled as Keras does by itself."""
+    model = keras.Sequential(name="any")
+    model.compile("sgd", "mse")
+    return environment_of(model)
+
+
 def layer_plan(use: Use, environment: Environment) -> LayerPlan:
     """What a layer runs in an environment."""
     path, name, problem = use.path, type(use.layer).__qualname__, use.problem

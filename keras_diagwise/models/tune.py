@@ -14,14 +14,14 @@ import keras
 import rich.console
 import rich.progress
 
-from keras_diagwise.convolution import conductor, is_measurable
+from keras_diagwise.convolution import conductor, is_measurable, is_served
 from keras_diagwise.layers.family import FAMILY
 from keras_diagwise.models.check import check_step
 from keras_diagwise.models.convert import forget_compiled
 from keras_diagwise.models.load import load
 from keras_diagwise.models.problems import CALLED_IN_NO_GRAPH, uses_in
 from keras_diagwise.models.report import ModelCheck, Row, TuningReport
-from keras_diagwise.models.summary import environment_of
+from keras_diagwise.models.summary import environment_of, environment_of_models
 from keras_diagwise.planning.decision import Decision
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.planning.planner import MARGIN_MEASURED
@@ -114,6 +114,8 @@ def measure(
         decisions = decide(tuner, target.problems, passes, has_bar)
         if target.model is not None and tuner.measured:
             check = check_model(target, tuner, decisions, batch_sizes, training, until)
+        elif target.model is not None:
+            check = ModelCheck(skipped="nothing was measured anew")
     except BudgetSpentError:
         ended = "budget"
     except KeyboardInterrupt:
@@ -177,7 +179,7 @@ def standardize_target(model_or_problems, batch_sizes: Sequence[int]) -> Target:
         problems = list(model_or_problems)
         if all(isinstance(each, Problem) for each in problems):
             check_measurable(problems)
-            return Target(Environment.current(), dict.fromkeys(problems, ()))
+            return Target(environment_of_models(), dict.fromkeys(problems, ()))
     raise TypeError(
         "`model_or_problems` must be a Keras model, a .keras file, the name of a model "
         "of keras.applications, or problems. "
@@ -203,12 +205,15 @@ def target_of_model(model: keras.Model, batch_sizes: Sequence[int]) -> Target:
     """The problems of a model."""
     uses: dict[Problem, tuple[str, ...]] = {}
     skipped: dict[str, str] = {}
+    environment = environment_of(model)
     for batch_size in batch_sizes:
         for use in uses_in(model, batch_size):
             if use.problem is None:
                 skipped[use.path] = CALLED_IN_NO_GRAPH
             elif not use.problem.has_static_spatial_shape:
                 skipped[use.path] = "the spatial shape is not known"
+            elif not is_served(environment):
+                skipped[use.path] = "torch.compile runs stock's own operation"
             elif not is_measurable(use.problem):
                 skipped[use.path] = f"{use.problem} can't be measured"
             else:
@@ -219,7 +224,7 @@ def target_of_model(model: keras.Model, batch_sizes: Sequence[int]) -> Target:
             f"is one of {', '.join(stock.__name__ for stock in FAMILY)}.",
             stacklevel=4,
         )
-    return Target(environment_of(model), uses, tuple(skipped.items()), model)
+    return Target(environment, uses, tuple(skipped.items()), model)
 
 
 def with_queued(target: Target, batch_sizes: Sequence[int]) -> Target:
@@ -242,7 +247,7 @@ def decide(
         rich.progress.TimeElapsedColumn(),
     )
     decisions = {}
-    shown = has_bar and console.is_terminal
+    shown = has_bar and (console.is_terminal or console.is_jupyter)
     with rich.progress.Progress(
         *columns, console=console, transient=True, disable=not shown
     ) as bar:

@@ -31,6 +31,10 @@ arithmetic, memory or the time to compile it; its first run was far behind; or w
 went wrong."""
 
 
+SURE_FAILURES = ("refused", "wrong numbers", "not finite", "exception")
+"""Those that do not come from what else the device did just then."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Outcome:
     """What became of a candidate. Numbers are kept to four digits.
@@ -156,7 +160,7 @@ class Comparison:
         """The candidate to run for `asking`: the fastest of those that can serve and
         are surely faster than native, `margin` times; a native that failed never
         serves if another can."""
-        failed = self.outcomes.get("native", Outcome()).failure
+        failed = self.outcomes.get("native", Outcome()).failure in SURE_FAILURES
         native = self.seconds.get("native")
         if native is not None and not can_serve("native", asking):
             native = None

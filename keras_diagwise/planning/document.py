@@ -60,11 +60,11 @@ class Document:
         return self.entries.get(environment, {}).get(problem)
 
     def nearest(self, environment: Environment, problem: Problem) -> Decision | None:
-        """The decision for the nearest problem of the same bucket."""
+        """The decision for the nearest other problem of the same bucket."""
         of_bucket = {
             known.digest: decision
             for known, decision in self.entries.get(environment, {}).items()
-            if bucket(known) == bucket(problem)
+            if known != problem and bucket(known) == bucket(problem)
         }
         order = nearest_first(
             problem,

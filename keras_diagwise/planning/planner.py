@@ -44,7 +44,7 @@ class Source(Protocol):
         """The decision for this very problem in this very environment."""
 
     def nearest(self, environment: Environment, problem: Problem) -> Decision | None:
-        """The decision for the nearest problem of the same bucket."""
+        """The decision for the nearest other problem of the same bucket."""
 
     def environments(self) -> list[Environment]:
         """Where anything was measured."""
@@ -124,10 +124,14 @@ class Planner:
         for source in sources:
             decision = source.nearest(environment, problem)
             if decision:
-                yield "nearest", MARGIN_NEAREST, decision
+                known = dataclasses.replace(decision.problem, batch=problem.batch)
+                of_any_batch = problem.batch is None and known == problem
+                margin = MARGIN_MEASURED if of_any_batch else MARGIN_NEAREST
+                yield "nearest", margin, decision
         for other in self.shipped.environments():
             if other != environment and environment.is_same_kind(other):
-                decision = self.shipped.nearest(other, problem)
+                decision = self.shipped.get(other, problem)
+                decision = decision or self.shipped.nearest(other, problem)
                 if decision:
                     yield "other device", MARGIN_OTHER_DEVICE, decision
 

@@ -85,11 +85,13 @@ class Store:
         return self._decision(decision_path(environment.digest, problem))
 
     def nearest(self, environment: Environment, problem: Problem) -> Decision | None:
-        """The decision for the nearest problem of the same bucket."""
+        """The decision for the nearest other problem of the same bucket."""
         folder = f"{environment.digest}/{bucket(problem)}"
         files = map(sizes_and_key, self._names(folder, DECISION_NAME))
         for _, name in nearest_first(problem, files):
-            decision = self._decision(f"{folder}/{name}")
+            path = f"{folder}/{name}"
+            itself = path == decision_path(environment.digest, problem)
+            decision = None if itself else self._decision(path)
             if decision:
                 return decision
         return None

@@ -29,6 +29,7 @@ from keras_diagwise.tuner.workbench import FailedError, Finding, Task, Workbench
 
 SECONDS_TO_START = 120.0
 SECONDS_TO_END = 5.0
+SECONDS_TO_PREPARE = 600.0
 PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux
 
 
@@ -73,6 +74,7 @@ class IsolatedWorkbench:
             patience: seconds to wait, if fewer than for other work.
         """
         try:
+            self._ask("prepare", task, patience=SECONDS_TO_PREPARE)
             return self._ask("examine", task, candidate, enough, patience=patience)
         except FailedError as error:
             return error.finding
@@ -83,13 +85,24 @@ class IsolatedWorkbench:
         candidates: Sequence[Algorithm],
         seconds: float,
         least_rounds: int,
+        expected: float = 0.0,
     ) -> dict[Algorithm, list[float]]:
         """As a workbench.
+
+        Args:
+            task: the pass.
+            candidates: what to time.
+            seconds: the time after which no further round begins.
+            least_rounds: rounds that are run even if they take longer.
+            expected: seconds that it takes by what is known; beyond three times as
+                long, and its patience, the workbench waits no more.
 
         Raises:
             FailedError: if a candidate failed, or they took too long.
         """
-        return self._ask("time", task, candidates, seconds, least_rounds)
+        patience = self.patience + 3 * expected
+        arguments = task, candidates, seconds, least_rounds
+        return self._ask("time", *arguments, patience=patience)
 
     def limits(self, compiler_mode: str, dtype: str) -> Limits:
         """As a workbench."""

@@ -13,7 +13,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from keras_diagwise.algorithms import ALGORITHMS, Algorithm, Native
-from keras_diagwise.planning.decision import Comparison, Decision, Outcome
+from keras_diagwise.planning.decision import (
+    SURE_FAILURES,
+    Comparison,
+    Decision,
+    Outcome,
+)
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.planning.store import Store
 from keras_diagwise.problem import PASSES, Problem
@@ -26,12 +31,23 @@ from keras_diagwise.tuner.workbench import FailedError, Finding, Task
 OUTPACED = 2.0
 """How far behind the best a candidate's first run may be to be timed further."""
 
+NATIVE_PATIENCE = 600.0
+"""Seconds that native may take: it can be a minute a call, and must be known."""
+
 LEAST_PATIENCE = 15.0
 """Seconds that a candidate may take to compile and run, however quick the others
 were; ten times as long as they, if that is more."""
 
 SECONDS_PER_PASS = 0.3
 LEAST_ROUNDS = 5
+CALLS_BEFORE = 3
+"""Of each candidate before its first round: to compile, and to see what it takes."""
+
+LOST = 20.0
+SLOW = 1.0
+"""A native that takes so many seconds, so many times the best's, is not timed further:
+what its first runs took is told, and nothing depends on more."""
+
 CLOSE = 1.15
 """Times of native within which the timing goes on, for so many times as long: """
 LONGER = 4
@@ -135,14 +151,15 @@ class Tuner:
             return decision
         comparison = self._compare(problem, pass_name)
         native = comparison.outcomes["native"]
-        if native.failure == "out of memory":
-            # What serves the model so far runs: it is the tuner that lacks memory.
+        if native.failure not in (None, *SURE_FAILURES):
+            # It serves the model so far: what it lacked here is memory, or time.
             logger.warning(
-                "keras_diagwise: %s of %s is left undecided, since there was no memory "
-                "for native (%s). Tune in a process that holds no model, by "
-                "`keras-diagwise tune`.",
+                "keras_diagwise: %s of %s is left undecided, since native failed there "
+                "(%s: %s). Tune again while the device has nothing else to do, by "
+                "`keras-diagwise tune` in a process of its own.",
                 pass_name,
                 problem,
+                native.failure,
                 native.reason,
             )
             return decision
@@ -205,6 +222,8 @@ class Tuner:
         others = (each.compile_seconds for each in found.values())
         patience = max(LEAST_PATIENCE, 10 * max(others, default=float("inf")))
         patience = min(self._patience, patience)
+        if isinstance(candidate, Native):
+            patience = NATIVE_PATIENCE
         finding = self._in_time(
             self._workbench.examine,
             task,
@@ -246,16 +265,19 @@ class Tuner:
         best = best_of(found)
         finalists = []
         for candidate, finding in found.items():
-            if finding.seconds <= OUTPACED * best or isinstance(candidate, Native):
+            if isinstance(candidate, Native) and is_lost(finding, best):
+                outcomes[str(candidate)] = Outcome(finding.seconds, finding.error)
+            elif finding.seconds <= OUTPACED * best or isinstance(candidate, Native):
                 finalists.append(candidate)
-                continue
-            outcomes[str(candidate)] = Outcome(
-                error=finding.error,
-                failure="outpaced",
-                reason=f"{1e3 * finding.seconds:.3g} ms in its first run, and the best "
-                f"{1e3 * best:.3g} ms",
-            )
-        samples, failed = self._samples_or_failures(task, finalists)
+            else:
+                reason = (
+                    f"{1e3 * finding.seconds:.3g} ms in its first run, and the best "
+                    f"{1e3 * best:.3g} ms"
+                )
+                outcomes[str(candidate)] = Outcome(
+                    error=finding.error, failure="outpaced", reason=reason
+                )
+        samples, failed = self._samples_or_failures(task, found, finalists)
         outcomes |= failed
         native = samples.get(Native())
         for candidate, taken in samples.items():
@@ -269,36 +291,38 @@ class Tuner:
         return outcomes
 
     def _samples_or_failures(
-        self, task, finalists
+        self, task, found, finalists
     ) -> tuple[dict[Algorithm, list[float]], dict[str, Outcome]]:
         """Times of the finalists but for those that fail while they are timed, which
         each is tried for alone."""
         try:
-            return self._samples(task, finalists), {}
+            return self._samples(task, found, finalists), {}
         except FailedError:
             alone = {each: self._failure_alone(task, each) for each in finalists}
         failed = {str(each): failure for each, failure in alone.items() if failure}
         rest = [each for each, failure in alone.items() if not failure]
         try:
-            return self._samples(task, rest) if rest else {}, failed
+            return self._samples(task, found, rest) if rest else {}, failed
         except FailedError as error:
             return {}, failed | {str(each): failed_when_timed(error) for each in rest}
 
     def _failure_alone(self, task, candidate) -> Outcome | None:
         """Whether a candidate fails while it is timed."""
         try:
-            self._in_time(self._workbench.time, task, [candidate], 0.0, LEAST_ROUNDS)
+            self._in_time(self._workbench.time, task, [candidate], 0.0, 1)
         except FailedError as error:
             return failed_when_timed(error)
         return None
 
-    def _samples(self, task, finalists) -> dict[Algorithm, list[float]]:
+    def _samples(self, task, found, finalists) -> dict[Algorithm, list[float]]:
         """Times of the finalists, longer where native and the best are close. Where
         native is far behind, and took most of the time, the others go on without it."""
 
         def measured(candidates, seconds):
+            calls = LEAST_ROUNDS + CALLS_BEFORE
+            expected = seconds + calls * sum(found[each].seconds for each in candidates)
             return self._in_time(
-                self._workbench.time, task, candidates, seconds, LEAST_ROUNDS
+                self._workbench.time, task, candidates, seconds, LEAST_ROUNDS, expected
             )
 
         samples = measured(finalists, SECONDS_PER_PASS)
@@ -337,6 +361,12 @@ def candidates_of(problem: Problem, pass_name: str) -> list[Algorithm]:
 def best_of(found: Mapping[Algorithm, Finding]) -> float:
     """The seconds of the fastest."""
     return min(each.seconds for each in found.values() if each.seconds is not None)
+
+
+def is_lost(finding: Finding, best: float) -> bool:
+    """Whether native's first runs were so slow that no more are needed."""
+    assert finding.seconds is not None
+    return finding.seconds > max(SLOW, LOST * best)
 
 
 def is_decided(decision: Decision, pass_name: str) -> bool:

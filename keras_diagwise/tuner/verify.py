@@ -3,6 +3,7 @@ it may be."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -13,7 +14,12 @@ import numpy as np
 
 from keras_diagwise.algorithms import Algorithm, Native
 from keras_diagwise.problem import Problem
-from keras_diagwise.tuner.exact import exact_pass, length_of_sums, operand_shapes
+from keras_diagwise.tuner.exact import (
+    OPERANDS,
+    exact_pass,
+    length_of_sums,
+    operand_shapes,
+)
 
 DRAWS = 2
 """Of operands that each candidate is verified on."""
@@ -33,18 +39,48 @@ MOST_OF_A_SUM = 0.5
 every addition to a short dtype; beyond it is wrong."""
 
 
+MOST_ELEMENTS = 2**22
+"""Of the distinct images: float64 would take minutes for a large batch."""
+
+
+def distinct(problem: Problem) -> Problem:
+    """The problem with as many images as differ: all, or a part of the batch that is
+    repeated to fill it."""
+    batch = problem.batch or 1
+    per_image = max(
+        math.prod(problem.input_shape()[1:]), math.prod(problem.output_shape()[1:])
+    )
+    most = max(1, MOST_ELEMENTS // max(1, per_image))
+    images = max(n for n in range(1, batch + 1) if batch % n == 0 and n <= most)
+    return dataclasses.replace(problem, batch=images)
+
+
 def operands(problem: Problem, pass_name: str, draw: int) -> list[Any]:
     """Seeded operands of a pass, normally distributed, as the backend's tensors."""
-    generator = np.random.default_rng(draw)
     return [
-        keras.ops.convert_to_tensor(
-            generator.standard_normal(
-                shape, "float64" if problem.dtype == "float64" else "float32"
-            ),
-            dtype=problem.dtype,
-        )
-        for shape in operand_shapes(problem, pass_name)
+        keras.ops.convert_to_tensor(array, dtype=problem.dtype)
+        for array in drawn(problem, pass_name, draw)
     ]
+
+
+def drawn(problem: Problem, pass_name: str, draw: int) -> list[np.ndarray]:
+    """The operands before they are rounded to the problem's dtype."""
+    generator = np.random.default_rng(draw)
+    dtype = "float64" if problem.dtype == "float64" else "float32"
+    few = distinct(problem)
+    shapes = operand_shapes(few, pass_name)
+    arrays = [generator.standard_normal(shape, dtype) for shape in shapes]
+    return [
+        array if name == "kernel" else repeated(array, problem, few)
+        for name, array in zip(OPERANDS[pass_name], arrays, strict=True)
+    ]
+
+
+def repeated(images: np.ndarray, problem: Problem, few: Problem) -> np.ndarray:
+    """A part of a batch, as often as it takes to fill the batch."""
+    if few == problem:
+        return images
+    return np.concatenate([images] * ((problem.batch or 1) // (few.batch or 1)))
 
 
 def as_array(tensor) -> np.ndarray:
@@ -56,9 +92,14 @@ def as_array(tensor) -> np.ndarray:
 
 @functools.lru_cache(maxsize=2 * DRAWS)
 def exact(problem: Problem, pass_name: str, draw: int) -> np.ndarray:
-    """The exact result on a draw. Remembered: all candidates are held against it."""
-    left, right = map(as_array, operands(problem, pass_name, draw))
-    return exact_pass(problem, pass_name, left, right)
+    """The exact result on a draw, for the images that differ. Remembered: all
+    candidates are held against it."""
+    few = distinct(problem)
+    left, right = map(as_array, operands(few, pass_name, draw))
+    result = exact_pass(few, pass_name, left, right)
+    if pass_name == "kernel_gradient":
+        return result * ((problem.batch or 1) // (few.batch or 1))
+    return result
 
 
 def error_of(run: Callable[..., Any], problem: Problem, pass_name: str) -> float:
@@ -72,13 +113,17 @@ def error_of(run: Callable[..., Any], problem: Problem, pass_name: str) -> float
     for draw in range(DRAWS):
         computed = as_array(run(*operands(problem, pass_name, draw)))
         expected = exact(problem, pass_name, draw)
-        if computed.shape != expected.shape:
+        shape = expected.shape
+        if pass_name != "kernel_gradient":
+            shape = (problem.batch, *shape[1:])
+        if computed.shape != shape:
             raise ValueError(
-                f"The result must have the shape {expected.shape}. "
-                f"Received: {computed.shape}"
+                f"The result must have the shape {shape}. Received: {computed.shape}"
             )
         scale = math.sqrt(np.mean(np.square(expected))) or 1.0
-        errors.append(float(np.max(np.abs(computed - expected), initial=0.0)) / scale)
+        for images in computed.reshape(-1, *expected.shape):
+            error = np.max(np.abs(images - expected), initial=0.0)
+            errors.append(float(error) / scale)
     return max(errors, key=lambda error: (math.isnan(error), error))
 
 

@@ -18,7 +18,10 @@ from keras_diagwise.tuner import verify
 from keras_diagwise.tuner.limits import Limits, measure_limits
 from keras_diagwise.tuner.measure import interleaved
 
-OUT_OF_MEMORY = ("resource_exhausted", "resourceexhausted", "out of memory", "oom when")
+OUT_OF_MEMORY = (
+    *("resource_exhausted", "resourceexhausted", "out of memory", "oom when"),
+    *("alloc_failed", "cudnn_status_not_initialized", "library initialization failed"),
+)
 """How backends say it, for want of one exception."""
 
 
@@ -72,6 +75,18 @@ class Workbench:
     def __init__(self) -> None:
         self._task: Task | None = None
         self._compiled: dict[Algorithm, Any] = {}
+
+    def prepare(self, task: Task) -> None:
+        """Computes what candidates are held against; once for all of them.
+
+        Raises:
+            FailedError: if it can't be.
+        """
+        try:
+            for draw in range(verify.DRAWS):
+                verify.exact(task.problem, task.pass_name, draw)
+        except Exception as error:
+            raise failed(error) from error
 
     def examine(
         self, task: Task, candidate: Algorithm, enough: float = float("inf")

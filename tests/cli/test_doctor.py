@@ -15,6 +15,7 @@ from keras_diagwise.cli import app, doctor, findings
 from keras_diagwise.cli.errors import UserError
 from keras_diagwise.cli.findings import Finding
 from keras_diagwise.convolution import conductor
+from keras_diagwise.models.summary import environment_of_models
 from keras_diagwise.planning.document import Document
 from keras_diagwise.planning.store import Store
 from keras_diagwise.problem import PASSES
@@ -70,7 +71,7 @@ def found(code=0):
 
 
 def here():
-    return findings.environment_of_a_model()
+    return environment_of_models()
 
 
 def test_all_is_well_on_this_machine():

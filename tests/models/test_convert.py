@@ -2,6 +2,7 @@
 
 import functools
 import gc
+import random
 
 import keras
 import numpy as np
@@ -161,6 +162,15 @@ def test_one_step_of_mobilenet_v2_in_float64(float64, plan):
         # Batch normalization cancels some shifts: their gradients are rounding only.
         assert np.linalg.norm(one - other) <= 1e-9 * np.linalg.norm(one) + 1e-14
     assert moved > 100
+
+
+def test_a_copy_takes_no_random_numbers_of_the_users():
+    model = keras.Sequential([keras.Input((8, 8, 4)), keras.layers.DepthwiseConv2D(3)])
+    model.add(keras.layers.Dropout(0.5))
+    keras.utils.set_random_seed(7)
+    before = random.getstate(), np.random.get_state()[1].tolist()
+    kd.convert(model, verbose=0)
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == before
 
 
 def test_a_sequential_that_was_trained_before_converts():

@@ -171,9 +171,29 @@ class TestTheNextStep:
         """Also after an interruption."""
         model = compiled(kd.convert(tiny_model(), verbose=0))
         plans_of_the_next(model, seen)
+        before = model.train_function
         report = tuned(model, budget=1e-9)
         assert report.ended == "budget"
-        assert model.train_function is None
+        assert model.train_function not in (None, before)
+
+    @pytest.mark.parametrize("moment", ["on_train_batch_end", "on_epoch_end"])
+    def test_of_a_fit_that_runs_runs_the_new_plans(self, seen, moment):
+        model = compiled(kd.convert(tiny_model(), verbose=0))
+        inputs = np.ones((8, *model.input_shape[1:]), "float32")
+        outputs = np.ones((8, *model.output_shape[1:]), "float32")
+        reports = []
+
+        def tune_once(number, logs):
+            if not reports:
+                assert not seen
+                reports.append(tuned(model))
+
+        callback = keras.callbacks.LambdaCallback(**{moment: tune_once})
+        model.fit(
+            inputs, outputs, batch_size=2, epochs=2, verbose=0, callbacks=[callback]
+        )
+        assert reports[0].measured
+        assert set(seen) == {"direct"}
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -168,6 +168,15 @@ def test_what_was_exported_and_imported_gives_the_same_plans(tmp_path_factory, o
             assert answer(asked, one, NOTHING, environment) == before
 
 
+def test_an_unknown_batch_asks_no_more_than_the_problem_itself():
+    """TensorFlow traces a step with it, though the layer was measured."""
+    measured = document(HERE, decision(native=1.1, direct=1.0))
+    found = answer(with_batch(None), measured)
+    assert (found.rung, found.plan) == ("nearest", Plan("direct", "direct", "direct"))
+    other = dataclasses.replace(with_batch(None), groups=63)
+    assert answer(other, measured).plan == Plan()
+
+
 def test_the_store_goes_before_what_is_shipped_and_both_serve():
     stored, shipped = decision(direct=0.9, native=1.0), decision()
     other = decision(with_batch(64))

@@ -54,7 +54,7 @@ class Bench:
                 return Finding(seconds, None, 0.0, "outpaced", "planted")
             return Finding(seconds, self.errors.get(name, 0.0), 0.0)
 
-    def time(self, task, candidates, seconds, least_rounds):
+    def time(self, task, candidates, seconds, least_rounds, expected=0.0):
         self.before()
         with Busy(self.busy):
             names = [str(each) for each in candidates]

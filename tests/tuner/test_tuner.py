@@ -220,9 +220,9 @@ def test_a_wrong_native_is_reported_and_makes_room_for_no_other(make):
 
 
 def test_where_all_fail_native_serves_and_the_reasons_are_kept(make):
-    bench = Bench(failures=dict.fromkeys(names(), "crash"))
+    bench = Bench(failures=dict.fromkeys(names(), "exception"))
     decision = make(bench).tune(PROBLEM, FORWARD)
-    assert {each.failure for each in outcomes_of(decision).values()} == {"crash"}
+    assert {o.failure for o in outcomes_of(decision).values()} == {"exception"}
     assert str(decision.plan(1.03).forward) == "native"
 
 
@@ -250,22 +250,23 @@ def test_what_fails_while_it_is_timed_alone_fails(make):
 
 
 def test_a_native_that_fails_while_it_is_timed_is_not_chosen(make):
-    bench = Bench(failures_when_timed={"native": "crash"})
+    bench = Bench(failures_when_timed={"native": "exception"})
     decision = make(bench).tune(PROBLEM, FORWARD)
-    assert outcomes_of(decision)["native"].failure == "crash"
+    assert outcomes_of(decision)["native"].failure == "exception"
     assert str(decision.plan(1.03).forward) != "native"
 
 
-def test_where_there_is_no_memory_for_native_nothing_is_decided(make, caplog):
-    bench = Bench(failures={"native": "out of memory"})
+@pytest.mark.parametrize("failure", ["out of memory", "timeout", "crash"])
+def test_where_native_fails_by_accident_nothing_is_decided(make, caplog, failure):
+    bench = Bench(failures={"native": failure})
     assert not make(bench).tune(PROBLEM, FORWARD).passes
-    assert "no memory for native (planted)" in caplog.text
+    assert f"native failed there ({failure}: planted)" in caplog.text
 
 
 def test_candidates_that_only_fail_together_all_fail(make):
-    bench = Bench(fail_together="crash")
+    bench = Bench(fail_together="exception")
     decision = make(bench).tune(PROBLEM, FORWARD)
-    assert {each.failure for each in outcomes_of(decision).values()} == {"crash"}
+    assert {o.failure for o in outcomes_of(decision).values()} == {"exception"}
     assert str(decision.plan(1.03).forward) == "native"
 
 
@@ -288,6 +289,14 @@ def test_what_is_far_ahead_of_native_is_timed_on_without_it(make, others, are_cl
     assert "native" in first
     expected = [name for name in first if name != "native"]
     assert again == ([expected] if are_close else [])
+
+
+@pytest.mark.parametrize(("native", "is_timed"), [(3.0, False), (0.9, True)])
+def test_a_native_that_is_slow_and_lost_is_not_timed_further(make, native, is_timed):
+    bench = Bench(seconds={"native": native, "direct": 0.1})
+    outcomes = outcomes_of(make(bench).tune(PROBLEM, FORWARD))
+    assert outcomes["native"].seconds == native
+    assert any("native" in timed for timed, _ in bench.timed) == is_timed
 
 
 def test_gain_and_time_are_those_of_the_rounds(make):

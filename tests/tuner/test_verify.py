@@ -155,3 +155,23 @@ def test_what_is_allowed_grows_with_the_roundoff_and_the_sums(pass_name):
     longer = verify.allowed_error(depthwise((12, 10), 6, (9, 9), batch=30), pass_name)
     assert longer > single
     assert verify.allowed_native_error(PROBLEM, pass_name) == single
+
+
+@pytest.mark.parametrize("pass_name", PASSES)
+def test_a_large_batch_repeats_some_images_and_all_are_verified(monkeypatch, pass_name):
+    monkeypatch.setattr(verify, "MOST_ELEMENTS", 2000)
+    problem = dataclasses.replace(PROBLEM, batch=12)
+    few = verify.distinct(problem)
+    assert few.batch < 12
+    assert 12 % few.batch == 0
+    run = functools.partial(getattr(Direct(), pass_name), problem)
+    assert verify.error_of(run, problem, pass_name) < 1e-5
+
+    def wrong_at_the_end(left, right):
+        result = np.array(verify.as_array(run(left, right)))
+        result[-1] += 1.0
+        return result
+
+    verify.exact.cache_clear()
+    assert verify.error_of(wrong_at_the_end, problem, pass_name) > 1e-2
+    verify.exact.cache_clear()
