@@ -158,8 +158,8 @@ class Comparison:
 
     def winner(self, margin: float, asking: Problem) -> str:
         """The candidate to run for `asking`: the fastest of those that can serve and
-        are surely faster than native, `margin` times; a native that failed never
-        serves if another can."""
+        are `margin` times faster than native, by the 95 % bound where there is one; a
+        native that surely failed never serves if another can."""
         failed = self.outcomes.get("native", Outcome()).failure in SURE_FAILURES
         native = self.seconds.get("native")
         if native is not None and not can_serve("native", asking):
@@ -169,7 +169,7 @@ class Comparison:
         for seconds, name in sorted((s, name) for name, s in self.seconds.items()):
             gain = self.outcomes[name].gain
             faster = native is None or (
-                margin * seconds <= native and (gain is None or gain >= 1)
+                margin * seconds <= native and (gain is None or gain >= margin)
             )
             if (faster or name == "native") and can_serve(name, asking):
                 return name

@@ -20,8 +20,8 @@ def test_of_those_that_are_surely_faster_the_fastest_wins():
     }
     measured = Comparison(outcomes, MEASURED)
     assert measured.winner(1.03, PROBLEM) == "direct:rows"
-    assert measured.winner(1.65, PROBLEM) == "direct:rows"
-    assert measured.winner(1.7, PROBLEM) == "native"
+    assert measured.winner(1.5, PROBLEM) == "direct:rows"
+    assert measured.winner(1.51, PROBLEM) == "native"
 
 
 def test_a_gain_of_nothing_is_no_gain():
