@@ -15,8 +15,8 @@ from keras_diagwise.convolution import conductor
 from keras_diagwise.layers.family import Diagonalwise
 from keras_diagwise.models.problems import CALLED_IN_NO_GRAPH
 from keras_diagwise.models.report import ModelCheck
+from keras_diagwise.models.summary import environment_of_models
 from keras_diagwise.models.tune import standardize_budget
-from keras_diagwise.planning.environment import Environment
 from keras_diagwise.problem import PASSES
 from tests.fake_workbench import install, nothing_known, traced_plans
 from tests.planning.samples import PROBLEM, with_batch
@@ -225,7 +225,7 @@ class TestTargets:
         report = kd.tune((with_batch(n) for n in (1, 3)), verbose=0)
         assert [row.problem.batch for row in report.rows] == [1, 1, 1, 3, 3, 3]
         assert {row.layers for row in report.rows} == {()}
-        assert report.environment == Environment.current()
+        assert report.environment == environment_of_models()
 
     @pytest.mark.parametrize(
         "target", [None, 3, [1, 2], [PROBLEM, "x"], keras.layers.Dense], ids=str

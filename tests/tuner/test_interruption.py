@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from keras_diagwise.planning.environment import Environment
 from keras_diagwise.planning.store import Store
 from keras_diagwise.tuner.tuner import is_decided
 from tests.algorithms.suite import depthwise
@@ -76,9 +75,7 @@ def wait_until(holds):
 
 
 def decisions_in(folder):
-    store = Store(folder)
-    known = (store.get(Environment.current(), each) for each in PROBLEMS)
-    return [each for each in known if each]
+    return [decision for _, decision in Store(folder).document()]
 
 
 def children_of(pid):
