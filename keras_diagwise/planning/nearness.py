@@ -49,13 +49,19 @@ def logarithms(problem: Problem) -> Logarithms:
     return Logarithms(*(round(math.log2(n), 3) for n in sizes))
 
 
+def distance(one: Logarithms, other: Logarithms) -> float:
+    """How far apart two problems are: that of the logarithms of batch × pixels and of
+    channels. 1 is twice the images, the pixels or the channels."""
+    images = one.batch + one.pixels - other.batch - other.pixels
+    return round(math.hypot(images, one.channels - other.channels), 6)
+
+
 def nearest_first(
     problem: Problem, others: Iterable[tuple[Logarithms, Key]]
 ) -> list[Key]:
     """The keys of other problems of the same bucket, the nearest first.
 
-    The distance is that of the logarithms of batch × pixels and of channels; an
-    unknown batch counts as the largest among the others. What is as far comes in
+    An unknown batch counts as the largest among the others. What is as far comes in
     the order of the keys, everywhere.
     """
     others = list(others)
@@ -64,8 +70,5 @@ def nearest_first(
         largest = max((sizes.batch for sizes, _ in others), default=0.0)
         sought = sought._replace(batch=largest)
 
-    def distance(sizes: Logarithms) -> float:
-        images = sizes.batch + sizes.pixels - sought.batch - sought.pixels
-        return round(math.hypot(images, sizes.channels - sought.channels), 6)
-
-    return [key for _, key in sorted((distance(sizes), key) for sizes, key in others)]
+    found = sorted((distance(sizes, sought), key) for sizes, key in others)
+    return [key for _, key in found]

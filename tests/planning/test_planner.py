@@ -53,8 +53,10 @@ def test_nothing_measured_is_native():
         (HERE, PROBLEM, 1.04, "decision", "direct"),
         (UPDATED, PROBLEM, 1.1, "other versions", "native"),
         (UPDATED, PROBLEM, 1.3, "other versions", "direct"),
-        (HERE, with_batch(4), 1.1, "nearest", "native"),
-        (HERE, with_batch(4), 1.3, "nearest", "direct"),
+        (HERE, with_batch(4), 1.65, "nearest", "native"),
+        (HERE, with_batch(4), 1.75, "nearest", "direct"),
+        (HERE, with_batch(2), 2.3, "nearest", "native"),
+        (HERE, with_batch(2), 2.5, "nearest", "direct"),
         (ELSEWHERE, PROBLEM, 1.9, "other device", "native"),
         (ELSEWHERE, PROBLEM, 2.1, "other device", "direct"),
     ],
@@ -354,7 +356,7 @@ def test_an_unknown_batch_counts_as_the_largest_measured():
 
 
 def test_a_winner_that_does_not_fit_is_passed_over():
-    measured = decision(native=1.0, direct=0.2, **{"diagonal:64": 0.1})
+    measured = decision(native=1.0, direct=0.1, **{"diagonal:64": 0.05})
     assert answer(PROBLEM, document(HERE, measured)).plan == Plan(*["diagonal:64"] * 3)
     few = dataclasses.replace(PROBLEM, groups=3)
     found = answer(few, document(HERE, measured))
