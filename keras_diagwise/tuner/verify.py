@@ -66,7 +66,7 @@ def operands(problem: Problem, pass_name: str, draw: int) -> list[Any]:
 def drawn(problem: Problem, pass_name: str, draw: int) -> list[np.ndarray]:
     """The operands before they are rounded to the problem's dtype."""
     generator = np.random.default_rng(draw)
-    dtype = "float64" if problem.dtype == "float64" else "float32"
+    dtype = np.float64 if problem.dtype == "float64" else np.float32
     few = distinct(problem)
     shapes = operand_shapes(few, pass_name)
     arrays = [generator.standard_normal(shape, dtype) for shape in shapes]
