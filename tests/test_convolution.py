@@ -1,7 +1,5 @@
 """The functional op: what it computes, what it leaves to stock, what it costs."""
 
-import threading
-
 import keras
 import numpy as np
 import pytest
@@ -20,6 +18,7 @@ from keras_diagwise.planning.planner import Planner
 from tests.algorithms.suite import data_parallel
 from tests.derivatives import vjp
 from tests.strategies import to_numpy
+from tests.threads import THREADS, in_threads
 
 BACKEND = keras.backend.backend()
 PLANS = [
@@ -172,23 +171,14 @@ def test_the_memo_is_bounded_and_shared_by_threads(monkeypatch):
     monkeypatch.setattr("keras_diagwise.convolution.MOST_REMEMBERED", 8)
     fresh = Conductor(Planner(Document(), Document()))
     kernel = np.ones((1, 1, 2, 1), "float32")
-    errors = []
 
     def ask(offset):
-        try:
-            for size in range(1, 40):
-                inputs = np.ones((1, size + offset, 3, 2), "float32")
-                assert fresh.convolution(inputs, kernel, key_of(inputs, kernel)) is None
-        except Exception as error:
-            errors.append(error)
+        for size in range(1, 40):
+            inputs = np.ones((1, size + offset, 3, 2), "float32")
+            assert fresh.convolution(inputs, kernel, key_of(inputs, kernel)) is None
 
-    threads = [threading.Thread(target=ask, args=(i,)) for i in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not errors
-    assert 0 < len(fresh.memo) <= 8 + len(threads)
+    assert not in_threads(ask)
+    assert 0 < len(fresh.memo) <= 8 + THREADS
 
 
 def key_of(inputs, kernel):

@@ -3,7 +3,6 @@ none of them measures in a trace, floods a log or costs a compiled step anything
 
 import dataclasses
 import logging
-import threading
 
 import keras
 import numpy as np
@@ -21,6 +20,7 @@ from keras_diagwise.planning.planner import Planner
 from keras_diagwise.problem import PASSES
 from tests.fake_workbench import install, nothing_known, traced_plans
 from tests.planning.samples import ELSEWHERE, decision
+from tests.threads import in_threads
 
 BACKEND = keras.backend.backend()
 SHAPE = (2, 6, 6, 4)
@@ -155,21 +155,12 @@ def test_tune_does_not_measure_what_has_no_result(decisions, workbench):
 
 def test_tune_in_many_threads_measures_each_pass_once(decisions, workbench):
     decisions.on_miss = "tune"
-    errors = []
 
     def work(offset):
-        try:
-            for i in range(4):
-                call(1 + (i + offset) % 4, 6, 6, 4)
-        except Exception as error:
-            errors.append(error)
+        for i in range(4):
+            call(1 + (i + offset) % 4, 6, 6, 4)
 
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not errors
+    assert not in_threads(work)
     assert len(set(workbench.asked)) == len(workbench.asked)
     assert {each[0].batch for each in workbench.asked} == {1, 2, 3, 4}
 

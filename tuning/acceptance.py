@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import datetime
 import functools
 import json
 import resource
@@ -29,8 +28,8 @@ from keras_diagwise import backends
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.tuner.measure import interleaved, medians
 from tuning.ratios import compared, geometric_mean
-from tuning.records import RESULTS
-from tuning.workloads import application, depthwise_problems
+from tuning.records import write_part
+from tuning.workloads import application, grouped_problems
 
 BACKEND = keras.backend.backend()
 MODEL, IMAGE_SIZE, BATCH = "MobileNetV2", 96, 16
@@ -167,7 +166,7 @@ def problems_part(compiler_mode) -> dict:
     """Forward and both gradients of each depthwise problem of the model, under
     the default plan against native."""
     rows = []
-    for problem in depthwise_problems(application(MODEL, IMAGE_SIZE), BATCH):
+    for problem in grouped_problems(application(MODEL, IMAGE_SIZE), BATCH):
         functions = {
             "stock": all_passes(problem, keras.ops.depthwise_conv, compiler_mode),
             "converted": all_passes(
@@ -336,21 +335,13 @@ def main() -> None:
 
 def run(parts) -> None:
     """Runs parts and writes what each gave."""
-    path = RESULTS / f"acceptance-{BACKEND}.json"
-    results = json.loads(path.read_text()) if path.exists() else {}
     for part in parts:
         environment = dataclasses.replace(
             Environment.current(), compiler_mode=COMPILER_MODE
         )
-        results[part] = {
-            "date": datetime.date.today().isoformat(),
-            "environment": environment.to_dict(),
-            "keras": keras.version(),
-            "figures": PARTS[part](),
-        }
-        RESULTS.mkdir(exist_ok=True)
-        path.write_text(json.dumps(results, indent=1) + "\n")
-        short = {k: v for k, v in results[part]["figures"].items() if k != "rows"}
+        figures = PARTS[part]()
+        write_part(f"acceptance-{BACKEND}.json", part, environment, figures)
+        short = {k: v for k, v in figures.items() if k != "rows"}
         print(part, json.dumps(short, indent=1), flush=True)
 
 

@@ -18,12 +18,11 @@ import time
 import keras
 
 from keras_diagwise import algorithms, backends
-from keras_diagwise.algorithms import Native
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.problem import PASSES, Problem
 from keras_diagwise.tuner import verify
 from keras_diagwise.tuner.isolated import IsolatedWorkbench
-from keras_diagwise.tuner.tuner import judged
+from keras_diagwise.tuner.tuner import judged, standard_error
 from keras_diagwise.tuner.workbench import Task
 from tuning.records import OVER, Records, device_folder
 from tuning.workloads import line, square
@@ -94,9 +93,8 @@ def main() -> None:
                 workbench.close()
                 raise SystemExit(OVER)
             if standard is None:
-                dense = verify.standard_problem(problem.dtype)
-                asked = dataclasses.replace(task, problem=dense)
-                standard = workbench.examine(asked, Native()).error or 0.0
+                name = task.pass_name
+                standard = standard_error(workbench, problem.dtype, name, mode)
             finding = workbench.examine(task, candidate)
             judgement = judged(finding, candidate, task, standard)
             records.add(

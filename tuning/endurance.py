@@ -10,8 +10,6 @@ from __future__ import annotations
 import argparse
 import collections
 import contextlib
-import datetime
-import json
 import logging
 import os
 import random
@@ -35,7 +33,7 @@ from keras_diagwise.planning.store import Store
 from keras_diagwise.problem import PASSES, Problem
 from keras_diagwise.tuner import tuner as tuner_module
 from keras_diagwise.tuner.tuner import Tuner, is_decided
-from tuning.records import RESULTS
+from tuning.records import write_part
 from tuning.workloads import square
 
 BACKEND = keras.backend.backend()
@@ -264,23 +262,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return work(store, log, int(first), int(count))
     for part in options.parts or PARTS:
         figures = PARTS[part]()
-        write(part, figures)
+        write_part(f"endurance-{BACKEND}.json", part, Environment.current(), figures)
         show(part, figures)
     return None
-
-
-def write(part: str, figures: dict) -> None:
-    """Puts a part's figures, and where they were taken, into the results."""
-    path = RESULTS / f"endurance-{BACKEND}.json"
-    results = json.loads(path.read_text()) if path.exists() else {}
-    results[part] = {
-        "date": datetime.date.today().isoformat(),
-        "environment": Environment.current().to_dict(),
-        "keras": keras.version(),
-        "figures": figures,
-    }
-    RESULTS.mkdir(exist_ok=True)
-    path.write_text(json.dumps(results, indent=1) + "\n")
 
 
 def show(part: str, figures: dict) -> None:

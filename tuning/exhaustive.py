@@ -12,7 +12,6 @@ where both are kept: an interrupted run goes on.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections import Counter
 from pathlib import Path
@@ -23,9 +22,8 @@ from keras_diagwise.planning.store import Store
 from keras_diagwise.problem import PASSES
 from keras_diagwise.tuner.tuner import BudgetSpentError, Tuner
 from tuning.acceptance import BATCH, IMAGE_SIZE, MODEL
-from tuning.records import RESULTS
-from tuning.ship import document_name
-from tuning.workloads import application, depthwise_problems
+from tuning.records import results_name, write
+from tuning.workloads import application, grouped_problems
 
 
 def tuned(problems, store: Path, until: float, exhaustive: bool):
@@ -56,7 +54,7 @@ def main() -> None:
     parser.add_argument("--stop-after", type=float, default=float("inf"))
     options = parser.parse_args()
     until = time.monotonic() + options.stop_after
-    problems = depthwise_problems(application(MODEL, IMAGE_SIZE), BATCH)
+    problems = grouped_problems(application(MODEL, IMAGE_SIZE), BATCH)
     environment, quick, seconds = tuned(problems, options.store / "quick", until, False)
     _, every, longer = tuned(problems, options.store / "every", until, True)
     chosen = best = 0.0
@@ -86,8 +84,7 @@ def main() -> None:
         "total_of_chosen_over_best": chosen / best,
         "each": each,
     }
-    name = document_name(environment).removeprefix(f"{environment.device_kind}-")
-    (RESULTS / f"exhaustive-{name}").write_text(json.dumps(result, indent=1) + "\n")
+    write(results_name("exhaustive", environment), result)
     print(f"chosen over best: {chosen / best:.3f}")
 
 

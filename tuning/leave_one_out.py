@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import statistics
 from pathlib import Path
 
@@ -27,8 +26,7 @@ from keras_diagwise.problem import PASSES, Problem
 from keras_diagwise.tuner.tuner import least_ratio
 from keras_diagwise.tuner.workbench import Task, Workbench
 from tuning.ratios import geometric_mean
-from tuning.records import RESULTS
-from tuning.ship import document_name
+from tuning.records import results_name, write
 
 NOTHING = Document()
 
@@ -128,8 +126,7 @@ def main() -> None:
             for each in sorted(found, key=lambda each: -each.over_best)
         ],
     }
-    name = document_name(environment).removeprefix(f"{environment.device_kind}-")
-    (RESULTS / f"leave-one-out-{name}").write_text(json.dumps(result, indent=1) + "\n")
+    write(results_name("leave-one-out", environment), result)
     for key, value in result.items():
         if key not in ("environment", "each"):
             print(f"{key}: {value}")

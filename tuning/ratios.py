@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import math
-import random
 import statistics
+
+from keras_diagwise.tuner import measure
+
+lower_bound = functools.partial(measure.lower_bound, resamples=2000)
 
 
 def geometric_mean(values) -> float:
     values = list(values)
     return math.exp(sum(map(math.log, values)) / len(values))
-
-
-def lower_bound(ratios) -> float:
-    """The 95 % bootstrap bound below the median of paired ratios."""
-    draw = random.Random(0)
-    resampled = sorted(
-        statistics.median(draw.choices(ratios, k=len(ratios))) for _ in range(2000)
-    )
-    return resampled[100]
 
 
 def upper_bound(ratios) -> float:

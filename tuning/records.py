@@ -3,13 +3,18 @@ was measured, written as soon as it is known; and what the parts have in common.
 
 from __future__ import annotations
 
+import datetime
+import importlib.metadata
 import importlib.util
 import json
 import os
 import re
 from collections.abc import Hashable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from keras_diagwise.planning.environment import Environment
 
 RESULTS = Path(__file__).with_name("results")
 
@@ -39,6 +44,31 @@ def device_folder(environment: dict) -> Path:
     """The folder of the device that an environment names."""
     words = f"{environment['device_name']}-{environment['cores']}-cores"
     return RESULTS / re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
+
+
+def results_name(part: str, environment: Environment) -> str:
+    """The name of a part's results in an environment's backend and mode."""
+    return f"{part}-{environment.backend}-{environment.compiler_mode}.json"
+
+
+def write(name: str, values: dict) -> None:
+    """Writes a file of results."""
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / name).write_text(json.dumps(values, indent=1) + "\n")
+
+
+def write_part(name: str, part: str, environment: Environment, figures: dict) -> None:
+    """Puts the figures of a part, and where they were taken, into a file of results
+    beside those of others."""
+    path = RESULTS / name
+    results = json.loads(path.read_text()) if path.exists() else {}
+    results[part] = {
+        "date": datetime.date.today().isoformat(),
+        "environment": environment.to_dict(),
+        "keras": importlib.metadata.version("keras"),
+        "figures": figures,
+    }
+    write(name, results)
 
 
 class Records:

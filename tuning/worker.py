@@ -9,7 +9,6 @@ else is printed goes to stderr.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import os
 import sys
@@ -21,7 +20,6 @@ from keras_diagwise.convolution import conductor
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.planning.planner import MARGIN_MEASURED
 from keras_diagwise.problem import PASSES, Problem
-from keras_diagwise.tuner.limits import Limits, measure_limits
 from keras_diagwise.tuner.tuner import Tuner
 from keras_diagwise.tuner.workbench import Task, Workbench
 
@@ -77,11 +75,9 @@ class Worker:
     def least(self, problem: dict) -> float:
         """The least time of a pass of a problem."""
         asked = Problem.from_dict(problem)
-        return self._limits(asked.dtype).least_seconds(asked)
-
-    @functools.cache  # noqa: B019
-    def _limits(self, dtype: str) -> Limits:
-        return measure_limits(self._environment.compiler_mode, dtype)
+        least = self._tuner.limits(asked.dtype).least_seconds(asked)
+        self._tuner.close()
+        return least
 
 
 def main() -> None:

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import keras
 
-from keras_diagwise.layers.depthwise_conv import problem_of
 from keras_diagwise.problem import Problem
 
 GROUPED = Path(__file__).with_name("applications.json")
@@ -31,9 +30,9 @@ MODELS = (
 )
 
 
-def grouped_problems(model: keras.Model) -> list[Problem]:
-    """The depthwise and grouped problems of a built model at batch 1, stock layers
-    of every kind, each once."""
+def grouped_problems(model: keras.Model, batch: int = 1) -> list[Problem]:
+    """The depthwise and grouped problems of a built model, stock layers of every
+    kind, each once, in its order."""
     found = {}
     depthwise = keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D
     for layer in layers_of(model):
@@ -47,7 +46,7 @@ def grouped_problems(model: keras.Model) -> list[Problem]:
         groups = getattr(layer, "groups", 1)
         groups = groups if groups > 1 else channels
         problem = Problem.from_shapes(
-            (1, *layer.input.shape[1:]),
+            (batch, *layer.input.shape[1:]),
             (*layer.kernel_size, channels // groups, groups * filters),
             strides=layer.strides,
             padding=layer.padding,
@@ -79,16 +78,6 @@ def read_applications() -> dict[str, list[Problem]]:
         print(name, len(found[name]), flush=True)
         keras.utils.clear_session()
     return found
-
-
-def depthwise_problems(model: keras.Model, batch: int) -> list[Problem]:
-    """The depthwise problems of a built model, each once, in its order."""
-    found = {}
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.DepthwiseConv2D):
-            problem = problem_of(layer, (batch, *layer.input.shape[1:]))
-            found[problem] = None
-    return list(found)
 
 
 def application(name: str, image_size: int) -> keras.Model:
@@ -172,11 +161,12 @@ def grid() -> list[Problem]:
 
 def model_problems() -> list[Problem]:
     """The problems of the models measured whole, each once."""
-    found = {}
-    for name, image_size, batch in APPLICATIONS:
-        for problem in depthwise_problems(application(name, image_size), batch):
-            found[problem] = None
-    return list(found)
+    found = (
+        problem
+        for name, image_size, batch in APPLICATIONS
+        for problem in grouped_problems(application(name, image_size), batch)
+    )
+    return list(dict.fromkeys(found))
 
 
 def shipped_problems() -> list[Problem]:

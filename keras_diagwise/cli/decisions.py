@@ -13,6 +13,7 @@ import typer
 from keras_diagwise.cli.errors import INTERRUPTED, UserError, end, one_line_errors
 from keras_diagwise.cli.examples import examples
 from keras_diagwise.cli.import_keras import import_keras
+from keras_diagwise.cli.options import AsJson, Debug
 from keras_diagwise.cli.progress import Progress
 
 app = typer.Typer(
@@ -20,9 +21,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
     invoke_without_command=True,
 )
-
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 @app.callback()

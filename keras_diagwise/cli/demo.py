@@ -11,6 +11,7 @@ import typer
 
 from keras_diagwise.cli.errors import UserError, one_line_errors
 from keras_diagwise.cli.import_keras import import_keras
+from keras_diagwise.cli.options import Debug
 from keras_diagwise.cli.progress import Progress
 
 
@@ -89,9 +90,7 @@ def demo(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the figures as one JSON document.")
     ] = False,
-    debug: Annotated[
-        bool, typer.Option("--debug", help="Show the traceback of an error.")
-    ] = False,
+    debug: Debug = False,
 ) -> None:
     """Train a MobileNetV2 on real images, stock and converted side by side.
 

@@ -6,7 +6,6 @@ import dataclasses
 import json
 from collections import Counter
 from collections.abc import Iterator
-from typing import Annotated
 
 import rich.console
 import rich.table
@@ -17,6 +16,7 @@ from keras_diagwise.cli import findings
 from keras_diagwise.cli.errors import UserError, one_line_errors
 from keras_diagwise.cli.findings import Finding, worst
 from keras_diagwise.cli.import_keras import import_keras
+from keras_diagwise.cli.options import AsJson, Debug
 from keras_diagwise.cli.progress import Progress
 from keras_diagwise.printable import printable_lines
 
@@ -25,12 +25,8 @@ STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
 
 
 def doctor(
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document.")
-    ] = False,
-    debug: Annotated[
-        bool, typer.Option("--debug", help="Show the traceback of an error.")
-    ] = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
 ) -> None:
     """Look for what is wrong: backend, device, store, tuner, algorithms.
 

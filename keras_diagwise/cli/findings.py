@@ -250,14 +250,21 @@ def algorithms(is_isolated: bool, advance: Callable[[float], None]) -> Finding:
         advance: told what part of the work is done.
     """
     from keras_diagwise.tuner.isolated import IsolatedWorkbench
+    from keras_diagwise.tuner.tuner import judged, standard_error
     from keras_diagwise.tuner.workbench import Workbench
 
     workbench = IsolatedWorkbench(SECONDS_TO_COMPUTE) if is_isolated else Workbench()
     tasks = list(examinations())
-    results = {}
+    results: dict = {}
+    standard = {}
     try:
         for task, candidate in tasks:
-            results[task.pass_name, candidate] = examined(workbench, task, candidate)
+            name, problem = task.pass_name, task.problem
+            if name not in standard:
+                mode = task.compiler_mode
+                standard[name] = standard_error(workbench, problem.dtype, name, mode)
+            finding = workbench.examine(task, candidate)
+            results[name, candidate] = judged(finding, candidate, task, standard[name])
             advance(1 / len(tasks))
     finally:
         workbench.close()
@@ -280,17 +287,6 @@ def examinations() -> Iterator[tuple]:
                 if candidate.refusal(problem) is None:
                     yield Task(problem, pass_name, mode), candidate
                     break
-
-
-def examined(workbench, task, candidate):
-    """What the workbench finds, wrong numbers being a failure."""
-    from keras_diagwise.algorithms import Native
-    from keras_diagwise.tuner import verify
-    from keras_diagwise.tuner.tuner import judged
-
-    dense = dataclasses.replace(task, problem=verify.standard_problem("float32"))
-    standard = workbench.examine(dense, Native()).error or 0.0
-    return judged(workbench.examine(task, candidate), candidate, task, standard)
 
 
 def of_algorithms(results: dict) -> Finding:

@@ -9,6 +9,7 @@ import typer
 
 from keras_diagwise.cli.errors import UserError, one_line_errors
 from keras_diagwise.cli.import_keras import import_keras
+from keras_diagwise.cli.options import AsJson, Debug
 from keras_diagwise.cli.progress import Progress
 
 
@@ -57,12 +58,8 @@ def tune(
             help="Whether the model's steps are compiled; Keras's choice if not given.",
         ),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document.")
-    ] = False,
-    debug: Annotated[
-        bool, typer.Option("--debug", help="Show the traceback of an error.")
-    ] = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
 ) -> None:
     """Measure, on this machine, what each layer of a model needs, and keep it.
 

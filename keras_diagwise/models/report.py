@@ -11,7 +11,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from keras_diagwise.planning.decision import Comparison
+from keras_diagwise.planning.decision import MISHAPS, Comparison
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.printable import printable, printable_lines
 from keras_diagwise.problem import Problem
@@ -21,16 +21,6 @@ WIDE = 100
 
 MOST_NAMED = 5
 """Of the candidates that failed."""
-
-MISHAPS = (
-    "wrong numbers",
-    "not finite",
-    "exception",
-    "timeout",
-    "out of memory",
-    "crash",
-)
-"""Failures that are named one by one: the others are the tuner's own choice."""
 
 ENDINGS = {"budget": "The budget is spent.", "interrupted": "Interrupted."}
 
@@ -286,7 +276,8 @@ def closing_lines(report: TuningReport) -> Iterator[str]:
 
 
 def failure_lines(report: TuningReport) -> Iterator[str]:
-    """Which candidates have no time, and where native serves in their place."""
+    """Which candidates have no time, and where native serves in their place. The
+    mishaps are named one by one: the others are the tuner's own choice."""
     if report.failures:
         counts = (f"{count} {failure}" for failure, count in report.failures.items())
         why = "keras-diagwise decisions show PROBLEM"

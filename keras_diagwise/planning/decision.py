@@ -15,10 +15,7 @@ from keras_diagwise import algorithms
 from keras_diagwise.planning.plan import Plan
 from keras_diagwise.problem import PASSES, Problem
 
-FAILURES = (
-    "refused",
-    "pruned",
-    "outpaced",
+MISHAPS = (
     "wrong numbers",
     "not finite",
     "exception",
@@ -26,9 +23,10 @@ FAILURES = (
     "out of memory",
     "crash",
 )
+FAILURES = ("refused", "pruned", "outpaced", *MISHAPS)
 """Why a candidate has no timing: it can't compute the problem; it can't win by
-arithmetic, memory or the time to compile it; its first run was far behind; or what
-went wrong."""
+arithmetic, memory or the time to compile it; its first run was far behind; or, the
+mishaps, what went wrong."""
 
 
 SURE_FAILURES = ("refused", "wrong numbers", "not finite", "exception")

@@ -23,7 +23,7 @@ from keras_diagwise.planning.folder import (
     folder_at,
     shown,
 )
-from keras_diagwise.planning.nearness import bucket, nearest_first
+from keras_diagwise.planning.nearness import nearest_first
 from keras_diagwise.planning.record import (
     BUCKET_NAME,
     DECISION_NAME,
@@ -86,12 +86,10 @@ class Store:
 
     def nearest(self, environment: Environment, problem: Problem) -> Decision | None:
         """The decision for the nearest other problem of the same bucket."""
-        folder = f"{environment.digest}/{bucket(problem)}"
-        files = map(sizes_and_key, self._names(folder, DECISION_NAME))
-        for _, name in nearest_first(problem, files):
-            path = f"{folder}/{name}"
-            itself = path == decision_path(environment.digest, problem)
-            decision = None if itself else self._decision(path)
+        folder, _, own = decision_path(environment.digest, problem).rpartition("/")
+        names = (n for n in self._names(folder, DECISION_NAME) if n != own)
+        for _, name in nearest_first(problem, map(sizes_and_key, names)):
+            decision = self._decision(f"{folder}/{name}")
             if decision:
                 return decision
         return None

@@ -73,6 +73,15 @@ def calls_per_sample(call: Callable[[], Any]) -> int:
     return max(1, min(100, round(SHORTEST_SAMPLE / max(taken, 1e-7))))
 
 
+def lower_bound(ratios: Sequence[float], resamples: int) -> float:
+    """The 95 % bootstrap bound below the median of paired ratios."""
+    draw = random.Random(0)
+    resampled = sorted(
+        statistics.median(draw.choices(ratios, k=len(ratios))) for _ in range(resamples)
+    )
+    return resampled[resamples // 20]
+
+
 def medians(samples: Mapping[Name, Sequence[float]]) -> dict[Name, float]:
     """The median of each function's samples."""
     return {name: statistics.median(taken) for name, taken in samples.items()}

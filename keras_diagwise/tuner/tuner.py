@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import datetime
 import logging
-import random
 import statistics
 import threading
 import time
@@ -25,8 +24,9 @@ from keras_diagwise.problem import PASSES, Problem
 from keras_diagwise.tuner import verify
 from keras_diagwise.tuner.isolated import IsolatedWorkbench
 from keras_diagwise.tuner.limits import Limits
+from keras_diagwise.tuner.measure import lower_bound
 from keras_diagwise.tuner.prune import BEHIND, Experience, why_pruned
-from keras_diagwise.tuner.workbench import FailedError, Finding, Task
+from keras_diagwise.tuner.workbench import FailedError, Finding, Task, Workbench
 
 OUTPACED = 2.0
 """How far behind the best a candidate's first run may be to be timed further."""
@@ -51,6 +51,8 @@ what its first runs took is told, and nothing depends on more."""
 CLOSE = 1.15
 """Times of native within which the timing goes on, for so many times as long: """
 LONGER = 4
+
+RESAMPLES = 400
 
 MEASURING = threading.Lock()
 """Held while a pass is measured, so that no other thread of this process disturbs
@@ -247,9 +249,9 @@ class Tuner:
         """The error of the backend's own dense convolution, measured once."""
         if (dtype, pass_name) not in self._standard_errors:
             mode = self.environment.compiler_mode
-            task = Task(verify.standard_problem(dtype), pass_name, mode)
-            finding = self._in_time(self._workbench.examine, task, Native())
-            self._standard_errors[dtype, pass_name] = finding.error or 0.0
+            self._standard_errors[dtype, pass_name] = self._in_time(
+                standard_error, self._workbench, dtype, pass_name, mode
+            )
         return self._standard_errors[dtype, pass_name]
 
     def _learn(self, task, candidate, behind: float) -> None:
@@ -384,6 +386,14 @@ def failed_when_timed(error: FailedError) -> Outcome:
     return Outcome(failure=error.finding.failure, reason=reason)
 
 
+def standard_error(
+    workbench: Workbench | IsolatedWorkbench, dtype: str, pass_name: str, mode: str
+) -> float:
+    """The error of the backend's own dense convolution; 0 if it can't be had."""
+    task = Task(verify.standard_problem(dtype), pass_name, mode)
+    return workbench.examine(task, Native()).error or 0.0
+
+
 def judged(
     finding: Finding, candidate: Algorithm, task: Task, standard: float
 ) -> Finding:
@@ -406,11 +416,7 @@ def least_ratio(native: Sequence[float], taken: Sequence[float]) -> float:
     """The 95 % bootstrap bound below the median of native's time over another's,
     round by round."""
     ratios = [one / other for one, other in zip(native, taken, strict=True)]
-    draw = random.Random(0)
-    resampled = sorted(
-        statistics.median(draw.choices(ratios, k=len(ratios))) for _ in range(400)
-    )
-    return resampled[len(resampled) // 20]
+    return lower_bound(ratios, RESAMPLES)
 
 
 def now() -> str:

@@ -3,7 +3,6 @@
 import dataclasses
 import logging
 import os
-import threading
 
 import hypothesis
 import pytest
@@ -27,6 +26,7 @@ from tests.planning.samples import (
     documents,
     with_batch,
 )
+from tests.threads import in_threads
 
 NOTHING = Document()
 
@@ -296,17 +296,7 @@ def test_what_was_measured_under_these_versions_needs_no_hint(caplog):
 
 def test_threads_get_one_hint(caplog):
     planner = Planner(document(UPDATED, decision()), NOTHING)
-    start = threading.Barrier(8)
-
-    def ask():
-        start.wait()
-        planner.plan(PROBLEM, HERE)
-
-    threads = [threading.Thread(target=ask) for _ in range(8)]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join()
+    assert not in_threads(lambda number: planner.plan(PROBLEM, HERE))
     assert len(caplog.records) == 1
 
 

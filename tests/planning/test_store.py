@@ -8,7 +8,6 @@ import os
 import random
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import hypothesis
@@ -36,6 +35,7 @@ from tests.planning.samples import (
     documents,
     with_batch,
 )
+from tests.threads import in_threads
 
 ROOT = Path(__file__).parents[2]
 
@@ -631,26 +631,18 @@ def test_what_another_process_writes_meanwhile_is_not_lost(tmp_path, monkeypatch
 
 
 def test_threads_share_a_store(tmp_path, caplog):
-    store, errors = Store(tmp_path), []
+    store = Store(tmp_path)
     problems = [with_batch(n) for n in range(1, 7)]
 
     def work(number):
-        try:
-            for problem in problems:
-                name = PASSES[number % 3]
-                store.put(HERE, decision(problem, passes=(name,)))
-                assert name in store.get(HERE, problem).passes
-                assert store.nearest(HERE, with_batch(None)) is not None
-                store.environments()
-        except BaseException as error:
-            errors.append(error)
+        for problem in problems:
+            name = PASSES[number % 3]
+            store.put(HERE, decision(problem, passes=(name,)))
+            assert name in store.get(HERE, problem).passes
+            assert store.nearest(HERE, with_batch(None)) is not None
+            store.environments()
 
-    threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join()
-    assert not errors
+    assert not in_threads(work)
     assert store.document() == document(HERE, *map(decision, problems))
     assert not warnings_of(caplog)
 

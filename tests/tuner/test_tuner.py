@@ -3,7 +3,6 @@ and what is chosen."""
 
 import dataclasses
 import random
-import threading
 
 import pytest
 
@@ -29,6 +28,7 @@ from keras_diagwise.tuner.tuner import (
 )
 from keras_diagwise.tuner.workbench import Finding, Task
 from tests.algorithms.suite import depthwise
+from tests.threads import in_threads
 from tests.tuner.bench import Bench
 
 PROBLEM = depthwise((8, 8), 8, (3, 3))
@@ -368,26 +368,16 @@ def test_eight_threads_tune_and_plan_at_once(make, store):
     problems = [depthwise((n, n), 8, (3, 3)) for n in range(5, 9)]
     bench = Bench()
     tuners = [make(bench) for _ in range(8)]
-    planner, errors = Planner(store), []
-    start = threading.Barrier(8)
+    planner = Planner(store)
 
     def work(index):
-        try:
-            start.wait()
-            for problem in problems[index % 4 :] + problems[: index % 4]:
-                planner.plan(problem, tuners[index].environment)
-                tuners[index].tune(problem)
-                answer = planner.plan(problem, tuners[index].environment)
-                assert answer.rung == "decision"
-        except BaseException as error:
-            errors.append(error)
+        for problem in problems[index % 4 :] + problems[: index % 4]:
+            planner.plan(problem, tuners[index].environment)
+            tuners[index].tune(problem)
+            answer = planner.plan(problem, tuners[index].environment)
+            assert answer.rung == "decision"
 
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not errors
+    assert not in_threads(work)
     assert sum(each.measured for each in tuners) == len(problems) * len(PASSES)
     for problem in problems:
         decision = store.get(tuners[0].environment, problem)
