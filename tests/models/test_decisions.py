@@ -10,11 +10,12 @@ import pytest
 
 import keras_diagwise as kd
 from keras_diagwise import backends
-from keras_diagwise.convolution import Convolution, conductor, depthwise_problem
+from keras_diagwise.convolution import conductor, depthwise_problem
 from keras_diagwise.models.decisions import Decisions
 from keras_diagwise.planning.document import Document
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.planning.store import Store
+from tests.fake_workbench import traced_plans
 from tests.planning.samples import (
     ELSEWHERE,
     HERE,
@@ -61,18 +62,6 @@ def document_for(model):
         Environment.current(), compiler_mode=backends.active.compiler_mode_of(model)
     )
     return document(environment, decision(problem, native=1.0, direct=0.1))
-
-
-def traced_plans(monkeypatch):
-    """The plans that are traced, or run, from now on."""
-    seen, compute = [], Convolution.compute
-
-    def spy(self, *arguments):
-        seen.append(str(self.plan))
-        return compute(self, *arguments)
-
-    monkeypatch.setattr(Convolution, "compute", spy)
-    return seen
 
 
 def written(path, one):
