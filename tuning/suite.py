@@ -30,6 +30,8 @@ from tuning.workloads import SETS, problems_of
 
 ROUNDS = 5
 SECONDS_PER_ROUND = 0.15
+FAR_BEHIND = 10.0
+"""Times the best of its backend: what takes so long is timed in one round only."""
 
 KINDS = {
     "jax": ("jax", "xla"),
@@ -111,13 +113,16 @@ def compared(problem: Problem, peers: list[Peer]) -> dict:
     for name in PASSES:
         samples: dict = collections.defaultdict(list)
         order = list(tuned)
+        timed = {peer: tuned[peer]["candidates"][name] for peer in tuned}
         for _ in range(ROUNDS):
             shuffle(order)
             for peer in order:
-                candidates = tuned[peer]["candidates"][name]
-                taken = peer.ask("time", asked, name, candidates, SECONDS_PER_ROUND)
-                for candidate, each in taken.items():
-                    samples[peer.kind, candidate].append(statistics.median(each))
+                taken = peer.ask("time", asked, name, timed[peer], SECONDS_PER_ROUND)
+                middle = {each: statistics.median(s) for each, s in taken.items()}
+                for candidate, seconds in middle.items():
+                    samples[peer.kind, candidate].append(seconds)
+                most = FAR_BEHIND * min(middle.values())
+                timed[peer] = [each for each in timed[peer] if middle[each] <= most]
         for (kind, candidate), each in samples.items():
             seconds = kinds[kind]["seconds"].setdefault(name, {})
             seconds[candidate] = [float(f"{s:.4g}") for s in each]

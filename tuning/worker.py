@@ -46,7 +46,6 @@ class Worker:
         started = time.monotonic()
         measured = self._tuner.measured
         decision = self._tuner.tune(Problem.from_dict(problem))
-        self._tuner.close()
         plan = decision.plan(MARGIN_MEASURED)
         candidates = {}
         for name in PASSES:
@@ -75,9 +74,7 @@ class Worker:
     def least(self, problem: dict) -> float:
         """The least time of a pass of a problem."""
         asked = Problem.from_dict(problem)
-        least = self._tuner.limits(asked.dtype).least_seconds(asked)
-        self._tuner.close()
-        return least
+        return self._tuner.limits(asked.dtype).least_seconds(asked)
 
 
 def main() -> None:

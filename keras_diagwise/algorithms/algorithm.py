@@ -62,6 +62,10 @@ class Algorithm(abc.ABC):
         """Why the algorithm can't compute `problem`, or `None` if it can."""
         return None
 
+    def redundancy(self, compiler_mode: str) -> str | None:
+        """Why the algorithm is the same as another in a compiler mode, or `None`."""
+        return None
+
     def check(self, problem: Problem) -> None:
         """Checks the algorithm's parameters against `problem`.
 

@@ -4,10 +4,12 @@ compiler to fuse."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 
 from keras import ops
 
+from keras_diagwise import backends
 from keras_diagwise.algorithms import phases, rows
 from keras_diagwise.algorithms.algorithm import Algorithm, Work
 from keras_diagwise.algorithms.terms import (
@@ -20,6 +22,7 @@ from keras_diagwise.algorithms.terms import (
     taps,
     window,
 )
+from keras_diagwise.problem import Problem
 
 MOST_TERMS = 128
 """Taps × channels in a group that are written out one by one: beyond it the
@@ -27,6 +30,7 @@ program, and the time to compile it, grow out of proportion."""
 
 
 LOWERINGS = ("taps", "rows")
+COMPILED = "compiled"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,9 +43,12 @@ class Direct(Algorithm):
         lowering: how the kernel gradient runs: `"taps"` reduces the whole tensor
             for each tap, `"rows"` blocks of its rows for many taps at once. The
             other passes are the same in both.
+        compiled: whether the backend's compiler fuses the terms though it does not
+            compile the step around them.
     """
 
     lowering: str = "taps"
+    compiled: bool = False
 
     name = "direct"
     revision = 1
@@ -54,6 +61,8 @@ class Direct(Algorithm):
             )
 
     def forward(self, problem, inputs, kernel):
+        if self.compiled:
+            return compiled_pass(self, "forward", problem)(inputs, kernel)
         padded = pad(accumulated(inputs, problem), problem, problem.padding_pairs)
         kernel = accumulated(kernel, problem)
         outputs = sum_of_terms(
@@ -67,6 +76,9 @@ class Direct(Algorithm):
         return ops.cast(outputs, problem.dtype)
 
     def input_gradient(self, problem, kernel, output_gradient):
+        if self.compiled:
+            run = compiled_pass(self, "input_gradient", problem)
+            return run(kernel, output_gradient)
         inputs_gradient = phases.input_gradient(
             problem,
             accumulated(kernel, problem),
@@ -75,6 +87,9 @@ class Direct(Algorithm):
         return ops.cast(inputs_gradient, problem.dtype)
 
     def kernel_gradient(self, problem, inputs, output_gradient):
+        if self.compiled:
+            run = compiled_pass(self, "kernel_gradient", problem)
+            return run(inputs, output_gradient)
         if self.lowering == "rows":
             if problem.data_format == "channels_first":
                 inputs = ops.moveaxis(inputs, 1, -1)
@@ -106,30 +121,47 @@ class Direct(Algorithm):
             return f"{terms} terms are more than {MOST_TERMS}"
         if self.lowering == "rows" and (problem.rank > 2 or not problem.is_depthwise):
             return "blocks of rows are for depthwise convolutions of rank 1 and 2"
-        return None
+        return backends.active.refusal_to_compile() if self.compiled else None
+
+    def redundancy(self, compiler_mode):
+        whole = self.compiled and compiler_mode not in ("eager", "graph")
+        return "the whole step is compiled" if whole else None
 
     @property
     def family(self):
-        return f"{self.name}:{self.lowering}"
+        return ":".join(self._words(self.lowering))
 
     def work(self, problem):
         return Work(problem.flops, problem.least_bytes, problem.taps)
 
     @classmethod
     def parse(cls, parameters):
-        if len(parameters) > 1:
+        compiled = parameters[-1:] == [COMPILED]
+        lowerings = parameters[:-1] if compiled else parameters
+        if len(lowerings) > 1:
+            text = ":".join(["direct", *parameters])
             raise ValueError(
-                "`direct` takes a lowering only, such as 'direct:rows'. "
-                f"Received: {':'.join(['direct', *parameters])!r}"
+                "`direct` takes a lowering, and 'compiled', such as "
+                f"'direct:rows:compiled'. Received: {text!r}"
             )
-        return cls(*parameters)
+        return cls(lowerings[0] if lowerings else LOWERINGS[0], compiled)
 
     @classmethod
     def candidates(cls, problem, pass_name) -> Iterator[Direct]:
         for lowering in LOWERINGS if pass_name == "kernel_gradient" else LOWERINGS[:1]:
-            yield cls(lowering)
+            for compiled in (False, True):
+                yield cls(lowering, compiled)
 
     def __str__(self):
-        if self.lowering == LOWERINGS[0]:
-            return self.name
-        return f"{self.name}:{self.lowering}"
+        return ":".join(self._words(*{self.lowering} - {LOWERINGS[0]}))
+
+    def _words(self, *lowering: str) -> list[str]:
+        return [self.name, *lowering, *([COMPILED] if self.compiled else [])]
+
+
+@functools.lru_cache(maxsize=1024)
+def compiled_pass(algorithm: Direct, pass_name: str, problem: Problem) -> Callable:
+    """A pass as a function that the backend's compiler compiles for itself."""
+    plain = dataclasses.replace(algorithm, compiled=False)
+    run = functools.partial(getattr(plain, pass_name), problem)
+    return backends.active.compiled_alone(run)

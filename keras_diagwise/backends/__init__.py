@@ -30,7 +30,9 @@ A backend's module provides
 - `forget_compiled(function)`: makes the next compilation of `function` trace it
   anew, though an older compilation of it is still held;
 - `synchronize(tensors)`: waits until they are computed;
-- `compiled(function, compiler_mode)`: `function` as a model's step is compiled.
+- `compiled(function, compiler_mode)`: `function` as a model's step is compiled;
+- `compiled_alone(function)`: `function` compiled so that its operations are fused,
+  also in a step that is not; `refusal_to_compile()`: why that is no use, or `None`.
 """
 
 import importlib

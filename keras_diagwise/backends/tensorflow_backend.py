@@ -207,3 +207,11 @@ def compiled(function, compiler_mode):
         return function
     xla_compiled = compiler_mode == "xla"
     return tf.function(function, jit_compile=xla_compiled, autograph=False)
+
+
+def compiled_alone(function):
+    return tf.function(function, jit_compile=True, autograph=False)
+
+
+def refusal_to_compile():
+    return None

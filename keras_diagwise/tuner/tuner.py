@@ -204,6 +204,7 @@ class Tuner:
     def _excluded(self, task, candidate, found) -> Outcome | None:
         """The outcome of a candidate that is not run."""
         refusal = candidate.refusal(task.problem)
+        refusal = refusal or candidate.redundancy(task.compiler_mode)
         if refusal:
             return Outcome(failure="refused", reason=refusal)
         if isinstance(candidate, Native) or not found:

@@ -2,9 +2,49 @@
 
 from typing import ClassVar
 
+import keras
+import numpy as np
+import pytest
+
 from keras_diagwise.algorithms import Direct
-from tests.algorithms.suite import AlgorithmSuite
+from keras_diagwise.algorithms.direct import compiled_pass
+from tests.algorithms.suite import AlgorithmSuite, depthwise
 
 
 class TestDirect(AlgorithmSuite):
     algorithms: ClassVar = [Direct(), Direct("rows")]
+
+
+ONLY_TENSORFLOW = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="it compiles whole steps only"
+)
+
+
+@ONLY_TENSORFLOW
+class TestDirectCompiledAlone(AlgorithmSuite):
+    algorithms: ClassVar = [Direct(compiled=True), Direct("rows", compiled=True)]
+
+
+@ONLY_TENSORFLOW
+def test_a_graph_holds_the_pass_as_one_compiled_call():
+    """Also where the batch is not known."""
+    import tensorflow as tf
+
+    problem = depthwise((6, 6), 4, (3, 3), batch=None)
+    kernel = np.ones(problem.kernel_shape, "float32")
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 6, 6, 4))])
+    def run(inputs):
+        return Direct(compiled=True).forward(problem, inputs, kernel)
+
+    graph = run.get_concrete_function().graph
+    calls = [each for each in graph.get_operations() if "PartitionedCall" in each.type]
+    assert [each.get_attr("_XlaMustCompile") for each in calls] == [True]
+    for batch in (1, 3):
+        assert run(np.ones((batch, 6, 6, 4), "float32")).shape == (batch, 6, 6, 4)
+
+
+def test_what_is_compiled_is_kept():
+    problem = depthwise((6, 6), 4, (3, 3))
+    passes = [compiled_pass(Direct(), "forward", problem) for _ in range(2)]
+    assert passes[0] is passes[1]
