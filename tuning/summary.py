@@ -17,9 +17,7 @@ import rich.table
 from keras_diagwise.problem import PASSES, Problem
 from tuning.ratios import geometric_mean
 from tuning.records import Records
-
-LARGER_THAN_CACHES = 64 * 2**20
-"""Least bytes beyond which a problem's tensors can't stay in a CPU's caches."""
+from tuning.workloads import LARGER_THAN_CACHES
 
 
 def median_of(kind: dict, pass_name: str, candidate: str) -> float:

@@ -210,7 +210,29 @@ def sequences() -> list[Problem]:
     return [line(*each, batch=1) for each in (*shapes, (2048, 1024, 3))]
 
 
-SETS = ("models", "applications", "large_kernels", "sequences", "single", "small")
+LARGER_THAN_CACHES = 64 * 2**20
+"""Least bytes beyond which a problem's tensors can't stay in a CPU's caches."""
+
+
+def larger_than_caches() -> list[Problem]:
+    """One for each kernel, stride and padding of the whole models, the smallest batch
+    of it by which its tensors do not fit a CPU's caches."""
+    kinds = {}
+    for problem in applications(WHOLE_MODELS):
+        kind = problem.kernel_size, problem.strides, problem.padding
+        largest = kinds.setdefault(kind, problem)
+        if problem.least_bytes > largest.least_bytes:
+            kinds[kind] = problem
+    return [
+        dataclasses.replace(each, batch=-(-LARGER_THAN_CACHES // each.least_bytes))
+        for each in kinds.values()
+    ]
+
+
+SETS = (
+    *("models", "applications", "large_kernels", "sequences", "single", "large"),
+    "small",
+)
 
 
 def problems_of(name: str, most_batch: int = 16, most_elements: int = 2**22):
@@ -219,12 +241,14 @@ def problems_of(name: str, most_batch: int = 16, most_elements: int = 2**22):
     Args:
         name: one of `SETS`: those of the models measured whole or of all
             applications, large kernels, one-dimensional ones, the MobileNets' at
-            batch 1, or a few of all for a rehearsal.
+            batch 1, those larger than caches, or a few of all for a rehearsal.
         most_batch: images in a batch, if they are small.
         most_elements: of a problem's input.
     """
     if name == "single":
         return applications(MODELS[:4])
+    if name == "large":
+        return larger_than_caches()
     if name == "small":
         some = [*applications()[:4:2], large_kernels()[-1], sequences()[0]]
         return [in_batch(each, 2, 2**18) for each in some]
