@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Iterator
 
 from keras import ops
@@ -13,20 +14,22 @@ from keras_diagwise import backends
 from keras_diagwise.algorithms import phases, rows
 from keras_diagwise.algorithms.algorithm import Algorithm, Work
 from keras_diagwise.algorithms.terms import (
+    MOST_UNROLLED,
+    Reach,
     accumulated,
     accumulator,
     multiply_and_reduce,
     multiply_forward,
     pad,
-    sum_of_terms,
-    taps,
+    reaches_of,
+    sum_over_taps,
     window,
 )
 from keras_diagwise.problem import Problem
 
 MOST_TERMS = 128
-"""Taps × channels in a group that are written out one by one: beyond it the
-program, and the time to compile it, grow out of proportion."""
+"""Taps × channels in a group of one row of the kernel, which is written out one by
+one: beyond it the program, and the time to compile it, grow out of proportion."""
 
 
 LOWERINGS = ("taps", "rows")
@@ -64,14 +67,13 @@ class Direct(Algorithm):
         if self.compiled:
             return compiled_pass(self, "forward", problem)(inputs, kernel)
         padded = pad(accumulated(inputs, problem), problem, problem.padding_pairs)
-        kernel = accumulated(kernel, problem)
-        outputs = sum_of_terms(
-            multiply_forward(
-                problem,
-                window(padded, problem, tap, problem.output_spatial_shape),
-                kernel[tap],
-            )
-            for tap in taps(problem)
+        outputs = sum_over_taps(
+            problem,
+            padded,
+            accumulated(kernel, problem),
+            reaches_of(problem),
+            problem.output_spatial_shape,
+            multiply_forward,
         )
         return ops.cast(outputs, problem.dtype)
 
@@ -100,15 +102,7 @@ class Direct(Algorithm):
         else:
             padded = pad(accumulated(inputs, problem), problem, problem.padding_pairs)
             gradient = accumulated(output_gradient, problem)
-            sizes = problem.output_spatial_shape
-            kernel = ops.stack(
-                [
-                    multiply_and_reduce(
-                        problem, window(padded, problem, tap, sizes), gradient
-                    )
-                    for tap in taps(problem)
-                ]
-            )
+            kernel = reduced_by_taps(problem, padded, gradient)
         return ops.cast(ops.reshape(kernel, problem.kernel_shape), problem.dtype)
 
     def refusal(self, problem):
@@ -116,11 +110,13 @@ class Direct(Algorithm):
             return "the spatial shape is not known"
         if 0 in problem.output_spatial_shape:
             return "the output is empty"
-        terms = problem.taps * problem.channels_per_group
+        terms = problem.taps * problem.channels_per_group // problem.kernel_size[0]
+        if self.lowering == "rows":
+            if problem.rank > 2 or not problem.is_depthwise:
+                return "blocks of rows are for depthwise convolutions of rank 1 and 2"
+            terms = max(terms, problem.kernel_size[0] if problem.rank == 1 else 0)
         if terms > MOST_TERMS:
-            return f"{terms} terms are more than {MOST_TERMS}"
-        if self.lowering == "rows" and (problem.rank > 2 or not problem.is_depthwise):
-            return "blocks of rows are for depthwise convolutions of rank 1 and 2"
+            return f"{terms} terms in a row of the kernel are more than {MOST_TERMS}"
         return backends.active.refusal_to_compile() if self.compiled else None
 
     def redundancy(self, compiler_mode):
@@ -165,3 +161,32 @@ def compiled_pass(algorithm: Direct, pass_name: str, problem: Problem) -> Callab
     plain = dataclasses.replace(algorithm, compiled=False)
     run = functools.partial(getattr(plain, pass_name), problem)
     return backends.active.compiled_alone(run)
+
+
+def reduced_by_taps(problem: Problem, padded, gradient):
+    """The kernel gradient, a reduction for each tap; the rows of a large kernel are
+    looped over."""
+    rows, *columns = reaches_of(problem)
+    row = list(itertools.product(*columns))
+
+    def reduced(first):
+        pixels = (
+            window(
+                padded,
+                problem,
+                (first.start, *(each.start for each in rest)),
+                problem.output_spatial_shape,
+            )
+            for rest in row
+        )
+        return ops.stack([multiply_and_reduce(problem, p, gradient) for p in pixels])
+
+    if problem.taps * problem.channels_per_group <= MOST_UNROLLED:
+        return ops.stack([reduced(first) for first in rows])
+
+    def add(i, total):
+        share = reduced(Reach(i, i * problem.dilation_rate[0]))
+        return ops.slice_update(total, (i, 0, 0, 0), share[None])
+
+    shape = (len(rows), len(row), problem.channels_per_group, problem.filters)
+    return ops.fori_loop(0, len(rows), add, ops.zeros(shape, accumulator(problem)))

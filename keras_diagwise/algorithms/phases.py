@@ -10,21 +10,17 @@ the pixels of the output gradient.
 from __future__ import annotations
 
 import dataclasses
-import itertools
-from typing import NamedTuple
 
 from keras import ops
 
-from keras_diagwise.algorithms.terms import multiply_backward, pad, sum_of_terms, window
+from keras_diagwise.algorithms.terms import (
+    Reach,
+    multiply_backward,
+    pad,
+    sum_over_taps,
+    window,
+)
 from keras_diagwise.problem import Problem
-
-
-class Reach(NamedTuple):
-    """A tap that reaches the pixels of a phase, and how far from them the output
-    pixel lies through which it does."""
-
-    tap: int
-    offset: int
 
 
 def input_gradient(problem: Problem, kernel, output_gradient):
@@ -44,9 +40,7 @@ def input_gradient(problem: Problem, kernel, output_gradient):
         for axis in axes
     ]
     padded = pad(output_gradient, problem, pairs)
-    unstrided = dataclasses.replace(
-        problem, strides=(1,) * problem.rank, dilation_rate=(1,) * problem.rank
-    )
+    unstrided = dataclasses.replace(problem, strides=(1,) * problem.rank)
 
     def phase(index: tuple[int, ...]):
         """The gradient at the pixels of one phase along each axis."""
@@ -57,18 +51,12 @@ def input_gradient(problem: Problem, kernel, output_gradient):
             nothing = ops.zeros(problem.kernel_shape[problem.rank :], kernel.dtype)
             # Zeros, not a product with zero: that of an infinity would be NaN.
             return ops.zeros_like(multiply_backward(problem, pixels, nothing))
-        return sum_of_terms(
-            multiply_backward(
-                problem,
-                window(
-                    padded,
-                    unstrided,
-                    tuple(pairs[axis][0] + each[axis].offset for axis in axes),
-                    sizes,
-                ),
-                kernel[tuple(each[axis].tap for axis in axes)],
-            )
-            for each in itertools.product(*reaching)
+        in_padded = [
+            [Reach(tap, pairs[axis][0] + start) for tap, start in reaching[axis]]
+            for axis in axes
+        ]
+        return sum_over_taps(
+            unstrided, padded, kernel, in_padded, sizes, multiply_backward
         )
 
     return interleaved(problem, phase)
@@ -86,7 +74,8 @@ def phase_size(problem: Problem, axis: int) -> int:
 
 def reach(problem: Problem, axis: int, phase: int) -> list[Reach]:
     """The taps along a spatial axis that reach the pixels `phase`, `phase` +
-    stride, …: those whose output pixel is a whole number."""
+    stride, …: those whose output pixel, which is told from the phase's first, is a
+    whole number."""
     stride, dilation = problem.strides[axis], problem.dilation_rate[axis]
     before = problem.padding_pairs[axis][0]
     distances = [
@@ -101,7 +90,7 @@ def padding_pair(
 ) -> tuple[int, int]:
     """The zeros around the output gradient that let every tap of every phase see
     `size` pixels."""
-    offsets = [0, *(each.offset for reaching in reaches for each in reaching)]
+    offsets = [0, *(each.start for reaching in reaches for each in reaching)]
     return max(0, -min(offsets)), max(0, max(offsets) + size - outputs)
 
 

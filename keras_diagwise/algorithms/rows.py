@@ -22,6 +22,7 @@ MOST_ROWS = 8
 MOST_UNROLLED = 72
 """Rows × taps of one reduction: LLVM unrolls a loop of about 300 instructions, and
 a reduction that it does not unroll runs 5–10 times slower (jaxlib 0.10.2)."""
+MOST_TAPS = MOST_UNROLLED // MOST_ROWS
 
 
 def kernel_gradient(problem: Problem, inputs, output_gradient, dtype: str):
@@ -96,16 +97,23 @@ class Rows:
     def taps_at_once(self) -> list[list[tuple[int, ...]]]:
         """The taps, grouped so that a reduction stays short."""
         taps = list(itertools.product(*map(range, self.problem.kernel_size)))
-        most = MOST_UNROLLED // MOST_ROWS
-        return [taps[i : i + most] for i in range(0, len(taps), most)]
+        return [taps[i : i + MOST_TAPS] for i in range(0, len(taps), MOST_TAPS)]
 
     @property
     def loops_over_kernel_rows(self) -> bool:
         """Whether a large kernel's rows are looped over, which compiles in a
         fraction of the time of writing out all of its taps."""
-        most = MOST_UNROLLED // MOST_ROWS
         height, width = self.problem.kernel_size
-        return height > 1 and 2 <= width <= most + 3 and height * width > most
+        return height > 1 and width > 1 and height * width > MOST_TAPS
+
+    @property
+    def columns_at_once(self) -> list[range]:
+        """The taps of a kernel's row, grouped so that a reduction stays short."""
+        width = self.problem.kernel_size[1]
+        if width <= MOST_TAPS + 3:
+            return [range(width)]
+        most = -(-width // -(-width // MOST_TAPS))
+        return [range(i, min(i + most, width)) for i in range(0, width, most)]
 
     @property
     def rows_per_block(self) -> int:
@@ -113,7 +121,7 @@ class Rows:
         height = self.problem.output_spatial_shape[0]
         largest = max(map(len, self.taps_at_once))
         if self.loops_over_kernel_rows:
-            largest = self.problem.kernel_size[1]
+            largest = max(map(len, self.columns_at_once))
         most = max(2, min(MOST_ROWS, MOST_UNROLLED // largest))
         if height <= most:
             return height
@@ -174,7 +182,11 @@ class Rows:
 
         def add_kernel_row(i, total):
             below = offset + i * self.problem.dilation_rate[0]
-            share = self.share(block, gradient, below, [(0, j) for j in range(width)])
+            shares = [
+                self.share(block, gradient, below, [(0, j) for j in columns])
+                for columns in self.columns_at_once
+            ]
+            share = shares[0] if len(shares) == 1 else ops.concatenate(shares)
             before = take_first(total, i * width, width)
             return ops.slice_update(total, (i * width, 0, 0), before + share)
 

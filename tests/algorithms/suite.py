@@ -87,6 +87,15 @@ EDGES = {
     "many rows, strided": depthwise((37, 6), 3, (3, 3), strides=(2, 2)),
     "large kernel": depthwise((12, 13), 3, (7, 7)),
     "tall": depthwise((64, 2), 3, (5, 1)),
+    "huge kernel": depthwise((20, 19), 3, (13, 15)),
+    "huge kernel, strided, multiplied": depthwise(
+        (21, 20), 2, (11, 13), strides=(2, 2), filters_per_group=2
+    ),
+    "huge kernel, channels first, dilated": depthwise(
+        (26, 11), 2, (13, 11), dilation_rate=(2, 1), data_format="channels_first"
+    ),
+    "huge kernel, one dimension": depthwise((150,), 2, (131,)),
+    "huge kernel, three dimensions": depthwise((6, 5, 7), 2, (6, 5, 5)),
 }
 
 
@@ -166,11 +175,12 @@ class AlgorithmSuite:
                 )
 
     @pytest.mark.skipif(keras.backend.backend() != "jax", reason="JAX shards so")
-    @pytest.mark.parametrize("stride", [1, 2])
+    @pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (7, 1)])
     @pytest.mark.parametrize("pass_name", PASSES)
-    def test_sharding_the_batch_adds_no_communication(self, pass_name, stride):
+    def test_sharding_the_batch_adds_no_communication(self, pass_name, kernel, stride):
         """For what serves there: an algorithm that would add some refuses."""
-        problem = depthwise((24, 24), 32, (3, 3), batch=8, strides=(stride,) * 2)
+        sizes = {"batch": 8, "strides": (stride,) * 2}
+        problem = depthwise((24, 24), 32, (kernel,) * 2, **sizes)
         stock = collectives(Native(), problem, pass_name)
         with data_parallel():
             serving = self.pick(problem)
