@@ -33,7 +33,7 @@ def problems(draw, ranks=(1, 2, 3), dtypes=tuple(NUMPY_DTYPES), depthwise=None):
         groups=draw(st.integers(1, 6)),
         channels_per_group=1 if depthwise else draw(st.integers(1, 3)),
         filters_per_group=draw(st.integers(1, 3)),
-        kernel_size=draw(sizes(1, 5 if rank < 3 else 3)),
+        kernel_size=draw(sizes(1, 7 if rank < 3 else 3)),
         strides=draw(st.one_of(st.just((1,) * rank), sizes(1, 3))),
         padding=draw(st.sampled_from(["same", "valid"])),
         dilation_rate=draw(st.one_of(st.just((1,) * rank), sizes(1, 3))),

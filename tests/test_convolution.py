@@ -167,6 +167,14 @@ def test_symbolic_calls_touch_no_planner(monkeypatch):
     assert model.output_shape == (None, 7, 7, 4)
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+def test_an_empty_batch_has_the_shape_of_others(stride):
+    """TensorFlow's own gives back what it gets (seen in 2.21)."""
+    inputs, kernel = np.ones((0, 6, 6, 4), "float32"), np.ones((3, 3, 4, 2), "float32")
+    outputs = kd.depthwise_conv(inputs, kernel, stride, "same")
+    assert tuple(outputs.shape) == (0, 6 // stride, 6 // stride, 8)
+
+
 def test_the_memo_is_bounded_and_shared_by_threads(monkeypatch):
     monkeypatch.setattr("keras_diagwise.convolution.MOST_REMEMBERED", 8)
     fresh = Conductor(Planner(Document(), Document()))

@@ -22,7 +22,7 @@ def problems_with_plans(draw):
     sizes = st.integers(1, problem.groups).map(lambda q: q * problem.channels_per_group)
     choices = st.one_of(
         st.just(Native()),
-        st.sampled_from([Direct(), Direct("rows")]),
+        st.builds(Direct, st.sampled_from(["taps", "rows"]), st.booleans()),
         st.builds(Diagonal, sizes, st.sampled_from(["grouped", "split"])),
     ).filter(lambda algorithm: algorithm.refusal(problem) is None)
     return problem, Plan(*(draw(choices) for _ in PASSES))

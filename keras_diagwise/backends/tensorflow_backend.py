@@ -67,6 +67,8 @@ def native_refusal(problem):
     depthwise = problem.is_depthwise and problem.rank < 3
     if depthwise and len(set(problem.strides)) > 1:
         return "TensorFlow's depthwise convolution takes equal strides only"
+    if depthwise and problem.batch == 0:
+        return "TensorFlow's depthwise convolution gives an empty batch back as it is"
     if depthwise:
         return None
     if max(problem.strides) > 1 and max(problem.dilation_rate) > 1:

@@ -46,6 +46,10 @@ def depthwise(spatial_shape, channels, kernel_size, **fields) -> Problem:
 EDGES = {
     "one image": depthwise((7, 6), 5, (3, 3), batch=1),
     "empty batch": depthwise((5, 5), 4, (3, 3), batch=0),
+    "empty batch, multiplied": depthwise(
+        (5, 5), 4, (3, 3), batch=0, filters_per_group=2
+    ),
+    "empty batch, strided": depthwise((2,), 1, (1,), batch=0, strides=(2,)),
     "one pixel": depthwise((1, 1), 6, (3, 3)),
     "kernel larger than the input": depthwise((2, 3), 4, (5, 7)),
     "kernel larger than the input, strided": depthwise(
