@@ -5,8 +5,8 @@ possible time.
     python -m tuning.suite [--problems NAME] [--backends jax,torch,…] [--stop-after S]
 
 Every backend works in a process of its own; they take turns, round by round. A line
-is written into tuning/results/<device>/suite-<problems>.jsonl for each problem as
-soon as it is done, and what is there is not run again. The last lines printed are a
+is written into tuning/results/<device>/suite-<problems>-<backends>.jsonl for each
+problem as soon as it is done, and what is there is not run again. The last lines printed are a
 table of what all lines say.
 """
 
@@ -137,10 +137,13 @@ def main() -> None:
     parser.add_argument("--stop-after", type=float, default=float("inf"))
     options = parser.parse_args()
     until = time.monotonic() + options.stop_after
-    with peers_of(kinds_of(options.backends.split(","))) as peers:
+    backends = sorted(options.backends.split(","))
+    with peers_of(kinds_of(backends)) as peers:
         environments = {peer.kind: peer.ask("environment") for peer in peers}
         folder = device_folder(next(iter(environments.values())))
-        records = Records(folder / f"suite-{options.problems}.jsonl")
+        records = Records(
+            folder / f"suite-{options.problems}-{'-'.join(backends)}.jsonl"
+        )
         for problem in problems_of(
             options.problems, options.batch, 2**18 * options.batch
         ):
