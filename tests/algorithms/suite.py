@@ -56,6 +56,9 @@ EDGES = {
         (2, 3), 4, (5, 7), strides=(2, 2)
     ),
     "unequal strides": depthwise((9, 8), 4, (3, 3), strides=(1, 2)),
+    "unequal strides, one channel and column": depthwise(
+        (3, 1), 1, (4, 4), batch=1, strides=(1, 3)
+    ),
     "stride with dilation": depthwise(
         (11, 9), 4, (3, 3), strides=(2, 2), dilation_rate=(2, 2)
     ),

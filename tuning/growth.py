@@ -1,0 +1,123 @@
+"""How the time of each pass grows with the batch, the channels, the pixels and the
+kernel, under the plan that a model would run here.
+
+    python -m tuning.growth [--draw]
+
+It writes tuning/results/growth-<backend>-<compiler mode>.json; `--draw` makes the
+figure of it, beside it, and measures nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import statistics
+
+import keras
+
+from keras_diagwise import backends
+from keras_diagwise.convolution import conductor
+from keras_diagwise.models.summary import environment_of
+from keras_diagwise.problem import PASSES, Problem
+from keras_diagwise.tuner import verify
+from keras_diagwise.tuner.limits import measure_limits
+from keras_diagwise.tuner.measure import interleaved
+from tuning.records import RESULTS, results_name, write
+from tuning.workloads import square
+
+SIZE, CHANNELS, KERNEL = 28, 128, 3
+
+AXES = {
+    "batch": [square(SIZE, CHANNELS, KERNEL, batch=2**i) for i in range(9)],
+    "channels": [square(SIZE, 2**i, KERNEL) for i in range(4, 12)],
+    "pixels": [square(7 * 2**i, CHANNELS, KERNEL, batch=4) for i in range(6)],
+    "kernel": [
+        square(SIZE, CHANNELS, kernel, batch=4)
+        for kernel in (3, 5, 7, 9, 11, 13, 15, 19, 23, 27, 31)
+    ],
+}
+
+AT = {
+    "batch": lambda problem: problem.batch,
+    "channels": lambda problem: problem.channels,
+    "pixels": lambda problem: problem.spatial_shape[0] ** 2,
+    "kernel": lambda problem: problem.taps,
+}
+
+
+def measured(problem: Problem, environment, limits) -> dict:
+    """The seconds of each pass of a problem by its plan, and the least possible."""
+    plan = conductor.answer(problem, "auto", environment).plan
+    seconds = {}
+    for name in PASSES:
+        run = functools.partial(getattr(plan[name], name), problem)
+        compiled = backends.active.compiled(run, environment.compiler_mode)
+        operands = verify.operands(problem, name, 0)
+        taken = interleaved({name: compiled}, operands, seconds=0.5, least_rounds=5)
+        seconds[name] = float(f"{statistics.median(taken[name]):.4g}")
+    return {
+        "plan": str(plan),
+        "seconds": seconds,
+        "least": float(f"{limits.least_seconds(problem):.4g}"),
+        "bytes": problem.least_bytes,
+        "flops": problem.flops,
+    }
+
+
+def measure() -> None:
+    environment = environment_of(keras.Sequential([keras.Input((4,))]))
+    limits = measure_limits(environment.compiler_mode, "float32")
+    result: dict = {
+        "environment": environment.to_dict(),
+        "flops_per_second": limits.flops_per_second,
+        "axes": {},
+    }
+    for axis, problems in AXES.items():
+        points = result["axes"][axis] = []
+        for problem in problems:
+            points.append(
+                {"at": AT[axis](problem), **measured(problem, environment, limits)}
+            )
+            print(problem, points[-1]["seconds"], flush=True)
+    write(results_name("growth", environment), result)
+
+
+def draw() -> None:
+    """A panel for each axis, both axes logarithmic."""
+    from matplotlib import pyplot
+
+    for path in sorted(RESULTS.glob("growth-*.json")):
+        result = json.loads(path.read_text())
+        figure, panels = pyplot.subplots(2, 2, figsize=(9, 7), layout="constrained")
+        for panel, (axis, points) in zip(
+            panels.flat, result["axes"].items(), strict=True
+        ):
+            at = [each["at"] for each in points]
+            for name in PASSES:
+                taken = [1e3 * each["seconds"][name] for each in points]
+                panel.loglog(at, taken, "o-", label=name.replace("_", " "))
+            least = [1e3 * each["least"] for each in points]
+            panel.loglog(at, least, "k--", label="least possible")
+            panel.set_xlabel("taps of the kernel" if axis == "kernel" else axis)
+            panel.set_ylabel("ms")
+            panel.grid(alpha=0.3)
+        panels.flat[0].legend()
+        environment = result["environment"]
+        figure.suptitle(
+            f"{environment['backend']}, {environment['compiler_mode']}, "
+            f"{environment['device_name']}, {environment['cores']} cores"
+        )
+        figure.savefig(path.with_suffix(".png"), dpi=110)
+        pyplot.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--draw", action="store_true")
+    options = parser.parse_args()
+    draw() if options.draw else measure()
+
+
+if __name__ == "__main__":
+    main()
