@@ -1,8 +1,9 @@
 """Measures the decisions that ship with the package: `nox -s ship`.
 
-    python -m tuning.ship [--compiler-mode xla] [--models-only] [--to FILE]
+    python -m tuning.ship [--compiler-mode xla] [--models-only] [--add] [--to FILE]
 
-Each pass is kept in the user's store as soon as it is decided: a run that was
+`--add` keeps what the document holds of this very environment and measures what it
+lacks. Each pass is kept in the user's store as soon as it is decided: a run that was
 interrupted goes on where it was. The document holds what was timed; why other
 candidates were not is left in the store.
 """
@@ -44,6 +45,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--compiler-mode")
     parser.add_argument("--models-only", action="store_true")
+    parser.add_argument("--add", action="store_true")
     parser.add_argument("--to", type=Path)
     parser.add_argument("--stop-after", type=float, default=float("inf"))
     options = parser.parse_args()
@@ -53,12 +55,13 @@ def main() -> None:
         environment = dataclasses.replace(environment, compiler_mode=mode)
     path = options.to or SHIPPED / document_name(environment)
     problems = model_problems() if options.models_only else shipped_problems()
+    known = Document.read(path) if options.add else Document()
     until = time.monotonic() + options.stop_after
     tuner = Tuner(conductor.store, environment, until=until)
     decisions = []
     try:
         for number, problem in enumerate(problems, 1):
-            decision = tuner.tune(problem)
+            decision = known.get(environment, problem) or tuner.tune(problem)
             decisions.append(timed_only(decision))
             plan = decision.plan(MARGIN_MEASURED)
             gain = decision.gain(plan) or float("nan")

@@ -149,6 +149,10 @@ def grid() -> list[Problem]:
             square(size, channels, kernel, dtype="float16", strides=(2, 2)),
         ]
     problems.append(square(size, channels, 3, dilation_rate=(4, 4)))
+    problems += [
+        square(size, channels, kernel, batch=2) for kernel in (11, 13, 15, 19, 23)
+    ]
+    problems += large_kernels()
     problems += [square(7, 768, kernel) for kernel in (3, 5, 7)]
     problems += [
         line(1024, 128, kernel, padding=padding)

@@ -117,7 +117,7 @@ class Direct(Algorithm):
             terms = max(terms, problem.kernel_size[0] if problem.rank == 1 else 0)
         if terms > MOST_TERMS:
             return f"{terms} terms in a row of the kernel are more than {MOST_TERMS}"
-        return backends.active.refusal_to_compile() if self.compiled else None
+        return None
 
     def redundancy(self, compiler_mode):
         whole = self.compiled and compiler_mode not in ("eager", "graph")
@@ -145,8 +145,9 @@ class Direct(Algorithm):
     @classmethod
     def candidates(cls, problem, pass_name) -> Iterator[Direct]:
         for lowering in LOWERINGS if pass_name == "kernel_gradient" else LOWERINGS[:1]:
-            for compiled in (False, True):
-                yield cls(lowering, compiled)
+            yield cls(lowering)
+            if backends.active.COMPILES_ALONE:
+                yield cls(lowering, compiled=True)
 
     def __str__(self):
         return ":".join(self._words(*{self.lowering} - {LOWERINGS[0]}))

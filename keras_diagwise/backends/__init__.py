@@ -31,8 +31,9 @@ A backend's module provides
   anew, though an older compilation of it is still held;
 - `synchronize(tensors)`: waits until they are computed;
 - `compiled(function, compiler_mode)`: `function` as a model's step is compiled;
-- `compiled_alone(function)`: `function` compiled so that its operations are fused,
-  also in a step that is not; `refusal_to_compile()`: why that is no use, or `None`.
+- `compiled_alone(function)`: `function` compiled so that its operations are fused
+  in a step that is not compiled, and `COMPILES_ALONE`, whether that is of use; where
+  it is not, `function` itself.
 """
 
 import importlib

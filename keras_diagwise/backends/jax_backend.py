@@ -190,10 +190,9 @@ def compiled(function, compiler_mode):
     return jax.jit(function)
 
 
+COMPILES_ALONE = False
+
+
 def compiled_alone(function):
     """The function itself: what runs it is compiled."""
     return function
-
-
-def refusal_to_compile():
-    return None

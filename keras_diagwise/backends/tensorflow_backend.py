@@ -211,9 +211,8 @@ def compiled(function, compiler_mode):
     return tf.function(function, jit_compile=xla_compiled, autograph=False)
 
 
+COMPILES_ALONE = True
+
+
 def compiled_alone(function):
     return tf.function(function, jit_compile=True, autograph=False)
-
-
-def refusal_to_compile():
-    return None

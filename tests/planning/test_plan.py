@@ -13,6 +13,8 @@ TEXTS = [
     "native",
     "direct",
     "direct:rows",
+    "direct:compiled",
+    "direct:rows:compiled",
     "diagonal",
     "diagonal:32",
     "diagonal:32:split",

@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from keras_diagwise import backends
 from keras_diagwise.algorithms import ALGORITHMS, Native
 from keras_diagwise.planning.decision import Comparison, Decision
 from keras_diagwise.planning.environment import Environment
@@ -88,6 +89,15 @@ def test_native_is_measured_before_the_others(make):
     make(bench).tune(PROBLEM)
     first = {name: next(c for p, c in bench.asked if p == name) for name in PASSES}
     assert set(first.values()) == {"native"}
+
+
+@pytest.mark.parametrize("mode", ["graph", "xla"])
+def test_a_pass_is_compiled_alone_only_where_the_step_is_not_compiled(make, mode):
+    bench = Bench()
+    environment = dataclasses.replace(Environment.current(), compiler_mode=mode)
+    make(bench, environment=environment).tune(PROBLEM)
+    asked = ("forward", "direct:compiled") in bench.asked
+    assert asked == (backends.active.COMPILES_ALONE and mode == "graph")
 
 
 def test_what_the_store_holds_is_not_measured_again(make):
