@@ -118,6 +118,9 @@ def to_torch_kernel(kernel):
     return kernel.permute(-1, -2, *range(kernel.ndim - 2))
 
 
+native_conv = keras.ops.conv
+
+
 def native_refusal(problem):
     return None
 
