@@ -192,7 +192,8 @@ def forget_compiled(model) -> None:
     """Makes a model's next step trace anew: a compiled one keeps its plans."""
     for layer in backends.keras_internals.flatten_layers(model):
         if isinstance(layer, keras.Model):
-            for step in (layer.train_step, layer.test_step):
+            for name in ("train_step", "test_step"):
+                step = getattr(layer, name, None)  # there if the backend trains
                 backends.active.forget_compiled(step)
             for name in ("train", "test", "predict"):
                 if getattr(layer, f"{name}_function", None) is not None:
