@@ -33,10 +33,19 @@ def tests(session, backend):
 @nox.session
 @nox.parametrize("backend", list(BACKENDS), ids=list(BACKENDS))
 def exhaustive(session, backend):
-    """The property tests over 2,000 problems."""
+    """The property tests over 2,000 problems and 500 graphs of layers."""
     install(session, backend, *TEST_TOOLS)
     session.env["HYPOTHESIS_PROFILE"] = "long"
-    session.run("python", "-m", "pytest", "tests/test_properties.py", *session.posargs)
+    files = ["tests/test_properties.py", "tests/models/test_graphs.py"]
+    session.run("python", "-m", "pytest", *files, *session.posargs)
+
+
+@nox.session
+@nox.parametrize("backend", list(BACKENDS), ids=list(BACKENDS))
+def coverage(session, backend):
+    """Every model of keras.applications with such convolutions, against stock."""
+    install(session, backend)
+    session.run("python", "-m", "tuning.coverage", *session.posargs)
 
 
 @nox.session

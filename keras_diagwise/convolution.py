@@ -13,9 +13,9 @@ import keras
 from keras import ops
 
 from keras_diagwise import backends
-from keras_diagwise.algorithms import Algorithm, Native
+from keras_diagwise.algorithms import Algorithm, Direct, Native, dense
 from keras_diagwise.planning.environment import Environment
-from keras_diagwise.planning.plan import AUTO, Plan, standardize_plan
+from keras_diagwise.planning.plan import AUTO, NATIVE, Plan, standardize_plan
 from keras_diagwise.planning.planner import Answer, Planner, least_plan
 from keras_diagwise.planning.store import Store
 from keras_diagwise.problem import (
@@ -34,13 +34,33 @@ VARIABLE = "KERAS_DIAGWISE_ON_MISS"
 MOST_REMEMBERED = 4096
 MOST_QUEUED = 1024
 
+NOT_SERVED = {
+    "inductor": "torch.compile runs stock's own operation",
+    "export": "what is exported runs stock's own operation",
+    "inference": "a backend that trains nothing runs stock's own operation",
+}
+"""Compiler modes in which nothing is chosen, and why."""
+
+LENGTH_OF_KEY = 9
+GROUPED = "grouped"
+"""What a call of `conv` is told apart by: it stands behind what a depthwise call is
+told apart by, whose look-up takes no step for it."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Convolution:
-    """A problem and the plan that computes it: what a backend differentiates."""
+    """A problem and the plan that computes it: what a backend differentiates.
+
+    Attributes:
+        problem: the problem.
+        plan: the plan.
+        is_of_this_device: whether the plan was chosen for this device, rather than
+            given by the user.
+    """
 
     problem: Problem
     plan: Plan
+    is_of_this_device: bool = False
 
     def compute(self, pass_name: str, left: Tensor, right: Tensor) -> Tensor:
         """A pass, by its algorithm: `forward(inputs, kernel)`,
@@ -50,14 +70,21 @@ class Convolution:
 
     def algorithm(self, pass_name: str) -> Algorithm:
         """The plan's algorithm for a pass, or `native` where it can't compute the
-        problem."""
-        algorithm = self.plan[pass_name]
-        return algorithm if algorithm.refusal(self.problem) is None else Native()
+        problem, or `direct` where native can't either."""
+        for algorithm in (self.plan[pass_name], Native(), Direct()):
+            if algorithm.refusal(self.problem) is None:
+                return algorithm
+        return Native()
 
     @property
     def effective_plan(self) -> Plan:
-        """The plan with `native` in place of what can't compute the problem."""
+        """The plan with what runs in place of what can't compute the problem."""
         return Plan(**{name: str(self.algorithm(name)) for name in PASSES})
+
+    @property
+    def to_export(self) -> Convolution:
+        """What an artefact runs that other devices may run."""
+        return Convolution(self.problem, NATIVE) if self.is_of_this_device else self
 
     def result_shape(self, pass_name: str, left_shape, right_shape) -> tuple:
         """The shape of a pass's result, from those of its operands."""
@@ -133,9 +160,9 @@ class Conductor:
         self.memo = {}
 
     def convolution(self, inputs, kernel, key: tuple) -> Convolution | None:
-        """The convolution of a depthwise call that is not in the memo, or `None` if
-        it is native throughout. A symbolic call is native, and not remembered; nor
-        is what waits for being measured."""
+        """The convolution of a call that is not in the memo, or `None` if it is
+        native throughout. A symbolic call is native, and not remembered; nor is
+        what waits for being measured."""
         if is_symbolic(inputs, kernel) or backends.active.must_run_native():
             return None
         memo = self.memo
@@ -151,21 +178,23 @@ class Conductor:
 
     def find(self, key: tuple, tracing: bool) -> Convolution | None:
         """The same from the key, without the memo."""
-        shape, dtype, kernel_shape, strides, padding, data_format, dilation, plan, _ = (
-            key
-        )
+        *arguments, plan, _ = key[:LENGTH_OF_KEY]
+        is_grouped = len(key) > LENGTH_OF_KEY
+        shape, data_format = arguments[0], arguments[5]
         if (
             len(shape) > 1
             and shape[1 if data_format == "channels_first" else -1] is None
         ):
             return None
-        problem = on_one_device(
-            depthwise_problem(
-                shape, dtype, kernel_shape, strides, padding, data_format, dilation
-            )
-        )
-        answer = self.answer_to_call(problem, standardize_plan(plan), tracing)
-        found = Convolution(problem, answer.plan)
+        problem_of_call = grouped_problem if is_grouped else depthwise_problem
+        problem = on_one_device(problem_of_call(*arguments))
+        plan = standardize_plan(plan)
+        if is_dense(problem) and is_grouped:
+            if isinstance(plan, Plan):
+                plan.check(problem)
+            return None
+        answer = self.answer_to_call(problem, plan, tracing)
+        found = Convolution(problem, answer.plan, answer.rung != "layer")
         return None if found.effective_plan.is_native else found
 
     def answer(
@@ -182,13 +211,13 @@ class Conductor:
             return Answer(plan, "layer")
         environment = environment or Environment.current()
         if problem.dtype not in BYTES_PER_ELEMENT or not is_served(environment):
-            return Answer(least_plan(problem), "native")
+            return Answer(least_plan(problem, environment), "native")
         answer = self.planner.plan(problem, environment)
         if self.on_miss == "native" and is_missed(problem, answer):
             if answer.rung == "decision" and answer.decision:
                 measured = {n: str(answer.plan[n]) for n in answer.decision.passes}
                 return Answer(Plan(**measured), answer.rung, answer.decision)
-            return Answer(least_plan(problem), "native")
+            return Answer(least_plan(problem, environment), "native")
         return answer
 
     def answer_to_call(
@@ -268,9 +297,8 @@ def is_missed(problem: Problem, answer: Answer) -> bool:
 
 
 def is_served(environment: Environment) -> bool:
-    """Whether calls there can run anything but stock: under `torch.compile` they
-    can't."""
-    return environment.compiler_mode != "inductor"
+    """Whether `"auto"` can be anything but stock there."""
+    return environment.compiler_mode not in NOT_SERVED
 
 
 def is_measurable(problem: Problem) -> bool:
@@ -320,6 +348,30 @@ def with_batch(problem: Problem, batch: int) -> Problem:
     return on_one_device(dataclasses.replace(problem, batch=batch))
 
 
+def is_dense(problem: Problem) -> bool:
+    """Whether there is one group only, for which there is no algorithm but stock's."""
+    return problem.groups == 1
+
+
+def grouped_problem(
+    shape, dtype, kernel_shape, strides, padding, data_format, dilation_rate
+) -> Problem:
+    """The problem of a call of `conv`.
+
+    Raises:
+        ValueError: if the arguments do not fit each other.
+    """
+    return Problem.from_shapes(
+        shape,
+        kernel_shape,
+        strides=strides,
+        padding=padding,
+        data_format=data_format,
+        dilation_rate=dilation_rate,
+        dtype=keras.backend.standardize_dtype(dtype),
+    )
+
+
 def depthwise_problem(
     shape, dtype, kernel_shape, strides, padding, data_format, dilation_rate
 ) -> Problem:
@@ -342,16 +394,10 @@ def depthwise_problem(
             f"kernel's (={channels}). Received: inputs.shape={tuple(shape)}, "
             f"kernel.shape={tuple(kernel_shape)}, data_format={data_format!r}"
         )
-    problem = Problem.from_shapes(
-        shape,
-        (*kernel_size, 1, channels * depth_multiplier),
-        strides=strides,
-        padding=padding,
-        data_format=data_format,
-        dilation_rate=dilation_rate,
-        dtype=keras.backend.standardize_dtype(dtype),
+    grouped_shape = (*kernel_size, 1, channels * depth_multiplier)
+    return grouped_problem(
+        shape, dtype, grouped_shape, strides, padding, data_format, dilation_rate
     )
-    return problem
 
 
 def depthwise_conv(
@@ -434,6 +480,134 @@ def depthwise_conv(
         return stock_depthwise_conv(
             inputs, kernel, strides, padding, data_format, dilation_rate
         )
+    kernel = ops.reshape(kernel, convolution.problem.kernel_shape)
+    return backends.active.differentiable(convolution, inputs, kernel)
+
+
+def conv(
+    inputs: Tensor,
+    kernel: Tensor,
+    strides: int | Sequence[int] = 1,
+    padding: str = "valid",
+    data_format: str | None = None,
+    dilation_rate: int | Sequence[int] = 1,
+    *,
+    plan: str | Plan = AUTO,
+) -> Tensor:
+    """Grouped convolution, 1-D to 3-D, by a plan.
+
+    A drop-in for `keras.ops.conv`, with the same numbers up to rounding. With one
+    group it is the stock operation, whatever the plan.
+
+    Args:
+        inputs: `(batch, *spatial_shape, channels)` or, under `"channels_first"`,
+            `(batch, channels, *spatial_shape)`.
+        kernel: `(*kernel_size, channels_per_group, filters)`: the number of groups
+            is `channels // channels_per_group`.
+        strides: one stride, or one for each spatial axis.
+        padding: `"valid"` or `"same"`.
+        data_format: `"channels_last"`, `"channels_first"`, or `None` for Keras's
+            `image_data_format`.
+        dilation_rate: distance between taps: one, or one for each spatial axis.
+        plan: `"auto"`, an algorithm for all three passes, or a `Plan`.
+
+    Returns:
+        `(batch, *output_shape, filters)`, or the same with the channels first.
+
+    Raises:
+        ValueError: if the shapes or arguments do not fit each other, or `plan`
+            is not one, or its partition size does not fit the channels.
+
+    Example:
+
+    >>> x = np.ones((2, 8, 8, 8), "float32")
+    >>> k = np.ones((3, 3, 2, 12), "float32")
+    >>> conv(x, k, padding="same", plan="diagonal:4:split").shape
+    (2, 8, 8, 12)
+    """
+    inputs, kernel = with_shapes(inputs, kernel)
+    arguments = strides, padding, data_format or image_data_format(), dilation_rate
+    found = look_up(inputs, kernel, *arguments, plan, GROUPED)
+    if found is None:
+        return backends.active.native_conv(inputs, kernel, *arguments)
+    return run(found, inputs, kernel)
+
+
+def separable_conv(
+    inputs: Tensor,
+    depthwise_kernel: Tensor,
+    pointwise_kernel: Tensor,
+    strides: int | Sequence[int],
+    padding: str,
+    data_format: str,
+    dilation_rate: int | Sequence[int],
+    plan: str | Plan,
+) -> Tensor:
+    """Depthwise convolution by a plan, then pointwise convolution: what
+    `keras.ops.separable_conv` computes, which it is where the plan is native."""
+    arguments = strides, padding, data_format, dilation_rate
+    found = look_up(inputs, depthwise_kernel, *arguments, plan)
+    if found is None:
+        return ops.separable_conv(
+            inputs, depthwise_kernel, pointwise_kernel, *arguments
+        )
+    outputs = run(found, inputs, depthwise_kernel)
+    pointwise_kernel = ops.convert_to_tensor(pointwise_kernel)
+    shape, dtype = shape_of(outputs), outputs.dtype
+    pointwise = grouped_problem(
+        shape, dtype, pointwise_kernel.shape, 1, "valid", data_format, 1
+    )
+    return dense.forward(pointwise, outputs, pointwise_kernel)
+
+
+def with_shapes(inputs, kernel) -> tuple[Tensor, Tensor]:
+    """A call's operands, as tensors if they are lists."""
+    if hasattr(inputs, "shape") and hasattr(kernel, "shape"):
+        return inputs, kernel
+    return ops.convert_to_tensor(inputs), ops.convert_to_tensor(kernel)
+
+
+def look_up(
+    inputs, kernel, strides, padding, data_format, dilation_rate, plan, *kind
+) -> Convolution | None:
+    """The convolution that a call runs, or `None` if it is stock's."""
+    if traces_python():
+        return None
+    key = (
+        shape_of(inputs),
+        inputs.dtype,
+        shape_of(kernel),
+        strides,
+        padding,
+        data_format,
+        dilation_rate,
+        plan,
+        trace_key(),
+        *kind,
+    )
+    try:
+        found = conductor.memo[key]
+    except (KeyError, TypeError):  # a new key, or a list in it
+        found = conductor.convolution(inputs, kernel, key)
+    if (
+        found is None
+        or is_symbolic(inputs, kernel)
+        or backends.active.must_run_native()
+        or not have_one_dtype(inputs, kernel)
+    ):
+        return None
+    return found
+
+
+def have_one_dtype(inputs, kernel) -> bool:
+    """Whether a call's operands have the same dtype, variables as a layer sees them:
+    what stock makes of two is the backend's."""
+    return ops.convert_to_tensor(inputs).dtype == ops.convert_to_tensor(kernel).dtype
+
+
+def run(convolution: Convolution, inputs, kernel) -> Tensor:
+    """A call by its convolution."""
+    inputs, kernel = ops.convert_to_tensor(inputs), ops.convert_to_tensor(kernel)
     kernel = ops.reshape(kernel, convolution.problem.kernel_shape)
     return backends.active.differentiable(convolution, inputs, kernel)
 

@@ -8,6 +8,8 @@ A backend's module provides
 - `native_input_gradient(forward, problem, kernel, output_gradient)` and
   `native_kernel_gradient(forward, problem, inputs, output_gradient)`: the passes
   as the backend derives them from the stock `forward`;
+- `native_conv(inputs, kernel, strides, padding, data_format, dilation_rate)`: the
+  stock grouped convolution, `keras.ops.conv`, by the backend's own operation for it;
 - `native_refusal(problem)`: why the stock convolution can't compute or can't
   train a problem here, or `None`;
 - `sum_together(tensors, axis)`: each tensor's sum along an axis, in one pass over
@@ -42,14 +44,26 @@ import keras
 
 from keras_diagwise.backends import keras_internals
 
-SUPPORTED = ("jax", "tensorflow", "torch")
+TRAINING = ("jax", "tensorflow", "torch")
+INFERENCE_ONLY = ("numpy", "openvino")
 
-if keras.backend.backend() not in SUPPORTED:
+
+def module_of(backend: str) -> str:
+    """The name of a backend's module.
+
+    Raises:
+        ImportError: if there is none.
+    """
+    if backend in TRAINING:
+        return f"{backend}_backend"
+    if backend in INFERENCE_ONLY:
+        return "inference_backend"
     raise ImportError(
-        f"keras_diagwise supports the Keras backends {', '.join(SUPPORTED)}. "
-        f"Received: KERAS_BACKEND={keras.backend.backend()}"
+        f"keras_diagwise supports the Keras backends {', '.join(TRAINING)} and, for "
+        f"inference, {', '.join(INFERENCE_ONLY)}. Received: KERAS_BACKEND={backend}"
     )
 
-active = importlib.import_module(f"{__name__}.{keras.backend.backend()}_backend")
 
-__all__ = ["SUPPORTED", "active", "keras_internals"]
+active = importlib.import_module(f"{__name__}.{module_of(keras.backend.backend())}")
+
+__all__ = ["INFERENCE_ONLY", "TRAINING", "active", "keras_internals"]

@@ -48,9 +48,16 @@ def make_primitive(pass_name: str) -> Primitive:
         )
         return mapped(left, right), 0
 
+    lower = mlir.lower_fun(compute, multiple_results=False)
+
+    def lower_for(context, *operands, convolution):
+        if context.module_context.lowering_parameters.for_export:
+            convolution = convolution.to_export
+        return lower(context, *operands, convolution=convolution)
+
     primitive.def_impl(lambda *operands, **params: run_eagerly(*operands, **params))
     primitive.def_abstract_eval(abstract)
-    mlir.register_lowering(primitive, mlir.lower_fun(compute, multiple_results=False))
+    mlir.register_lowering(primitive, lower_for)
     batching.primitive_batchers[primitive] = batch
     return primitive
 
@@ -88,6 +95,9 @@ def native_kernel_gradient(forward, problem, inputs, output_gradient):
     kernel = jax.ShapeDtypeStruct(problem.kernel_shape, inputs.dtype)
     transpose = jax.linear_transpose(lambda k: forward(problem, inputs, k), kernel)
     return transpose(output_gradient)[0]
+
+
+native_conv = keras.ops.conv
 
 
 def native_refusal(problem):

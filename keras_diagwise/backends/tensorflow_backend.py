@@ -10,6 +10,7 @@ from tensorflow.compiler.tf2xla.python import xla
 from tensorflow.python.framework import config as tf_config
 from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
+from keras_diagwise.backends.keras_internals import is_exporting
 from keras_diagwise.backends.transposition import transpose_left, transpose_right
 
 
@@ -60,6 +61,37 @@ def native_kernel_gradient(forward, problem, inputs, output_gradient):
         tape.watch(kernel)
         outputs = forward(problem, inputs, kernel)
     return tape.gradient(outputs, kernel, output_gradient)
+
+
+def native_conv(inputs, kernel, strides, padding, data_format, dilation_rate):
+    """Depthwise, where that is what it is: TensorFlow has an operation for it, in
+    place of which Keras compiles every grouped convolution by XLA in the midst of a
+    graph (seen in Keras 3.15.1)."""
+    if is_depthwise(inputs, kernel, strides, data_format):
+        shape = kernel.shape
+        multiplier = shape[-1] // inputs.shape[channel_axis(data_format)]
+        depthwise = tf.reshape(
+            tf.convert_to_tensor(kernel), (*shape[:-2], -1, multiplier)
+        )
+        return keras.ops.depthwise_conv(
+            inputs, depthwise, strides, padding, data_format, dilation_rate
+        )
+    return keras.ops.conv(inputs, kernel, strides, padding, data_format, dilation_rate)
+
+
+def channel_axis(data_format):
+    return -1 if data_format == "channels_last" else 1
+
+
+def is_depthwise(inputs, kernel, strides, data_format):
+    """Whether `tf.nn.depthwise_conv2d` can compute what is no more than asked for."""
+    if isinstance(inputs, keras.KerasTensor) or isinstance(kernel, keras.KerasTensor):
+        return False
+    equal = isinstance(strides, int) or len(set(strides)) == 1
+    channels = inputs.shape[channel_axis(data_format)]
+    flat = len(kernel.shape) in (3, 4) and len(inputs.shape) == len(kernel.shape)
+    several = channels is not None and channels > 1
+    return flat and equal and several and kernel.shape[-2] == 1
 
 
 def native_refusal(problem):
@@ -116,12 +148,14 @@ def must_run_native():
 
 
 def compiler_mode() -> str:
-    """`"eager"`, `"graph"` or `"xla"`.
+    """`"eager"`, `"graph"`, `"xla"` or, where Keras exports, `"export"`.
 
     That a graph is traced for XLA only a private function tells. Seen in 2.21.
     """
     if tf.executing_eagerly():
         return "eager"
+    if is_exporting():
+        return "export"
     graph = tf.compat.v1.get_default_graph()
     return "xla" if GraphOrParentsInXlaContext(graph) else "graph"
 

@@ -118,6 +118,9 @@ def to_torch_kernel(kernel):
     return kernel.permute(-1, -2, *range(kernel.ndim - 2))
 
 
+native_conv = keras.ops.conv
+
+
 def native_refusal(problem):
     """On CPU one channel under unequal strides reads what is not the tensor's where
     the output is one column wide: a 4×4 kernel by strides of 1 and 3 on 3×1 pixels,

@@ -1,9 +1,27 @@
 """Layers: subclasses of the stock ones, only their convolution replaced."""
 
+from keras_diagwise.layers.conv import (
+    DiagonalwiseConv1D,
+    DiagonalwiseConv2D,
+    DiagonalwiseConv3D,
+)
 from keras_diagwise.layers.depthwise_conv import (
     DiagonalwiseDepthwiseConv1D,
     DiagonalwiseDepthwiseConv2D,
 )
 from keras_diagwise.layers.family import FAMILY
+from keras_diagwise.layers.separable_conv import (
+    DiagonalwiseSeparableConv1D,
+    DiagonalwiseSeparableConv2D,
+)
 
-__all__ = ["FAMILY", "DiagonalwiseDepthwiseConv1D", "DiagonalwiseDepthwiseConv2D"]
+__all__ = [
+    "FAMILY",
+    "DiagonalwiseConv1D",
+    "DiagonalwiseConv2D",
+    "DiagonalwiseConv3D",
+    "DiagonalwiseDepthwiseConv1D",
+    "DiagonalwiseDepthwiseConv2D",
+    "DiagonalwiseSeparableConv1D",
+    "DiagonalwiseSeparableConv2D",
+]

@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import keras
-from keras import ops
 
 from keras_diagwise.convolution import depthwise_conv, depthwise_problem
-from keras_diagwise.layers.family import Diagonalwise, stands_for
-from keras_diagwise.planning.plan import Plan
+from keras_diagwise.layers.family import Diagonalwise, stands_for, with_bias
 from keras_diagwise.problem import Problem
 
 
 class DiagonalwiseDepthwiseConv(Diagonalwise):
     """The convolution that the 1-D and the 2-D layer share."""
-
-    def compute_output_shape(self, input_shape):
-        """The stock layer's; `build` asks for it too, so a plan that does not fit
-        the channels is refused before anything is built."""
-        check_plan(self, input_shape, self.plan)
-        return super().compute_output_shape(input_shape)
 
     def call(self, inputs):
         outputs = depthwise_conv(
@@ -30,22 +22,19 @@ class DiagonalwiseDepthwiseConv(Diagonalwise):
             self.dilation_rate,
             plan=self.plan,
         )
-        if self.use_bias:
-            shape = [1] * (self.rank + 2)
-            shape[-1 if self.data_format == "channels_last" else 1] = self.bias.shape[0]
-            outputs = ops.add(outputs, ops.reshape(self.bias, shape))
-        if self.activation is not None:
-            return self.activation(outputs)
-        return outputs
+        return with_bias(self, outputs)
+
+    @staticmethod
+    def problem_of(layer, input_shape) -> Problem:
+        return depthwise_problem_of(layer, input_shape)
+
+    @staticmethod
+    def input_channels(layer) -> int:
+        return layer.kernel.shape[-2]
 
 
-def problem_of(layer, input_shape) -> Problem:
-    """The problem of a depthwise layer, stock or ours, built or not.
-
-    Args:
-        layer: the layer.
-        input_shape: the shape of its input, with `None` for what is unknown.
-    """
+def depthwise_problem_of(layer, input_shape) -> Problem:
+    """The depthwise problem of a layer that has a `depth_multiplier`."""
     channels = input_shape[-1 if layer.data_format == "channels_last" else 1]
     return depthwise_problem(
         tuple(input_shape),
@@ -56,16 +45,6 @@ def problem_of(layer, input_shape) -> Problem:
         layer.data_format,
         layer.dilation_rate,
     )
-
-
-def check_plan(layer, input_shape, plan: str | Plan) -> None:
-    """Checks a plan against the channels of a layer's input.
-
-    Raises:
-        ValueError: if a partition size does not fit them.
-    """
-    if isinstance(plan, Plan):
-        plan.check(problem_of(layer, input_shape))
 
 
 @stands_for(keras.layers.DepthwiseConv1D)

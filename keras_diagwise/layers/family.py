@@ -7,12 +7,14 @@ import inspect
 from collections.abc import Mapping
 
 import keras
+from keras import ops
 
 from keras_diagwise.planning.plan import AUTO, Plan, plan_to_config, standardize_plan
+from keras_diagwise.problem import Problem
 
 PACKAGE = "keras_diagwise"
 
-FAMILY: dict[type[keras.layers.Layer], type[keras.layers.Layer]] = {}
+FAMILY: dict[type[keras.layers.Layer], type[Diagonalwise]] = {}
 """The package's class for each stock class."""
 
 
@@ -33,9 +35,74 @@ class Diagonalwise(keras.layers.Layer):
         super().__init__(*args, **kwargs)
         self.plan = plan
 
+    @staticmethod
+    def problem_of(layer, input_shape) -> Problem:
+        """The problem of a layer of this family, stock or ours, built or not.
+
+        Args:
+            layer: the layer.
+            input_shape: the shape of its input, with `None` for what is unknown.
+        """
+        raise NotImplementedError
+
+    @staticmethod
+    def input_channels(layer) -> int:
+        """The channels of the input of a built layer of this family."""
+        raise NotImplementedError
+
+    def compute_output_shape(self, input_shape):
+        """The stock layer's; `build` asks for it too, so a plan that does not fit
+        the channels is refused before anything is built."""
+        check_plan(self, input_shape, self.plan)
+        return super().compute_output_shape(input_shape)
+
     def get_config(self) -> dict:
         """The stock layer's configuration, and `plan`."""
         return {**super().get_config(), "plan": plan_to_config(self.plan)}
+
+
+def ours_for(layer) -> type[Diagonalwise]:
+    """The package's class for a layer that is stock, or already ours."""
+    return FAMILY[layer.stock if isinstance(layer, Diagonalwise) else type(layer)]
+
+
+def problem_of(layer, input_shape) -> Problem:
+    """The problem of a layer of any family, stock or ours, built or not.
+
+    Args:
+        layer: the layer.
+        input_shape: the shape of its input, with `None` for what is unknown.
+    """
+    return ours_for(layer).problem_of(layer, input_shape)
+
+
+def built_input_shape(layer) -> tuple:
+    """The shape of a built layer's input, so far as the layer knows it."""
+    channels, spatial = ours_for(layer).input_channels(layer), (None,) * layer.rank
+    if layer.data_format == "channels_last":
+        return (None, *spatial, channels)
+    return (None, channels, *spatial)
+
+
+def check_plan(layer, input_shape, plan: str | Plan) -> None:
+    """Checks a plan against the channels of a layer's input.
+
+    Raises:
+        ValueError: if a partition size does not fit them.
+    """
+    if isinstance(plan, Plan):
+        plan.check(problem_of(layer, input_shape))
+
+
+def with_bias(layer, outputs):
+    """A layer's outputs from its convolution's: with its bias and activation."""
+    if layer.use_bias:
+        shape = [1] * (layer.rank + 2)
+        shape[-1 if layer.data_format == "channels_last" else 1] = layer.bias.shape[0]
+        outputs = ops.add(outputs, ops.reshape(layer.bias, shape))
+    if layer.activation is not None:
+        return layer.activation(outputs)
+    return outputs
 
 
 def with_plan(signature: inspect.Signature) -> inspect.Signature:

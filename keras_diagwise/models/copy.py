@@ -16,6 +16,7 @@ from keras_diagwise.backends.keras_internals import (
     exempt_from_weight_decay,
     remat_mode,
 )
+from keras_diagwise.layers.family import Diagonalwise
 
 
 def faithful_copy(model: keras.Model) -> keras.Model:
@@ -53,12 +54,27 @@ def faithful_copy(model: keras.Model) -> keras.Model:
     for original, copied in zip(model.variables, copy.variables, strict=False):
         if original.shape == copied.shape and original.dtype == copied.dtype:
             copied.assign(own_array(original))
+    convert_as(model, copy)
     for name in SET_AFTER_COMPILE if model.compiled else ():
         setattr(copy, name, getattr(model, name))
     difference = first_difference(model, copy)
     if difference:
         raise refusal(model, difference)
     return copy
+
+
+def convert_as(model: keras.Model, copy: keras.Model) -> None:
+    """Makes the layers of a copy the package's where the model's are: a layer of the
+    user's that holds others makes stock ones when it is loaded."""
+    pairs = zip(
+        backends.keras_internals.flatten_layers(model),
+        backends.keras_internals.flatten_layers(copy),
+        strict=False,
+    )
+    for layer, copied in pairs:
+        if isinstance(layer, Diagonalwise) and type(copied) is layer.stock:
+            copied.__class__ = type(layer)
+            copied.plan = layer.plan
 
 
 SET_AFTER_COMPILE = ("run_eagerly", "steps_per_execution", "jit_compile")

@@ -8,8 +8,8 @@ import keras
 
 from keras_diagwise import backends
 from keras_diagwise.convolution import on_one_device
-from keras_diagwise.layers.depthwise_conv import problem_of
-from keras_diagwise.layers.family import FAMILY
+from keras_diagwise.layers.family import problem_of
+from keras_diagwise.models.survey import is_of_a_family, reason_to_leave
 from keras_diagwise.problem import Problem
 
 CALLED_IN_NO_GRAPH = "called in no graph"
@@ -20,18 +20,15 @@ class Use:
     """A layer, called on inputs of one shape.
 
     Attributes:
+        path: names of the layers that it stands in and its own, joined by slashes.
         layer: the layer, stock or ours.
         problem: the problem that it poses on one device, or `None` if no graph of
             layers tells its input's shape.
     """
 
+    path: str
     layer: keras.layers.Layer
     problem: Problem | None
-
-    @property
-    def path(self) -> str:
-        """The layer's name below its models' names."""
-        return self.layer.path or self.layer.name
 
 
 def uses_in(model: keras.Model, batch_size: int | None) -> list[Use]:
@@ -41,20 +38,22 @@ def uses_in(model: keras.Model, batch_size: int | None) -> list[Use]:
         model: the model.
         batch_size: the batch of a step, or `None` if unknown.
     """
+    shapes = backends.keras_internals.call_shapes(model)
     return [
         use
-        for layer in backends.keras_internals.flatten_layers(model)
-        if type(layer) in FAMILY or type(layer) in FAMILY.values()
-        for use in uses_of(layer, batch_size)
+        for path, layer in backends.keras_internals.layers_with_paths(model)
+        if is_of_a_family(layer) and reason_to_leave(layer) is None
+        for use in uses_of(path, layer, shapes[id(layer)], batch_size)
     ]
 
 
-def uses_of(layer: keras.layers.Layer, batch_size: int | None) -> list[Use]:
-    """The uses of one layer."""
-    shapes = backends.keras_internals.call_shapes(layer)
+def uses_of(
+    path: str, layer: keras.layers.Layer, shapes: list[tuple], batch_size: int | None
+) -> list[Use]:
+    """The uses of one layer, called on inputs of these shapes."""
     if not shapes:
-        return [Use(layer, None)]
+        return [Use(path, layer, None)]
     return [
-        Use(layer, on_one_device(problem_of(layer, (batch_size, *shape[1:]))))
+        Use(path, layer, on_one_device(problem_of(layer, (batch_size, *shape[1:]))))
         for shape in shapes
     ]

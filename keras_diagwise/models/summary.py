@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 
 import keras
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.table import Table
+from rich.text import Text
 
 from keras_diagwise import backends
-from keras_diagwise.convolution import Convolution, conductor
+from keras_diagwise.convolution import Convolution, conductor, is_served
 from keras_diagwise.layers.family import Diagonalwise
 from keras_diagwise.models.problems import CALLED_IN_NO_GRAPH, Use, uses_in
+from keras_diagwise.models.survey import Skipped, abridged, skipped_lines, survey
 from keras_diagwise.planning.decision import Decision
 from keras_diagwise.planning.environment import Environment
-from keras_diagwise.planning.plan import Plan
+from keras_diagwise.planning.plan import NATIVE, Plan
+from keras_diagwise.printable import printable
 from keras_diagwise.problem import Problem
 
 
@@ -41,23 +47,91 @@ class LayerPlan:
     decision: Decision | None = None
 
 
-def summary(model: keras.Model, *, batch_size: int | None = None) -> list[LayerPlan]:
-    """What each layer of the package in a model runs.
+class Summary(list[LayerPlan]):
+    """What the layers of a model run, one entry for each of the package's and for each
+    shape of inputs that it is called on; and, when printed, a table of it.
+
+    Attributes:
+        model: the model's name.
+        skipped: layers that are left alone, with the reasons.
+    """
+
+    def __init__(self, model: str, plans: Iterable[LayerPlan], skipped: tuple):
+        super().__init__(plans)
+        self.model = model
+        self.skipped: tuple[Skipped, ...] = skipped
+        self._is_detailed = False
+
+    def detailed(self) -> Summary:
+        """The same, that prints a line for each layer."""
+        found = Summary(self.model, self, self.skipped)
+        found._is_detailed = True
+        return found
+
+    def __str__(self) -> str:
+        console = Console(width=110, force_terminal=False, color_system=None)
+        with console.capture() as capture:
+            console.print(self)
+        return capture.get()
+
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> RenderResult:
+        count = len({line.path for line in self})
+        layers = f"{count} layer{'' if count == 1 else 's'}"
+        yield Text(printable(f"keras_diagwise: {layers} of {self.model!r} run by plan"))
+        if self:
+            yield table_of(self, self._is_detailed)
+        for line in skipped_lines(self.skipped):
+            yield Text(printable(line), overflow="fold")
+
+
+def table_of(plans: Iterable[LayerPlan], is_detailed: bool) -> Table:
+    """A row for each kind of layer that runs by the same plan for the same reason, or
+    for each layer."""
+    rows: dict[tuple, list[str]] = {}
+    for i, line in enumerate(plans):
+        stock = line.layer.removeprefix("Diagonalwise")
+        plan, gain = str(line.plan or "-"), times(line.gain)
+        cells = (f"{stock} → {line.layer}", plan, line.rung, gain)
+        rows.setdefault((*cells, i if is_detailed else None), []).append(line.path)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("layers", overflow="fold")
+    table.add_column("class", overflow="fold")
+    for heading in ("plan", "rung", "gain"):
+        table.add_column(heading)
+    for kind, paths in rows.items():
+        paths = list(dict.fromkeys(paths))
+        label = paths[0] if len(paths) == 1 else f"{len(paths)}: {abridged(paths)}"
+        table.add_row(*(Text(printable(each)) for each in (label, *kind[:-1])))
+    return table
+
+
+def times(gain: float | None) -> str:
+    """A gain."""
+    return "-" if gain is None else f"{gain:.1f}×"
+
+
+def summary(model: keras.Model, *, batch_size: int | None = None) -> Summary:
+    """What each layer of the package in a model runs, and which layers it can't be.
 
     Args:
         model: a converted model.
         batch_size: the batch of a step; `None` is unknown.
 
     Returns:
-        One entry for each of the package's layers, and for each shape of inputs
-        that it is called on, in the model's order.
+        A list of one `LayerPlan` for each of the package's layers, and for each shape
+        of inputs that it is called on, in the model's order. Its `skipped` are the
+        layers that were left alone, with the reasons. Printed, it is a table.
     """
     environment = environment_of(model)
-    return [
+    plans = [
         layer_plan(use, environment)
         for use in uses_in(model, batch_size)
         if isinstance(use.layer, Diagonalwise)
     ]
+    skipped = survey(model, lambda path, layer: isinstance(layer, Diagonalwise)).skipped
+    return Summary(model.name, plans, skipped)
 
 
 def environment_of(model: keras.Model) -> Environment:
@@ -79,7 +153,9 @@ def layer_plan(use: Use, environment: Environment) -> LayerPlan:
     if problem is None:
         return LayerPlan(path, name, None, None, CALLED_IN_NO_GRAPH, None)
     answer = conductor.answer(problem, use.layer.plan, environment)
-    plan = Convolution(problem, answer.plan).effective_plan
+    plan = NATIVE
+    if is_served(environment):
+        plan = Convolution(problem, answer.plan).effective_plan
     measured = answer.decision if answer.rung == "decision" else None
     gain = measured.gain(plan) if measured else None
     return LayerPlan(path, name, problem, plan, answer.rung, gain, answer.decision)

@@ -14,7 +14,8 @@ import keras
 import rich.console
 import rich.progress
 
-from keras_diagwise.convolution import conductor, is_measurable, is_served
+from keras_diagwise import backends
+from keras_diagwise.convolution import NOT_SERVED, conductor, is_measurable, is_served
 from keras_diagwise.layers.family import FAMILY
 from keras_diagwise.models.check import check_step
 from keras_diagwise.models.convert import forget_compiled
@@ -178,8 +179,9 @@ def standardize_target(model_or_problems, batch_sizes: Sequence[int]) -> Target:
     if isinstance(model_or_problems, Iterable):
         problems = list(model_or_problems)
         if all(isinstance(each, Problem) for each in problems):
-            check_measurable(problems)
-            return Target(environment_of_models(), dict.fromkeys(problems, ()))
+            environment = environment_of_models()
+            check_measurable(problems, environment)
+            return Target(environment, dict.fromkeys(problems, ()))
     raise TypeError(
         "`model_or_problems` must be a Keras model, a .keras file, the name of a model "
         "of keras.applications, or problems. "
@@ -187,12 +189,18 @@ def standardize_target(model_or_problems, batch_sizes: Sequence[int]) -> Target:
     )
 
 
-def check_measurable(problems: Sequence[Problem]) -> None:
+def check_measurable(problems: Sequence[Problem], environment: Environment) -> None:
     """Checks that problems can be measured.
 
     Raises:
         ValueError: if one can't.
     """
+    if not is_served(environment):
+        raise ValueError(
+            f"Nothing can be measured here: {NOT_SERVED[environment.compiler_mode]}. "
+            f"Received: KERAS_BACKEND={environment.backend}. Set it to one of "
+            f"{', '.join(backends.TRAINING)}."
+        )
     for problem in problems:
         if problem.batch is None or not is_measurable(problem):
             raise ValueError(
@@ -213,7 +221,7 @@ def target_of_model(model: keras.Model, batch_sizes: Sequence[int]) -> Target:
             elif not use.problem.has_static_spatial_shape:
                 skipped[use.path] = "the spatial shape is not known"
             elif not is_served(environment):
-                skipped[use.path] = "torch.compile runs stock's own operation"
+                skipped[use.path] = NOT_SERVED[environment.compiler_mode]
             elif not is_measurable(use.problem):
                 skipped[use.path] = f"{use.problem} can't be measured"
             else:

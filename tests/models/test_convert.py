@@ -450,13 +450,6 @@ def test_nothing_to_convert_is_one_warning():
     assert len(caught) == 1
 
 
-def test_one_line_is_said(capsys):
-    kd.convert(small_model())
-    assert capsys.readouterr().out.count("\n") == 1
-    kd.convert(small_model(), verbose=0)
-    assert capsys.readouterr().out == ""
-
-
 @pytest.mark.parametrize("inplace", [False, True])
 @pytest.mark.parametrize(
     ("arguments", "named"),

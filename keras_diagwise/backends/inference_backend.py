@@ -1,0 +1,70 @@
+"""numpy and OpenVINO: they train nothing, and every call is the stock one."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import operator
+
+import keras
+
+native_conv = keras.ops.conv
+shape_of = operator.attrgetter("shape")
+
+
+def differentiable(convolution, inputs, kernel):
+    raise NotImplementedError(f"the backend {keras.backend.backend()} trains nothing")
+
+
+def traces_python():
+    return True
+
+
+def trace_key():
+    return ()
+
+
+def must_run_native():
+    return True
+
+
+def is_tracing(*tensors):
+    return False
+
+
+def native_refusal(problem):
+    return None
+
+
+def flags():
+    return {}
+
+
+def set_flags(flags):
+    """Nothing: there are none."""
+
+
+def child_variables():
+    return {}
+
+
+def environment():
+    backend = keras.backend.backend()
+    return {
+        "device_kind": "cpu",
+        "device_name": "cpu",
+        "compiler_mode": "inference",
+        "flags": flags(),
+        "versions": {backend: importlib.metadata.version(backend)},
+    }
+
+
+def compiler_mode_of(model):
+    return "inference"
+
+
+def batch_shards():
+    return 1
+
+
+def forget_compiled(function):
+    """Nothing: a call asks anew."""

@@ -1,0 +1,102 @@
+"""Separable convolution layers, 1-D and 2-D."""
+
+from __future__ import annotations
+
+import keras
+
+from keras_diagwise.convolution import separable_conv
+from keras_diagwise.layers.depthwise_conv import depthwise_problem_of
+from keras_diagwise.layers.family import Diagonalwise, stands_for, with_bias
+from keras_diagwise.problem import Problem
+
+
+class DiagonalwiseSeparableConv(Diagonalwise):
+    """The convolution that the 1-D and the 2-D layer share. The plan is of its
+    depthwise part."""
+
+    def call(self, inputs):
+        outputs = separable_conv(
+            inputs,
+            self.depthwise_kernel,
+            self.pointwise_kernel,
+            self.strides,
+            self.padding,
+            self.data_format,
+            self.dilation_rate,
+            self.plan,
+        )
+        return with_bias(self, outputs)
+
+    @staticmethod
+    def problem_of(layer, input_shape) -> Problem:
+        return depthwise_problem_of(layer, input_shape)
+
+    @staticmethod
+    def input_channels(layer) -> int:
+        return layer.depthwise_kernel.shape[-2]
+
+
+@stands_for(keras.layers.SeparableConv1D)
+class DiagonalwiseSeparableConv1D(
+    DiagonalwiseSeparableConv, keras.layers.SeparableConv1D
+):
+    """`keras.layers.SeparableConv1D`, its depthwise part by whichever algorithm is
+    fastest here.
+
+    It takes the stock layer's arguments, has its weights, and gives its numbers
+    up to rounding.
+
+    Args:
+        filters: output channels.
+        kernel_size: taps of the depthwise kernel.
+        plan: `"auto"`, an algorithm for all three passes of training
+            (`"native"`, `"direct"`, `"diagonal:32"`, …), or a
+            `keras_diagwise.Plan`.
+        *args, **kwargs: the stock layer's.
+
+    Input shape:
+        `(batch, steps, channels)`, or `(batch, channels, steps)` under
+        `data_format="channels_first"`.
+
+    Output shape:
+        `(batch, new_steps, filters)`, or with the channels first.
+
+    Example:
+
+    >>> x = np.random.rand(4, 10, 12)
+    >>> DiagonalwiseSeparableConv1D(24, 3, plan="direct")(x).shape
+    (4, 8, 24)
+    """
+
+
+@stands_for(keras.layers.SeparableConv2D)
+class DiagonalwiseSeparableConv2D(
+    DiagonalwiseSeparableConv, keras.layers.SeparableConv2D
+):
+    """`keras.layers.SeparableConv2D`, its depthwise part by whichever algorithm is
+    fastest here.
+
+    It takes the stock layer's arguments, has its weights, and gives its numbers
+    up to rounding.
+
+    Args:
+        filters: output channels.
+        kernel_size: taps of the depthwise kernel, one number or two.
+        plan: `"auto"`, an algorithm for all three passes of training
+            (`"native"`, `"direct"`, `"diagonal:32"`, …), or a
+            `keras_diagwise.Plan`.
+        *args, **kwargs: the stock layer's.
+
+    Input shape:
+        `(batch, height, width, channels)`, or `(batch, channels, height, width)`
+        under `data_format="channels_first"`.
+
+    Output shape:
+        `(batch, new_height, new_width, filters)`, or with the channels first.
+
+    Example:
+
+    >>> x = np.random.rand(4, 10, 10, 12)
+    >>> DiagonalwiseSeparableConv2D(24, 3, plan="direct")(x).shape
+    (4, 8, 8, 24)
+    """

@@ -1,0 +1,123 @@
+"""Which layers of a model are or can become the package's, and why others can't."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+
+import keras
+
+from keras_diagwise import backends
+from keras_diagwise.layers.family import FAMILY
+
+REASONS = {
+    "one group": "a dense convolution, which has no other algorithm",
+    "subclass": "a subclass, whose own behaviour would be lost",
+    "patched": "its `call` was replaced",
+    "LoRA": "LoRA is enabled",
+    "quantized": "it is quantized",
+    "filtered": "not chosen",
+}
+"""Why a layer is left alone, by type."""
+
+MOST_NAMED = 2
+"""Of layers that are alike."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Skipped:
+    """A layer of a stock class, or of a subclass of one, that is left alone.
+
+    Attributes:
+        path: names of the layers that it stands in and its own, joined by slashes.
+        layer: name of its class.
+        reason: one of `REASONS`.
+    """
+
+    path: str
+    layer: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Survey:
+    """What a conversion has before it.
+
+    Attributes:
+        chosen: the layers to convert, by their place among the model's.
+        skipped: those that are left alone.
+    """
+
+    chosen: dict[int, keras.layers.Layer]
+    skipped: tuple[Skipped, ...]
+
+
+def survey(
+    model: keras.Model, accept: Callable[[str, keras.layers.Layer], bool]
+) -> Survey:
+    """Looks through a model.
+
+    Args:
+        model: the model.
+        accept: whether a layer is chosen, from its path and itself.
+    """
+    chosen, skipped = {}, []
+    for i, (path, layer) in enumerate(
+        backends.keras_internals.layers_with_paths(model)
+    ):
+        if not is_of_a_family(layer):
+            continue
+        reason = reason_to_leave(layer)
+        if reason is None and not accept(path, layer):
+            reason = "filtered"
+        if reason is None:
+            chosen[i] = layer
+        else:
+            skipped.append(Skipped(path, type(layer).__qualname__, reason))
+    return Survey(chosen, tuple(skipped))
+
+
+def is_of_a_family(layer) -> bool:
+    """Whether a layer is one of the package's, or of a class that one stands for, or
+    of a subclass of such a class."""
+    return isinstance(layer, tuple(FAMILY))
+
+
+def is_one_of_ours(layer) -> bool:
+    """Whether a layer is exactly one of the package's."""
+    return type(layer) in FAMILY.values()
+
+
+def reason_to_leave(layer) -> str | None:
+    """Why a layer of a family must stay what it is, or `None`."""
+    if getattr(layer, "groups", None) == 1:
+        return "one group"
+    if is_one_of_ours(layer):
+        return None
+    if type(layer) not in FAMILY:
+        return "subclass"
+    if "call" in vars(layer):
+        return "patched"
+    if getattr(layer, "lora_enabled", False):
+        return "LoRA"
+    if layer.dtype_policy.quantization_mode is not None:
+        return "quantized"
+    return None
+
+
+def skipped_lines(skipped: Iterable[Skipped]) -> list[str]:
+    """What is left alone, a line for each class and reason."""
+    paths: dict[tuple[str, str], list[str]] = {}
+    for each in skipped:
+        paths.setdefault((each.layer, each.reason), []).append(each.path)
+    return [
+        f"Left alone, {REASONS[reason]}: {len(found)} {layer} ({abridged(found)})."
+        for (layer, reason), found in paths.items()
+    ]
+
+
+def abridged(paths: Sequence[str]) -> str:
+    """The first and the last of some paths."""
+    if len(paths) <= MOST_NAMED:
+        return ", ".join(paths)
+    return f"{paths[0]} … {paths[-1]}"

@@ -1,0 +1,170 @@
+"""Every model of `keras.applications` with depthwise, separable or grouped
+convolutions: whether all of them are converted, and what comes out is stock's.
+
+    python -m tuning.coverage [--names Xception,…] [--stop-after SECONDS]
+
+In float64, on small images and a batch of two: all layers must be converted; the
+outputs and every weight after a training step must equal stock's to 1e-9; and what
+`revert` gives must be bit-equal to what there was. The figures are written into
+tuning/results/coverage-<backend>.json as soon as a model is done, and what is there
+is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import time
+
+os.environ.setdefault("JAX_ENABLE_X64", "1")
+
+import keras
+import numpy as np
+from keras.src.backend.common import dtypes
+
+import keras_diagwise
+from keras_diagwise.planning.environment import Environment
+from tuning.records import OVER, RESULTS, write
+from tuning.workloads import MODELS
+
+IMAGE_SIZE = 64
+LEAST_SIZES = {"Xception": 71}
+BATCH_SIZE = 2
+"""At 32×32 batch normalization would normalize two pixels in the last layers: stock
+itself differs there by 1e-5 if its inputs are changed in the last digit."""
+
+PLAN = "direct"
+"""A plan that is never stock's: under `"auto"` much would be compared with itself."""
+
+MOST_ERROR = 1e-9
+
+
+def in_float64() -> None:
+    """Keras computing in float64, really: on JAX and torch its table of result types
+    makes float32 of it (seen in 3.15)."""
+    dtypes.BIT64_TO_BIT32_DTYPE["float64"] = "float64"
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+
+
+def built(name: str) -> keras.Model:
+    """The model on small images, a small linear head in place of its classifier."""
+    size = LEAST_SIZES.get(name, IMAGE_SIZE)
+    keras.utils.set_random_seed(0)
+    backbone = getattr(keras.applications, name)(
+        weights=None, include_top=False, input_shape=(size, size, 3), pooling="avg"
+    )
+    outputs = keras.layers.Dense(3)(backbone.output)
+    return keras.Model(backbone.input, outputs, name=name.lower())
+
+
+def convertible(model: keras.Model) -> list[str]:
+    """The layers that should be converted, found without the package."""
+    kinds = keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D
+    return [
+        layer.name
+        for layer in model._flatten_layers()
+        if isinstance(layer, kinds)
+        or (isinstance(layer, keras.layers.Conv2D) and layer.groups > 1)
+    ]
+
+
+def without_noise(model: keras.Model) -> None:
+    """Draws nothing: dropout and stochastic depth pass everything on."""
+    for layer in model._flatten_layers():
+        for name in ("rate", "drop_path_rate"):
+            if getattr(layer, name, None):
+                setattr(layer, name, 0.0)
+
+
+def apart(found, expected, least: float = 0.0) -> float:
+    """By how much two arrays differ, in norm, over the norm of what is expected, whose
+    elements count as `least` in the mean if they are smaller."""
+    norm = max(np.linalg.norm(expected), least * np.sqrt(expected.size))
+    return float(np.linalg.norm(found - expected) / norm)
+
+
+def most_apart(found, expected) -> float:
+    """The same of several. What should be zero, as a shift that batch normalization
+    takes away again, is rounding only."""
+    return max(map(apart, found, expected, itertools.repeat(1e-5)))
+
+
+def stepped(model: keras.Model, images, targets) -> tuple[np.ndarray, list]:
+    """The outputs of a model, and its weights after a step."""
+    model.compile(keras.optimizers.SGD(0.01), "mse")
+    outputs = model.predict_on_batch(images)
+    model.train_on_batch(images, targets)
+    return np.asarray(outputs), model.get_weights()
+
+
+def figures_of(name: str) -> dict:
+    """What a model shows."""
+    started = time.perf_counter()
+    model = built(name)
+    without_noise(model)
+    expected = convertible(model)
+    generator = np.random.default_rng(0)
+    images = generator.uniform(-1, 1, (BATCH_SIZE, *model.input_shape[1:]))
+    targets = generator.normal(size=(BATCH_SIZE, 3))
+    before = model.get_weights()
+    stock = stepped(model, images, targets)
+    model.set_weights(before)
+    keras_diagwise.convert(model, plan=PLAN, inplace=True, verbose=0)
+    converted = [line.path for line in keras_diagwise.summary(model)]
+    ours = stepped(model, images, targets)
+    model.set_weights(before)
+    keras_diagwise.revert(model, inplace=True)
+    reverted = model.get_weights()
+    again = np.asarray(model.predict_on_batch(images))
+    same = all(map(np.array_equal, reverted, before))
+    return {
+        "layers": len(expected),
+        "converted": len({path.rpartition("/")[2] for path in converted}),
+        "outputs_error": apart(ours[0], stock[0]),
+        "step_error": most_apart(ours[1], stock[1]),
+        "reverts_bit_exactly": same and np.array_equal(again, stock[0]),
+        "parameters": model.count_params(),
+        "image_size": model.input_shape[1],
+        "seconds": time.perf_counter() - started,
+    }
+
+
+def is_right(figures: dict) -> bool:
+    """Whether a model is as stock says."""
+    return (
+        figures["layers"] == figures["converted"] > 0
+        and figures["outputs_error"] <= MOST_ERROR
+        and figures["step_error"] <= MOST_ERROR
+        and figures["reverts_bit_exactly"]
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--names", default=",".join(MODELS))
+    parser.add_argument("--stop-after", type=float, default=float("inf"))
+    options = parser.parse_args()
+    until = time.monotonic() + options.stop_after
+    in_float64()
+    name_of_file = f"coverage-{keras.backend.backend()}.json"
+    path = RESULTS / name_of_file
+    results = json.loads(path.read_text()) if path.exists() else {"models": {}}
+    for name in options.names.split(","):
+        if name in results["models"]:
+            continue
+        if time.monotonic() > until:
+            raise SystemExit(OVER)
+        figures = figures_of(name)
+        results["models"][name] = {**figures, "is_right": is_right(figures)}
+        results["environment"] = Environment.current().to_dict()
+        results |= {"keras": keras.__version__, "plan": PLAN, "most_error": MOST_ERROR}
+        write(name_of_file, results)
+        print(name, results["models"][name], flush=True)
+        keras.utils.clear_session()
+
+
+if __name__ == "__main__":
+    main()
