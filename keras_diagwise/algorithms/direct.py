@@ -23,6 +23,7 @@ from keras_diagwise.algorithms.terms import (
     pad,
     reaches_of,
     sum_over_taps,
+    terms_written,
     window,
 )
 from keras_diagwise.problem import Problem
@@ -128,7 +129,7 @@ class Direct(Algorithm):
         return ":".join(self._words(self.lowering))
 
     def work(self, problem):
-        return Work(problem.flops, problem.least_bytes, problem.taps)
+        return Work(problem.flops, problem.least_bytes, terms_written(problem))
 
     @classmethod
     def parse(cls, parameters):

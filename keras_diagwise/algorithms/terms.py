@@ -74,9 +74,8 @@ def sum_over_taps(problem: Problem, tensor, kernel, reaches, sizes, multiply):
             for rest in row
         )
 
-    terms = len(row) * problem.channels_per_group
-    at_once = max(1, TERMS_AT_ONCE // terms)
-    if len(rows) * terms <= MOST_UNROLLED or len(rows) <= at_once:
+    at_once = rows_at_once(len(rows), len(row) * problem.channels_per_group)
+    if at_once == len(rows):
         return sum_of_rows(rows)
     rest = len(rows) % at_once or at_once
     step = Reach(rows[1].tap - rows[0].tap, rows[1].start - rows[0].start)
@@ -100,6 +99,23 @@ TERMS_AT_ONCE = 8
 """Taps × channels in a group that are written out one by one, if these are all, and in
 a loop. On XLA's CPU compiler (jaxlib 0.10.2) a loop over rows takes 0.3 to 0.9 of the
 time for 7×7, 0.02 for 13×13, and 1.1 to 1.2 for 5×5."""
+
+
+def rows_at_once(rows: int, terms: int) -> int:
+    """How many rows of a kernel, of so many terms each, are written out: all, or those
+    of one turn of the loop."""
+    if rows * terms <= MOST_UNROLLED:
+        return rows
+    return min(rows, max(1, TERMS_AT_ONCE // terms))
+
+
+def terms_written(problem: Problem) -> int:
+    """How many terms of a problem the compiler is given: all, or those of the first
+    rows and of the loop."""
+    rows = problem.kernel_size[0]
+    terms = problem.taps * problem.channels_per_group // rows
+    at_once = rows_at_once(rows, terms)
+    return terms * (rows if at_once == rows else 2 * at_once)
 
 
 def window(tensor, problem: Problem, starts, sizes):

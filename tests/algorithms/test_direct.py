@@ -8,6 +8,7 @@ import pytest
 
 from keras_diagwise.algorithms import Direct
 from keras_diagwise.algorithms.direct import compiled_pass
+from keras_diagwise.planning.decision import can_serve
 from tests.algorithms.suite import AlgorithmSuite, depthwise
 
 
@@ -48,3 +49,13 @@ def test_what_is_compiled_is_kept():
     problem = depthwise((6, 6), 4, (3, 3))
     passes = [compiled_pass(Direct(), "forward", problem) for _ in range(2)]
     assert passes[0] is passes[1]
+
+
+@pytest.mark.parametrize("size", [13, 31])
+def test_a_huge_kernel_is_a_program_of_a_few_rows(size):
+    """So neither the tuner nor the planner takes it for one that would compile for
+    minutes."""
+    problem = depthwise((40, 40), 8, (size, size))
+    assert Direct().work(problem).operations <= 2 * size
+    assert can_serve("direct", problem)
+    assert Direct().work(depthwise((40, 40), 8, (5, 5))).operations == 25
