@@ -9,15 +9,18 @@ figures into tuning/results/acceptance-<backend>.json at once.
 from __future__ import annotations
 
 import argparse
+import collections
 import dataclasses
 import functools
 import json
+import re
 import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 from unittest import mock
 
 import keras
@@ -243,6 +246,49 @@ def tune_model() -> dict:
     }
 
 
+PROFILED = 20
+
+
+def predict_profile() -> dict:
+    """On JAX: milliseconds of a prediction by kind of operation, of the converted model
+    and of the floor, by XLA's own profiler. What pads is an operation of its own where
+    a depthwise convolution reads more than one pixel; the others are not of these
+    layers."""
+    models = stock_and_converted()
+    models["floor"] = floor_of(models["converted"])
+    return {name: profile_of(models[name]) for name in ("converted", "floor")}
+
+
+def profile_of(model) -> dict:
+    import jax
+
+    predict = prediction_of(model)
+    predict()
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder):
+            for _ in range(PROFILED):
+                predict()
+        (path,) = Path(folder).rglob("*.xplane.pb")
+        profile = jax.profiler.ProfileData.from_file(str(path))
+    found: collections.Counter = collections.Counter()
+    for plane in profile.planes:
+        for line in plane.lines:
+            for event in line.events:
+                kind = kind_of_operation(event.name)
+                if kind:
+                    found[kind] += 1e-6 * event.duration_ns / PROFILED
+    return dict(found)
+
+
+def kind_of_operation(name: str) -> str | None:
+    """What an event of the profiler is, if it is an operation of the program."""
+    if not re.fullmatch(r"[a-z_]+_fusion(\.\d+)?", name):
+        return None
+    if name.startswith("ynn"):
+        return "dense and pointwise convolutions"
+    return "padding" if "_pad_" in name else "other fused loops"
+
+
 def peak_memory() -> dict:
     """On JAX the temporaries of the compiled step; elsewhere a child's peak RSS."""
     if BACKEND == "jax":
@@ -315,6 +361,8 @@ PARTS = {
     "tune": tune_model,
     "eager_call": added_to_an_eager_call,
 }
+if BACKEND == "jax":
+    PARTS["predict_profile"] = predict_profile
 if BACKEND == "tensorflow":
     PARTS["model_jit_compile"] = functools.partial(model_parts, jit_compile=True)
     PARTS["problems_jit_compile"] = functools.partial(problems_part, "xla")
