@@ -45,10 +45,7 @@ def native_input_gradient(forward, problem, kernel, output_gradient):
     inputs = tf.zeros(
         problem.input_shape(tf.shape(output_gradient)[0]), output_gradient.dtype
     )
-    with tf.GradientTape() as tape:
-        tape.watch(inputs)
-        outputs = forward(problem, inputs, kernel)
-    return tape.gradient(outputs, inputs, output_gradient)
+    return gradient_of(lambda x: forward(problem, x, kernel), inputs, output_gradient)
 
 
 def native_kernel_gradient(forward, problem, inputs, output_gradient):
@@ -57,10 +54,24 @@ def native_kernel_gradient(forward, problem, inputs, output_gradient):
     kernel = tf.zeros(problem.kernel_shape, inputs.dtype)
     if inputs.shape[0] == 0:
         return kernel
+    return gradient_of(lambda k: forward(problem, inputs, k), kernel, output_gradient)
+
+
+def gradient_of(function, operand, output_gradient):
+    """In a graph of its own where no tape records, which is so in eager code while a
+    `ForwardAccumulator` derives what it has met (seen in 2.21)."""
     with tf.GradientTape() as tape:
-        tape.watch(kernel)
-        outputs = forward(problem, inputs, kernel)
-    return tape.gradient(outputs, kernel, output_gradient)
+        tape.watch(operand)
+        outputs = function(operand)
+    gradient = tape.gradient(outputs, operand, output_gradient)
+    if gradient is not None:
+        return gradient
+
+    @tf.function(autograph=False)
+    def in_a_graph(operand, output_gradient):
+        return tf.gradients(function(operand), operand, output_gradient)[0]
+
+    return in_a_graph(operand, output_gradient)
 
 
 def native_conv(inputs, kernel, strides, padding, data_format, dilation_rate):
