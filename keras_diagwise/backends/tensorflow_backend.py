@@ -260,4 +260,8 @@ COMPILES_ALONE = True
 
 
 def compiled_alone(function):
-    return tf.function(function, jit_compile=True, autograph=False)
+    """Its operands are constants to whoever records: a tape around a call would have
+    the loops of `function` compiled for their derivative, which XLA refuses, and which
+    nobody needs, since each pass has its own."""
+    compiled = tf.function(function, jit_compile=True, autograph=False)
+    return lambda *operands: compiled(*map(tf.stop_gradient, operands))

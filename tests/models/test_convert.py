@@ -541,7 +541,7 @@ def test_summary_names_each_layer_and_its_plan():
 def test_summary_names_the_plan_that_runs():
     """Not the one asked for, where that can't compute the problem."""
     model = keras.Sequential(
-        [keras.Input((20, 20, 2)), keras.layers.DepthwiseConv2D(15)]
+        [keras.Input((4, 160, 2)), keras.layers.DepthwiseConv2D((1, 150))]
     )
     kd.convert(model, plan="direct", inplace=True, verbose=0)
     assert [str(line.plan) for line in kd.summary(model)] == ["native"]
