@@ -14,6 +14,8 @@ BACKEND = keras.backend.backend()
 PLANS = ("direct", Plan("diagonal:4:split", "diagonal:4", "diagonal:2:split"))
 SHAPE, KERNEL = (2, 5, 5, 4), (3, 3, 2, 6)
 DATA_FORMAT = "channels_last"
+if BACKEND == "tensorflow":
+    PLANS = (*PLANS, "direct:compiled")
 if BACKEND == "torch":  # where stock can't be mapped with the channels last
     SHAPE, DATA_FORMAT = (2, 4, 5, 5), "channels_first"
 

@@ -7,6 +7,7 @@ import functools
 import keras
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla
+from tensorflow.python.eager.forwardprop_util import pack_tangents
 from tensorflow.python.framework import config as tf_config
 from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
@@ -110,8 +111,8 @@ def native_refusal(problem):
     depthwise = problem.is_depthwise and problem.rank < 3
     if depthwise and len(set(problem.strides)) > 1:
         return "TensorFlow's depthwise convolution takes equal strides only"
-    if depthwise and problem.batch == 0:
-        return "TensorFlow's depthwise convolution gives an empty batch back as it is"
+    if problem.batch == 0:
+        return "TensorFlow's convolutions give an empty batch back as it is"
     if depthwise:
         return None
     if max(problem.strides) > 1 and max(problem.dilation_rate) > 1:
@@ -262,6 +263,15 @@ COMPILES_ALONE = True
 def compiled_alone(function):
     """Its operands are constants to whoever records: a tape around a call would have
     the loops of `function` compiled for their derivative, which XLA refuses, and which
-    nobody needs, since each pass has its own."""
+    nobody needs, since each pass has its own. In forward mode, whose tangents a graph
+    takes from each operation, `function` runs as it is; that one is at work only a
+    private function tells. Seen in 2.21.
+    """
     compiled = tf.function(function, jit_compile=True, autograph=False)
-    return lambda *operands: compiled(*map(tf.stop_gradient, operands))
+
+    def run(*operands):
+        if pack_tangents(operands).tangents:
+            return function(*operands)
+        return compiled(*map(tf.stop_gradient, operands))
+
+    return run

@@ -9,7 +9,12 @@ import pytest
 from keras_diagwise.algorithms import Direct
 from keras_diagwise.algorithms.direct import compiled_pass
 from keras_diagwise.planning.decision import can_serve
-from tests.algorithms.suite import AlgorithmSuite, depthwise
+from tests.algorithms.suite import (
+    EDGES,
+    AlgorithmSuite,
+    check_against_reference,
+    depthwise,
+)
 
 
 class TestDirect(AlgorithmSuite):
@@ -22,8 +27,21 @@ ONLY_TENSORFLOW = pytest.mark.skipif(
 
 
 @ONLY_TENSORFLOW
-class TestDirectCompiledAlone(AlgorithmSuite):
-    algorithms: ClassVar = [Direct(compiled=True), Direct("rows", compiled=True)]
+@pytest.mark.parametrize(
+    "edge",
+    [
+        "empty batch, multiplied",
+        "stride with dilation",
+        "channels first, strided, multiplied",
+        "groups of several channels",
+        "bfloat16",
+        "huge kernel, strided, multiplied",
+    ],
+)
+def test_what_is_compiled_alone_equals_the_reference(edge):
+    for algorithm in (Direct(compiled=True), Direct("rows", compiled=True)):
+        if algorithm.refusal(EDGES[edge]) is None:
+            check_against_reference(algorithm, EDGES[edge])
 
 
 @ONLY_TENSORFLOW
