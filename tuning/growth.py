@@ -5,6 +5,12 @@ kernel, under the plan that a model would run here.
 
 It writes tuning/results/growth-<backend>-<compiler mode>.json; `--draw` makes the
 figure of it, beside it, and measures nothing.
+
+The step between tensors of 26 and 51 MB on a CPU is glibc's, which gives back memory of
+more than 32 MB at once and has each page of it faulted in anew at the next call: a
+forward pass on 128×28×28×128 took 52 ms with 27,000 page faults, and 16 ms with 2,900
+under MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=17179869184
+MALLOC_TOP_PAD_=1073741824 (a copy: 15 and 3 ms).
 """
 
 from __future__ import annotations
