@@ -78,17 +78,14 @@ def sum_over_taps(problem: Problem, tensor, kernel, reaches, sizes, multiply):
     if at_once == len(rows):
         return sum_of_rows(rows)
     rest = len(rows) % at_once or at_once
-    step = Reach(rows[1].tap - rows[0].tap, rows[1].start - rows[0].start)
+    (tap, start), (next_tap, next_start) = rows[:2]
+
+    def looped(i):
+        return Reach(tap + i * (next_tap - tap), start + i * (next_start - start))
 
     def add(index, total):
         first = rest + index * at_once
-        looped = [
-            Reach(
-                *(at + (first + i) * by for at, by in zip(rows[0], step, strict=True))
-            )
-            for i in range(at_once)
-        ]
-        return total + sum_of_rows(looped)
+        return total + sum_of_rows([looped(first + i) for i in range(at_once)])
 
     loops = (len(rows) - rest) // at_once
     return ops.fori_loop(0, loops, add, sum_of_rows(rows[:rest]))
@@ -106,7 +103,7 @@ def rows_at_once(rows: int, terms: int) -> int:
     of one turn of the loop."""
     if rows * terms <= MOST_UNROLLED:
         return rows
-    return min(rows, max(1, TERMS_AT_ONCE // terms))
+    return max(1, TERMS_AT_ONCE // terms)
 
 
 def terms_written(problem: Problem) -> int:
@@ -133,15 +130,13 @@ def window(tensor, problem: Problem, starts, sizes):
     axes = problem.spatial_axes
     spans = [(n - 1) * s + 1 for n, s in zip(sizes, problem.strides, strict=True)]
     index = [slice(None)] * (problem.rank + 2)
+    cuts = list(zip(axes, starts, spans, problem.strides, strict=True))
     if all(isinstance(start, int) for start in starts):
-        cuts = zip(axes, starts, spans, problem.strides, strict=True)
         for axis, start, span, stride in cuts:
             index[axis] = slice(start, start + span, stride)
         return tensor[tuple(index)]
     corner, shape = [0] * len(index), [-1 if n is None else n for n in tensor.shape]
-    for axis, start, span, stride in zip(
-        axes, starts, spans, problem.strides, strict=True
-    ):
+    for axis, start, span, stride in cuts:
         corner[axis], shape[axis] = start, span
         index[axis] = slice(None, None, stride)
     return ops.slice(tensor, corner, shape)[tuple(index)]

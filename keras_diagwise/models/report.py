@@ -11,6 +11,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from keras_diagwise.models.text import as_text
 from keras_diagwise.planning.decision import MISHAPS, Comparison
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.printable import printable, printable_lines
@@ -189,10 +190,7 @@ class TuningReport:
         return json.dumps(self.to_dict(), indent=1)
 
     def __str__(self) -> str:
-        console = Console(width=110, force_terminal=False, color_system=None)
-        with console.capture() as capture:
-            console.print(self)
-        return capture.get()
+        return as_text(self)
 
     def __rich_console__(
         self, console: Console, options: ConsoleOptions

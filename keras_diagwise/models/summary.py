@@ -15,6 +15,7 @@ from keras_diagwise.convolution import Convolution, conductor, is_served
 from keras_diagwise.layers.family import Diagonalwise
 from keras_diagwise.models.problems import CALLED_IN_NO_GRAPH, Use, uses_in
 from keras_diagwise.models.survey import Skipped, abridged, skipped_lines, survey
+from keras_diagwise.models.text import as_text
 from keras_diagwise.planning.decision import Decision
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.planning.plan import NATIVE, Plan
@@ -69,10 +70,7 @@ class Summary(list[LayerPlan]):
         return found
 
     def __str__(self) -> str:
-        console = Console(width=110, force_terminal=False, color_system=None)
-        with console.capture() as capture:
-            console.print(self)
-        return capture.get()
+        return as_text(self)
 
     def __rich_console__(
         self, console: Console, options: ConsoleOptions
