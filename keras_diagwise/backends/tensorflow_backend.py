@@ -11,6 +11,7 @@ from tensorflow.python.eager.forwardprop_util import pack_tangents
 from tensorflow.python.framework import config as tf_config
 from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
+from keras_diagwise.backends import onednn
 from keras_diagwise.backends.keras_internals import is_exporting
 from keras_diagwise.backends.transposition import transpose_left, transpose_right
 
@@ -117,10 +118,13 @@ def native_refusal(problem):
         return None
     if max(problem.strides) > 1 and max(problem.dilation_rate) > 1:
         return "TensorFlow's convolution takes no dilation with strides"
-    last = problem.data_format == "channels_last"
-    if problem.groups == 1 and not last and not list_gpus():
+    if problem.groups > 1 or list_gpus():
+        return None
+    if problem.data_format != "channels_last":
         return "TensorFlow's convolution takes channels last only on CPU"
-    return None
+    if (problem.rank, problem.padding, problem.dtype) == (3, "same", "bfloat16"):
+        return "TensorFlow errs in bfloat16 on padded volumes, on CPU"
+    return onednn.refusal(problem)
 
 
 @functools.cache

@@ -89,6 +89,15 @@ EDGES = {
     ),
     "float16": depthwise((6, 7), 4, (3, 3), dtype="float16"),
     "bfloat16": depthwise((6, 7), 4, (3, 3), dtype="bfloat16"),
+    "bfloat16, one column, strided": depthwise(
+        (6, 3), 1, (3, 3), strides=(1, 3), filters_per_group=16, dtype="bfloat16"
+    ),
+    "bfloat16, one tap, unequal strides": depthwise(
+        (8, 8), 8, (1, 1), strides=(1, 2), dtype="bfloat16"
+    ),
+    "bfloat16, three dimensions": depthwise(
+        (3, 1, 1), 1, (1, 3, 1), batch=1, strides=(1, 2, 1), dtype="bfloat16"
+    ),
     "float64": depthwise((6, 7), 4, (3, 3), dtype="float64"),
     "many rows": depthwise((37, 6), 3, (3, 3)),
     "many rows, strided": depthwise((37, 6), 3, (3, 3), strides=(2, 2)),
