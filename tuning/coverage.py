@@ -1,13 +1,16 @@
-"""Every model of `keras.applications` with depthwise, separable or grouped
-convolutions: whether all of them are converted, and what comes out is stock's.
+"""Every model of `keras.applications`, and every image backbone of KerasHub, with
+depthwise, separable or grouped convolutions: whether all of them are converted, and
+what comes out is stock's.
 
-    python -m tuning.coverage [--names Xception,…] [--stop-after SECONDS]
+    python -m tuning.coverage [--collection keras_hub] [--names Xception,…]
+        [--stop-after SECONDS]
 
 In float64, on small images and a batch of two: all layers must be converted; the
 outputs and every weight after a training step must equal stock's to 1e-9; and what
 `revert` gives must be bit-equal to what there was. The figures are written into
-tuning/results/coverage-<backend>.json as soon as a model is done, and what is there
-is not run again.
+tuning/results/coverage[-keras-hub]-<backend>.json as soon as a model is done, and
+what is there is not run again. KerasHub must be installed for its backbones; the
+packages that only its texts and downloads need are not used.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from keras.src.backend.common import dtypes
 
 import keras_diagwise
 from keras_diagwise.planning.environment import Environment
+from tuning.hub_backbones import BACKBONES, backbone
 from tuning.records import OVER, RESULTS, write
 from tuning.workloads import MODELS
 
@@ -49,15 +53,31 @@ def in_float64() -> None:
     keras.config.set_dtype_policy("float64")
 
 
-def built(name: str) -> keras.Model:
-    """The model on small images, a small linear head in place of its classifier."""
+def application(name: str) -> keras.Model:
+    """The model on small images, without its classifier."""
     size = LEAST_SIZES.get(name, IMAGE_SIZE)
-    keras.utils.set_random_seed(0)
-    backbone = getattr(keras.applications, name)(
+    return getattr(keras.applications, name)(
         weights=None, include_top=False, input_shape=(size, size, 3), pooling="avg"
     )
-    outputs = keras.layers.Dense(3)(backbone.output)
-    return keras.Model(backbone.input, outputs, name=name.lower())
+
+
+COLLECTIONS = {
+    "applications": (application, list(MODELS)),
+    "keras_hub": (backbone, list(BACKBONES)),
+}
+"""How a model is built by its name, and the names."""
+
+
+def with_head(body: keras.Model, name: str) -> keras.Model:
+    """The model with a small linear head; of several outputs the last is taken, of
+    an image or a sequence of features the mean."""
+    features = keras.tree.flatten(body.output)[-1]
+    if len(features.shape) > 2:
+        features = keras.ops.mean(
+            features, axis=tuple(range(1, len(features.shape) - 1))
+        )
+    outputs = keras.layers.Dense(3)(features)
+    return keras.Model(body.input, outputs, name=name.lower())
 
 
 def convertible(model: keras.Model) -> list[str]:
@@ -100,10 +120,11 @@ def stepped(model: keras.Model, images, targets) -> tuple[np.ndarray, list]:
     return np.asarray(outputs), model.get_weights()
 
 
-def figures_of(name: str) -> dict:
+def figures_of(name: str, build) -> dict:
     """What a model shows."""
     started = time.perf_counter()
-    model = built(name)
+    keras.utils.set_random_seed(0)
+    model = with_head(build(name), name)
     without_noise(model)
     expected = convertible(model)
     generator = np.random.default_rng(0)
@@ -144,20 +165,23 @@ def is_right(figures: dict) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--names", default=",".join(MODELS))
+    parser.add_argument("--collection", choices=COLLECTIONS, default="applications")
+    parser.add_argument("--names")
     parser.add_argument("--stop-after", type=float, default=float("inf"))
     options = parser.parse_args()
     until = time.monotonic() + options.stop_after
     in_float64()
-    name_of_file = f"coverage-{keras.backend.backend()}.json"
+    build, names = COLLECTIONS[options.collection]
+    part = "coverage-keras-hub" if build is backbone else "coverage"
+    name_of_file = f"{part}-{keras.backend.backend()}.json"
     path = RESULTS / name_of_file
     results = json.loads(path.read_text()) if path.exists() else {"models": {}}
-    for name in options.names.split(","):
+    for name in options.names.split(",") if options.names else names:
         if name in results["models"]:
             continue
         if time.monotonic() > until:
             raise SystemExit(OVER)
-        figures = figures_of(name)
+        figures = figures_of(name, build)
         results["models"][name] = {**figures, "is_right": is_right(figures)}
         results["environment"] = Environment.current().to_dict()
         results |= {"keras": keras.__version__, "plan": PLAN, "most_error": MOST_ERROR}
