@@ -16,7 +16,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-from matplotlib.colors import to_rgba
+from matplotlib.colors import LinearSegmentedColormap, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator
@@ -239,6 +239,25 @@ def blocks(theme: Theme) -> Figure:
     return figure
 
 
+def digits(theme: Theme) -> Figure:
+    """The first three scans that the tutorial trains on."""
+    from sklearn.datasets import load_digits
+
+    figure = Figure(figsize=(WIDTH, 1.5), layout="constrained")
+    colours = LinearSegmentedColormap.from_list("scan", (theme.faint, theme.ink))
+    scans = load_digits()
+    for panel, scan, digit in zip(
+        figure.subplots(1, 3), scans.images, scans.target, strict=False
+    ):
+        panel.pcolormesh(scan[::-1], cmap=colours)
+        panel.set_aspect("equal")
+        panel.set_xticks([])
+        panel.set_yticks([])
+        panel.set_title(str(digit))
+        blank(panel)
+    return figure
+
+
 def problem_lines() -> Iterator[dict]:
     """What the suite measured, a line for each problem."""
     for path in SUITES:
@@ -434,6 +453,7 @@ def figures() -> dict[str, Callable[[Theme], Figure]]:
         "idea": idea,
         "gain": gain,
         "blocks": blocks,
+        "digits": digits,
         "models": models,
         **{f"floor-{kind}": floor_of(kind) for kind in kinds},
         **{path.stem: growth_of(path) for path in growth},

@@ -1,9 +1,12 @@
 """The code blocks of a page of Markdown, and what a marker says of them.
 
-A block's marker is a comment of HTML in the line before its fence, or two lines before:
+A block's marker is a comment of HTML right before its fence:
 
 - `<!-- runs on: jax, torch -->`: on these backends only;
 - `<!-- not run: REASON -->`: nowhere.
+
+A comment that begins with a line `runs before:` holds code that makes what
+the page takes for granted. It runs before the page's first block.
 """
 
 from __future__ import annotations
@@ -16,10 +19,12 @@ from pathlib import Path
 
 PAGES = Path(__file__).parents[2] / "docs"
 
+FLAGS = re.MULTILINE | re.DOTALL
+
 BLOCK = re.compile(
-    r"^(?:<!-- (?P<marker>[^\n]*) -->\n\n?)?"
+    r"^(?:<!-- (?P<marker>[^\n]*) -->\n)?"
     r"(?P<indent> *)```(?P<language>\w+)[^\n]*\n(?P<code>.*?)^(?P=indent)```$",
-    re.MULTILINE | re.DOTALL,
+    FLAGS,
 )
 
 
@@ -42,6 +47,13 @@ def blocks_of(page: Path, language: str) -> Iterator[Block]:
             line = text.count("\n", 0, found.start("code")) + 1
             code = textwrap.dedent(found["code"])
             yield Block(page, line, language, code, backends_of(found["marker"]))
+
+
+def code_before(page: Path) -> str:
+    """The code that makes what a page takes for granted."""
+    text = page.read_text(encoding="utf-8")
+    found = re.search(r"^<!-- runs before:\n(.*?)^-->$", text, FLAGS)
+    return found[1] if found else ""
 
 
 def backends_of(marker: str | None) -> tuple[str, ...] | None:

@@ -9,7 +9,7 @@ from typer.main import get_command
 
 import keras_diagwise
 from keras_diagwise.cli import app
-from tests.docs.blocks import PAGES, backends_of, blocks_of, pages
+from tests.docs.blocks import PAGES, backends_of, blocks_of, code_before, pages
 
 BACKEND = keras.backend.backend()
 WITH_PYTHON = [page for page in pages() if list(blocks_of(page, "python"))]
@@ -39,6 +39,7 @@ def as_before(tmp_path, monkeypatch):
 def test_the_code_of_a_page_runs_from_its_first_block_to_its_last(page):
     names = {"__name__": "__main__"}
     keras.utils.set_random_seed(0)
+    exec(code_before(page), names)
     for block in blocks_of(page, "python"):
         if block.backends is None or BACKEND in block.backends:
             code = "\n" * (block.line - 1) + block.code
