@@ -142,8 +142,8 @@ def idea(theme: Theme) -> Figure:
         }
         for name in PASSES
     }
-    heights = [len(each) + 0.6 for each in timed.values()]
-    figure = Figure(figsize=(WIDTH, 0.26 * sum(heights) + 0.5), layout="constrained")
+    heights = [len(each) for each in timed.values()]
+    figure = Figure(figsize=(WIDTH, 0.26 * sum(heights) + 1), layout="constrained")
     panels = figure.subplots(3, 1, height_ratios=heights)
     longest = max(max(each.values()) for each in timed.values())
     for panel, (name, seconds) in zip(panels, timed.items(), strict=True):
@@ -154,10 +154,11 @@ def idea(theme: Theme) -> Figure:
             panel.barh(row, seconds[each], color=colour, height=0.72)
             text = f" {milliseconds(1e3 * seconds[each])} ms"
             if best:
-                text += f": runs, {seconds['native'] / seconds[each]:.0f}×"
+                text += f", {seconds['native'] / seconds[each]:.0f}× faster"
             weight = "bold" if best else "normal"
             panel.text(seconds[each], row, text, va="center", fontweight=weight)
         panel.set_yticks(range(len(order)), order)
+        panel.set_ylim(-0.5, len(order) - 0.5)
         panel.set_xticks([])
         panel.set_xlim(0, 1.22 * longest)
         panel.set_title(words(name), fontweight="bold")

@@ -42,7 +42,7 @@ RIGHT, LEFT = "---:", "---"
 
 STEPS = {
     ("jax", "model"): "JAX",
-    ("tensorflow", "model_jit_compile"): "TensorFlow, `jit_compile=True`",
+    ("tensorflow", "model_jit_compile"): "TensorFlow, jit_compile",
     ("tensorflow", "model"): "TensorFlow, graph",
     ("torch", "model"): "torch, eager",
 }
@@ -86,6 +86,13 @@ def place(environment: dict) -> str:
     return f"{environment['device_name']}, {environment['cores']} cores, {named}"
 
 
+def kind_of(environment: dict) -> str:
+    """Which of `KINDS` an environment is."""
+    backend = environment["backend"]
+    is_xla = environment["compiler_mode"] == "xla"
+    return f"{backend}-xla" if backend == "tensorflow" and is_xla else backend
+
+
 def milliseconds(seconds: float) -> str:
     value = 1e3 * seconds
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
@@ -97,16 +104,16 @@ def whole_models() -> str:
     for (backend, part), name in STEPS.items():
         results = read(f"acceptance-{backend}.json")
         figures = results[part]["figures"]
-        for step, label in (("train_step", "training step"), ("predict", "prediction")):
+        for step, label in (("train_step", "step"), ("predict", "prediction")):
             each = figures[step]
             rows.append(
                 (
-                    f"{name}, {label}",
-                    f"{each['stock_ms']:.0f} ms",
-                    f"{each['converted_ms']:.0f} ms",
+                    f"{name}: {label}",
+                    f"{each['stock_ms']:.0f}",
+                    f"{each['converted_ms']:.0f}",
                     f"{each['speedup']:.2f}×",
                     f"{each['speedup_95_percent_at_least']:.2f}×",
-                    f"{each['floor_ms']:.0f} ms",
+                    f"{each['floor_ms']:.0f}",
                 )
             )
         where = f"{place(results[part]['environment'])}, {results[part]['date']}"
@@ -117,19 +124,25 @@ def whole_models() -> str:
         more.append(
             (
                 name,
-                f"{first['figures']['stock_s']:.1f} s",
-                f"{first['figures']['converted_s']:.1f} s",
+                f"{first['figures']['stock_s']:.1f}",
+                f"{first['figures']['converted_s']:.1f}",
                 f"{first['figures']['converted_over_stock']:.2f}",
-                f"{memory['figures']['stock_MiB']:.0f} MiB",
-                f"{memory['figures']['converted_MiB']:.0f} MiB",
+                f"{memory['figures']['stock_MiB']:.0f}",
+                f"{memory['figures']['converted_MiB']:.0f}",
                 f"{memory['figures']['converted_over_stock']:.2f}",
             )
         )
-    steps = table(
-        ("MobileNetV2", "stock", "converted", "speed-up", "at least", "floor"), rows
-    )
+    steps = table(("", "stock, ms", "converted", "speed-up", "at least", "floor"), rows)
     others = table(
-        ("", "first step, stock", "converted", "ratio", "memory, stock", "", "ratio"),
+        (
+            "",
+            "first step, s",
+            "converted",
+            "ratio",
+            "memory, MiB",
+            "converted",
+            "ratio",
+        ),
         more,
     )
     text = "\n".join(places)
@@ -137,10 +150,10 @@ def whole_models() -> str:
 {figure("gain", "Time of a training step, stock and converted, on each backend")}
 
 {steps}
-"At least" is the 95 % bound below the median ratio of paired samples. "Floor" is the
-same model with every depthwise convolution replaced by a strided slice times a scale:
-nothing done to these layers could go far below it. Where a floor is above the
-converted time, that says how much such timings vary.
+A step is one of training. "At least" is the 95 % bound below the median ratio of paired
+samples. "Floor" is the same model with every depthwise convolution replaced by a strided
+slice times a scale: nothing done to these layers could go far below it. Where a floor is
+above the converted time, that says how much such timings vary.
 
 {others}
 The first step traces, compiles and runs. Where the compiler reports the memory of the
@@ -237,7 +250,7 @@ def partition_sizes() -> str:
         result = json.loads(path.read_text())
         environment = result["environment"]
         problem = Problem.from_dict(result["problem"])
-        title = f"{environment['backend']}, {environment['compiler_mode']}"
+        title = KINDS[kind_of(environment)]
         load = (
             f" The load of the machine was {result['load_average']}: other work ran "
             "beside it, so that the ratios say more than the times."
@@ -274,7 +287,7 @@ def leave_one_out() -> str:
         environment = result["environment"]
         rows.append(
             (
-                f"{environment['backend']}, {environment['compiler_mode']}",
+                KINDS[kind_of(environment)],
                 str(result["problems"]),
                 str(result["not_native"]),
                 f"{result['regret_geometric_mean']:.2f}",
@@ -301,8 +314,7 @@ def quick_tuning() -> str:
         environment = result["environment"]
         rows.append(
             (
-                f"{environment['backend']}, {environment['compiler_mode']}: "
-                f"{result['workload']}",
+                f"{KINDS[kind_of(environment)]}: {result['workload']}",
                 f"{result['seconds']['quick']:.0f} s",
                 f"{result['seconds']['exhaustive']:.0f} s",
                 f"{result['total_of_chosen_over_best']:.3f}",
