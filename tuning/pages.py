@@ -120,40 +120,30 @@ def whole_models() -> str:
         places.append(f"- {name}: {where}")
         if part != "model":
             continue
-        first, memory = results["first_step"], results["peak_memory"]
-        more.append(
-            (
-                name,
-                f"{first['figures']['stock_s']:.1f}",
-                f"{first['figures']['converted_s']:.1f}",
-                f"{first['figures']['converted_over_stock']:.2f}",
-                f"{memory['figures']['stock_MiB']:.0f}",
-                f"{memory['figures']['converted_MiB']:.0f}",
-                f"{memory['figures']['converted_over_stock']:.2f}",
+        for each, label, unit, digits in (
+            ("first_step", "first step", "s", 1),
+            ("peak_memory", "memory", "MiB", 0),
+        ):
+            found = results[each]["figures"]
+            more.append(
+                (
+                    f"{name}: {label}, {unit}",
+                    f"{found[f'stock_{unit}']:.{digits}f}",
+                    f"{found[f'converted_{unit}']:.{digits}f}",
+                    f"{found['converted_over_stock']:.2f}",
+                )
             )
-        )
     steps = table(("", "stock, ms", "converted", "speed-up", "at least", "floor"), rows)
-    others = table(
-        (
-            "",
-            "first step, s",
-            "converted",
-            "ratio",
-            "memory, MiB",
-            "converted",
-            "ratio",
-        ),
-        more,
-    )
+    others = table(("", "stock", "converted", "ratio"), more)
     text = "\n".join(places)
     return f"""\
 {figure("gain", "Time of a training step, stock and converted, on each backend")}
 
 {steps}
-A step is one of training. "At least" is the 95 % bound below the median ratio of paired
-samples. "Floor" is the same model with every depthwise convolution replaced by a strided
-slice times a scale: nothing done to these layers could go far below it. Where a floor is
-above the converted time, that says how much such timings vary.
+A step is one of training. "At least" is the 95 % bound below the median ratio of
+paired samples. "Floor" is the same model with every depthwise convolution replaced by a
+strided slice times a scale: nothing done to these layers could go far below it. Where a
+floor is above the converted time, that says how much such timings vary.
 
 {others}
 The first step traces, compiles and runs. Where the compiler reports the memory of the
@@ -169,8 +159,7 @@ def by_model() -> str:
     ratios = {kind: ratios_of(kind) for kind in kinds}
     rows = [
         (
-            name,
-            str(len(ratios[kinds[0]][name])),
+            f"{name} ({len(ratios[kinds[0]][name])})",
             *(f"{geometric_mean(ratios[kind][name]):.3g}×" for kind in kinds),
         )
         for name in ratios[kinds[0]]
@@ -180,13 +169,12 @@ def by_model() -> str:
     count = str(means[kinds[0]]["problems"])
     rows.append(
         (
-            "all problems",
-            count,
+            f"all problems ({count})",
             *(f"{means[kind]['native over plan']:.3g}×" for kind in kinds),
         )
     )
     rows.append(
-        ("least gain", count, *(f"{means[kind]['least of it']:.3g}×" for kind in kinds))
+        ("least gain", *(f"{means[kind]['least of it']:.3g}×" for kind in kinds))
     )
     peer = means["jax"]["plan over best peer"]
     return f"""\
@@ -195,7 +183,7 @@ def by_model() -> str:
 Native over the tuned plan: the three passes of each depthwise problem of a model, in
 geometric mean. The bar in the figure goes from the least to the largest.
 
-{table(("model", "problems", *(KINDS[kind] for kind in kinds)), rows)}
+{table(("model (problems)", *(KINDS[kind] for kind in kinds)), rows)}
 On JAX the tuned plan takes {peer:.2g} of the time of the fastest other backend's
 `native` on the same problem, in geometric mean.
 """
