@@ -3,6 +3,8 @@
 Each backend is tested in an environment in which only it is installed.
 """
 
+from pathlib import Path
+
 import nox
 
 nox.options.sessions = ["lint", "types", "tests"]
@@ -61,6 +63,19 @@ def types(session):
     """mypy over the package."""
     session.install("-c", CONSTRAINTS, "mypy", "keras", "numpy", "rich", "typer")
     session.run("mypy")
+
+
+@nox.session
+def docs(session):
+    """The documentation: whether it builds, and what it says is true."""
+    tools = ["mkdocs-material", "mkdocstrings[python]", "matplotlib", "ruff"]
+    install(session, "jax", *TEST_TOOLS, *tools)
+    session.env["NO_MKDOCS_2_WARNING"] = "1"
+    site = str(Path(session.create_tmp()) / "site")
+    session.run("python", "-m", "tuning.pages", "--check")
+    session.run("mkdocs", "build", "--strict", "--site-dir", site)
+    session.run("python", "-m", "tests.docs.site", site)
+    session.run("python", "-m", "pytest", "tests/docs")
 
 
 @nox.session

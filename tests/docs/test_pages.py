@@ -1,0 +1,78 @@
+"""What the pages of the documentation show holds: their code runs, their commands
+exist, and every public name is described."""
+
+import re
+
+import keras
+import pytest
+from typer.main import get_command
+
+import keras_diagwise
+from keras_diagwise.cli import app
+from tests.docs.blocks import PAGES, backends_of, blocks_of, code_before, pages
+
+BACKEND = keras.backend.backend()
+WITH_PYTHON = [page for page in pages() if list(blocks_of(page, "python"))]
+COMMANDS = [
+    pytest.param(line, id=f"{page.stem}: {line.partition('#')[0].strip()}")
+    for page in pages()
+    for block in blocks_of(page, "shell")
+    if block.backends != ()
+    for line in block.code.splitlines()
+    if re.match(r"(\w+=\S+ )*keras-diagwise\b", line)
+]
+
+
+@pytest.fixture(autouse=True)
+def as_before(tmp_path, monkeypatch):
+    """A folder and a store of its own, and the settings of before afterwards."""
+    monkeypatch.chdir(tmp_path)
+    decisions = keras_diagwise.decisions
+    location, on_miss = decisions.location, decisions.on_miss
+    decisions.location = tmp_path / "store"
+    yield
+    decisions.location = location
+    decisions.on_miss = on_miss
+
+
+@pytest.mark.parametrize("page", WITH_PYTHON, ids=lambda page: page.stem)
+def test_the_code_of_a_page_runs_from_its_first_block_to_its_last(page):
+    names = {"__name__": "__main__"}
+    keras.utils.set_random_seed(0)
+    exec(code_before(page), names)
+    for block in blocks_of(page, "python"):
+        if block.backends is None or BACKEND in block.backends:
+            code = "\n" * (block.line - 1) + block.code
+            exec(compile(code, str(page), "exec"), names)
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_a_command_of_a_page_exists_with_its_options(line):
+    words = line.partition("#")[0].split()
+    command = get_command(app)
+    for word in words[words.index("keras-diagwise") + 1 :]:
+        if word.startswith("--"):
+            known = {name for each in command.params for name in each.opts}
+            assert word.partition("=")[0] in known | {"--help"}, word
+        elif word in getattr(command, "commands", ()):
+            command = command.commands[word]
+    assert not getattr(command, "commands", ()) or words[-1].startswith("--")
+
+
+@pytest.mark.parametrize("name", keras_diagwise.__all__)
+def test_every_public_name_is_in_the_reference(name):
+    text = (PAGES / "api.md").read_text(encoding="utf-8")
+    named = getattr(keras_diagwise, name)
+    described = type(named) if name == "decisions" else named
+    paths = (
+        f"keras_diagwise.{name}",
+        f"{described.__module__}.{described.__qualname__}",
+    )
+    assert set(paths) & set(re.findall(r"^::: (\S+)$", text, re.MULTILINE))
+
+
+def test_an_unknown_marker_is_refused():
+    with pytest.raises(ValueError, match="where it runs"):
+        backends_of("runs: nowhere")
+    assert backends_of("runs on: jax, torch") == ("jax", "torch")
+    assert backends_of("not run: it needs two machines") == ()

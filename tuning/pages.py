@@ -1,0 +1,555 @@
+"""The pages of the documentation that are made of results, and the figures.
+
+    python -m tuning.pages [--check]
+
+It writes docs/results.md, docs/compatibility.md, docs/figures, and what the tutorial
+prints into docs/tutorial.md. `--check` writes nothing, and fails if that would change
+anything.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import tomllib
+
+from keras_diagwise import backends
+from keras_diagwise.convolution import NOT_SERVED
+from keras_diagwise.planning.planner import SHIPPED
+from keras_diagwise.problem import PASSES, Problem
+from tuning.figures import (
+    KINDS,
+    SUITES,
+    draw_all,
+    problem_lines,
+    ratios_of,
+)
+from tuning.ratios import geometric_mean
+from tuning.records import RESULTS
+from tuning.summary import is_complete, means_of, total
+from tuning.tutorial import with_outputs
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+
+WRITTEN = "<!-- Written by `python -m tuning.pages` from tuning/results. -->\n"
+
+RIGHT, LEFT = "---:", "---"
+
+STEPS = {
+    ("jax", "model"): "JAX",
+    ("tensorflow", "model_jit_compile"): "TensorFlow, jit_compile",
+    ("tensorflow", "model"): "TensorFlow, graph",
+    ("torch", "model"): "torch, eager",
+}
+"""The whole models' steps, by backend and part."""
+
+PACKAGES = {"jax": "jax", "tensorflow": "tensorflow-cpu", "torch": "torch"}
+"""What the tests install for each backend."""
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table; all columns but the first are numbers."""
+    marks = [LEFT, *[RIGHT] * (len(headings) - 1)]
+    lines = [headings, marks, *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
+
+
+def folded(title: str, text: str) -> str:
+    """What unfolds on a click."""
+    inner = "\n".join(f"    {line}" if line else "" for line in text.splitlines())
+    return f'??? note "{title}"\n\n{inner}\n'
+
+
+def figure(name: str, says: str) -> str:
+    """A figure, in the colours of the page."""
+    return "\n".join(
+        f"![{says}](figures/{name}-{theme}.svg#only-{theme}){{ .figure }}"
+        for theme in ("light", "dark")
+    )
+
+
+def read(name: str) -> dict:
+    return json.loads((RESULTS / name).read_text())
+
+
+def place(environment: dict) -> str:
+    """Where something was measured, in words."""
+    versions = environment.get("versions") or {
+        environment["backend"]: environment["backend_version"]
+    }
+    named = ", ".join(f"{name} {each}" for name, each in versions.items() if each)
+    return f"{environment['device_name']}, {environment['cores']} cores, {named}"
+
+
+def kind_of(environment: dict) -> str:
+    """Which of `KINDS` an environment is."""
+    backend = environment["backend"]
+    is_xla = environment["compiler_mode"] == "xla"
+    return f"{backend}-xla" if backend == "tensorflow" and is_xla else backend
+
+
+def milliseconds(seconds: float) -> str:
+    value = 1e3 * seconds
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def whole_models() -> str:
+    """Steps, predictions, first step and memory of a whole model."""
+    rows, places, more = [], [], []
+    for (backend, part), name in STEPS.items():
+        results = read(f"acceptance-{backend}.json")
+        figures = results[part]["figures"]
+        for step, label in (("train_step", "step"), ("predict", "prediction")):
+            each = figures[step]
+            rows.append(
+                (
+                    f"{name}: {label}",
+                    f"{each['stock_ms']:.0f}",
+                    f"{each['converted_ms']:.0f}",
+                    f"{each['speedup']:.2f}×",
+                    f"{each['speedup_95_percent_at_least']:.2f}×",
+                    f"{each['floor_ms']:.0f}",
+                )
+            )
+        where = f"{place(results[part]['environment'])}, {results[part]['date']}"
+        places.append(f"- {name}: {where}")
+        if part != "model":
+            continue
+        for each, label, unit, digits in (
+            ("first_step", "first step", "s", 1),
+            ("peak_memory", "memory", "MiB", 0),
+        ):
+            found = results[each]["figures"]
+            more.append(
+                (
+                    f"{name}: {label}, {unit}",
+                    f"{found[f'stock_{unit}']:.{digits}f}",
+                    f"{found[f'converted_{unit}']:.{digits}f}",
+                    f"{found['converted_over_stock']:.2f}",
+                )
+            )
+    steps = table(("", "stock, ms", "converted", "speed-up", "at least", "floor"), rows)
+    others = table(("", "stock", "converted", "ratio"), more)
+    text = "\n".join(places)
+    return f"""\
+{figure("gain", "Time of a training step, stock and converted, on each backend")}
+
+{steps}
+A step is one of training. "At least" is the 95 % bound below the median ratio of
+paired samples. "Floor" is the same model with every depthwise convolution replaced by a
+strided slice times a scale: nothing done to these layers could go far below it. Where a
+floor is above the converted time, that says how much such timings vary.
+
+{others}
+The first step traces, compiles and runs. Where the compiler reports the memory of the
+compiled step (JAX), it is that; elsewhere it is the peak of the process.
+
+{text}
+"""
+
+
+def by_model() -> str:
+    """What the layers of each model gain."""
+    kinds = [kind for kind in KINDS if ratios_of(kind)]
+    ratios = {kind: ratios_of(kind) for kind in kinds}
+    rows = [
+        (
+            f"{name} ({len(ratios[kinds[0]][name])})",
+            *(f"{geometric_mean(ratios[kind][name]):.3g}×" for kind in kinds),
+        )
+        for name in ratios[kinds[0]]
+    ]
+    lines = list(problem_lines())
+    means = {kind: means_of(lines, kind) for kind in kinds}
+    count = str(means[kinds[0]]["problems"])
+    rows.append(
+        (
+            f"all problems ({count})",
+            *(f"{means[kind]['native over plan']:.3g}×" for kind in kinds),
+        )
+    )
+    rows.append(
+        ("least gain", *(f"{means[kind]['least of it']:.3g}×" for kind in kinds))
+    )
+    peer = means["jax"]["plan over best peer"]
+    return f"""\
+{figure("models", "Gain of the depthwise layers of each model, by backend")}
+
+Native over the tuned plan: the three passes of each depthwise problem of a model, in
+geometric mean. The bar in the figure goes from the least to the largest.
+
+{table(("model (problems)", *(KINDS[kind] for kind in kinds)), rows)}
+On JAX the tuned plan takes {peer:.2g} of the time of the fastest other backend's
+`native` on the same problem, in geometric mean.
+"""
+
+
+def against_the_floor() -> str:
+    """Each pass against the least possible time, and all problems."""
+    parts = []
+    lines = list(problem_lines())
+    for kind, name in KINDS.items():
+        found = [
+            line
+            for line in lines
+            if kind in line["kinds"] and is_complete(line["kinds"][kind])
+        ]
+        if not found:
+            continue
+        where = place(found[0]["environments"][kind])
+        rows = [row_of(line, kind) for line in found]
+        headings = ("problem", "native ms", "plan ms", "gain", "plan", "over floor")
+        parts.append(f"""\
+### {name}
+
+{figure(f"floor-{kind}", f"Time of each pass against the least possible, {name}")}
+
+{where}.
+
+{folded(f"All {len(rows)} problems", table(headings, rows))}""")
+    return "\n".join(parts)
+
+
+def row_of(line: dict, kind: str) -> tuple[str, ...]:
+    """A problem: its three passes together."""
+    found = line["kinds"][kind]
+    native, planned = total(found), total(found, found["plan"])
+    plan = list(dict.fromkeys(found["plan"][name] for name in PASSES))
+    words = plan if len(plan) == 1 else [found["plan"][name] for name in PASSES]
+    return (
+        str(Problem.from_dict(line["key"])),
+        milliseconds(native),
+        milliseconds(planned),
+        f"{native / planned:.2f}×",
+        ", ".join(f"`{each}`" for each in words),
+        f"{planned / (3 * found['least']):.1f}×",
+    )
+
+
+def partition_sizes() -> str:
+    """The curves that the tuner searches."""
+    parts = []
+    for path in sorted(RESULTS.glob("partition-sizes-*.json")):
+        result = json.loads(path.read_text())
+        environment = result["environment"]
+        problem = Problem.from_dict(result["problem"])
+        title = KINDS[kind_of(environment)]
+        load = (
+            f" The load of the machine was {result['load_average']}: other work ran "
+            "beside it, so that the ratios say more than the times."
+            if result["load_average"] > environment["cores"]
+            else ""
+        )
+        parts.append(f"""\
+### {title}
+
+{figure(path.stem, f"Time of each pass against the partition size, {title}")}
+
+{problem}. {place(environment)}, {result["date"]}.{load}
+""")
+    return "\n".join(parts)
+
+
+def growth() -> str:
+    """How the time grows with each size."""
+    parts = []
+    for path in sorted(RESULTS.glob("growth-*.json")):
+        result = json.loads(path.read_text())
+        environment = result["environment"]
+        says = "Time of each pass against the size of a problem"
+        where = f"{place(environment)}, {environment['compiler_mode']}"
+        parts.append(f"{figure(path.stem, says)}\n\n{where}.\n")
+    return "\n".join(parts)
+
+
+def leave_one_out() -> str:
+    """How good the decision of the nearest problem is."""
+    rows = []
+    for path in sorted(RESULTS.glob("leave-one-out-*.json")):
+        result = json.loads(path.read_text())
+        environment = result["environment"]
+        rows.append(
+            (
+                KINDS[kind_of(environment)],
+                str(result["problems"]),
+                str(result["not_native"]),
+                f"{result['regret_geometric_mean']:.2f}",
+                f"{result['regret_worst']:.2f}",
+                f"{result['slower_than_native_95_percent_at_most']:.2f}",
+            )
+        )
+    headings = (
+        "",
+        "problems",
+        "not native",
+        "over the best",
+        "at worst",
+        "over native at worst",
+    )
+    return table(headings, rows)
+
+
+def quick_tuning() -> str:
+    """What the tuner's shortcuts cost, and what an interruption loses."""
+    rows = []
+    for path in sorted(RESULTS.glob("exhaustive-*.json")):
+        result = json.loads(path.read_text())
+        environment = result["environment"]
+        rows.append(
+            (
+                f"{KINDS[kind_of(environment)]}: {result['workload']}",
+                f"{result['seconds']['quick']:.0f} s",
+                f"{result['seconds']['exhaustive']:.0f} s",
+                f"{result['total_of_chosen_over_best']:.3f}",
+            )
+        )
+    quick = table(
+        ("", "the tuner", "every candidate", "time of its choice over the best"), rows
+    )
+    kills = read("endurance-jax.json")["kills"]["figures"]
+    budget = read("endurance-jax.json")["budget"]["figures"]
+    return f"""\
+{quick}
+A tuning that was killed {kills["kills"]} times at random moments ended with
+{kills["passes_decided_at_the_end"]} of {kills["passes"]} passes decided,
+{kills["finished_passes_lost"]} lost, {len(kills["unreadable"])} files unreadable. Under
+a budget of {budget["budget_s"]:.0f} s it took {budget["most_over_budget"]:.3f} of it at
+most.
+"""
+
+
+def results() -> str:
+    """The page of results."""
+    devices = sorted(path.parent.name for path in SUITES)
+    return f"""\
+{WRITTEN}
+# Results
+
+Every number and figure here is made from the files in `tuning/results` by one command,
+`python -m tuning.pages`. Measured so far: {", ".join(f"`{each}`" for each in devices)}.
+**No GPU has been measured yet.** What this page says holds for the device it names.
+
+On the graph mode of TensorFlow and the eager mode of torch, `native` on a CPU is
+oneDNN's or TensorFlow's own kernel. It is good, and the right plan is mostly to leave
+it alone: a gain of 1.0× is what a converted model should show there.
+
+## A whole model
+
+MobileNetV2, 96×96 pixels, batch 16, float32: stock and converted in turn in one
+process.
+
+{whole_models()}
+## The layers of the models
+
+{by_model()}
+## Each pass against the least possible time
+
+The least possible time of a pass is the larger of two: the time to copy its least
+bytes, and the time of its useful arithmetic at the rate of a dense matrix product. Both
+are measured on the device. A point on the dashed line could not be faster.
+
+{against_the_floor()}
+## Partition size
+
+The curve that the tuner searches: a small partition size makes many small convolutions,
+a large one multiplies many zeros. A ring marks the fastest.
+
+{partition_sizes()}
+## Growth with batch, channels, pixels and kernel
+
+{growth()}
+On Linux there is a step where a tensor exceeds 32 MB: the C library gives such memory
+back at once, and has each page of it faulted in anew at the next call. Set
+`MALLOC_MMAP_THRESHOLD_` and `MALLOC_TRIM_THRESHOLD_` to some GiB before Python starts
+to avoid it.
+
+## The nearest problem's decision
+
+For a problem that was not measured, the [ladder](tuning.md#the-ladder) takes the
+nearest one's decision. Here each measured problem was left out in turn and answered by
+the others. "Over the best" is the time of the plan found over that of the best plan
+measured, in geometric mean and at worst; "over native" is its time over native's.
+
+{leave_one_out()}
+## The tuner
+
+{quick_tuning()}
+## Measure it again
+
+```shell
+nox -s acceptance          # the whole model
+nox -s benchmark           # the suite, problem by problem
+nox -s ship                # the decisions that come with the package
+python -m tuning.partition_sizes
+python -m tuning.growth
+python -m tuning.pages     # this page
+```
+"""
+
+
+def pinned() -> dict[str, str]:
+    """The versions in constraints.txt, by package."""
+    text = (ROOT / "constraints.txt").read_text()
+    return dict(re.findall(r"^([\w.-]+)==([\w.+]+)", text, re.MULTILINE))
+
+
+def backend_rows() -> list[tuple[str, ...]]:
+    """What was checked on each backend."""
+    rows = []
+    for backend, package in PACKAGES.items():
+        covered = read(f"coverage-{backend}.json")
+        models = covered["models"].values()
+        right = sum(each["is_right"] for each in models)
+        layers = sum(each["converted"] for each in models)
+        rows.append(
+            (
+                f"{package} {pinned()[package]}",
+                f"{right} of {len(models)}",
+                str(layers),
+                f"{max(each['outputs_error'] for each in models):.0e}",
+                f"{max(each['step_error'] for each in models):.0e}",
+            )
+        )
+    return rows
+
+
+def shipped_count(backend: str, mode: str) -> int:
+    """How many problems of a backend and mode come with the package decided."""
+    found = {
+        Problem.from_dict(decision["problem"])
+        for path in sorted(SHIPPED.glob("*.json"))
+        for each in json.loads(path.read_text())["environments"]
+        for decision in each["decisions"]
+        if each["environment"]["backend"] == backend
+        and each["environment"]["compiler_mode"] == mode
+    }
+    return len(found)
+
+
+MODES = (
+    ("jax", "xla", "JAX", "the default"),
+    ("tensorflow", "graph", "TensorFlow, graph", "the default without a GPU"),
+    ("tensorflow", "xla", "TensorFlow, XLA", "`jit_compile=True`"),
+    ("tensorflow", "eager", "TensorFlow, eager", "`run_eagerly=True`"),
+    ("torch", "eager", "torch, eager", "the default"),
+    ("torch", "inductor", "torch, `torch.compile`", "`jit_compile=True`"),
+)
+
+
+def mode_rows() -> list[tuple[str, ...]]:
+    """What a plan of "auto" is in each compiler mode before anything is tuned."""
+    rows = []
+    for backend, mode, name, when in MODES:
+        count = shipped_count(backend, mode)
+        if mode in NOT_SERVED:
+            does = f"{NOT_SERVED[mode]}, always"
+        elif count:
+            does = f"decisions for {count} problems on a CPU come with the package"
+        else:
+            does = "`native`, until you tune"
+        rows.append((name, when, does))
+    names = ", ".join(backends.INFERENCE_ONLY)
+    rows.append((names, "prediction only", f"{NOT_SERVED['inference']}, always"))
+    return rows
+
+
+def compatibility() -> str:
+    """The page of versions."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    keras = next(each for each in project["dependencies"] if each[:5] == "keras")
+    checks = (ROOT / ".github" / "workflows" / "checks.yml").read_text()
+    pythons = ", ".join(re.findall(r'python-version: "([\d.]+)"', checks))
+    headings = ("tested version", "models equal", "layers", "outputs", "weights")
+    return f"""\
+{WRITTEN}
+# Compatibility
+
+| | needed | tested |
+| --- | --- | --- |
+| Python | {project["requires-python"]} | {pythons} |
+| Keras | {keras.removeprefix("keras")} | {pinned()["keras"]} |
+
+The tested versions are those of `constraints.txt`, on which every test runs. Each
+backend is tested in an environment in which no other is installed.
+
+## Backends
+
+{table(headings, backend_rows())}
+The models are those of `keras.applications` with depthwise, separable or grouped
+convolutions that `python -m tuning.coverage` has gone through on this backend so far. A
+model is equal if all its layers were converted, its outputs and all weights after a
+training step equal the stock model's in float64 (the last two columns have the largest
+errors), and what `revert` gives back is bit-equal. The plan was `"direct"`, which is
+never the stock operation.
+
+## Compiler modes
+
+What a plan of `"auto"` does before you have tuned anything:
+
+{text_table(("", "when", "what runs"), mode_rows())}
+A plan that you give yourself runs in each of them but those marked "always". A grouped
+convolution on TensorFlow, in graph and eager mode, runs as dense blocks in place of
+`native`, which Keras compiles by itself there.
+"""
+
+
+def text_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of words."""
+    return table(headings, rows).replace(RIGHT, LEFT)
+
+
+def tutorial() -> str:
+    """The tutorial, with what it printed."""
+    outputs = read("tutorial-jax-xla.json")["outputs"]
+    return with_outputs((DOCS / "tutorial.md").read_text(), outputs)
+
+
+PAGES = {
+    "results.md": results,
+    "compatibility.md": compatibility,
+    "tutorial.md": tutorial,
+}
+
+
+def write_all(folder: Path) -> None:
+    """Writes the pages and the figures into a folder."""
+    draw_all(folder / "figures")
+    for name, page in PAGES.items():
+        (folder / name).write_text(page())
+
+
+def differences(made: Path, kept: Path) -> list[str]:
+    """The files that are not as they would be made."""
+    names = [*PAGES, *(f"figures/{path.name}" for path in (made / "figures").iterdir())]
+    left = {f"figures/{path.name}" for path in (kept / "figures").glob("*")}
+    different = [
+        name
+        for name in names
+        if not (kept / name).exists()
+        or (kept / name).read_bytes() != (made / name).read_bytes()
+    ]
+    return sorted(different) + sorted(left - set(names))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true")
+    if not parser.parse_args().check:
+        write_all(DOCS)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        write_all(Path(folder))
+        different = differences(Path(folder), DOCS)
+    if different:
+        sys.exit(f"Not as `python -m tuning.pages` makes them: {', '.join(different)}")
+
+
+if __name__ == "__main__":
+    main()

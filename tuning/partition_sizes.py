@@ -1,0 +1,70 @@
+"""How long each pass takes by `diagonal:<partition size>:split`, for every power of
+two up to all channels, beside native and direct.
+
+    python -m tuning.partition_sizes
+
+It writes tuning/results/partition-sizes-<backend>-<compiler mode>.json. The load of the
+machine is in it: where that exceeds the cores, only the ratios say something.
+"""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import os
+import statistics
+
+import keras
+
+from keras_diagwise import backends
+from keras_diagwise.algorithms import parse
+from keras_diagwise.models.summary import environment_of
+from keras_diagwise.problem import PASSES, Problem
+from keras_diagwise.tuner import verify
+from keras_diagwise.tuner.limits import measure_limits
+from keras_diagwise.tuner.measure import interleaved
+from tuning.records import results_name, write
+from tuning.workloads import square
+
+PROBLEM = square(28, 128, 3, batch=4)
+SIZES = [2**i for i in range(PROBLEM.channels.bit_length())]
+CANDIDATES = ["native", "direct", *(f"diagonal:{size}:split" for size in SIZES)]
+
+
+def measured(problem: Problem, pass_name: str, environment) -> dict[str, float]:
+    """The median seconds of each candidate, timed in turn."""
+    runs = {
+        name: backends.active.compiled(
+            functools.partial(getattr(parse(name), pass_name), problem),
+            environment.compiler_mode,
+        )
+        for name in CANDIDATES
+    }
+    operands = verify.operands(problem, pass_name, 0)
+    samples = interleaved(runs, operands, seconds=8.0, least_rounds=9)
+    return {
+        name: float(f"{statistics.median(taken):.4g}")
+        for name, taken in samples.items()
+    }
+
+
+def main() -> None:
+    environment = environment_of(keras.Sequential([keras.Input((4,))]))
+    limits = measure_limits(environment.compiler_mode, PROBLEM.dtype)
+    result = {
+        "date": datetime.date.today().isoformat(),
+        "environment": environment.to_dict(),
+        "load_average": round(os.getloadavg()[0], 1),
+        "problem": PROBLEM.to_dict(),
+        "least": float(f"{limits.least_seconds(PROBLEM):.4g}"),
+        "flops": {name: parse(name).work(PROBLEM).flops for name in CANDIDATES},
+        "seconds": {},
+    }
+    for pass_name in PASSES:
+        result["seconds"][pass_name] = measured(PROBLEM, pass_name, environment)
+        print(pass_name, result["seconds"][pass_name], flush=True)
+    write(results_name("partition-sizes", environment), result)
+
+
+if __name__ == "__main__":
+    main()

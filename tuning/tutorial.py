@@ -1,0 +1,84 @@
+"""Runs the tutorial of the documentation, and keeps what it prints.
+
+    python -m tuning.tutorial
+
+It writes tuning/results/tutorial-<backend>-<compiler mode>.json: what each block of
+Python printed. `tuning.pages` puts it below the blocks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import hashlib
+import io
+import os
+import re
+import tempfile
+from pathlib import Path
+
+PAGE = Path(__file__).parents[1] / "docs" / "tutorial.md"
+
+BLOCK = re.compile(
+    r"^```python\n(?P<code>.*?)^```\n(?:\n```text[^\n]*\n.*?^```\n)?",
+    re.MULTILINE | re.DOTALL,
+)
+"""A block of Python, and what it printed when it was run."""
+
+
+def digest(code: str) -> str:
+    """A short name that only this code has."""
+    return hashlib.sha256(code.encode()).hexdigest()[:16]
+
+
+def with_outputs(text: str, outputs: dict[str, str]) -> str:
+    """The page, what each block printed below it.
+
+    Raises:
+        KeyError: if a block is not the one that was run.
+    """
+
+    def shown(block: re.Match) -> str:
+        printed = outputs[digest(block["code"])].rstrip()
+        code = f"```python\n{block['code']}```\n"
+        return f'{code}\n```text title="prints"\n{printed}\n```\n' if printed else code
+
+    return BLOCK.sub(shown, text)
+
+
+def run() -> dict[str, str]:
+    """What each block prints, by its digest."""
+    names: dict = {"__name__": "__main__"}
+    outputs = {}
+    for block in BLOCK.finditer(PAGE.read_text()):
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            exec(compile(block["code"], str(PAGE), "exec"), names)
+        lines = (line.rstrip() for line in printed.getvalue().splitlines())
+        outputs[digest(block["code"])] = "\n".join(lines)
+    return outputs
+
+
+def main() -> None:
+    os.environ["COLUMNS"] = "76"  # of the tables
+
+    import keras
+
+    from keras_diagwise import decisions
+    from keras_diagwise.models.summary import environment_of
+    from tuning.records import results_name, write
+
+    environment = environment_of(keras.Sequential([keras.Input((4,))]))
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        decisions.location = "decisions"
+        outputs = run()
+    result = {
+        "date": datetime.date.today().isoformat(),
+        "environment": environment.to_dict(),
+        "load_average": round(os.getloadavg()[0], 1),
+        "outputs": outputs,
+    }
+    write(results_name("tutorial", environment), result)
+
+
+if __name__ == "__main__":
+    main()
