@@ -35,11 +35,17 @@ def tests(session, backend):
 @nox.session
 @nox.parametrize("backend", list(BACKENDS), ids=list(BACKENDS))
 def exhaustive(session, backend):
-    """The property tests over 2,000 problems and 500 graphs of layers."""
+    """The property tests over 2,000 problems and 500 graphs of layers.
+
+    On TensorFlow in four processes: what XLA has compiled is never unmapped, and a
+    process may hold 65,530 mappings, 25 for each problem (seen in 2.21).
+    """
     install(session, backend, *TEST_TOOLS)
-    session.env["HYPOTHESIS_PROFILE"] = "long"
     files = ["tests/test_properties.py", "tests/models/test_graphs.py"]
-    session.run("python", "-m", "pytest", *files, *session.posargs)
+    profile, parts = ("quarter", 4) if backend == "tensorflow" else ("long", 1)
+    session.env["HYPOTHESIS_PROFILE"] = profile
+    for _ in range(parts):
+        session.run("python", "-m", "pytest", *files, *session.posargs)
 
 
 @nox.session

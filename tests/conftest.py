@@ -24,6 +24,9 @@ hypothesis.settings.register_profile(
     derandomize=False,
     max_examples=2000,
 )
+hypothesis.settings.register_profile(
+    "quarter", parent=hypothesis.settings.get_profile("long"), max_examples=500
+)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
