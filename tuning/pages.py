@@ -400,24 +400,32 @@ def pinned() -> dict[str, str]:
     return dict(re.findall(r"^([\w.-]+)==([\w.+]+)", text, re.MULTILINE))
 
 
-def backend_rows() -> list[tuple[str, ...]]:
-    """What was checked on each backend."""
+def covered(part: str) -> dict[str, dict[str, dict]]:
+    """What a coverage run found of each model on each backend, by both names."""
+    names = {backend: RESULTS / f"{part}-{backend}.json" for backend in PACKAGES}
+    return {
+        backend: read(path.name)["models"] if path.exists() else {}
+        for backend, path in names.items()
+    }
+
+
+def coverage_rows(part: str) -> list[tuple[str, ...]]:
+    """Each model's layers, and on each backend its largest error."""
+    found = covered(part)
     rows = []
-    for backend, package in PACKAGES.items():
-        covered = read(f"coverage-{backend}.json")
-        models = covered["models"].values()
-        right = sum(each["is_right"] for each in models)
-        layers = sum(each["converted"] for each in models)
-        rows.append(
-            (
-                f"{package} {pinned()[package]}",
-                f"{right} of {len(models)}",
-                str(layers),
-                f"{max(each['outputs_error'] for each in models):.0e}",
-                f"{max(each['step_error'] for each in models):.0e}",
-            )
-        )
+    for name in sorted({each for models in found.values() for each in models}):
+        known = [models[name] for models in found.values() if name in models]
+        cells = (coverage_cell(models.get(name)) for models in found.values())
+        rows.append((name, str(known[0]["layers"]), *cells))
     return rows
+
+
+def coverage_cell(figures: dict | None) -> str:
+    """The larger error of outputs and weights; what is not equal is said so."""
+    if figures is None:
+        return "not run"
+    error = f"{max(figures['outputs_error'], figures['step_error']):.0e}"
+    return error if figures["is_right"] else f"**differs** {error}"
 
 
 def shipped_count(backend: str, mode: str) -> int:
@@ -466,7 +474,8 @@ def compatibility() -> str:
     keras = next(each for each in project["dependencies"] if each[:5] == "keras")
     checks = (ROOT / ".github" / "workflows" / "checks.yml").read_text()
     pythons = ", ".join(re.findall(r'python-version: "([\d.]+)"', checks))
-    headings = ("tested version", "models equal", "layers", "outputs", "weights")
+    versions = ", ".join(f"{name} {pinned()[name]}" for name in PACKAGES.values())
+    headings = ("model", "layers", *PACKAGES)
     return f"""\
 {WRITTEN}
 # Compatibility
@@ -479,16 +488,24 @@ def compatibility() -> str:
 The tested versions are those of `constraints.txt`, on which every test runs. Each
 backend is tested in an environment in which no other is installed.
 
-## Backends
+## Models
 
-{table(headings, backend_rows())}
-The models are those of `keras.applications` with depthwise, separable or grouped
-convolutions that `python -m tuning.coverage` has gone through on this backend so far. A
-model is equal if all its layers were converted, its outputs and all weights after a
-training step equal the stock model's in float64 (the last two columns have the largest
-errors), and what `revert` gives back is bit-equal. The plan was `"direct"`, which is
-never the stock operation.
+On {versions}.
 
+Each model was built with random weights and small images in float64;
+its convolutions were converted with the plan `"direct"`, which is never the stock
+operation. Figures are the largest error of the outputs and of the weights after a
+training step, against the stock model and relative to its norm; at most 1e-9 counts as
+equal. All layers must be converted, and what `revert` gives back must be bit-equal.
+`python -m tuning.coverage` makes these figures; what it has not gone through yet is
+"not run".
+
+Of `keras.applications`:
+
+{table(headings, coverage_rows("coverage"))}
+Image backbones of KerasHub, in small:
+
+{table(headings, coverage_rows("coverage-keras-hub"))}
 ## Compiler modes
 
 What a plan of `"auto"` does before you have tuned anything:
