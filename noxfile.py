@@ -7,7 +7,7 @@ from pathlib import Path
 
 import nox
 
-nox.options.sessions = ["lint", "types", "tests"]
+nox.options.sessions = ["lint", "types", "docs", "tests"]
 nox.options.default_venv_backend = "venv"
 
 CONSTRAINTS = "constraints.txt"
@@ -16,7 +16,12 @@ BACKENDS = {
     "tensorflow": "tensorflow-cpu",
     "torch": "torch",
 }
-TEST_TOOLS = ["pytest", "hypothesis", "scikit-learn", "pillow", "fsspec"]
+TEST_TOOLS = [
+    *("pytest", "pytest-xdist", "hypothesis"),
+    *("scikit-learn", "pillow", "fsspec"),
+]
+TWO_AT_ONCE = ["-n", "2", "--dist", "worksteal"]
+"""Most of the tests' time is compilation, on one core."""
 
 
 def install(session, backend, *more):
@@ -29,7 +34,9 @@ def install(session, backend, *more):
 def tests(session, backend):
     """The tests, on one backend with no other installed."""
     install(session, backend, *TEST_TOOLS)
-    session.run("python", "-m", "pytest", *session.posargs)
+    # Two processes with a thread for each core each would wait for each other.
+    session.env["OMP_NUM_THREADS"] = "1"
+    session.run("python", "-m", "pytest", *TWO_AT_ONCE, *session.posargs)
 
 
 @nox.session
