@@ -256,13 +256,14 @@ class Conductor:
             self.queued[Environment.current(), problem] = None
 
     def queued_in(
-        self, environment: Environment, batch_sizes: Sequence[int]
+        self, environment: Environment, batch_sizes: Sequence[int], shards: int
     ) -> list[Problem]:
         """What waits to be measured in an environment.
 
         Args:
             environment: the environment.
             batch_sizes: of whole steps, that stand in for a batch that is not known.
+            shards: how many devices share a step's batch.
         """
         found: dict[Problem, None] = {}
         for known, problem in list(self.queued):
@@ -270,7 +271,8 @@ class Conductor:
                 found[problem] = None
             elif known == environment:
                 for batch in batch_sizes:
-                    found[with_batch(problem, batch)] = None
+                    whole = dataclasses.replace(problem, batch=batch)
+                    found[on_one_device(whole, shards)] = None
         return list(found)
 
     def unqueue(self, environment: Environment, problem: Problem) -> None:
@@ -335,17 +337,18 @@ shape_of = backends.active.shape_of
 each eager call between real work, when nothing of ours is in the caches."""
 
 
-def on_one_device(problem: Problem) -> Problem:
-    """The problem with the share of the batch that one device sees."""
-    shards = backends.active.batch_shards()
+def on_one_device(problem: Problem, shards: int | None = None) -> Problem:
+    """The problem with the share of the batch that one device sees.
+
+    Args:
+        problem: the problem of the whole batch.
+        shards: how many devices share it; `None` is those of a trace.
+    """
+    if shards is None:
+        shards = backends.active.batch_shards()
     if shards == 1 or problem.batch is None:
         return problem
     return dataclasses.replace(problem, batch=max(1, problem.batch // shards))
-
-
-def with_batch(problem: Problem, batch: int) -> Problem:
-    """The problem with one device's share of a step's batch."""
-    return on_one_device(dataclasses.replace(problem, batch=batch))
 
 
 def is_dense(problem: Problem) -> bool:

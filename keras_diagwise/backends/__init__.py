@@ -29,6 +29,8 @@ A backend's module provides
 - `environment()`: the fields of the `Environment` that the backend knows;
 - `compiler_mode_of(model)`: how the model's steps are compiled;
 - `batch_shards()`: by how much the batch of a trace exceeds a device's;
+- `step_shards(model)`: by how much the batch of a model's step does, of any step if
+  it is `None`;
 - `forget_compiled(function)`: makes the next compilation of `function` trace it
   anew, though an older compilation of it is still held;
 - `synchronize(tensors)`: waits until they are computed;

@@ -68,5 +68,9 @@ def batch_shards():
     return 1
 
 
+def step_shards(model):
+    return batch_shards()
+
+
 def forget_compiled(function):
     """Nothing: a call asks anew."""

@@ -188,6 +188,10 @@ def batch_shards():
     return dict(zip(mesh.axis_names, mesh.shape, strict=True)).get(axis, 1)
 
 
+def step_shards(model):
+    return batch_shards()
+
+
 def forget_compiled(function):
     jax.jit(function).clear_cache()  # type: ignore[attr-defined]
 

@@ -237,7 +237,8 @@ def target_of_model(model: keras.Model, batch_sizes: Sequence[int]) -> Target:
 
 def with_queued(target: Target, batch_sizes: Sequence[int]) -> Target:
     """The target, and what traces have left to measure where it runs."""
-    queued = conductor.queued_in(target.environment, batch_sizes)
+    shards = backends.active.step_shards(target.model)
+    queued = conductor.queued_in(target.environment, batch_sizes, shards)
     return dataclasses.replace(
         target, uses={**target.uses, **{p: target.uses.get(p, ()) for p in queued}}
     )

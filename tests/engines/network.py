@@ -27,7 +27,9 @@ def network(converted=False):
     """Two inverted residual blocks, a separable and a grouped convolution."""
     keras.utils.set_random_seed(0)
     inputs = keras.Input(SHAPE)
-    x = block(layers.Conv2D(8, 3, 2, padding="same", use_bias=False)(inputs), 8, "first")
+    x = block(
+        layers.Conv2D(8, 3, 2, padding="same", use_bias=False)(inputs), 8, "first"
+    )
     x = block(x, 16, "second", stride=2)
     x = layers.SeparableConv2D(16, 3, padding="same", name="separable")(x)
     x = layers.Conv2D(16, 3, groups=4, padding="same", name="grouped")(x)

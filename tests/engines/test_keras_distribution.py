@@ -102,9 +102,7 @@ def step_of(model):
     optimizer = model.optimizer
 
     def loss(trainable, others, images, classes):
-        outputs, others = model.stateless_call(
-            trainable, others, images, training=True
-        )
+        outputs, others = model.stateless_call(trainable, others, images, training=True)
         return model.compute_loss(y=classes, y_pred=outputs), others
 
     def step(trainable, others, state, images, classes):
@@ -148,5 +146,3 @@ def collectives_in(text):
             for dtype, axes in sizes
         )
     return found
-
-
