@@ -19,7 +19,7 @@ from tests.engines.network import IMAGES, batches, compiled, network
 def main(kind):
     strategy = make(kind)
     with strategy.scope():
-        stocks, ours = trained(False), trained(True)
+        stocks, ours = trained(strategy, False), trained(strategy, True)
         planned = kd.summary(network(True), batch_size=IMAGES)
     print(
         json.dumps(
@@ -57,18 +57,56 @@ def spy(differentiable):
     return spied
 
 
-def trained(converted):
+def trained(strategy, converted):
     """The loss of each step, and the weights at the end."""
     model = compiled(network(converted), jit_compile=False)
-    steps = batches()
-    images, classes = (np.concatenate(each) for each in zip(*steps, strict=True))
-    losses = Losses()
-    data = tf.data.Dataset.from_tensor_slices((images, classes)).batch(
-        IMAGES, drop_remainder=True
-    )
-    model.fit(data, epochs=1, shuffle=False, verbose=0, callbacks=[losses])
+    train = by_hand if is_of_workers(strategy) else by_fit
+    losses = train(strategy, model)
     weights = [keras.ops.convert_to_numpy(v.value).tolist() for v in model.variables]
-    return losses.found, weights
+    return losses, weights
+
+
+def is_of_workers(strategy):
+    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+
+
+def images_and_classes():
+    images, classes = (np.concatenate(each) for each in zip(*batches(), strict=True))
+    data = tf.data.Dataset.from_tensor_slices((images, classes))
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = (
+        tf.data.experimental.AutoShardPolicy.DATA
+    )
+    return data.batch(IMAGES, drop_remainder=True).with_options(options)
+
+
+def by_fit(strategy, model):
+    losses = Losses()
+    model.fit(images_and_classes(), shuffle=False, verbose=0, callbacks=[losses])
+    return losses.found
+
+
+def by_hand(strategy, model):
+    """Not by `fit`, which takes no batches of several workers (seen in Keras 3.15)."""
+
+    def step(images, classes):
+        with tf.GradientTape() as tape:
+            outputs = model(images, training=True)
+            each = keras.ops.sparse_categorical_crossentropy(
+                classes, outputs, from_logits=True
+            )
+            loss = keras.ops.sum(each) / IMAGES
+        gradients = tape.gradient(loss, model.trainable_weights)
+        model.optimizer.apply(gradients, model.trainable_weights)
+        return loss
+
+    @tf.function
+    def step_of_all(images, classes):
+        losses = strategy.run(step, args=(images, classes))
+        return strategy.reduce("SUM", losses, axis=None)
+
+    data = strategy.experimental_distribute_dataset(images_and_classes())
+    return [float(step_of_all(*batch)) for batch in data]
 
 
 class Losses(keras.callbacks.Callback):
