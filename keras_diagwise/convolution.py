@@ -107,6 +107,8 @@ class Conductor:
             `None` for one that is native throughout.
         queued: the problems that `on_miss="tune"` met inside a trace, each with its
             environment, in order.
+        settled: the answers to what was tuned, from when `tune` returned: what other
+            workers find later changes no plan in the midst of a training.
     """
 
     def __init__(self, planner: Planner | None = None):
@@ -115,6 +117,7 @@ class Conductor:
         self._making = threading.Lock()
         self.memo: dict[tuple, Convolution | None] = {}
         self.queued: dict[tuple[Environment, Problem], None] = {}
+        self.settled: dict[tuple[Environment, Problem], Answer] = {}
 
     @property
     def planner(self) -> Planner:
@@ -158,6 +161,14 @@ class Conductor:
         held before goes into the old one.
         """
         self.memo = {}
+        self.settled = {}
+
+    def settle(self, environment: Environment, problems: Sequence[Problem]) -> None:
+        """Answers problems once and for all, until what was found is forgotten."""
+        self.settled = {
+            (environment, each): self.planner.plan(each, environment)
+            for each in problems
+        }
 
     def convolution(self, inputs, kernel, key: tuple) -> Convolution | None:
         """The convolution of a call that is not in the memo, or `None` if it is
@@ -212,7 +223,8 @@ class Conductor:
         environment = environment or Environment.current()
         if problem.dtype not in BYTES_PER_ELEMENT or not is_served(environment):
             return Answer(least_plan(problem, environment), "native")
-        answer = self.planner.plan(problem, environment)
+        answer = self.settled.get((environment, problem))
+        answer = answer or self.planner.plan(problem, environment)
         if self.on_miss == "native" and is_missed(problem, answer):
             if answer.rung == "decision" and answer.decision:
                 measured = {n: str(answer.plan[n]) for n in answer.decision.passes}

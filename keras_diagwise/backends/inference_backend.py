@@ -60,6 +60,14 @@ def environment():
     }
 
 
+def device_place():
+    return "cpu"
+
+
+def needs_other_processes():
+    return False
+
+
 def compiler_mode_of(model):
     return "inference"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
+import os
 
 import jax
 import keras
@@ -174,6 +175,16 @@ def environment():
         "flags": flags(),
         "versions": versions,
     }
+
+
+def device_place():
+    """What is visible, and which of it: two processes can each have a device."""
+    device = jax.local_devices()[0]
+    return f"{device.platform} {os.environ.get('CUDA_VISIBLE_DEVICES')} {device.id}"
+
+
+def needs_other_processes():
+    return jax.process_count() > 1
 
 
 def compiler_mode_of(model):

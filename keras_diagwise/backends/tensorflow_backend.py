@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 
 import keras
 import tensorflow as tf
@@ -236,6 +237,17 @@ def environment():
         "flags": flags(),
         "versions": versions,
     }
+
+
+def device_place():
+    """What is visible: of it the first is measured on."""
+    kind = "gpu" if list_gpus() else "cpu"
+    return f"{kind} {os.environ.get('CUDA_VISIBLE_DEVICES')}"
+
+
+def needs_other_processes():
+    """False: a model of a strategy is not copied, so that none of its steps runs."""
+    return False
 
 
 def compiler_mode_of(model):

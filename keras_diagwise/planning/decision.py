@@ -292,6 +292,17 @@ class Decision:
                         f"{self.problem}, more than {allowed / 2**30:.1f} GiB"
                     )
 
+    @property
+    def digest_of_timings(self) -> str:
+        """A short name that only these measurements have, whether or not a whole model
+        has overruled them."""
+        timings = {
+            name: {n: outcome.to_dict() for n, outcome in each.outcomes.items()}
+            for name, each in sorted(self.passes.items())
+        }
+        text = json.dumps(timings, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
     def to_dict(self) -> dict:
         """The decision in JSON's types; `from_dict` is the way back."""
         passes = {name: each.to_dict() for name, each in self.passes.items()}

@@ -9,10 +9,11 @@ import secrets
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import platformdirs
 
+from keras_diagwise.planning.claims import Claims
 from keras_diagwise.planning.decision import Decision
 from keras_diagwise.planning.document import Document
 from keras_diagwise.planning.environment import Environment
@@ -26,10 +27,16 @@ from keras_diagwise.planning.folder import (
 from keras_diagwise.planning.nearness import nearest_first
 from keras_diagwise.planning.record import (
     BUCKET_NAME,
+    CHECK_NAME,
+    CLAIM_NAME,
     DECISION_NAME,
     DIGEST,
     ENVIRONMENT_NAME,
     OUR_FIRST_BYTES,
+    check_from_bytes,
+    check_to_bytes,
+    checks_path,
+    claims_path,
     decision_from_bytes,
     decision_path,
     decision_to_bytes,
@@ -135,6 +142,27 @@ class Store:
         """
         return sum(self.put(*each) for each in document)
 
+    def claims(self, environment: Environment) -> Claims:
+        """The claims to what is measured in an environment, which all who share the
+        store see."""
+        path = claims_path(environment.digest)
+        return Claims(self._folder, path, self._warnings.lasts_in_memory)
+
+    def check(self, environment: Environment, what: str) -> dict[str, Any] | None:
+        """What a whole model's check has found, if it was kept.
+
+        Args:
+            environment: where the model was checked.
+            what: a digest of what was checked.
+        """
+        path = f"{checks_path(environment.digest)}/{what}.json"
+        return next(self._read(path, check_from_bytes), None)
+
+    def keep_check(self, environment: Environment, what: str, found: dict) -> None:
+        """Keeps what a whole model's check has found."""
+        path = f"{checks_path(environment.digest)}/{what}.json"
+        self._replace(path, check_to_bytes(found), self._folder.version(path))
+
     def document(self) -> Document:
         """All decisions that can be read."""
         return Document.merged(
@@ -175,6 +203,8 @@ class Store:
             for digest in self._names("", DIGEST):
                 for folder in self._buckets(digest):
                     removed.update(self._clear(folder, DECISION_NAME))
+                self._clear(claims_path(digest), CLAIM_NAME)
+                self._clear(checks_path(digest), CHECK_NAME)
                 self._clear(digest, ENVIRONMENT_NAME)
         return len(removed)
 
