@@ -165,16 +165,10 @@ class RemoteFolder:
     What fails or takes too long is `AwayError`, that names the kind of the error alone:
     its text may hold the URL, and that the password. The folder is then left alone for
     a while, so that who trains does not wait for it again and again.
-
-    Args:
-        location: its URL.
-        patience: seconds that an answer is waited for.
-        pause: seconds for which it is left alone.
     """
 
-    def __init__(self, location: str, patience: float = PATIENCE, pause: float = PAUSE):
+    def __init__(self, location: str):
         self._system, self._root = file_system(location)
-        self._patience, self._pause = patience, pause
         self._away_until = 0.0
 
     def names(self, path: str) -> list[str]:
@@ -215,6 +209,11 @@ class RemoteFolder:
 
         self._answer(ask)
 
+    @property
+    def is_away(self) -> bool:
+        """Whether it is left alone for now."""
+        return time.monotonic() < self._away_until
+
     def _written(self, path: str, content: bytes, **mode: str) -> None:
         """Writes a file, and the folder above it where there must be one."""
         try:
@@ -236,18 +235,23 @@ class RemoteFolder:
 
     def _answer(self, ask: Callable[[], Any], missing: Any = None) -> Any:
         """What is asked for, or `missing` if it is not there."""
-        if time.monotonic() < self._away_until:
+        if self.is_away:
             raise AwayError("it was not reached before")
         try:
-            return within(self._patience, ask)
+            return within(PATIENCE, ask)
         except FileNotFoundError:
             return missing
         except Exception as error:
-            self._away_until = time.monotonic() + self._pause
+            self._away_until = time.monotonic() + PAUSE
             raise AwayError(type(error).__name__) from None
 
     def _at(self, path: str) -> str:
         return f"{self._root.rstrip('/')}/{path}".rstrip("/")
+
+
+def is_reachable(folder: Folder) -> bool:
+    """Whether a folder is one of this machine, or one that is not left alone."""
+    return not (isinstance(folder, RemoteFolder) and folder.is_away)
 
 
 class AwayError(OSError):
