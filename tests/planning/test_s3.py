@@ -17,6 +17,7 @@ from keras_diagwise.models.tune import standardize_budget
 from keras_diagwise.planning import folder as folder_module
 from keras_diagwise.planning import store as store_module
 from keras_diagwise.planning.document import Document
+from keras_diagwise.planning.record import decision_path
 from keras_diagwise.planning.store import Store
 from tests.fake_workbench import install, nothing_known
 from tests.planning.samples import HERE, PROBLEM, decision, document, with_batch
@@ -42,7 +43,7 @@ class Faulty:
 
     def __init__(self):
         self._served = moto_server.DomainDispatcherApplication(
-            moto_server.create_backend_app, service="s3"
+            moto_server.create_backend_app
         )
         self.fault = None
         self.requests = 0
@@ -137,6 +138,17 @@ def test_a_look_up_takes_one_request(server):
     assert server.requests == before + 1
 
 
+def test_an_empty_object_is_passed_over_and_the_others_serve(s3, caplog):
+    store = Store(URL)
+    store.put(HERE, decision())
+    path = decision_path(HERE.digest, with_batch(2))
+    s3.pipe_file(f"{BUCKET}/here/{path}", b"")
+    assert store.get(HERE, with_batch(2)) is None
+    assert store.get(HERE, PROBLEM) == decision()
+    (said,) = warnings_of(caplog)
+    assert path in said
+
+
 def test_of_many_workers_one_gets_a_claim():
     held, everyone = [], threading.Barrier(THREADS)
 
@@ -196,6 +208,7 @@ def test_a_listing_that_lags_behind_hides_no_decision_of_the_very_problem(server
         store = Store(URL)
         assert store.get(HERE, PROBLEM) == decision()
         assert not store.put(HERE, decision())
+        assert store.nearest(HERE, with_batch(9)) is None
         first, second = store.claims(HERE), Store(URL).claims(HERE)
         with first.claimed("0" * 16) as ours, second.claimed("0" * 16) as theirs:
             assert (ours, theirs) == (True, False)
