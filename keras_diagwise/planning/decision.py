@@ -280,12 +280,12 @@ class Decision:
             ValueError: if one names no algorithm, does not fit, or needs more
                 memory than is sane.
         """
+        allowed = sane_bytes(self.problem)
         for comparison in self.passes.values():
             for name in comparison.seconds:
                 algorithm = algorithms.parse(name)
                 algorithm.check(self.problem)
                 needed = algorithm.work(self.problem).bytes
-                allowed = sane_bytes(self.problem)
                 if needed > allowed:
                     raise ValueError(
                         f"{name!r} would need {needed / 2**30:.1f} GiB for "
