@@ -200,7 +200,7 @@ class RemoteFolder:
         return None
 
     def write(self, path: str, content: bytes, version: object) -> bool:
-        self._answer(lambda: self._written(path, content))
+        self._answer(lambda: self._put(path, content))
         return True
 
     def create(self, path: str, content: bytes) -> bool:
@@ -221,8 +221,18 @@ class RemoteFolder:
         """Whether it is left alone for now."""
         return time.monotonic() < self._away_until
 
+    def _put(self, path: str, content: bytes, **mode: str) -> None:
+        """Writes a file, and the folder above it where there must be one.
+
+        Raises:
+            RefusedError: if it may not be written: what is there can still be read.
+        """
+        try:
+            self._written(path, content, **mode)
+        except PermissionError:
+            raise RefusedError from None
+
     def _written(self, path: str, content: bytes, **mode: str) -> None:
-        """Writes a file, and the folder above it where there must be one."""
         try:
             self._system.pipe_file(self._at(path), content, **mode)
         except FileNotFoundError:
@@ -231,13 +241,13 @@ class RemoteFolder:
 
     def _created(self, path: str, content: bytes) -> bool:
         try:
-            self._written(path, content, mode="create")
+            self._put(path, content, mode="create")
         except FileExistsError:
             return False
         except TypeError:  # a file system that has no such mode: nearly as good
             if self._system.exists(self._at(path)):
                 return False
-            self._written(path, content)
+            self._put(path, content)
         return True
 
     def _answer(self, ask: Callable[[], Any], missing: Any = None) -> Any:
@@ -248,6 +258,8 @@ class RemoteFolder:
             return within(PATIENCE, ask)
         except FileNotFoundError:
             return missing
+        except RefusedError:
+            raise AwayError("it may not be written") from None
         except Exception as error:
             self._away_until = time.monotonic() + PAUSE
             raise AwayError(type(error).__name__) from None
@@ -263,6 +275,10 @@ def is_reachable(folder: Folder) -> bool:
 
 class AwayError(OSError):
     """A remote folder that can't be reached, or not now."""
+
+
+class RefusedError(Exception):
+    """A remote folder that can be read, and not written."""
 
 
 def within(seconds: float, ask: Callable[[], Any]) -> Any:

@@ -290,7 +290,8 @@ class Store:
                     self._send_from(folder)
                 except OSError as error:
                     self._warnings.not_written(error)
-                    self._may_have_unsent = True
+                    # Where it may not be written, not at every look-up.
+                    self._may_have_unsent = not is_reachable(self._folder)
 
     def _send_from(self, folder: Folder) -> None:
         """Moves the decisions of a folder to the URL, merged with what is there.

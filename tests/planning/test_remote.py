@@ -232,6 +232,31 @@ def test_without_a_home_what_cant_be_sent_lasts_for_the_process(
     assert Store(url).get(HERE, PROBLEM) == decision()
 
 
+def test_where_nothing_may_be_written_what_is_there_serves_all_the_same(
+    url, monkeypatch, caplog
+):
+    Store(url).put(HERE, decision(with_batch(2)))
+    written = []
+
+    def refuse_to_write(self, path, content, **mode):
+        written.append(path)
+        raise PermissionError("key:secret may not write")
+
+    monkeypatch.setattr(folder_module.RemoteFolder, "_written", refuse_to_write)
+    store = Store(url)
+    with store.claims(HERE).claimed("0" * 16) as is_ours:
+        assert is_ours
+    assert store.put(HERE, decision())
+    tried = len(written)
+    for _ in range(3):
+        assert store.get(HERE, PROBLEM) == decision()
+        assert store.get(HERE, with_batch(2)) == decision(with_batch(2))
+    assert len(written) <= tried + 1, "it is tried at every look-up"
+    (said,) = warnings_of(caplog)
+    assert "it may not be written" in said
+    assert "secret" not in caplog.text
+
+
 def test_a_listing_that_lags_behind_hides_no_decision_of_the_very_problem(
     url, monkeypatch
 ):
