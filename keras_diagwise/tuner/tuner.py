@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 from keras_diagwise import backends
-from keras_diagwise.algorithms import ALGORITHMS, Algorithm, Native
+from keras_diagwise.algorithms import ALGORITHMS, Algorithm, Native, parse
 from keras_diagwise.planning.claims import host
 from keras_diagwise.planning.decision import (
     SURE_FAILURES,
@@ -302,6 +302,33 @@ class Tuner:
             return finding
         standard = self.standard_error(task.problem.dtype, task.pass_name)
         return judged(finding, candidate, task, standard)
+
+    def verified(self, decision: Decision) -> Decision:
+        """A decision in which every candidate that fails here, or whose numbers are
+        wrong here, has that for its outcome. Nothing is timed. Native is not tried: it
+        is what a model runs anyway."""
+        passes = {
+            name: self._verified(decision.problem, name, each)
+            for name, each in decision.passes.items()
+        }
+        return dataclasses.replace(decision, passes=passes)
+
+    def _verified(self, problem, pass_name, comparison: Comparison) -> Comparison:
+        task = Task(problem, pass_name, self.environment.compiler_mode)
+        self.standard_error(problem.dtype, pass_name)
+        outcomes = dict(comparison.outcomes)
+        for name in comparison.seconds:
+            candidate = parse(name)
+            if isinstance(candidate, Native):
+                continue
+            with self._alone():
+                finding = self._examine(task, candidate, {})
+            if finding.failure is not None:
+                reason = f"when it was imported: {finding.reason}"
+                outcomes[name] = Outcome(
+                    error=finding.error, failure=finding.failure, reason=reason
+                )
+        return dataclasses.replace(comparison, outcomes=outcomes)
 
     def standard_error(self, dtype: str, pass_name: str) -> float:
         """The error of the backend's own dense convolution, measured once."""
