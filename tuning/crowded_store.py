@@ -134,8 +134,9 @@ def first_look_up(location: str, problem: Problem) -> dict:
 
 
 def memoised_look_up(location: str, problem: Problem) -> float:
-    """Microseconds that a look-up takes that was done before: the least of many short
-    runs, which other processes on the machine disturb the least."""
+    """Microseconds of all that a call of `conv` does before it computes, when its shape
+    was looked up before: the least of many short runs, which other processes on the
+    machine disturb the least."""
     from keras_diagwise.convolution import look_up
 
     keras_diagwise.decisions.location = location
