@@ -56,6 +56,13 @@ def exhaustive(session, backend):
 
 
 @nox.session
+def remote(session):
+    """The store on a server of S3's protocol, on this machine, with faults."""
+    install(session, "jax", "pytest", "hypothesis", "moto[server]", "s3fs")
+    session.run("python", "-m", "pytest", "tests/planning/test_s3.py", *session.posargs)
+
+
+@nox.session
 @nox.parametrize("backend", list(BACKENDS), ids=list(BACKENDS))
 def coverage(session, backend):
     """Every model of keras.applications with such convolutions, against stock."""

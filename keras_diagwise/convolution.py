@@ -107,6 +107,8 @@ class Conductor:
             `None` for one that is native throughout.
         queued: the problems that `on_miss="tune"` met inside a trace, each with its
             environment, in order.
+        settled: the answers to what was tuned, from when `tune` returned: what other
+            workers find later changes no plan in the midst of a training.
     """
 
     def __init__(self, planner: Planner | None = None):
@@ -115,6 +117,7 @@ class Conductor:
         self._making = threading.Lock()
         self.memo: dict[tuple, Convolution | None] = {}
         self.queued: dict[tuple[Environment, Problem], None] = {}
+        self.settled: dict[tuple[Environment, Problem], Answer] = {}
 
     @property
     def planner(self) -> Planner:
@@ -158,6 +161,14 @@ class Conductor:
         held before goes into the old one.
         """
         self.memo = {}
+        self.settled = {}
+
+    def settle(self, environment: Environment, problems: Sequence[Problem]) -> None:
+        """Answers problems once and for all, until what was found is forgotten."""
+        self.settled = {
+            (environment, each): self.planner.plan(each, environment)
+            for each in problems
+        }
 
     def convolution(self, inputs, kernel, key: tuple) -> Convolution | None:
         """The convolution of a call that is not in the memo, or `None` if it is
@@ -212,7 +223,8 @@ class Conductor:
         environment = environment or Environment.current()
         if problem.dtype not in BYTES_PER_ELEMENT or not is_served(environment):
             return Answer(least_plan(problem, environment), "native")
-        answer = self.planner.plan(problem, environment)
+        answer = self.settled.get((environment, problem))
+        answer = answer or self.planner.plan(problem, environment)
         if self.on_miss == "native" and is_missed(problem, answer):
             if answer.rung == "decision" and answer.decision:
                 measured = {n: str(answer.plan[n]) for n in answer.decision.passes}
@@ -256,13 +268,14 @@ class Conductor:
             self.queued[Environment.current(), problem] = None
 
     def queued_in(
-        self, environment: Environment, batch_sizes: Sequence[int]
+        self, environment: Environment, batch_sizes: Sequence[int], shards: int
     ) -> list[Problem]:
         """What waits to be measured in an environment.
 
         Args:
             environment: the environment.
             batch_sizes: of whole steps, that stand in for a batch that is not known.
+            shards: how many devices share a step's batch.
         """
         found: dict[Problem, None] = {}
         for known, problem in list(self.queued):
@@ -270,7 +283,8 @@ class Conductor:
                 found[problem] = None
             elif known == environment:
                 for batch in batch_sizes:
-                    found[with_batch(problem, batch)] = None
+                    whole = dataclasses.replace(problem, batch=batch)
+                    found[on_one_device(whole, shards)] = None
         return list(found)
 
     def unqueue(self, environment: Environment, problem: Problem) -> None:
@@ -335,17 +349,18 @@ shape_of = backends.active.shape_of
 each eager call between real work, when nothing of ours is in the caches."""
 
 
-def on_one_device(problem: Problem) -> Problem:
-    """The problem with the share of the batch that one device sees."""
-    shards = backends.active.batch_shards()
+def on_one_device(problem: Problem, shards: int | None = None) -> Problem:
+    """The problem with the share of the batch that one device sees.
+
+    Args:
+        problem: the problem of the whole batch.
+        shards: how many devices share it; `None` is those of a trace.
+    """
+    if shards is None:
+        shards = backends.active.batch_shards()
     if shards == 1 or problem.batch is None:
         return problem
     return dataclasses.replace(problem, batch=max(1, problem.batch // shards))
-
-
-def with_batch(problem: Problem, batch: int) -> Problem:
-    """The problem with one device's share of a step's batch."""
-    return on_one_device(dataclasses.replace(problem, batch=batch))
 
 
 def is_dense(problem: Problem) -> bool:

@@ -1,9 +1,9 @@
-"""Settings of every test: float64 in JAX, two virtual devices, hypothesis."""
+"""Settings of every test: float64 in JAX, four virtual devices, hypothesis."""
 
 import os
 
 os.environ.setdefault("JAX_ENABLE_X64", "1")
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import hypothesis

@@ -69,10 +69,19 @@ def nothing_known(monkeypatch, location):
 
 def traced_plans(monkeypatch):
     """The plans of ours that calls are computed by, traced or run, from now on."""
+    return spied_on(monkeypatch, lambda convolution: str(convolution.plan))
+
+
+def traced_convolutions(monkeypatch):
+    """The same with their problems."""
+    return spied_on(monkeypatch, lambda convolution: convolution)
+
+
+def spied_on(monkeypatch, what):
     seen, differentiable = [], backends.active.differentiable
 
     def spy(convolution, *operands):
-        seen.append(str(convolution.plan))
+        seen.append(what(convolution))
         return differentiable(convolution, *operands)
 
     monkeypatch.setattr(backends.active, "differentiable", spy)

@@ -28,7 +28,7 @@ import rich.table
 import keras_diagwise
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.planning.folder import TEMPORARY_NAME
-from keras_diagwise.planning.record import DECISION_NAME
+from keras_diagwise.planning.record import CLAIM_NAME, DECISION_NAME
 from keras_diagwise.planning.store import Store
 from keras_diagwise.problem import PASSES, Problem
 from keras_diagwise.tuner import tuner as tuner_module
@@ -111,6 +111,7 @@ def stored(folder: Path) -> tuple[dict[tuple[str, str], str], list[str]]:
         name
         for name in files
         if not TEMPORARY_NAME.fullmatch(name)
+        and not CLAIM_NAME.fullmatch(name)
         and not DECISION_NAME.fullmatch(name)
         and name != "environment.json"
     ]

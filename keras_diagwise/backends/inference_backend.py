@@ -60,12 +60,24 @@ def environment():
     }
 
 
+def device_place():
+    return "cpu"
+
+
+def needs_other_processes():
+    return False
+
+
 def compiler_mode_of(model):
     return "inference"
 
 
 def batch_shards():
     return 1
+
+
+def step_shards(model):
+    return batch_shards()
 
 
 def forget_compiled(function):

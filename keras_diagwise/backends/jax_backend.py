@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
+import os
 
 import jax
 import keras
@@ -176,6 +177,16 @@ def environment():
     }
 
 
+def device_place():
+    """What is visible, and which of it: two processes can each have a device."""
+    device = jax.local_devices()[0]
+    return f"{device.platform} {os.environ.get('CUDA_VISIBLE_DEVICES')} {device.id}"
+
+
+def needs_other_processes():
+    return jax.process_count() > 1
+
+
 def compiler_mode_of(model):
     return "xla"
 
@@ -186,6 +197,10 @@ def batch_shards():
         return 1
     mesh, axis = distribution.device_mesh, distribution.batch_dim_name
     return dict(zip(mesh.axis_names, mesh.shape, strict=True)).get(axis, 1)
+
+
+def step_shards(model):
+    return batch_shards()
 
 
 def forget_compiled(function):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 
 import keras
 import tensorflow as tf
@@ -186,7 +187,9 @@ tensor_float_32_enabled = tf.config.experimental.tensor_float_32_execution_enabl
 determinism_enabled = tf_config.is_op_determinism_enabled
 """The last is private: determinism is public to set but not to ask. Seen in 2.21."""
 
-Eager = type(tf.zeros(()))
+Eager = tf.__internal__.EagerTensor
+"""The type of `tf.zeros(())`, without making a tensor at import: that would set up the
+devices, which a user may want to set otherwise, or under a strategy of workers must."""
 
 
 def shape_of(tensor):
@@ -236,6 +239,17 @@ def environment():
     }
 
 
+def device_place():
+    """What is visible: of it the first is measured on."""
+    kind = "gpu" if list_gpus() else "cpu"
+    return f"{kind} {os.environ.get('CUDA_VISIBLE_DEVICES')}"
+
+
+def needs_other_processes():
+    """False: a model of a strategy is not copied, so that none of its steps runs."""
+    return False
+
+
 def compiler_mode_of(model):
     if model.run_eagerly:
         return "eager"
@@ -243,7 +257,16 @@ def compiler_mode_of(model):
 
 
 def batch_shards():
+    """1: under `tf.distribute` a trace is a replica's."""
     return 1
+
+
+def step_shards(model):
+    """The replicas of a model's strategy, or of the one whose scope is entered."""
+    strategy = (
+        getattr(model, "distribute_strategy", None) or tf.distribute.get_strategy()
+    )
+    return strategy.num_replicas_in_sync
 
 
 def forget_compiled(function):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
+import os
 
 import keras
 import torch
@@ -227,12 +228,28 @@ if torch.cuda.is_available():
         return torch.are_deterministic_algorithms_enabled(), *gpu_flags()
 
 
+def device_place():
+    """What is visible, and which of it: two processes can each have a device."""
+    kind = device().type
+    index = torch.cuda.current_device() if kind == "cuda" else 0
+    return f"{kind} {os.environ.get('CUDA_VISIBLE_DEVICES')} {index}"
+
+
+def needs_other_processes():
+    """False: that of a model that is not wrapped does not."""
+    return False
+
+
 def compiler_mode_of(model):
     return "inductor" if model.jit_compile is True else "eager"
 
 
 def batch_shards():
     return 1
+
+
+def step_shards(model):
+    return batch_shards()
 
 
 def forget_compiled(function):

@@ -88,11 +88,18 @@ def import_file(
     file: Annotated[
         Path, typer.Argument(metavar="FILE", help="A file that `export` wrote.")
     ],
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify",
+            help="Compute every candidate here first; what is wrong does not serve.",
+        ),
+    ] = False,
     debug: Debug = False,
 ) -> None:
     """Add the decisions of a file to those that are kept."""
     with opened(debug) as decisions:
-        changed = decisions.import_(file)
+        changed = decisions.import_(file, verify=verify)
         typer.echo(f"{counted(changed)} new or changed in {where(decisions)}")
 
 

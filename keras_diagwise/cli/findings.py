@@ -138,7 +138,10 @@ def store() -> Finding:
     where, problem = shown(opened.location), opened.why_not_writable()
     values = {"location": where, "writable": problem is None}
     if problem:
-        text = f"{where} can't be written: {problem}. Decisions last for a process."
+        kept = "Decisions last for a process."
+        if "://" in where:
+            kept = "Decisions are kept on this machine, and sent once it can."
+        text = f"{where} can't be written: {problem}. {kept}"
         return Finding("store", "error", text, remedy, values)
     return Finding("store", "ok", f"{where} can be written", values=values)
 

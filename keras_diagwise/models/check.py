@@ -12,6 +12,7 @@ from typing import TypeVar
 import keras
 import numpy as np
 
+from keras_diagwise import backends
 from keras_diagwise.layers.family import Diagonalwise
 from keras_diagwise.models.convert import convert, revert, swap
 from keras_diagwise.models.problems import uses_in
@@ -77,6 +78,8 @@ def check_step(
     """
     if not getattr(model, "inputs", None):
         return ModelCheck(skipped="it is no graph of layers"), []
+    if backends.active.needs_other_processes():
+        return ModelCheck(skipped="its step needs other processes"), []
     expected = SECONDS_TO_COMPILE + 3 * LEAST_ROUNDS * native_seconds(decisions)
     if time.monotonic() + expected > until:
         return ModelCheck(skipped="there was no time left for it"), []

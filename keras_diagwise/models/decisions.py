@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,9 +11,11 @@ import keras
 
 from keras_diagwise.convolution import conductor
 from keras_diagwise.models.convert import check_model, forget_compiled
+from keras_diagwise.models.summary import environment_of_models
 from keras_diagwise.planning.document import Document
 from keras_diagwise.planning.folder import replacement, shown
 from keras_diagwise.planning.store import Store
+from keras_diagwise.tuner.tuner import Tuner
 
 MOST_LETTERS = 500
 """Of a reason why a document is refused: it can quote all of the document."""
@@ -86,7 +89,11 @@ class Decisions:
         return len(document)
 
     def import_(
-        self, path: str | Path, models: keras.Model | Iterable[keras.Model] = ()
+        self,
+        path: str | Path,
+        models: keras.Model | Iterable[keras.Model] = (),
+        *,
+        verify: bool = False,
     ) -> int:
         """Adds the decisions of a file that `export` wrote to those that are kept.
 
@@ -97,6 +104,9 @@ class Decisions:
             path: the file.
             models: models that shall run by the new decisions from their next step
                 on. Others do once they are compiled anew.
+            verify: whether to compute every candidate that was timed, on this device,
+                against float64 first: what is wrong or fails here does not serve. What
+                is for another backend or kind of device is left out then.
 
         Returns:
             How many decisions were new, or changed what was known.
@@ -109,7 +119,10 @@ class Decisions:
         models = [models] if isinstance(models, keras.Model) else list(models)
         for model in models:
             check_model(model)
-        changed = conductor.store.merge(read_document(path))
+        document = read_document(path)
+        if verify:
+            document = verified(document)
+        changed = conductor.store.merge(document)
         conductor.forget()
         for model in models:
             forget_compiled(model)
@@ -124,6 +137,19 @@ class Decisions:
         removed = conductor.store.clear()
         conductor.forget()
         return removed
+
+
+def verified(document: Document) -> Document:
+    """What of a document can be verified here, with what fails here as failures."""
+    here = environment_of_models()
+    found = Document()
+    for environment in document.environments():
+        if not environment.computes_like(here):
+            continue
+        with contextlib.closing(Tuner(conductor.store, environment)) as tuner:
+            decisions = document.entries[environment].values()
+            found |= Document.of(environment, map(tuner.verified, decisions))
+    return found
 
 
 def read_document(path: str | Path) -> Document:

@@ -39,21 +39,25 @@ def uses_in(model: keras.Model, batch_size: int | None) -> list[Use]:
         batch_size: the batch of a step, or `None` if unknown.
     """
     shapes = backends.keras_internals.call_shapes(model)
+    shards = backends.active.step_shards(model)
     return [
         use
         for path, layer in backends.keras_internals.layers_with_paths(model)
         if is_of_a_family(layer) and reason_to_leave(layer) is None
-        for use in uses_of(path, layer, shapes[id(layer)], batch_size)
+        for use in uses_of(path, layer, shapes[id(layer)], batch_size, shards)
     ]
 
 
 def uses_of(
-    path: str, layer: keras.layers.Layer, shapes: list[tuple], batch_size: int | None
+    path: str,
+    layer: keras.layers.Layer,
+    shapes: list[tuple],
+    batch_size: int | None,
+    shards: int,
 ) -> list[Use]:
-    """The uses of one layer, called on inputs of these shapes."""
+    """The uses of one layer, called on inputs of these shapes, the batch of which so
+    many devices share."""
     if not shapes:
         return [Use(path, layer, None)]
-    return [
-        Use(path, layer, on_one_device(problem_of(layer, (batch_size, *shape[1:]))))
-        for shape in shapes
-    ]
+    problems = (problem_of(layer, (batch_size, *shape[1:])) for shape in shapes)
+    return [Use(path, layer, on_one_device(each, shards)) for each in problems]

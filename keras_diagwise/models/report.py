@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
 from keras_diagwise.models.text import as_text
-from keras_diagwise.planning.decision import MISHAPS, Comparison
+from keras_diagwise.planning.decision import MISHAPS, Comparison, is_positive
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.printable import printable, printable_lines
 from keras_diagwise.problem import Problem
@@ -107,8 +107,28 @@ class ModelCheck:
     skipped: str | None = None
 
     def to_dict(self) -> dict:
-        """The check in JSON's types."""
+        """The check in JSON's types; `from_dict` is the way back."""
         return {**dataclasses.asdict(self), "overruled": list(self.overruled)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping) -> ModelCheck:
+        """The check that `to_dict` wrote.
+
+        Raises:
+            ValueError: if `values` are not a check's that was made.
+        """
+        numbers = {name: values.get(name) for name in CHECK_NUMBERS}
+        overruled = values.get("overruled")
+        if (
+            not all(is_positive(each) for each in numbers.values())
+            or not isinstance(overruled, list)
+            or not all(isinstance(each, str) for each in overruled)
+        ):
+            raise ValueError(f"A check must have {CHECK_NUMBERS}. Received: {values}")
+        return cls(**numbers, overruled=tuple(overruled))
+
+
+CHECK_NUMBERS = ("stock_seconds", "converted_seconds", "speedup")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,6 +26,7 @@ from keras_diagwise.models.summary import environment_of, environment_of_models
 from keras_diagwise.planning.decision import Decision
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.planning.planner import MARGIN_MEASURED
+from keras_diagwise.planning.record import digest_of
 from keras_diagwise.problem import PASSES, Problem
 from keras_diagwise.tuner.tuner import BudgetSpentError, Tuner, is_decided
 
@@ -111,12 +112,15 @@ def measure(
     passes = PASSES if training else PASSES[:1]
     tuner = Tuner(conductor.store, target.environment, until=until)
     check, ended = None, None
+    step = Step(target, batch_sizes, training)
     try:
-        decisions = decide(tuner, target.problems, passes, has_bar)
-        if target.model is not None and tuner.measured:
-            check = check_model(target, tuner, decisions, batch_sizes, training, until)
-        elif target.model is not None:
-            check = ModelCheck(skipped="nothing was measured anew")
+        # Held to the end: who comes to it later waits for the whole model's check.
+        with tuner.claimed(step.digest) as leads:
+            decide(tuner, target.problems, passes, has_bar)
+            if leads:
+                check = settle(step, tuner, until)
+        if not leads:
+            check = settle_when_free(step, tuner, until)
     except BudgetSpentError:
         ended = "budget"
     except KeyboardInterrupt:
@@ -124,6 +128,7 @@ def measure(
     finally:
         tuner.close()
         conductor.forget()
+        conductor.settle(tuner.environment, target.problems)
         if target.model is not None:
             forget_compiled(target.model)
     return TuningReport(
@@ -157,6 +162,38 @@ class Target:
     def problems(self) -> list[Problem]:
         """Each problem once, in the model's order."""
         return list(self.uses)
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """A step of what is tuned, that the workers of a job have in common.
+
+    Attributes:
+        target: what is tuned.
+        batch_sizes: images in a step; the last is that of the model's check.
+        training: whether a step trains or predicts.
+    """
+
+    target: Target
+    batch_sizes: Sequence[int]
+    training: bool
+
+    @property
+    def digest(self) -> str:
+        """A short name that it has in every worker."""
+        return digest_of("step", *self._words)
+
+    def digest_of_check(self, decisions: Mapping[Problem, Decision]) -> str:
+        """A short name of its check, when so much was measured of its problems."""
+        measured = (decisions[each].digest_of_timings for each in self.target.problems)
+        return digest_of("check", *self._words, *measured)
+
+    @property
+    def _words(self) -> list[str]:
+        uses = (f"{p.digest} {len(paths)}" for p, paths in self.target.uses.items())
+        return [*map(str, (self.target.model is None, self.training)), *uses] + [
+            str(size) for size in self.batch_sizes
+        ]
 
 
 def standardize_target(model_or_problems, batch_sizes: Sequence[int]) -> Target:
@@ -237,7 +274,8 @@ def target_of_model(model: keras.Model, batch_sizes: Sequence[int]) -> Target:
 
 def with_queued(target: Target, batch_sizes: Sequence[int]) -> Target:
     """The target, and what traces have left to measure where it runs."""
-    queued = conductor.queued_in(target.environment, batch_sizes)
+    shards = backends.active.step_shards(target.model)
+    queued = conductor.queued_in(target.environment, batch_sizes, shards)
     return dataclasses.replace(
         target, uses={**target.uses, **{p: target.uses.get(p, ()) for p in queued}}
     )
@@ -246,7 +284,8 @@ def with_queued(target: Target, batch_sizes: Sequence[int]) -> Target:
 def decide(
     tuner: Tuner, problems: Sequence[Problem], passes: Sequence[str], has_bar: bool
 ) -> dict[Problem, Decision]:
-    """The decisions for problems, while a bar tells how far it is."""
+    """The decisions for problems, while a bar tells how far it is: first of what no
+    other worker measures, then of the rest."""
     console = rich.console.Console(stderr=True)
     columns = (
         rich.progress.TextColumn("{task.description}"),
@@ -260,31 +299,70 @@ def decide(
         *columns, console=console, transient=True, disable=not shown
     ) as bar:
         task = bar.add_task("", total=len(problems) * len(passes))
-        for problem in problems:
-            bar.update(task, description=f"{problem!s:.44}")
-            decisions[problem] = tuner.tune(
-                problem, passes, told=lambda pass_name: bar.advance(task)
-            )
-            conductor.unqueue(tuner.environment, problem)
+        for tune_one in (tuner.tune_unless_claimed, tuner.tune):
+            for problem in [each for each in problems if each not in decisions]:
+                bar.update(task, description=f"{problem!s:.44}")
+                decision = tune_one(
+                    problem, passes, told=lambda pass_name: bar.advance(task)
+                )
+                if decision is not None:
+                    decisions[problem] = decision
+                    conductor.unqueue(tuner.environment, problem)
     return decisions
 
 
+def settle_when_free(step: Step, tuner: Tuner, until: float) -> ModelCheck | None:
+    """The same as `settle`, once the worker that leads has done it, or is gone."""
+    while True:
+        with tuner.claimed(step.digest) as is_ours:
+            if is_ours:
+                return settle(step, tuner, until)
+        tuner.pause()
+
+
+def settle(step: Step, tuner: Tuner, until: float) -> ModelCheck | None:
+    """The whole model's check, unless nothing has changed since the last; another
+    worker's, if it has done it."""
+    if step.target.model is None:
+        return None
+    if not tuner.measured and not tuner.awaited:
+        return ModelCheck(skipped="nothing was measured anew")
+    decisions = {each: tuner.known(each) for each in step.target.problems}
+    what = step.digest_of_check(decisions)
+    check = known_check(tuner, what)
+    if check is not None:
+        return check
+    while check is None:
+        with tuner.device() as is_free:
+            if is_free:
+                check = check_model(step, tuner, decisions, until)
+        if not is_free:
+            tuner.pause()
+    if check.skipped is None:
+        tuner.store.keep_check(tuner.environment, what, check.to_dict())
+    return check
+
+
+def known_check(tuner: Tuner, what: str) -> ModelCheck | None:
+    """The check that another worker has kept, if there is one."""
+    known = tuner.store.check(tuner.environment, what)
+    try:
+        return ModelCheck.from_dict(known) if known else None
+    except ValueError:
+        return None
+
+
 def check_model(
-    target: Target,
-    tuner: Tuner,
-    decisions: Mapping[Problem, Decision],
-    batch_sizes: Sequence[int],
-    training: bool,
-    until: float,
+    step: Step, tuner: Tuner, decisions: Mapping[Problem, Decision], until: float
 ) -> ModelCheck:
     """The whole model's step at the last batch size; what it overrules is kept."""
-    assert target.model is not None
+    assert step.target.model is not None
     tuner.close()
     check, overruled = check_step(
-        target.model,
-        {p: each for p, each in decisions.items() if target.uses[p]},
-        batch_size=batch_sizes[-1],
-        training=training,
+        step.target.model,
+        {p: each for p, each in decisions.items() if step.target.uses[p]},
+        batch_size=step.batch_sizes[-1],
+        training=step.training,
         until=until,
     )
     for decision in overruled:

@@ -280,17 +280,28 @@ class Decision:
             ValueError: if one names no algorithm, does not fit, or needs more
                 memory than is sane.
         """
+        allowed = sane_bytes(self.problem)
         for comparison in self.passes.values():
             for name in comparison.seconds:
                 algorithm = algorithms.parse(name)
                 algorithm.check(self.problem)
                 needed = algorithm.work(self.problem).bytes
-                allowed = sane_bytes(self.problem)
                 if needed > allowed:
                     raise ValueError(
                         f"{name!r} would need {needed / 2**30:.1f} GiB for "
                         f"{self.problem}, more than {allowed / 2**30:.1f} GiB"
                     )
+
+    @property
+    def digest_of_timings(self) -> str:
+        """A short name that only these measurements have, whether or not a whole model
+        has overruled them."""
+        timings = {
+            name: {n: outcome.to_dict() for n, outcome in each.outcomes.items()}
+            for name, each in sorted(self.passes.items())
+        }
+        text = json.dumps(timings, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def to_dict(self) -> dict:
         """The decision in JSON's types; `from_dict` is the way back."""

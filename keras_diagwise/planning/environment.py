@@ -75,6 +75,10 @@ class Environment:
         fields = ("backend", "compiler_mode", "device_kind", "revisions")
         return self._agrees(other, *fields)
 
+    def computes_like(self, other: Environment) -> bool:
+        """Whether what is measured for it can be computed in `other` too."""
+        return self._agrees(other, "backend", "device_kind")
+
     def changes_since(self, other: Environment) -> list[str]:
         """Which versions and revisions differ from those of `other`, in words."""
         changes = []

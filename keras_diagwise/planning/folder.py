@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import os
+import queue
 import re
 import secrets
 import stat
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 MOST_BYTES = 2**22
 """What is larger is no file of ours: a decision takes a few kilobytes."""
+
+PATIENCE = 10.0
+"""Seconds that an answer from afar is waited for."""
+PAUSE = 60.0
+"""Seconds for which what did not answer is left alone."""
 
 TEMPORARY_NAME = re.compile(r"\.[0-9a-f]{16}\.tmp")
 
@@ -33,6 +41,10 @@ class Folder(Protocol):
 
     def write(self, path: str, content: bytes, version: object) -> bool:
         """Replaces a file at once, whole, if its version is still this one."""
+
+    def create(self, path: str, content: bytes) -> bool:
+        """Makes a file, whole, if there is none of this name: of several that try,
+        one alone does."""
 
     def remove(self, path: str) -> None:
         """Removes a file."""
@@ -78,6 +90,19 @@ class LocalFolder:
             replace()
             return True
 
+    def create(self, path: str, content: bytes) -> bool:
+        os.makedirs(os.path.dirname(self._at(path)), exist_ok=True)
+        with temporary_file(self._at(path), content) as temporary:
+            try:
+                os.link(temporary, self._at(path))
+            except FileExistsError:
+                return False
+            except OSError:  # a disk that knows no links: nearly as good
+                if self.version(path) is not None:
+                    return False
+                os.replace(temporary, self._at(path))
+            return True
+
     def remove(self, path: str) -> None:
         os.unlink(self._at(path))
 
@@ -110,6 +135,9 @@ class MemoryFolder:
         self._files[path] = content
         return True
 
+    def create(self, path: str, content: bytes) -> bool:
+        return self._files.setdefault(path, content) is content
+
     def remove(self, path: str) -> None:
         del self._files[path]
 
@@ -127,58 +155,154 @@ class NoFolder(MemoryFolder):
     def write(self, path: str, content: bytes, version: object) -> bool:
         raise OSError(self._reason)
 
+    def create(self, path: str, content: bytes) -> bool:
+        raise OSError(self._reason)
+
 
 class RemoteFolder:
-    """A folder that fsspec reaches.
+    """A folder that fsspec reaches: a file is an object, written whole.
 
-    Its errors name the kind of the error alone: their texts may hold the URL, and
-    that the password.
+    What fails or takes too long is `AwayError`, that names the kind of the error alone:
+    its text may hold the URL, and that the password. The folder is then left alone for
+    a while, so that who trains does not wait for it again and again.
     """
 
     def __init__(self, location: str):
         self._system, self._root = file_system(location)
+        self._away_until = 0.0
 
     def names(self, path: str) -> list[str]:
-        with without_details():
+        def ask() -> list[str]:
             self._system.invalidate_cache()
-            try:
-                found = self._system.ls(self._at(path), detail=False)
-            except FileNotFoundError:
-                return []
+            return self._system.ls(self._at(path), detail=False)
+
+        found = self._answer(ask, missing=[])
         return [each.rstrip("/").rpartition("/")[2] for each in found]
 
     def content(self, path: str) -> bytes | None:
-        with without_details():
-            try:
-                found = self._system.info(self._at(path))
-            except FileNotFoundError:
-                return None
-        if found["type"] != "file":
-            raise OSError("it is no plain file")
-        check_size(found["size"] or 0)
-        with without_details():
-            return self._system.cat_file(self._at(path))
+        content = self._answer(lambda: self._first_bytes(path))
+        if content is not None:
+            check_size(len(content))
+        return content
+
+    def _first_bytes(self, path: str) -> bytes:
+        """In one request: a large file needs no more to be refused."""
+        try:
+            return self._system.cat_file(self._at(path), start=0, end=MOST_BYTES + 1)
+        except FileNotFoundError:
+            raise
+        except Exception:  # an empty file has no first byte, says S3
+            if self._system.info(self._at(path))["size"] == 0:
+                return b""
+            raise
 
     def version(self, path: str) -> object:
         return None
 
     def write(self, path: str, content: bytes, version: object) -> bool:
-        with without_details():
-            head = self._at(path).rpartition("/")[0]
-            self._system.makedirs(head, exist_ok=True)
-            self._system.pipe_file(self._at(path), content)
+        self._answer(lambda: self._put(path, content))
         return True
 
+    def create(self, path: str, content: bytes) -> bool:
+        return self._answer(lambda: self._created(path, content))
+
     def remove(self, path: str) -> None:
-        with without_details():
-            self._system.rm_file(self._at(path))
+        self._answer(lambda: self._system.rm_file(self._at(path)))
 
     def remove_empty(self, path: str) -> None:
-        with contextlib.suppress(Exception):
-            self._system.rmdir(self._at(path))
+        def ask() -> None:
+            with contextlib.suppress(Exception):  # most have no folders
+                self._system.rmdir(self._at(path))
+
+        self._answer(ask)
+
+    @property
+    def is_away(self) -> bool:
+        """Whether it is left alone for now."""
+        return time.monotonic() < self._away_until
+
+    def _put(self, path: str, content: bytes, **mode: str) -> None:
+        """Writes a file, and the folder above it where there must be one.
+
+        Raises:
+            RefusedError: if it may not be written: what is there can still be read.
+        """
+        try:
+            self._written(path, content, **mode)
+        except PermissionError:
+            raise RefusedError from None
+
+    def _written(self, path: str, content: bytes, **mode: str) -> None:
+        try:
+            self._system.pipe_file(self._at(path), content, **mode)
+        except FileNotFoundError:
+            self._system.makedirs(self._at(path).rpartition("/")[0], exist_ok=True)
+            self._system.pipe_file(self._at(path), content, **mode)
+
+    def _created(self, path: str, content: bytes) -> bool:
+        try:
+            self._put(path, content, mode="create")
+        except FileExistsError:
+            return False
+        except TypeError:  # a file system that has no such mode: nearly as good
+            if self._system.exists(self._at(path)):
+                return False
+            self._put(path, content)
+        return True
+
+    def _answer(self, ask: Callable[[], Any], missing: Any = None) -> Any:
+        """What is asked for, or `missing` if it is not there."""
+        if self.is_away:
+            raise AwayError("it was not reached before")
+        try:
+            return within(PATIENCE, ask)
+        except FileNotFoundError:
+            return missing
+        except RefusedError:
+            raise AwayError("it may not be written") from None
+        except Exception as error:
+            self._away_until = time.monotonic() + PAUSE
+            raise AwayError(type(error).__name__) from None
 
     def _at(self, path: str) -> str:
         return f"{self._root.rstrip('/')}/{path}".rstrip("/")
+
+
+def is_reachable(folder: Folder) -> bool:
+    """Whether a folder is one of this machine, or one that is not left alone."""
+    return not (isinstance(folder, RemoteFolder) and folder.is_away)
+
+
+class AwayError(OSError):
+    """A remote folder that can't be reached, or not now."""
+
+
+class RefusedError(Exception):
+    """A remote folder that can be read, and not written."""
+
+
+def within(seconds: float, ask: Callable[[], Any]) -> Any:
+    """What `ask` returns or raises, if it takes no longer; it is not ended if it does.
+
+    Raises:
+        TimeoutError: if it takes longer.
+    """
+    answers: queue.SimpleQueue = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            answers.put((ask(), None))
+        except BaseException as error:
+            answers.put((None, error))
+
+    threading.Thread(target=run, daemon=True, name="remote folder").start()
+    try:
+        found, error = answers.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError from None
+    if error is not None:
+        raise error
+    return found
 
 
 def folder_at(location: str) -> Folder:
@@ -245,6 +369,18 @@ def replacement(path: str, content: bytes) -> Iterator[Any]:
         A function that puts it in the place of what is there, at once. What was
         not put there is removed.
     """
+    with temporary_file(path, content) as temporary:
+        yield lambda: os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def temporary_file(path: str, content: bytes) -> Iterator[str]:
+    """A temporary file beside `path`, written to the disk, and removed if it is still
+    there at the end.
+
+    Yields:
+        Its path.
+    """
     temporary = os.path.join(os.path.dirname(path), f".{secrets.token_hex(8)}.tmp")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     with os.fdopen(os.open(temporary, flags, 0o666), "wb") as file:
@@ -253,7 +389,7 @@ def replacement(path: str, content: bytes) -> Iterator[Any]:
             file.flush()
             os.fsync(file.fileno())
             file.close()
-            yield lambda: os.replace(temporary, path)
+            yield temporary
         finally:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
@@ -277,12 +413,3 @@ def file_system(location: str) -> tuple[Any, str]:
             "`location` must be a folder, or a URL that fsspec can reach "
             f"({reason}). Received: location={shown(location)!r}"
         ) from None
-
-
-@contextlib.contextmanager
-def without_details() -> Iterator[None]:
-    """Any error as an `OSError` that tells its kind alone."""
-    try:
-        yield
-    except Exception as error:
-        raise OSError(type(error).__name__) from None

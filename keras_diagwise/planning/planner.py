@@ -86,14 +86,24 @@ class Planner:
 
     Args:
         store: what was measured here.
-        shipped: what comes with the package.
+        shipped: what comes with the package; if it is not given, that is read when it
+            is first needed.
     """
 
     def __init__(self, store: Source, shipped: Document | None = None):
         self.store = store
-        self.shipped = shipped_document() if shipped is None else shipped
+        self._shipped = shipped
         self._hinted: set[Environment] = set()
         self._lock = threading.Lock()
+
+    @property
+    def shipped(self) -> Document:
+        """What comes with the package."""
+        return shipped_document() if self._shipped is None else self._shipped
+
+    @shipped.setter
+    def shipped(self, shipped: Document) -> None:
+        self._shipped = shipped
 
     def plan(self, problem: Problem, environment: Environment) -> Answer:
         """The plan of `problem` in `environment`.
@@ -120,28 +130,38 @@ class Planner:
         """Rungs, the margin asked for on each, and the decisions found there."""
         if not problem.has_static_spatial_shape:
             return
-        sources = (self.store, self.shipped)
-        for source in sources:
+        for source in self._sources(environment):
             decision = source.get(environment, problem)
             if decision:
                 yield "decision", MARGIN_MEASURED, decision
-        for source in sources:
+        for source in self._sources(environment):
             for other in source.environments():
                 if other != environment and environment.is_same_place(other):
                     decision = source.get(other, problem)
                     if decision:
                         self._hint(other, environment)
                         yield "other versions", MARGIN_OTHER_VERSIONS, decision
-        for source in sources:
+        for source in self._sources(environment):
             decision = source.nearest(environment, problem)
             if decision:
                 yield "nearest", margin_of(decision.problem, problem), decision
-        for other in self.shipped.environments():
+        shipped = self._shipped_for(environment)
+        for other in shipped.environments():
             if other != environment and environment.is_same_kind(other):
-                decision = self.shipped.get(other, problem)
-                decision = decision or self.shipped.nearest(other, problem)
+                decision = shipped.get(other, problem)
+                decision = decision or shipped.nearest(other, problem)
                 if decision:
                     yield "other device", MARGIN_OTHER_DEVICE, decision
+
+    def _sources(self, environment: Environment) -> Iterator[Source]:
+        """The store, and then, if the ladder comes to it, what is shipped."""
+        yield self.store
+        yield self._shipped_for(environment)
+
+    def _shipped_for(self, environment: Environment) -> Document:
+        if self._shipped is not None:
+            return self._shipped
+        return shipped_for(environment.backend, environment.compiler_mode)
 
     def _hint(self, other: Environment, environment: Environment) -> None:
         """Says once that decisions come from other versions."""
@@ -171,7 +191,18 @@ def margin_of(known: Problem, asking: Problem) -> float:
 @functools.cache
 def shipped_document() -> Document:
     """The decisions that come with the package."""
-    documents = (Document.read(path) for path in sorted(SHIPPED.glob("*.json")))
+    return read_shipped("*")
+
+
+@functools.cache
+def shipped_for(backend: str, compiler_mode: str) -> Document:
+    """Those of a backend in a compiler mode, which alone can serve there, and which the
+    names of their files tell: to read them takes longer than all else of a miss."""
+    return read_shipped(f"*-{backend}-{compiler_mode}")
+
+
+def read_shipped(names: str) -> Document:
+    documents = (Document.read(path) for path in sorted(SHIPPED.glob(f"{names}.json")))
     return functools.reduce(Document.__or__, documents, Document())
 
 

@@ -14,6 +14,8 @@ from keras_diagwise.problem import Problem
 
 DECISION_FORMAT = "keras-diagwise decision"
 ENVIRONMENT_FORMAT = "keras-diagwise environment"
+CLAIM_FORMAT = "keras-diagwise claim"
+CHECK_FORMAT = "keras-diagwise check"
 FORMAT_VERSION = 1
 OUR_FIRST_BYTES = b'{\n "format": "keras-diagwise '
 
@@ -21,6 +23,8 @@ DIGEST = re.compile(r"[0-9a-f]{16}")
 BUCKET_NAME = re.compile(r"[123]d-g\d+x\d+-k[\w-]+")
 DECISION_NAME = re.compile(r"(\d+\.\d{3}-){3}[0-9a-f]{16}\.json")
 ENVIRONMENT_NAME = re.compile(r"environment\.json")
+CLAIM_NAME = re.compile(r"[0-9a-f]{16}-\d{1,9}\.json")
+CHECK_NAME = re.compile(r"[0-9a-f]{16}\.json")
 
 
 def decision_path(environment: str, problem: Problem) -> str:
@@ -80,6 +84,54 @@ def environment_from_bytes(content: bytes, path: str) -> Environment:
     return environment
 
 
+def claims_path(environment: str) -> str:
+    """The path of the folder of claims, from the digest of an environment."""
+    return f"{environment}/claims"
+
+
+def claim_name(what: str, generation: int) -> str:
+    """The name of the file of a claim to a thing, which is the so many-th."""
+    return f"{what}-{generation}.json"
+
+
+def generation_of(name: str) -> int:
+    """The how many-th claim to a thing a file is."""
+    return int(name.partition("-")[2].removesuffix(".json"))
+
+
+def claim_to_bytes(values: dict) -> bytes:
+    """The content of a claim's file."""
+    return to_bytes(CLAIM_FORMAT, values)
+
+
+def claim_from_bytes(content: bytes) -> dict[str, Any]:
+    """What the file of a claim says.
+
+    Raises:
+        Exception: of any kind, if it is none.
+    """
+    return from_bytes(CLAIM_FORMAT, content)
+
+
+def checks_path(environment: str) -> str:
+    """The path of the folder of checks, from the digest of an environment."""
+    return f"{environment}/checks"
+
+
+def check_to_bytes(values: dict) -> bytes:
+    """The content of the file of a whole model's check."""
+    return to_bytes(CHECK_FORMAT, values)
+
+
+def check_from_bytes(content: bytes, path: str) -> dict[str, Any]:
+    """What the file of a whole model's check says.
+
+    Raises:
+        Exception: of any kind, if it is none.
+    """
+    return from_bytes(CHECK_FORMAT, content)
+
+
 def to_bytes(kind: str, values: dict) -> bytes:
     head = {"format": kind, "version": FORMAT_VERSION}
     return (json.dumps({**head, **values}, indent=1) + "\n").encode()
@@ -98,3 +150,8 @@ def from_bytes(kind: str, content: bytes) -> dict[str, Any]:
 def checksum(values: dict) -> str:
     """A digest that any change of the values changes."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def digest_of(*words: str) -> str:
+    """A short name that only these words have."""
+    return hashlib.sha256(json.dumps(words).encode()).hexdigest()[:16]

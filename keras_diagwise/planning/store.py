@@ -9,30 +9,41 @@ import secrets
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import platformdirs
 
+from keras_diagwise.planning.claims import Claims
 from keras_diagwise.planning.decision import Decision
 from keras_diagwise.planning.document import Document
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.planning.folder import (
     TEMPORARY_NAME,
+    AwayError,
     Folder,
     MemoryFolder,
+    RemoteFolder,
     folder_at,
+    is_reachable,
     shown,
 )
 from keras_diagwise.planning.nearness import nearest_first
 from keras_diagwise.planning.record import (
     BUCKET_NAME,
+    CHECK_NAME,
+    CLAIM_NAME,
     DECISION_NAME,
     DIGEST,
     ENVIRONMENT_NAME,
     OUR_FIRST_BYTES,
+    check_from_bytes,
+    check_to_bytes,
+    checks_path,
+    claims_path,
     decision_from_bytes,
     decision_path,
     decision_to_bytes,
+    digest_of,
     environment_from_bytes,
     environment_path,
     environment_to_bytes,
@@ -60,6 +71,10 @@ class Store:
     where it is. Where nothing can be written, decisions last as long as this
     object, with one warning.
 
+    Behind a URL that can't be reached, the user's cache folder serves, with one
+    warning. What is put meanwhile is kept there too, and sent when the URL can be
+    reached again, be it by another process.
+
     Args:
         location: a folder, or a URL that fsspec can reach. `None` is what the
             variable `KERAS_DIAGWISE_STORE` says, or else the user's cache folder.
@@ -72,7 +87,12 @@ class Store:
     def __init__(self, location: str | Path | None = None):
         self.location = standardize_location(location)
         self._folder = folder_at(self.location)
-        self._memory = MemoryFolder()
+        self._spares: tuple[Folder, ...] = (MemoryFolder(),)
+        self._local: Store | None = None
+        if isinstance(self._folder, RemoteFolder):
+            self._local = Store(default_location())
+            self._spares = (folder_at(unsent_location(self.location)), *self._spares)
+        self._may_have_unsent = self._local is not None
         self._environments: dict[str, Environment] = {}
         self._warnings = Warnings(self.location)
         self._lock = threading.RLock()
@@ -82,6 +102,7 @@ class Store:
 
     def get(self, environment: Environment, problem: Problem) -> Decision | None:
         """The decision for this very problem in this very environment."""
+        self._send()
         return self._decision(decision_path(environment.digest, problem))
 
     def nearest(self, environment: Environment, problem: Problem) -> Decision | None:
@@ -110,6 +131,7 @@ class Store:
         Returns:
             Whether that changed anything.
         """
+        self._send()
         with self._lock:
             if self._environment(environment.digest) != environment:
                 path = environment_path(environment.digest)
@@ -125,7 +147,7 @@ class Store:
                 content = decision_to_bytes(environment.digest, merged)
                 if self._replace(path, content, version):
                     return True
-            return self._memory.write(path, content, None)
+            return self._written_to_spare(path, content)
 
     def merge(self, document: Document) -> int:
         """Keeps all decisions of a document, merged with what is known.
@@ -134,6 +156,27 @@ class Store:
             How many were new, or changed what was known.
         """
         return sum(self.put(*each) for each in document)
+
+    def claims(self, environment: Environment) -> Claims:
+        """The claims to what is measured in an environment, which all who share the
+        store see."""
+        path = claims_path(environment.digest)
+        return Claims(self._folder, path, self._warnings.not_written)
+
+    def check(self, environment: Environment, what: str) -> dict[str, Any] | None:
+        """What a whole model's check has found, if it was kept.
+
+        Args:
+            environment: where the model was checked.
+            what: a digest of what was checked.
+        """
+        path = f"{checks_path(environment.digest)}/{what}.json"
+        return next(self._read(path, check_from_bytes), None)
+
+    def keep_check(self, environment: Environment, what: str, found: dict) -> None:
+        """Keeps what a whole model's check has found."""
+        path = f"{checks_path(environment.digest)}/{what}.json"
+        self._replace(path, check_to_bytes(found), self._folder.version(path))
 
     def document(self) -> Document:
         """All decisions that can be read."""
@@ -175,6 +218,8 @@ class Store:
             for digest in self._names("", DIGEST):
                 for folder in self._buckets(digest):
                     removed.update(self._clear(folder, DECISION_NAME))
+                self._clear(claims_path(digest), CLAIM_NAME)
+                self._clear(checks_path(digest), CHECK_NAME)
                 self._clear(digest, ENVIRONMENT_NAME)
         return len(removed)
 
@@ -188,7 +233,7 @@ class Store:
             The paths of those whose names fit.
         """
         removed = []
-        for folder in (self._folder, self._memory):
+        for folder in (self._folder, *self._spares):
             ours = (
                 f"{path}/{name}"
                 for name in self._listed(folder, path)
@@ -205,7 +250,7 @@ class Store:
                 folder.remove(path)
                 return True
         except OSError as error:
-            self._warnings.passed_over(path, error)
+            self._warnings.not_read(path, error)
         return False
 
     def _replace(self, path: str, content: bytes, version: object) -> bool:
@@ -220,19 +265,83 @@ class Store:
             except FileNotFoundError:  # another process cleared the store meanwhile
                 return self._folder.write(path, content, None)
         except OSError as error:
-            self._warnings.lasts_in_memory(error)
-            return self._memory.write(path, content, None)
+            self._warnings.not_written(error)
+            return self._written_to_spare(path, content)
+
+    def _written_to_spare(self, path: str, content: bytes) -> bool:
+        """Writes a file where one can be: a folder of this machine, else memory."""
+        self._may_have_unsent = self._local is not None
+        *folders, memory = self._spares
+        for folder in folders:
+            try:
+                return folder.write(path, content, folder.version(path))
+            except OSError as error:
+                self._warnings.lasts_in_memory(error)
+        return memory.write(path, content, None)
+
+    def _send(self) -> None:
+        """Puts what was kept while the URL could not be reached where it belongs."""
+        with self._lock:
+            if not self._may_have_unsent or not is_reachable(self._folder):
+                return
+            self._may_have_unsent = False
+            for folder in self._spares:
+                try:
+                    self._send_from(folder)
+                except OSError as error:
+                    self._warnings.not_written(error)
+                    # Where it may not be written, not at every look-up.
+                    self._may_have_unsent = not is_reachable(self._folder)
+
+    def _send_from(self, folder: Folder) -> None:
+        """Moves the decisions of a folder to the URL, merged with what is there.
+
+        Raises:
+            OSError: if one can't be moved; it is still there then.
+        """
+        for digest in filter(DIGEST.fullmatch, folder.names("")):
+            path = environment_path(digest)
+            content = folder.content(path)
+            if content is not None and self._folder.content(path) is None:
+                self._folder.write(path, content, None)
+            for name in filter(BUCKET_NAME.fullmatch, folder.names(digest)):
+                for each in filter(
+                    DECISION_NAME.fullmatch, folder.names(f"{digest}/{name}")
+                ):
+                    self._send_decision(folder, f"{digest}/{name}/{each}")
+                folder.remove_empty(f"{digest}/{name}")
+            if content is not None:
+                folder.remove(path)
+            folder.remove_empty(digest)
+
+    def _send_decision(self, folder: Folder, path: str) -> None:
+        decision = None
+        for content in (folder.content(path), self._folder.content(path)):
+            try:
+                found = content and decision_from_bytes(content, path)
+            except Exception as error:
+                self._warnings.passed_over(path, error)
+                continue
+            if found:
+                decision = decision | found if decision else found
+        if decision:
+            digest = path.partition("/")[0]
+            self._folder.write(path, decision_to_bytes(digest, decision), None)
+        folder.remove(path)
 
     def _names(self, path: str, pattern: re.Pattern) -> list[str]:
         """The names in a folder that fit."""
-        listed = (self._listed(each, path) for each in (self._folder, self._memory))
-        return sorted({n for names in listed for n in names if pattern.fullmatch(n)})
+        names = [n for each in self._spares for n in self._listed(each, path)]
+        names += self._listed(self._folder, path)
+        if self._local and not is_reachable(self._folder):
+            names += self._local._names(path, pattern)
+        return sorted({name for name in names if pattern.fullmatch(name)})
 
     def _listed(self, folder: Folder, path: str) -> list[str]:
         try:
             return folder.names(path)
         except OSError as error:
-            self._warnings.passed_over(path, error)
+            self._warnings.not_read(path, error)
             return []
 
     def _decision(self, path: str) -> Decision | None:
@@ -245,14 +354,17 @@ class Store:
         return next(self._read(environment_path(digest), environment_from_bytes), None)
 
     def _read(self, path: str, parse: Callable[[bytes, str], Read]) -> Iterator[Read]:
-        """What a file says, in the folder and in memory, so far as it is valid."""
-        for folder in (self._folder, self._memory):
+        """What a file says, so far as it is valid: in the folder, in what stands in
+        for it, and, where the folder can't be reached, in the user's own."""
+        for folder in (self._folder, *self._spares):
             try:
                 content = folder.content(path)
                 if content is not None:
                     yield parse(content, path)
             except Exception as error:  # what is invalid is a miss, whatever it is
-                self._warnings.passed_over(path, error)
+                self._warnings.not_read(path, error)
+                if self._local and isinstance(error, AwayError):
+                    yield from self._local._read(path, parse)
 
 
 class Warnings:
@@ -263,6 +375,29 @@ class Warnings:
         self._said: set[str] = set()
         self._named: set[str] = set()
         self._lock = threading.RLock()
+
+    def not_written(self, error: OSError) -> None:
+        """Says that nothing can be written, or nothing reached."""
+        if isinstance(error, AwayError):
+            self.away(error)
+        else:
+            self.lasts_in_memory(error)
+
+    def not_read(self, path: str, error: Exception) -> None:
+        """Says that what is at a path can't be used, or nothing reached."""
+        if isinstance(error, AwayError):
+            self.away(error)
+        else:
+            self.passed_over(path, error)
+
+    def away(self, error: AwayError) -> None:
+        """Says that a URL can't be reached."""
+        self._say(
+            f"{self._location} can't be reached ({reason(error)}). Until it can, the "
+            "decisions of this machine serve, and what is measured is kept here and "
+            "sent then. keras-diagwise doctor looks for what is wrong.",
+            "away",
+        )
 
     def lasts_in_memory(self, error: OSError) -> None:
         """Says that nothing can be written."""
@@ -302,6 +437,9 @@ class Unusable(Warnings):
     def passed_over(self, path: str, error: Exception) -> None:
         self.found[path] = reason(error)
 
+    def away(self, error: AwayError) -> None:
+        self.found.setdefault("", f"it can't be reached ({reason(error)})")
+
 
 def standardize_location(location: str | Path | None) -> str:
     """`location`, or else the default one, as an absolute path or a URL.
@@ -339,6 +477,11 @@ def default_location() -> str:
     except RuntimeError:  # platformdirs 4.14 raises where there is no home
         folder = Path("~/keras-diagwise")
     return str(folder / LAYOUT)
+
+
+def unsent_location(location: str) -> str:
+    """The folder of what could not be sent to a URL."""
+    return os.path.join(default_location(), "unsent", digest_of(shown(location)))
 
 
 def reason(error: Exception) -> str:

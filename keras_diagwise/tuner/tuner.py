@@ -10,8 +10,11 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 
-from keras_diagwise.algorithms import ALGORITHMS, Algorithm, Native
+from keras_diagwise import backends
+from keras_diagwise.algorithms import ALGORITHMS, Algorithm, Native, parse
+from keras_diagwise.planning.claims import host
 from keras_diagwise.planning.decision import (
     SURE_FAILURES,
     Comparison,
@@ -19,6 +22,7 @@ from keras_diagwise.planning.decision import (
     Outcome,
 )
 from keras_diagwise.planning.environment import Environment
+from keras_diagwise.planning.record import digest_of
 from keras_diagwise.planning.store import Store
 from keras_diagwise.problem import PASSES, Problem
 from keras_diagwise.tuner import verify
@@ -54,6 +58,9 @@ LONGER = 4
 
 RESAMPLES = 400
 
+SECONDS_BETWEEN_LOOKS = 0.5
+"""At what another worker measures."""
+
 MEASURING = threading.Lock()
 """Held while a pass is measured, so that no other thread of this process disturbs
 it, nor measures the same."""
@@ -78,6 +85,7 @@ class Tuner:
 
     Attributes:
         measured: how many passes were measured so far.
+        awaited: the problems that another worker measured meanwhile.
     """
 
     def __init__(
@@ -92,6 +100,8 @@ class Tuner:
         self.store = store
         self.environment = environment or Environment.current()
         self.measured = 0
+        self.awaited: set[Problem] = set()
+        self._claims = store.claims(self.environment)
         self._workbench = IsolatedWorkbench(patience, until)
         self._patience = patience
         self._until = until
@@ -122,7 +132,7 @@ class Tuner:
         told: Callable[[str], None] = lambda pass_name: None,
     ) -> Decision:
         """The decision for a problem: of what the store holds already, nothing is
-        measured again.
+        measured again, and what another worker measures is waited for.
 
         Args:
             problem: a problem whose batch and spatial shape are known.
@@ -137,6 +147,53 @@ class Tuner:
                 "A problem must have a known batch and spatial shape to be measured. "
                 f"Received: problem={problem}"
             )
+        while True:
+            decision = self.tune_unless_claimed(problem, passes, told)
+            if decision is not None:
+                return decision
+            self.pause()
+
+    def tune_unless_claimed(
+        self,
+        problem: Problem,
+        passes: Sequence[str] = PASSES,
+        told: Callable[[str], None] = lambda pass_name: None,
+    ) -> Decision | None:
+        """As `tune`, but `None` at once where another worker measures the problem, or
+        another process uses the device."""
+        decision = self.known(problem)
+        if all(is_decided(decision, name) for name in passes):
+            for pass_name in passes:
+                told(pass_name)
+            return decision
+        with self.claimed(problem.digest) as is_ours:
+            if is_ours:
+                with self.device() as is_free:
+                    if is_free:
+                        return self._tuned(problem, passes, told)
+        self.awaited.add(problem)
+        return None
+
+    def claimed(self, what: str) -> AbstractContextManager[bool]:
+        """The claim to a thing that one worker does for all, see `Claims.claimed`."""
+        return self._claims.claimed(what)
+
+    def device(self) -> AbstractContextManager[bool]:
+        """The claim to the device, on which two that measure disturb each other."""
+        return self._claims.claimed(digest_of(host(), backends.active.device_place()))
+
+    def pause(self) -> None:
+        """Waits a moment for another worker.
+
+        Raises:
+            BudgetSpentError: if the time is over.
+        """
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise BudgetSpentError
+        time.sleep(min(left, SECONDS_BETWEEN_LOOKS))
+
+    def _tuned(self, problem, passes, told) -> Decision:
         decision = self.known(problem)
         for pass_name in passes:
             if not is_decided(decision, pass_name):
@@ -245,6 +302,33 @@ class Tuner:
             return finding
         standard = self.standard_error(task.problem.dtype, task.pass_name)
         return judged(finding, candidate, task, standard)
+
+    def verified(self, decision: Decision) -> Decision:
+        """A decision in which every candidate that fails here, or whose numbers are
+        wrong here, has that for its outcome. Nothing is timed. Native is not tried: it
+        is what a model runs anyway."""
+        passes = {
+            name: self._verified(decision.problem, name, each)
+            for name, each in decision.passes.items()
+        }
+        return dataclasses.replace(decision, passes=passes)
+
+    def _verified(self, problem, pass_name, comparison: Comparison) -> Comparison:
+        task = Task(problem, pass_name, self.environment.compiler_mode)
+        self.standard_error(problem.dtype, pass_name)
+        outcomes = dict(comparison.outcomes)
+        for name in comparison.seconds:
+            candidate = parse(name)
+            if isinstance(candidate, Native):
+                continue
+            with self._alone():
+                finding = self._examine(task, candidate, {})
+            if finding.failure is not None:
+                reason = f"when it was imported: {finding.reason}"
+                outcomes[name] = Outcome(
+                    error=finding.error, failure=finding.failure, reason=reason
+                )
+        return dataclasses.replace(comparison, outcomes=outcomes)
 
     def standard_error(self, dtype: str, pass_name: str) -> float:
         """The error of the backend's own dense convolution, measured once."""

@@ -169,6 +169,19 @@ def test_a_store_that_cant_be_written_is_an_error(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("no_work")
+def test_a_url_that_cant_be_reached_is_an_error_that_says_what_becomes_of_decisions(
+    monkeypatch,
+):
+    pytest.importorskip("fsspec")
+    remote = Store("memory://decisions/doctor")
+    remote._folder._away_until = float("inf")
+    monkeypatch.setattr(conductor.planner, "store", remote)
+    finding = found(code=1)["store"]
+    assert finding["state"] == "error"
+    assert "kept on this machine, and sent once it can" in finding["text"]
+
+
+@pytest.mark.usefixtures("no_work")
 def test_a_store_that_cant_be_opened_is_an_error_and_the_rest_goes_on(monkeypatch):
     monkeypatch.setenv("KERAS_DIAGWISE_STORE", "nonsense://user:secret@host/path")
     monkeypatch.setattr(conductor, "_planner", None)

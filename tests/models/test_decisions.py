@@ -12,10 +12,11 @@ import keras_diagwise as kd
 from keras_diagwise import backends
 from keras_diagwise.convolution import conductor, depthwise_problem
 from keras_diagwise.models.decisions import Decisions
+from keras_diagwise.models.summary import environment_of_models
 from keras_diagwise.planning.document import Document
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.planning.store import Store
-from tests.fake_workbench import traced_plans
+from tests.fake_workbench import FakeWorkbench, traced_plans
 from tests.planning.samples import (
     ELSEWHERE,
     HERE,
@@ -129,6 +130,37 @@ def test_an_import_merges(decisions, tmp_path):
     more = document(HERE, decision(), decision(with_batch(4)))
     assert decisions.import_(written(tmp_path / "more.json", more)) == 2
     assert decisions.document() == more
+
+
+class Suspicious(FakeWorkbench):
+    """On which `direct` gives wrong numbers."""
+
+    def examine(self, task, candidate, enough=0.0, patience=0.0):
+        found = super().examine(task, candidate)
+        wrong = str(candidate) == "direct"
+        return dataclasses.replace(found, error=1.0) if wrong else found
+
+
+def test_what_is_wrong_here_does_not_serve_when_an_import_is_verified(
+    decisions, tmp_path, monkeypatch
+):
+    workbench = Suspicious({})
+    monkeypatch.setattr("keras_diagwise.tuner.tuner.IsolatedWorkbench", workbench)
+    here = environment_of_models()
+    elsewhere = dataclasses.replace(here, backend="another")
+    times = {"native": 1.0, "direct": 0.1, "diagonal:4": 0.2}
+    theirs = document(here, decision(**times)) | document(elsewhere, decision())
+    path = written(tmp_path / "theirs.json", theirs)
+    assert decisions.import_(path, verify=True) == 1
+    ((environment, found),) = decisions.document()
+    assert environment == here
+    for comparison in found.passes.values():
+        assert comparison.outcomes["direct"].failure == "wrong numbers"
+        assert comparison.seconds == {"native": 1.0, "diagonal:4": 0.2}
+    asked = {name for _, _, name in workbench.asked}
+    assert asked == {"direct", "diagonal:4"}
+    decisions.import_(path)
+    assert len(decisions.document()) == 2, "unverified they are taken as they are"
 
 
 def test_an_export_replaces_a_file_at_once_or_not_at_all(

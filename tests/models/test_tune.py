@@ -17,6 +17,7 @@ from keras_diagwise.models.problems import CALLED_IN_NO_GRAPH
 from keras_diagwise.models.report import ModelCheck
 from keras_diagwise.models.summary import environment_of_models
 from keras_diagwise.models.tune import standardize_budget
+from keras_diagwise.planning.decision import Decision
 from keras_diagwise.problem import PASSES
 from tests.fake_workbench import install, nothing_known, traced_plans
 from tests.planning.samples import PROBLEM, with_batch
@@ -111,8 +112,25 @@ def held_functions(model):
     return [model.train_function, model.predict_function]
 
 
+def overruled_later(report):
+    """The decisions of a report, by which native serves, as another worker finds."""
+    later = "2999-01-01T00:00:00+00:00"
+    for row in report.rows:
+        found = dataclasses.replace(row.comparison, measured=later, overruled="planted")
+        yield Decision(row.problem, {row.pass_name: found})
+
+
 @pytest.mark.usefixtures("unchecked")
 class TestTheNextStep:
+    def test_is_settled_whatever_other_workers_find_later(self, seen):
+        model = compiled(kd.convert(tiny_model(), verbose=0))
+        report = tuned(model)
+        for each in overruled_later(report):
+            conductor.store.put(report.environment, each)
+        assert plans_of_the_next(model, seen) == all_steps("direct")
+        tuned(model)
+        assert plans_of_the_next(model, seen) == all_steps()
+
     def test_runs_the_new_plans_though_the_old_functions_are_held(self, seen):
         model = compiled(kd.convert(tiny_model(), verbose=0))
         assert plans_of_the_next(model, seen) == all_steps()

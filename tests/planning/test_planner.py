@@ -9,6 +9,7 @@ import pytest
 
 from keras_diagwise import Plan
 from keras_diagwise.algorithms import ALGORITHMS
+from keras_diagwise.planning import planner as planner_module
 from keras_diagwise.planning.decision import Comparison, Decision, Outcome
 from keras_diagwise.planning.document import Document
 from keras_diagwise.planning.planner import SHIPPED, Planner, shipped_document
@@ -391,6 +392,21 @@ def test_shipped_documents_are_of_the_algorithms_as_they_are():
             for name in PASSES:
                 assert "native" in each.passes[name].outcomes
             each.plan(1.0).check(each.problem)
+
+
+def test_the_name_of_a_shipped_document_tells_where_it_can_serve():
+    for path in SHIPPED.glob("*.json"):
+        for each in Document.read(path).environments():
+            assert path.stem.endswith(f"-{each.backend}-{each.compiler_mode}")
+
+
+def test_what_is_shipped_is_not_read_where_the_store_decides(tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise AssertionError("it was read")
+
+    monkeypatch.setattr(planner_module, "read_shipped", fail)
+    planner = Planner(in_store(tmp_path, document(HERE, decision())))
+    assert planner.plan(PROBLEM, HERE).rung == "decision"
 
 
 def test_what_is_shipped_is_read_once():

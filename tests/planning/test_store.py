@@ -16,7 +16,7 @@ import pytest
 from keras_diagwise.planning import folder as folder_module
 from keras_diagwise.planning import store as store_module
 from keras_diagwise.planning.document import Document
-from keras_diagwise.planning.folder import MOST_BYTES, shown
+from keras_diagwise.planning.folder import MOST_BYTES
 from keras_diagwise.planning.record import (
     OUR_FIRST_BYTES,
     decision_path,
@@ -734,87 +734,3 @@ def test_a_writer_killed_at_any_moment_leaves_a_whole_store(tmp_path, caplog):
     assert not warnings_of(caplog)
     assert store.clear() == len(found)
     assert not list(tmp_path.iterdir()), "a temporary file was left"
-
-
-# URLs.
-
-
-@pytest.mark.parametrize(
-    ("location", "seen"),
-    [
-        ("/plain/p@th?x", "/plain/p@th?x"),
-        ("s3://bucket/folder", "s3://bucket/folder"),
-        ("s3://key:secret@bucket/folder", "s3://bucket/folder"),
-        ("https://host/path?token=secret", "https://host/path"),
-        ("https://user:secret@host/path#secret", "https://host/path"),
-        ("ftp://user:sec/ret@host/path", "ftp://host/path"),
-        ("ftp://user:sec?ret@host/path", "ftp://…"),
-        ("https://host/path?token=a@secret", "https://…"),
-        ("simplecache::s3://key:secret@bucket/f", "simplecache::s3://bucket/f"),
-    ],
-)
-def test_what_is_secret_in_a_location_is_not_shown(location, seen):
-    assert shown(location) == seen
-
-
-def test_without_fsspec_its_extra_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "fsspec", None)
-    with pytest.raises(ImportError, match=r"keras-diagwise\[remote\].*'s3://bucket'"):
-        Store("s3://key:secret@bucket")
-
-
-def test_an_unknown_kind_of_url_is_named():
-    pytest.importorskip("fsspec")
-    with pytest.raises(ValueError, match="'nothing://host/path'") as error:
-        Store("nothing://user:secret@host/path")
-    assert "secret" not in str(error.value)
-
-
-@pytest.fixture
-def url():
-    fsspec = pytest.importorskip("fsspec")
-    yield "memory://decisions/here"
-    fsspec.filesystem("memory").store.clear()
-    fsspec.filesystem("memory").pseudo_dirs[:] = [""]
-
-
-def test_a_url_holds_decisions_too(url, caplog):
-    measured = [decision(with_batch(n)) for n in (2, 4, 64)]
-    store = Store(url)
-    assert store.document() == Document()
-    assert store.merge(document(HERE, *measured)) == 3
-    assert store.merge(document(UPDATED, measured[0])) == 1
-    again = Store(url)
-    assert again.get(HERE, with_batch(2)) == measured[0]
-    assert again.nearest(HERE, PROBLEM) == measured[1]
-    assert again.document() == document(HERE, *measured) | document(
-        UPDATED, measured[0]
-    )
-    assert again.clear() == 4
-    assert again.document() == Document()
-    assert not warnings_of(caplog)
-
-
-@pytest.mark.parametrize("content", [b"damaged", b" " * (MOST_BYTES + 1)])
-def test_damage_behind_a_url_is_a_miss(url, content, caplog):
-    store = Store(url)
-    store.put(HERE, decision())
-    store._folder._system.pipe_file(
-        f"{url}/{decision_path(HERE.digest, PROBLEM)}", content
-    )
-    assert store.get(HERE, PROBLEM) is None
-    assert len(warnings_of(caplog)) == 1
-
-
-def test_a_url_that_cant_be_reached_keeps_its_secrets(url, monkeypatch, caplog):
-    store = Store(url)
-
-    def fail(*arguments, **keywords):
-        raise RuntimeError("could not reach s3://key:secret@bucket")
-
-    for name in ("ls", "info", "makedirs", "pipe_file"):
-        monkeypatch.setattr(type(store._folder._system), name, fail)
-    assert store.put(HERE, decision())
-    assert store.get(HERE, PROBLEM) == decision()
-    assert "secret" not in caplog.text
-    assert "RuntimeError" in caplog.text

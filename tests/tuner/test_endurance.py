@@ -13,8 +13,9 @@ def test_a_tuning_that_is_killed_goes_on_where_it_was():
     assert figures["passes_decided_at_the_end"] == figures["passes"] == 6
 
 
-def test_processes_that_tune_the_same_problems_decide_them_all():
+def test_processes_that_tune_the_same_problems_decide_them_all_once():
     figures = endurance.processes(count=2, problems_each=2)
     assert figures["exit_statuses"] == [0, 0]
     assert figures["unreadable"] == []
     assert figures["passes_decided"] == figures["passes"] == 9
+    assert figures["measured_more_than_once"] == 0

@@ -1,0 +1,296 @@
+"""A store behind a URL: decisions are objects in it, what is secret in it is not shown,
+and while it can't be reached the store of this machine serves."""
+
+import logging
+import sys
+import threading
+
+import pytest
+
+from keras_diagwise.planning import folder as folder_module
+from keras_diagwise.planning import store as store_module
+from keras_diagwise.planning.document import Document
+from keras_diagwise.planning.folder import MOST_BYTES, LocalFolder, shown
+from keras_diagwise.planning.record import decision_path
+from keras_diagwise.planning.store import Store
+from tests.planning.samples import (
+    HERE,
+    PROBLEM,
+    UPDATED,
+    decision,
+    document,
+    with_batch,
+)
+
+
+@pytest.mark.parametrize(
+    ("location", "seen"),
+    [
+        ("/plain/p@th?x", "/plain/p@th?x"),
+        ("s3://bucket/folder", "s3://bucket/folder"),
+        ("s3://key:secret@bucket/folder", "s3://bucket/folder"),
+        ("https://host/path?token=secret", "https://host/path"),
+        ("https://user:secret@host/path#secret", "https://host/path"),
+        ("ftp://user:sec/ret@host/path", "ftp://host/path"),
+        ("ftp://user:sec?ret@host/path", "ftp://…"),
+        ("https://host/path?token=a@secret", "https://…"),
+        ("simplecache::s3://key:secret@bucket/f", "simplecache::s3://bucket/f"),
+    ],
+)
+def test_what_is_secret_in_a_location_is_not_shown(location, seen):
+    assert shown(location) == seen
+
+
+def test_without_fsspec_its_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "fsspec", None)
+    with pytest.raises(ImportError, match=r"keras-diagwise\[remote\].*'s3://bucket'"):
+        Store("s3://key:secret@bucket")
+
+
+def test_an_unknown_kind_of_url_is_named():
+    pytest.importorskip("fsspec")
+    with pytest.raises(ValueError, match="'nothing://host/path'") as error:
+        Store("nothing://user:secret@host/path")
+    assert "secret" not in str(error.value)
+
+
+@pytest.fixture(autouse=True)
+def home(monkeypatch, tmp_path):
+    """The user's cache folder, which is empty."""
+    monkeypatch.setattr(store_module, "default_location", lambda: str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def url():
+    fsspec = pytest.importorskip("fsspec")
+    yield "memory://decisions/here"
+    fsspec.filesystem("memory").store.clear()
+    fsspec.filesystem("memory").pseudo_dirs[:] = [""]
+
+
+@pytest.fixture
+def faults(monkeypatch):
+    """What the requests of every remote folder do before they are answered, by the name
+    of what is asked of fsspec."""
+    found = {}
+    answer = folder_module.RemoteFolder._answer
+
+    def faulty(self, ask, missing=None):
+        def asked():
+            for fault in found.values():
+                fault()
+            return ask()
+
+        return answer(self, asked, missing)
+
+    monkeypatch.setattr(folder_module.RemoteFolder, "_answer", faulty)
+    NEVER.clear()
+    yield found
+    NEVER.set()
+
+
+def warnings_of(caplog):
+    return [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+
+
+def test_a_url_holds_decisions_too(url, caplog):
+    measured = [decision(with_batch(n)) for n in (2, 4, 64)]
+    store = Store(url)
+    assert store.document() == Document()
+    assert store.merge(document(HERE, *measured)) == 3
+    assert store.merge(document(UPDATED, measured[0])) == 1
+    again = Store(url)
+    assert again.get(HERE, with_batch(2)) == measured[0]
+    assert again.nearest(HERE, PROBLEM) == measured[1]
+    assert again.document() == document(HERE, *measured) | document(
+        UPDATED, measured[0]
+    )
+    assert again.clear() == 4
+    assert again.document() == Document()
+    assert not warnings_of(caplog)
+
+
+@pytest.mark.parametrize("content", [b"damaged", b" " * (MOST_BYTES + 1)])
+def test_damage_behind_a_url_is_a_miss(url, content, caplog):
+    store = Store(url)
+    store.put(HERE, decision())
+    store._folder._system.pipe_file(
+        f"{url}/{decision_path(HERE.digest, PROBLEM)}", content
+    )
+    assert store.get(HERE, PROBLEM) is None
+    assert len(warnings_of(caplog)) == 1
+
+
+def fail():
+    raise RuntimeError("could not reach s3://key:secret@bucket")
+
+
+def refuse():
+    raise PermissionError("The credentials key:secret are missing")
+
+
+NEVER = threading.Event()
+"""Until the end of a test."""
+
+
+def hang():
+    NEVER.wait(60)
+
+
+FAULTS = {"failing": fail, "without credentials": refuse, "slow": hang}
+
+
+def back(store):
+    """As after the pause in which a store is left alone."""
+    store._folder._away_until = 0.0
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+class TestWhileItCantBeReached:
+    @pytest.fixture(autouse=True)
+    def impatient(self, fault, monkeypatch):
+        if fault is hang:
+            monkeypatch.setattr(folder_module, "PATIENCE", 1.0)
+
+    def test_what_this_machine_knows_serves_with_one_warning(
+        self, url, home, faults, fault, caplog
+    ):
+        Store(home).put(HERE, decision())
+        faults["all"] = fault
+        store = Store(url)
+        for _ in range(3):
+            assert store.get(HERE, PROBLEM) == decision()
+            assert store.nearest(HERE, with_batch(9)) == decision()
+            assert store.environments() == [HERE]
+            back(store)
+        (said,) = warnings_of(caplog)
+        assert said.startswith(f"keras_diagwise: {url} can't be reached")
+        assert "secret" not in caplog.text
+
+    def test_what_is_put_serves_and_appears_once_it_is_back(
+        self, url, home, faults, fault, caplog
+    ):
+        store = Store(url)
+        assert store.put(HERE, decision(with_batch(2)))
+        faults["all"] = fault
+        assert store.put(HERE, decision())
+        assert store.get(HERE, PROBLEM) == decision()
+        assert Store(home).document() == Document()
+        del faults["all"]
+        assert Store(url).get(HERE, PROBLEM) == decision()
+        back(store)
+        store.get(HERE, with_batch(2))
+        assert store.document() == document(HERE, decision(), decision(with_batch(2)))
+        assert not [each for each in home.rglob("*") if each.is_file()]
+        assert len(warnings_of(caplog)) == 1
+
+    def test_a_process_that_has_ended_leaves_what_it_measured_to_the_next(
+        self, url, faults, fault
+    ):
+        faults["all"] = fault
+        Store(url).put(HERE, decision())
+        del faults["all"]
+        known = decision(passes=("forward",), native=1.0)
+        plain = folder_module.RemoteFolder(url)
+        next_one = Store(url)
+        next_one.put(HERE, known)
+        assert plain.content(decision_path(HERE.digest, PROBLEM)) is not None
+        assert next_one.get(HERE, PROBLEM) == known | decision()
+
+    def test_a_claim_is_not_waited_for(self, url, faults, fault):
+        faults["all"] = fault
+        claims = Store(url).claims(HERE)
+        with claims.claimed("0" * 16) as is_ours:
+            assert is_ours
+
+    def test_it_is_left_alone_for_a_while(self, url, faults, fault, monkeypatch):
+        asked = []
+
+        def count():
+            asked.append(1)
+            fault()
+
+        faults["all"] = count
+        store = Store(url)
+        for n in range(5):
+            assert store.get(HERE, with_batch(n + 1)) is None
+        assert len(asked) == 1
+
+
+def test_without_a_home_what_cant_be_sent_lasts_for_the_process(
+    url, faults, monkeypatch
+):
+    monkeypatch.setattr(store_module, "default_location", lambda: "~/nowhere")
+    store = Store(url)
+    faults["all"] = fail
+    store.put(HERE, decision())
+    assert store.get(HERE, PROBLEM) == decision()
+    del faults["all"]
+    back(store)
+    assert store.get(HERE, PROBLEM) == decision()
+    assert Store(url).get(HERE, PROBLEM) == decision()
+
+
+def test_where_nothing_may_be_written_what_is_there_serves_all_the_same(
+    url, monkeypatch, caplog
+):
+    Store(url).put(HERE, decision(with_batch(2)))
+    written = []
+
+    def refuse_to_write(self, path, content, **mode):
+        written.append(path)
+        raise PermissionError("key:secret may not write")
+
+    monkeypatch.setattr(folder_module.RemoteFolder, "_written", refuse_to_write)
+    store = Store(url)
+    with store.claims(HERE).claimed("0" * 16) as is_ours:
+        assert is_ours
+    assert store.put(HERE, decision())
+    tried = len(written)
+    for _ in range(3):
+        assert store.get(HERE, PROBLEM) == decision()
+        assert store.get(HERE, with_batch(2)) == decision(with_batch(2))
+    assert len(written) <= tried + 1, "it is tried at every look-up"
+    (said,) = warnings_of(caplog)
+    assert "it may not be written" in said
+    assert "secret" not in caplog.text
+
+
+def test_a_listing_that_lags_behind_hides_no_decision_of_the_very_problem(
+    url, monkeypatch
+):
+    Store(url).put(HERE, decision())
+    monkeypatch.setattr(folder_module.RemoteFolder, "names", lambda self, path: [])
+    store = Store(url)
+    assert store.get(HERE, PROBLEM) == decision()
+    assert store.nearest(HERE, with_batch(9)) is None
+    assert not store.put(HERE, decision())
+
+
+def test_a_listing_that_names_what_is_gone_is_no_harm(url, monkeypatch, caplog):
+    store = Store(url)
+    store.put(HERE, decision())
+    store.put(HERE, decision(with_batch(64)))
+    store._folder.remove(decision_path(HERE.digest, PROBLEM))
+    listed = store._folder.names
+    name = decision_path(HERE.digest, PROBLEM).rpartition("/")[2]
+    monkeypatch.setattr(store._folder, "names", lambda path: [*listed(path), name])
+    assert store.nearest(HERE, with_batch(9)) == decision(with_batch(64))
+    assert not warnings_of(caplog)
+
+
+def test_one_worker_alone_makes_a_claim_behind_a_url(url):
+    claims = [Store(url).claims(HERE) for _ in range(2)]
+    what = "0" * 16
+    with claims[0].claimed(what) as first, claims[1].claimed(what) as second:
+        assert (first, second) == (True, False)
+    with claims[1].claimed(what) as later:
+        assert later
+
+
+def test_a_file_url_is_a_folder(tmp_path):
+    store = Store(f"file://{tmp_path}/here")
+    assert isinstance(store._folder, LocalFolder)
+    assert store.put(HERE, decision())
+    assert Store(tmp_path / "here").get(HERE, PROBLEM) == decision()
