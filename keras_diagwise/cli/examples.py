@@ -20,6 +20,10 @@ EXAMPLES = {
             "keras-diagwise tune MobileNetV2 --image-size 96 --batch-size 16",
             "measure what a model needs on this machine, and keep it",
         ),
+        (
+            "keras-diagwise report model.keras -o report.html",
+            "a page about a model on this machine: what each layer runs, and why",
+        ),
         ("keras-diagwise decisions list", "what was measured on this machine"),
         ("keras-diagwise doctor", "what is wrong, when something is not as expected"),
         ("KERAS_BACKEND=torch keras-diagwise demo", "on another backend"),
@@ -40,6 +44,21 @@ EXAMPLES = {
         (
             "keras-diagwise tune model.keras --batch-size 32 --json > report.json",
             "the report for a program",
+        ),
+    ],
+    "report": [
+        (
+            "keras-diagwise report model.keras -o report.html",
+            "after `tune`: a page to open in a browser, or to send to someone",
+        ),
+        (
+            "keras-diagwise report MobileNetV2 --image-size 96 --batch-size 16 "
+            "-o report.html",
+            "a model of keras.applications",
+        ),
+        (
+            "keras-diagwise report model.keras --json > report.json",
+            "the same for a program",
         ),
     ],
     "doctor": [
