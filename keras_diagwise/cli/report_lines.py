@@ -7,7 +7,8 @@ from rich.text import Text
 
 from keras_diagwise.cli.decision_tables import duration
 from keras_diagwise.cli.demo_tables import plain_table
-from keras_diagwise.models.report import PASS_NAMES, times
+from keras_diagwise.cli.report_page import gain_of
+from keras_diagwise.models.report import PASS_NAMES
 from keras_diagwise.printable import printable
 
 ALL = "all passes"
@@ -36,7 +37,7 @@ def show(figures: dict, path: str) -> None:
 def totals_table(totals: dict):
     """The sums over all layers, a row for each pass."""
     table = plain_table()
-    for head in ("", "native", "as chosen", "gain", "floor"):
+    for head in ("", "native", "chosen", "gain", "floor"):
         table.add_column(head, justify="right" if head else "left", no_wrap=True)
     rows = {PASS_NAMES[name]: each for name, each in totals["passes"].items()}
     for name, each in {**rows, ALL: totals}.items():
@@ -48,7 +49,7 @@ def totals_table(totals: dict):
                 name,
                 duration(native),
                 duration(chosen),
-                times(native, chosen),
+                gain_of(each),
                 duration(least) if least else "-",
                 style="bold" if name == ALL else "",
             )

@@ -4,12 +4,14 @@ other."""
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
+import math
 import string
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from keras_diagwise.cli.decision_tables import duration, times, why
+from keras_diagwise.cli.decision_tables import duration, why
 from keras_diagwise.cli.markup import Markup, element, joined
 from keras_diagwise.models.report import PASS_NAMES, milliseconds
 from keras_diagwise.planning.decision import Outcome
@@ -87,8 +89,8 @@ def heading(figures: dict) -> Iterator[Markup]:
 def totals_section(totals: dict) -> Iterator[Markup]:
     tiles = {
         "native": duration(totals["native_seconds"]),
-        "as chosen": duration(totals["seconds"]),
-        "gain": ratio(totals["native_seconds"], totals["seconds"]),
+        "chosen": duration(totals["seconds"]),
+        "gain": gain_of(totals),
         "floor": duration(totals["least"]),
         "layers measured": f"{totals['measured']} of {totals['layers']}",
     }
@@ -103,10 +105,13 @@ def totals_section(totals: dict) -> Iterator[Markup]:
     )
     yield legend()
     passes = {name: each for name, each in totals["passes"].items() if each["seconds"]}
-    longest = longest_of(passes.values())
+    scale = Scale.linear(passes.values())
     yield element(
         "div",
-        *(bars(name, each, longest, gain=True) for name, each in passes.items()),
+        *(
+            bars(name, each, scale, f"{change(each)} ms, {gain_of(each)}")
+            for name, each in passes.items()
+        ),
         class_="totals",
     )
     yield element(
@@ -119,11 +124,12 @@ def totals_section(totals: dict) -> Iterator[Markup]:
     )
 
 
-def legend() -> Markup:
-    """What the bars are."""
-    words = {"native": "native", "chosen": "as chosen", "floor": "floor"}
+def legend(scale: str | None = None) -> Markup:
+    """What the bars are, and their scale."""
+    words = {"native": "native", "chosen": "chosen", "floor": "floor"}
     entries = (element("span", word, class_=name) for name, word in words.items())
-    return element("p", *entries, class_="legend")
+    of_scale = scale and element("span", scale, class_="scale")
+    return element("p", *entries, of_scale, class_="legend")
 
 
 def what_is_missing(figures: dict) -> Iterator[Markup]:
@@ -152,8 +158,17 @@ def what_is_missing(figures: dict) -> Iterator[Markup]:
 
 def layers_section(layers: list[dict]) -> Iterator[Markup]:
     yield element("h2", "Layer by layer")
+    scale = Scale.logarithmic(
+        each
+        for layer in layers
+        if layer["is_measured_here"]
+        for each in layer["passes"].values()
+    )
     if any(each["is_measured_here"] for each in layers):
-        yield legend()
+        yield legend(
+            f"logarithmic, {duration(scale.least)} to {duration(scale.longest)}, a "
+            "line for each ten times more"
+        )
     yield element("button", "Unfold all", type="button", class_="all")
     heads = (
         sortable("layer", "name", "name"),
@@ -163,17 +178,12 @@ def layers_section(layers: list[dict]) -> Iterator[Markup]:
         sortable("gain", "gain", "number"),
         sortable("rung", "rung", "rung"),
     )
-    longest = longest_of(
-        each
-        for layer in layers
-        if layer["is_measured_here"]
-        for each in layer["passes"].values()
-    )
     yield element(
         "table",
         element("thead", element("tr", *heads, role="row"), role="rowgroup"),
-        *(layer_rows(i, each, longest) for i, each in enumerate(layers)),
+        *(layer_rows(i, each, scale) for i, each in enumerate(layers)),
         class_="layers",
+        style=f"--decades:{scale.decades}",
         role="table",
         aria_label="Layers",
     )
@@ -192,7 +202,7 @@ def sortable(label: str, key: str, kind: str) -> Markup:
     )
 
 
-def layer_rows(order: int, layer: dict, longest: float) -> Markup:
+def layer_rows(order: int, layer: dict, scale: Scale) -> Markup:
     """A layer: its row, and what is unfolded beneath it."""
     here = layer["is_measured_here"]
     native, chosen = layer["native_seconds"], layer["seconds"]
@@ -209,7 +219,10 @@ def layer_rows(order: int, layer: dict, longest: float) -> Markup:
     beneath = f"{layer['stock_class']}, {layer['problem_text'] or 'unknown inputs'}"
     if here:
         passes = joined(
-            *(bars(name, each, longest) for name, each in layer["passes"].items())
+            *(
+                bars(name, each, scale, change(each))
+                for name, each in layer["passes"].items()
+            )
         )
     else:
         passes = element("span", "not measured here", class_="soft")
@@ -224,7 +237,7 @@ def layer_rows(order: int, layer: dict, longest: float) -> Markup:
         ),
         number_cell("native", native and duration(native)),
         number_cell("chosen", chosen and duration(chosen)),
-        number_cell("gain", gain and times(gain)),
+        number_cell("gain", gain and gain_of(layer)),
         element("td", layer["rung"], class_="rung", role="cell"),
         role="row",
     )
@@ -255,58 +268,84 @@ def number_cell(label: str, text: str | None) -> Markup:
     return element("td", text or "–", class_="number", role="cell", data_label=label)
 
 
-def bars(name: str, sums: dict, longest: float, gain: bool = False) -> Markup:
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """A scale of times: linear from 0 on, or logarithmic, which shows times apart
+    that differ by much.
+
+    Attributes:
+        least: where it begins, in seconds.
+        longest: where it ends.
+        is_logarithmic: which of both it is; `least` and `longest` are then whole
+            decades apart.
+    """
+
+    least: float
+    longest: float
+    is_logarithmic: bool = False
+
+    @classmethod
+    def linear(cls, passes: Iterable[dict]) -> Scale:
+        """From 0 to the longest time of passes."""
+        return cls(0.0, max(times_of(passes), default=1.0))
+
+    @classmethod
+    def logarithmic(cls, passes: Iterable[dict]) -> Scale:
+        """The decades in which the times of passes are."""
+        found = list(times_of(passes)) or [1e-3]
+        first = math.floor(math.log10(min(found)))
+        last = math.ceil(math.log10(max(found)))
+        return cls(10.0**first, 10.0 ** max(last, first + 1), True)
+
+    @property
+    def decades(self) -> int:
+        """How many decades it spans, if it is logarithmic."""
+        return round(math.log10(self.longest / self.least))
+
+    def place(self, seconds: float) -> str:
+        """Where a time is, in CSS's words."""
+        if self.is_logarithmic:
+            share = math.log10(seconds / self.least) / self.decades
+        else:
+            share = seconds / self.longest
+        return f"{100 * min(1.0, max(0.0, share)):.3g}%"
+
+
+def times_of(passes: Iterable[dict]) -> Iterator[float]:
+    """All the times of passes that are known."""
+    names = ("native_seconds", "seconds", "least")
+    return (each[name] for each in passes for name in names if each[name])
+
+
+def bars(name: str, sums: dict, scale: Scale, text: str) -> Markup:
     """Native's time, that of what runs, and the floor, on a common scale."""
     native, chosen, least = sums["native_seconds"], sums["seconds"], sums["least"]
-    text = f"{milliseconds(native)} → {milliseconds(chosen)}"
-    if gain and native and chosen:
-        text = f"{text} ms, {ratio(native, chosen)}"
-    said = f"{PASS_NAMES[name]}: native {text}; floor {milliseconds(least)} ms"
+    said = (
+        f"{PASS_NAMES[name]}: native {milliseconds(native)} ms, chosen "
+        f"{milliseconds(chosen)} ms, floor {milliseconds(least)} ms"
+    )
+    track = element(
+        "span",
+        native and element("i", class_="native", style=f"width:{scale.place(native)}"),
+        chosen and element("i", class_="chosen", style=f"width:{scale.place(chosen)}"),
+        least and element("i", class_="floor", style=f"left:{scale.place(least)}"),
+        class_="track",
+        role="img",
+        aria_label=said,
+        title=said,
+    )
     return element(
         "div",
         element("span", PASS_NAMES[name]),
-        element(
-            "span",
-            bar("native", native, longest),
-            bar("chosen", chosen, longest),
-            mark("floor", least, longest),
-            class_="track",
-            role="img",
-            aria_label=said,
-            title=said,
-        ),
+        track,
         element("span", text, class_="number"),
         class_="bars",
     )
 
 
-def bar(kind: str, seconds: float | None, longest: float) -> Markup | None:
-    """A bar as long as a time is."""
-    if not seconds:
-        return None
-    return element("i", class_=kind, style=f"width:{share(seconds, longest)}")
-
-
-def mark(kind: str, seconds: float | None, longest: float) -> Markup | None:
-    """A mark at the place of a time."""
-    if not seconds:
-        return None
-    return element("i", class_=kind, style=f"left:{share(seconds, longest)}")
-
-
-def share(seconds: float, longest: float) -> str:
-    """A time's part of the longest, in CSS's words."""
-    return f"{100 * min(1.0, seconds / longest):.3g}%"
-
-
-def longest_of(passes) -> float:
-    """The longest time of any pass, by which bars are scaled."""
-    found = (
-        each[name] or 0.0
-        for each in passes
-        for name in ("native_seconds", "seconds", "least")
-    )
-    return max(found, default=0.0) or 1.0
+def change(sums: dict) -> str:
+    """Native's milliseconds, and those of what runs."""
+    return f"{milliseconds(sums['native_seconds'])} → {milliseconds(sums['seconds'])}"
 
 
 def details_of(layer: dict) -> Iterator[Markup]:
@@ -372,8 +411,8 @@ def candidate_row(values: dict, native: float | None, runs: str | None) -> Marku
     )
     texts = (
         duration(seconds) if seconds else "–",
-        ratio(native, seconds),
-        times(outcome.gain) or "–",
+        times(native, seconds),
+        times(outcome.gain, 1.0),
         "–" if outcome.error is None else f"{outcome.error:.1e}",
     )
     kinds = ("number", "number", "number wide", "number")
@@ -385,9 +424,18 @@ def candidate_row(values: dict, native: float | None, runs: str | None) -> Marku
     )
 
 
-def ratio(native: float | None, seconds: float | None) -> str:
-    """How many times faster than native."""
-    return times(native / seconds) if native and seconds else "–"
+def gain_of(sums: dict) -> str:
+    """How many times faster than native what runs is."""
+    return times(sums["native_seconds"], sums["seconds"])
+
+
+def times(native: float | None, seconds: float | None) -> str:
+    """A ratio of two times, to three digits."""
+    if not native or not seconds:
+        return "–"
+    ratio = native / seconds
+    digits = 2 if ratio < 10 else 1 if ratio < 100 else 0
+    return f"{ratio:.{digits}f}×"
 
 
 def left_alone_section(left: list[dict]) -> Iterator[Markup]:
@@ -431,7 +479,7 @@ def words_section(figures: dict) -> Iterator[Markup]:
     rungs = dict.fromkeys(each["rung"] for each in figures["layers"])
     words = {
         "native": "what Keras calls today, in each pass",
-        "as chosen": "what the layers run now, pass by pass",
+        "chosen": "what the layers run now, pass by pass",
         "floor": "the least possible time by what this device can do: the least bytes "
         "over the bandwidth of a copy, or the arithmetic over the rate of a matrix "
         "product, whichever is larger",
