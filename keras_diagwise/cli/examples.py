@@ -21,6 +21,10 @@ EXAMPLES = {
             "measure what a model needs on this machine, and keep it",
         ),
         (
+            "keras-diagwise benchmark model.keras --batch-size 32",
+            "its training step and prediction, stock against converted",
+        ),
+        (
             "keras-diagwise report model.keras -o report.html",
             "a page about a model on this machine: what each layer runs, and why",
         ),
@@ -44,6 +48,16 @@ EXAMPLES = {
         (
             "keras-diagwise tune model.keras --batch-size 32 --json > report.json",
             "the report for a program",
+        ),
+    ],
+    "benchmark": [
+        (
+            "keras-diagwise benchmark MobileNetV2 --image-size 96 --batch-size 16",
+            "a model of keras.applications",
+        ),
+        (
+            "keras-diagwise benchmark model.keras --json > benchmark.json",
+            "your own, at the batch size that was tuned for",
         ),
     ],
     "report": [

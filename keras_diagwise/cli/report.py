@@ -19,7 +19,7 @@ from keras_diagwise.cli.named_model import (
     converted,
     loaded,
 )
-from keras_diagwise.cli.options import AsJson, Debug
+from keras_diagwise.cli.options import AsJson, BatchSize, Debug
 from keras_diagwise.cli.progress import Progress
 
 
@@ -34,14 +34,7 @@ def report(
             help="The page to write; what is there is replaced.",
         ),
     ] = None,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="Images in a step; what was tuned for, or else 32, if not given.",
-        ),
-    ] = None,
+    batch_size: BatchSize = None,
     image_size: ImageSize = None,
     dtype_policy: DtypePolicy = None,
     jit_compile: JitCompile = None,

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from collections.abc import Iterable
 
 import keras
 
 from keras_diagwise import summary
+from keras_diagwise.cli.batch_size import batch_size_of
 from keras_diagwise.cli.place import place
 from keras_diagwise.convolution import conductor
-from keras_diagwise.models.problems import uses_in
 from keras_diagwise.models.summary import LayerPlan, environment_of
 from keras_diagwise.models.survey import REASONS
 from keras_diagwise.planning.decision import Comparison, Decision
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.planning.planner import Planner
-from keras_diagwise.problem import PASSES, Problem
+from keras_diagwise.problem import PASSES
 from keras_diagwise.tuner.tuner import now
-
-DEFAULT_BATCH_SIZE = 32
-"""What `fit` and `predict` take if they are given none."""
 
 TIMES = ("native_seconds", "seconds", "least")
 
@@ -31,17 +27,11 @@ def report_figures(model: keras.Model, batch_size: int | None) -> dict:
 
     Args:
         model: the model, its layers the package's.
-        batch_size: images in a step; `None` is what most of its layers were measured
-            for, else Keras's default.
+        batch_size: images in a step; `None` is as `batch_size_of` chooses.
     """
     environment = environment_of(model)
     planner = conductor.planner
-    where_from = "given"
-    if batch_size is None:
-        batch_size = measured_batch_size(model, planner, environment)
-        where_from = "measured"
-    if batch_size is None:
-        batch_size, where_from = DEFAULT_BATCH_SIZE, "default"
+    batch_size, where_from = batch_size_of(model, batch_size)
     plans = summary(model, batch_size=batch_size)
     layers = [layer_figures(each, planner, environment) for each in plans]
     return {
@@ -57,22 +47,6 @@ def report_figures(model: keras.Model, batch_size: int | None) -> dict:
             for each in plans.skipped
         ],
     }
-
-
-def measured_batch_size(
-    model: keras.Model, planner: Planner, environment: Environment
-) -> int | None:
-    """The batch that most of a model's problems were measured with in an environment;
-    of several, the largest."""
-    posed = {use.problem for use in uses_in(model, None)}
-    counts: Counter[int] = Counter()
-    for document in (conductor.store.document(), planner.shipped):
-        known: Iterable[Problem] = document.entries.get(environment, {})
-        for problem in known:
-            batch = problem.batch
-            if batch is not None and dataclasses.replace(problem, batch=None) in posed:
-                counts[batch] += 1
-    return max(counts, key=lambda batch: (counts[batch], batch), default=None)
 
 
 def layer_figures(line: LayerPlan, planner: Planner, environment: Environment) -> dict:

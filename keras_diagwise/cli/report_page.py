@@ -11,6 +11,7 @@ import string
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from keras_diagwise.cli.batch_size import SOURCES
 from keras_diagwise.cli.decision_tables import duration, why
 from keras_diagwise.cli.markup import Markup, element, joined
 from keras_diagwise.models.report import PASS_NAMES, milliseconds
@@ -29,12 +30,6 @@ RUNGS = {
     "called in no graph": "no graph of layers tells the shape of its inputs",
 }
 """Where a plan comes from, in words."""
-
-BATCH_SIZES = {
-    "given": "as asked for",
-    "measured": "for which it was measured",
-    "default": "Keras's default: none was given or measured",
-}
 
 
 def report_page(figures: dict) -> str:
@@ -78,7 +73,7 @@ def heading(figures: dict) -> Iterator[Markup]:
     yield element(
         "p",
         f"{figures['given']} in batches of {figures['batch_size']} "
-        f"({BATCH_SIZES[figures['batch_size_is']]}), on {here['device_name']} "
+        f"({SOURCES[figures['batch_size_is']]}), on {here['device_name']} "
         f"({here['device_kind']}, {here['cores']} cores), {here['backend']}, "
         f"{here['compiler_mode']}. Made by keras-diagwise {here['keras_diagwise']}, "
         f"{figures['made'][:16].replace('T', ' ')} UTC.",
