@@ -19,7 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     epilog=examples(""),
 )
-app.command("demo")(demo.demo)
+app.command("demo", epilog=examples("demo"))(demo.demo)
 app.command("tune", epilog=examples("tune"))(tune.tune)
 app.command("benchmark", epilog=examples("benchmark"))(benchmark.benchmark)
 app.command("report", epilog=examples("report"))(report.report)

@@ -40,8 +40,9 @@ def benchmark(
 ) -> None:
     """Time a model's training step and prediction, stock and converted in turn.
 
-    On this machine, on random inputs, with a small SGD and a mean squared error. What
-    the converted model runs is what `tune` found, or else what the ladder answers.
+    The inputs are random, the optimizer a small SGD, the loss the mean square.
+
+    The converted model runs what `tune` found, or what comes nearest to it.
     """
     with one_line_errors(debug):
         with Progress() as progress:

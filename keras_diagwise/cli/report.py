@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from pathlib import Path
 from typing import Annotated
@@ -43,8 +44,9 @@ def report(
 ) -> None:
     """Write a page about a model's layers on this machine: what each runs, and why.
 
-    Nothing is measured: the page shows what `tune` found. It is one file that needs
-    no network. The model's own file is not changed.
+    Nothing is measured: the page shows what `tune` found.
+
+    It is one file that needs no network.
     """
     with one_line_errors(debug):
         if output is None and not as_json:
@@ -59,6 +61,11 @@ def report(
             from keras_diagwise.models.decisions import exportable
 
             target = None if output is None else exportable(output)
+            if target is not None and target == os.path.realpath(model):
+                raise UserError(
+                    f"The page would replace the model. Give it another file than "
+                    f"{output}, such as -o report.html"
+                )
             named = loaded(model, image_size, dtype_policy, jit_compile)
             figures = report_figures(converted(named), batch_size)
             options = {
