@@ -212,6 +212,4 @@ def test_a_question_is_not_among_the_json(store):
     store.put(HERE, decision())
     output = printed("clear", "--json", answer="y\n")
     assert "Remove" not in output
-    assert (
-        json.loads(output[output.index("{") :])["removed"] == 1
-    )  # behind what is typed
+    assert json.loads(output[output.index("{") :])["removed"] == 1
