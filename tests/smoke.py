@@ -93,7 +93,9 @@ def main():
         assert "Written to" in command("report", str(file), "-o", str(page))
         assert "</html>" in page.read_text(encoding="utf-8")
     print(command("doctor"))
-    print("keras-diagwise", *sys.version.split()[:1], "works as it is installed")
+    print(
+        f"keras-diagwise works as it is installed, on Python {sys.version.split()[0]}"
+    )
 
 
 if __name__ == "__main__":
