@@ -7,6 +7,7 @@ import base64
 import dataclasses
 import hashlib
 import math
+import shlex
 import string
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -98,13 +99,13 @@ def totals_section(totals: dict) -> Iterator[Markup]:
         ),
         class_="tiles",
     )
-    yield legend()
+    yield legend("numbers in ms")
     passes = {name: each for name, each in totals["passes"].items() if each["seconds"]}
     scale = Scale.linear(passes.values())
     yield element(
         "div",
         *(
-            bars(name, each, scale, f"{change(each)} ms, {gain_of(each)}")
+            bars(name, each, scale, f"{change(each)}, {gain_of(each)}")
             for name, each in passes.items()
         ),
         class_="totals",
@@ -139,16 +140,25 @@ def what_is_missing(figures: dict) -> Iterator[Markup]:
             class_="missing",
         )
     elif missing:
-        whole = missing == totals["layers"]
-        count = "None of the" if whole else f"{missing} of the"
+        count = "None" if missing == totals["layers"] else str(totals["measured"])
         yield element(
             "p",
-            f"{count} {totals['layers']} layers {'was' if missing == 1 else 'were'} "
-            "measured on this machine in this way. To measure, and then make this page "
-            "again:",
+            f"{count} of the {totals['layers']} layers measured on this machine, for "
+            "this batch size and compiled in this way. To measure what is missing, and "
+            "then make this page again:",
             class_="missing",
         )
-        yield element("pre", element("code", figures["tune"]))
+        words = (
+            element("span", shlex.quote(word), class_="word")
+            for word in shlex.split(figures["tune"])
+        )
+        yield element("pre", element("code", *with_spaces(words)))
+
+
+def with_spaces(words: Iterable[Markup]) -> Iterator[object]:
+    """Words of a command, none broken at a hyphen in it."""
+    for i, word in enumerate(words):
+        yield from (" ", word) if i else (word,)
 
 
 def layers_section(layers: list[dict]) -> Iterator[Markup]:
@@ -161,8 +171,8 @@ def layers_section(layers: list[dict]) -> Iterator[Markup]:
     )
     if any(each["is_measured_here"] for each in layers):
         yield legend(
-            f"logarithmic, {duration(scale.least)} to {duration(scale.longest)}, a "
-            "line for each ten times more"
+            f"numbers in ms; bars logarithmic, {duration(scale.least)} to "
+            f"{duration(scale.longest)}, a line for each ten times more"
         )
     yield element("button", "Unfold all", type="button", class_="all")
     heads = (
@@ -402,7 +412,6 @@ def candidate_row(values: dict, native: float | None, runs: str | None) -> Marku
     name = joined(
         element("code", values["name"]),
         element("span", " runs", class_="runs-mark") if is_run else None,
-        element("div", why(outcome), class_="soft") if outcome.failure else None,
     )
     texts = (
         duration(seconds) if seconds else "–",
@@ -411,12 +420,16 @@ def candidate_row(values: dict, native: float | None, runs: str | None) -> Marku
         "–" if outcome.error is None else f"{outcome.error:.1e}",
     )
     kinds = ("number", "number", "number wide", "number")
-    return element(
+    row = element(
         "tr",
         element("td", name),
         *(element("td", t, class_=k) for t, k in zip(texts, kinds, strict=True)),
         class_="runs" if is_run else None,
     )
+    if not outcome.failure:
+        return row
+    reason = element("td", why(outcome), colspan=1 + len(kinds))
+    return joined(row, element("tr", reason, class_="why"))
 
 
 def gain_of(sums: dict) -> str:

@@ -158,9 +158,9 @@ def test_the_page_has_every_layer_pass_candidate_and_reason(file):
     for name in (*SECONDS, "dense", "would take too long", "forward", "2.00×"):
         assert name in text
     assert text.count("kernel gradient:") == len(SECONDS)
-    assert text.count("diagonal pruned: would take too long") == 3 * len(SECONDS)
+    assert text.count("pruned: would take too long") == 3 * len(SECONDS)
     assert "3 of 3" in text
-    assert "To measure" not in text
+    assert "of the 3 layers" not in text
 
 
 def test_the_page_is_one_file(file):
@@ -191,10 +191,21 @@ def test_without_decisions_it_says_how_to_tune(unmeasured):
     command = f"keras-diagwise tune '{unmeasured}' --batch-size 32"
     assert found["tune"] == command
     text = read(page(unmeasured)).text
-    assert "None of the 3 layers were measured on this machine" in text
-    assert command in text
+    assert "None of the 3 layers measured on this machine" in text
+    assert command in "".join(read(unmeasured.with_suffix(".html")).texts)
     assert text.count("not measured here") == 3
     assert command in printed(unmeasured, "-o", unmeasured.with_suffix(".html"))
+
+
+def test_what_is_measured_in_part_says_how_much_is_missing(tmp_path, store):
+    model = small_model(*SECONDS)
+    for use in uses_in(model, 2)[:2]:
+        store.put(environment_of(model), decision(use.problem, 0.2, 0.1))
+    model.save(tmp_path / "part.keras")
+    output = printed(tmp_path / "part.keras", "-o", tmp_path / "part.html")
+    assert "2 of 3 layers measured on this machine" in output
+    assert "To measure the others: keras-diagwise tune" in output
+    assert "2 of the 3 layers measured" in read(tmp_path / "part.html").text
 
 
 def test_the_command_to_tune_has_the_options_that_count(monkeypatch):
