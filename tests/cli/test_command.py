@@ -1,5 +1,6 @@
 """The console script: what it answers without Keras."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 
 import keras_diagwise
 from keras_diagwise.cli import app
+from keras_diagwise.cli.import_keras import choose_backend
 
 ROOT = Path(keras_diagwise.__file__).parents[1]
 ESCAPE = "\x1b"
@@ -77,6 +79,67 @@ def test_a_command_that_needs_the_package_runs_it(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout == "[]\n"
     assert "keras_diagwise.convolution" in imported(done)
+
+
+CHOSEN = """
+import sys
+from keras_diagwise_command import run
+sys.argv[1:] = ["decisions", "path"]
+try:
+    run()
+finally:
+    print(sys.modules["keras"].backend.backend())
+"""
+
+
+def test_an_installed_backend_serves_where_none_was_chosen(tmp_path):
+    """Keras alone would take TensorFlow, and fail where it is not installed."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "KERAS_HOME": str(tmp_path)}
+    environment.pop("KERAS_BACKEND", None)
+    done = subprocess.run(
+        [sys.executable, "-c", CHOSEN],
+        capture_output=True,
+        encoding="utf-8",
+        env=environment,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (backend,) = done.stdout.splitlines()[-1:]
+    installed = [n for n in ("jax", "torch", "tensorflow") if is_installed(n)]
+    assert backend == ("tensorflow" if "tensorflow" in installed else installed[0])
+    assert ("KERAS_BACKEND is not set" in done.stderr) == (backend != "tensorflow")
+
+
+@pytest.mark.parametrize(
+    ("file", "named", "installed", "then"),
+    [
+        (None, None, {"jax"}, "jax"),
+        (None, "", {"torch"}, "torch"),
+        (None, None, {"torch", "tensorflow"}, None),
+        (None, None, set(), None),
+        (None, "numpy", {"jax"}, "numpy"),
+        ('{"backend": "tensorflow"}', None, {"torch"}, "torch"),
+        ('{"backend": "torch"}', None, {"jax", "torch"}, None),
+        ('{"backend": "openvino"}', None, {"jax"}, None),
+        ("{", None, {"jax"}, "jax"),
+        ("[]", None, {"jax"}, "jax"),
+    ],
+)
+def test_which_backend_is_chosen(monkeypatch, tmp_path, file, named, installed, then):
+    if file is not None:
+        (tmp_path / "keras.json").write_text(file)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setenv("KERAS_BACKEND", named or "")
+    if named is None:
+        monkeypatch.delenv("KERAS_BACKEND")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n: n in installed or None)
+    choose_backend()
+    assert os.environ.get("KERAS_BACKEND") == then
+
+
+def is_installed(name):
+    return importlib.util.find_spec(name) is not None
 
 
 def commands(group, path=()):
