@@ -15,7 +15,7 @@ from keras_diagwise.models.summary import LayerPlan, environment_of
 from keras_diagwise.models.survey import REASONS
 from keras_diagwise.planning.decision import Comparison, Decision
 from keras_diagwise.planning.environment import Environment
-from keras_diagwise.planning.planner import Planner
+from keras_diagwise.planning.plan import AUTO
 from keras_diagwise.problem import PASSES
 from keras_diagwise.tuner.tuner import now
 
@@ -30,10 +30,9 @@ def report_figures(model: keras.Model, batch_size: int | None) -> dict:
         batch_size: images in a step; `None` is as `batch_size_of` chooses.
     """
     environment = environment_of(model)
-    planner = conductor.planner
     batch_size, where_from = batch_size_of(model, batch_size)
     plans = summary(model, batch_size=batch_size)
-    layers = [layer_figures(each, planner, environment) for each in plans]
+    layers = [layer_figures(each, environment) for each in plans]
     return {
         "model": model.name,
         "batch_size": batch_size,
@@ -49,13 +48,13 @@ def report_figures(model: keras.Model, batch_size: int | None) -> dict:
     }
 
 
-def layer_figures(line: LayerPlan, planner: Planner, environment: Environment) -> dict:
+def layer_figures(line: LayerPlan, environment: Environment) -> dict:
     """A layer's plan, and what was measured of it here, or of what speaks for it."""
     rung, decision = line.rung, line.decision
     measured_here = rung == "decision"
     if rung == "layer" and line.problem is not None:
         # The user gave the plan; what was measured all the same tells its worth.
-        answer = planner.plan(line.problem, environment)
+        answer = conductor.answer(line.problem, AUTO, environment)
         measured_here = answer.rung == "decision"
         decision = answer.decision if measured_here else None
     passes = pass_figures(decision, line) if decision else {}
