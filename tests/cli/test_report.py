@@ -317,6 +317,7 @@ def test_what_cant_be_is_one_line_with_a_remedy(file, tmp_path):
     assert "-o report.html" in refused(file)
     assert "does not exist" in refused(file, "-o", tmp_path / "no" / "page.html")
     assert "no plain file" in refused(file, "-o", tmp_path)
+    assert "would replace the model" in refused(file, "-o", file)
     assert "MobileNetV2" in refused("MobileNetV9", "-o", tmp_path / "page.html")
     assert "report --help" in refused(file, "--batch-size", "0")
     assert not list(tmp_path.glob("*.html"))
