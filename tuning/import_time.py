@@ -1,15 +1,18 @@
 """How long the package's import and its command's help take, in fresh processes:
-`python -m tuning.import_time`, written to tuning/results/import-time-<backend>.json."""
+`python -m tuning.import_time`, written to tuning/results/import-time-<backend>.json.
+
+Seconds are those of the processor, user's and system's: an import waits for nothing, and
+what else runs on the machine counts less in them than in the time that passes."""
 
 import random
+import resource
 import statistics
 import subprocess
 import sys
-import time
 
 from tuning.records import child_environment, write
 
-ROUNDS = 15
+ROUNDS = 9
 
 PROGRAMS = {
     "keras": "import keras",
@@ -23,8 +26,8 @@ PROGRAMS = {
 
 
 def seconds_of(program: str, environment: dict[str, str]) -> float:
-    """How long a process takes that runs a program."""
-    start = time.perf_counter()
+    """How much of the processor's time a process takes that runs a program."""
+    start = children_seconds()
     subprocess.run(
         [sys.executable, "-c", program],
         env=environment,
@@ -32,7 +35,13 @@ def seconds_of(program: str, environment: dict[str, str]) -> float:
         stderr=subprocess.DEVNULL,
         check=True,
     )
-    return time.perf_counter() - start
+    return children_seconds() - start
+
+
+def children_seconds() -> float:
+    """What the processes that have ended took."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def sampled(environment: dict[str, str]) -> dict[str, list[float]]:
