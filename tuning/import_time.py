@@ -1,8 +1,8 @@
 """How long the package's import and its command's help take, in fresh processes:
 `python -m tuning.import_time`, written to tuning/results/import-time-<backend>.json.
 
-Seconds are those of the processor, user's and system's: an import waits for nothing, and
-what else runs on the machine counts less in them than in the time that passes."""
+Seconds are those of the processor, user's and system's: an import waits for nothing,
+and what else runs on the machine counts less in them than in the time that passes."""
 
 import random
 import resource
