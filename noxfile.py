@@ -3,6 +3,7 @@
 Each backend is tested in an environment in which only it is installed.
 """
 
+import shutil
 from pathlib import Path
 
 import nox
@@ -11,6 +12,8 @@ nox.options.sessions = ["lint", "types", "docs", "tests"]
 nox.options.default_venv_backend = "venv"
 
 CONSTRAINTS = "constraints.txt"
+OLDEST = "constraints-oldest.txt"
+DIST = Path("dist")
 BACKENDS = {
     "jax": "jax",
     "tensorflow": "tensorflow-cpu",
@@ -137,3 +140,48 @@ def benchmark(session):
     session.install("-c", CONSTRAINTS, *BACKENDS.values(), ".")
     arguments = session.posargs or ["--setting", "cpu", "--minutes", "600"]
     session.run("python", "-m", "tuning", *arguments)
+
+
+@nox.session
+def build(session):
+    """The wheel, from the sdist, and the sdist: in dist/."""
+    session.install("-c", CONSTRAINTS, "build", "twine")
+    shutil.rmtree(DIST, ignore_errors=True)
+    session.run("python", "-m", "build", "--outdir", str(DIST))
+    made = [str(each) for each in sorted(DIST.iterdir())]
+    session.run("python", "-m", "twine", "check", "--strict", *made)
+
+
+@nox.session(requires=["build"])
+@nox.parametrize("backend", list(BACKENDS), ids=list(BACKENDS))
+def package(session, backend):
+    """The built wheel, installed beside one backend and tried outside the checkout."""
+    try_wheel(session, backend, CONSTRAINTS)
+
+
+@nox.session(requires=["build"])
+@nox.parametrize("backend", list(BACKENDS), ids=list(BACKENDS))
+def oldest(session, backend):
+    """The same with the oldest versions that are supported."""
+    try_wheel(session, backend, OLDEST)
+
+
+@nox.session(requires=["build"], python=["3.12", "3.13"])
+@nox.parametrize("backend", ["jax", "tensorflow"], ids=["jax", "tensorflow"])
+def pythons(session, backend):
+    """The same on later versions of Python."""
+    try_wheel(session, backend, CONSTRAINTS)
+
+
+def try_wheel(session, backend, constraints):
+    """Installs the wheel and a backend, and runs the smoke test."""
+    (wheel,) = DIST.glob("*.whl")
+    session.install("-c", constraints, BACKENDS[backend], str(wheel))
+    session.run("python", "-m", "pip", "check")
+    session.env.update(KERAS_BACKEND=backend, TF_CPP_MIN_LOG_LEVEL="3")
+    script = Path("tests/smoke.py").resolve()
+    folder = session.create_tmp()
+    session.env["KERAS_DIAGWISE_STORE"] = str(Path(folder).resolve() / "store")
+    with session.chdir(folder):
+        # -I keeps the script's own folder from being imported from.
+        session.run("python", "-I", str(script))

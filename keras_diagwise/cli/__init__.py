@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from keras_diagwise.cli import decisions, demo, doctor, tune
+from keras_diagwise.cli import benchmark, decisions, demo, doctor, report, tune
 from keras_diagwise.cli.errors import INTERRUPTED, Commands
 from keras_diagwise.cli.examples import examples
 
@@ -19,8 +19,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     epilog=examples(""),
 )
-app.command("demo")(demo.demo)
+app.command("demo", epilog=examples("demo"))(demo.demo)
 app.command("tune", epilog=examples("tune"))(tune.tune)
+app.command("benchmark", epilog=examples("benchmark"))(benchmark.benchmark)
+app.command("report", epilog=examples("report"))(report.report)
 app.add_typer(decisions.app)
 app.command("doctor", epilog=examples("doctor"))(doctor.doctor)
 

@@ -20,6 +20,7 @@ app = typer.Typer(
     name="decisions",
     rich_markup_mode="rich",
     invoke_without_command=True,
+    epilog=examples("decisions"),
 )
 
 
@@ -75,12 +76,14 @@ def show(
 @app.command("export", epilog=examples("decisions export"))
 def export(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write.")],
+    as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Write all decisions to one JSON file."""
     with opened(debug) as decisions:
         count = decisions.export(file)
-        typer.echo(f"{counted(count)} written to {file}")
+        text = f"{counted(count)} written to {file}"
+        tell(as_json, text, written=count, file=str(file))
 
 
 @app.command("import", epilog=examples("decisions import"))
@@ -95,32 +98,42 @@ def import_file(
             help="Compute every candidate here first; what is wrong does not serve.",
         ),
     ] = False,
+    as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Add the decisions of a file to those that are kept."""
     with opened(debug) as decisions:
         changed = decisions.import_(file, verify=verify)
-        typer.echo(f"{counted(changed)} new or changed in {where(decisions)}")
+        text = f"{counted(changed)} new or changed in {where(decisions)}"
+        tell(as_json, text, changed=changed, location=where(decisions))
 
 
 @app.command("path", epilog=examples("decisions path"))
-def path(debug: Debug = False) -> None:
+def path(as_json: AsJson = False, debug: Debug = False) -> None:
     """Print where decisions are kept."""
     with opened(debug) as decisions:
-        typer.echo(where(decisions))
+        tell(as_json, where(decisions), location=where(decisions))
 
 
 @app.command("clear", epilog=examples("decisions clear"))
 def clear(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Remove all decisions."""
     with opened(debug) as decisions:
         question = f"Remove {counted(len(decisions.document()))} from "
-        if not yes and not confirmed(f"{question}{where(decisions)}?"):
+        if not yes and not confirmed(f"{question}{where(decisions)}?", as_json):
             end("nothing was removed", INTERRUPTED)
-        typer.echo(f"{counted(decisions.clear())} removed from {where(decisions)}")
+        removed = decisions.clear()
+        text = f"{counted(removed)} removed from {where(decisions)}"
+        tell(as_json, text, removed=removed, location=where(decisions))
+
+
+def tell(as_json: bool, text: str, **figures: object) -> None:
+    """Prints what was done, as a line or for a program."""
+    typer.echo(json.dumps(figures, indent=1) if as_json else text)
 
 
 @contextlib.contextmanager
@@ -144,10 +157,10 @@ def where(decisions) -> str:
     return shown(decisions.location)
 
 
-def confirmed(question: str) -> bool:
-    """Whether the user says yes."""
+def confirmed(question: str, as_json: bool) -> bool:
+    """Whether the user says yes; asked on stderr where stdout is for a program."""
     try:
-        return typer.confirm(question)
+        return typer.confirm(question, err=as_json)
     except typer.Abort:  # there is nobody to answer
         typer.echo(err=True)
         return False

@@ -15,14 +15,14 @@ from keras_diagwise.cli.options import Debug
 from keras_diagwise.cli.progress import Progress
 
 
-class Dataset(str, enum.Enum):
+class Dataset(enum.StrEnum):
     """The images that come with scikit-learn."""
 
     digits = "digits"
     photographs = "photographs"
 
 
-class Model(str, enum.Enum):
+class Model(enum.StrEnum):
     """The models of `keras.applications` that the demo knows."""
 
     MobileNet = "MobileNet"

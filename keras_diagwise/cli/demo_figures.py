@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import platform
 import statistics
 
 import keras
 
 import keras_diagwise
 from keras_diagwise.cli.images import Images
+from keras_diagwise.cli.place import place
 from keras_diagwise.cli.side_by_side import Pair, Race, median_ratio
 from keras_diagwise.planning.environment import Environment
 
@@ -46,7 +46,7 @@ def figures(settings: dict, images: Images, race: Race, converted: keras.Model) 
         "converted_alone": alone(race),
         "layers": plans,
         "runs_native_only": all(each["is_native"] for each in plans),
-        "environment": environment(),
+        "environment": place(Environment.current()),
     }
 
 
@@ -116,14 +116,3 @@ def plans_of(converted: keras.Model, batch_size: int) -> list[dict]:
         }
         for each in keras_diagwise.summary(converted, batch_size=batch_size)
     ]
-
-
-def environment() -> dict:
-    """What the figures hold for."""
-    return {
-        **Environment.current().to_dict(),
-        "keras": keras.__version__,
-        "keras_diagwise": keras_diagwise.__version__,
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-    }

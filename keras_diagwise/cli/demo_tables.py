@@ -15,7 +15,10 @@ WHERE_NEXT = """\
 [bold]Where to go next:[/bold] convert your own model
   import keras_diagwise
   model = keras_diagwise.convert(model)   # weights and compile state stay
-  model.fit(images, labels)"""
+  model.fit(images, labels)
+and measure what it needs on this machine, from its file:
+  keras-diagwise tune model.keras --batch-size 32
+  keras-diagwise report model.keras -o report.html"""
 
 
 def show(report: dict) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import typer
 import typer.core
 
+UNEXPECTED = 1
 USER_ERROR = 2
 INTERRUPTED = 130
 
@@ -23,16 +25,28 @@ def one_line_errors(debug: bool) -> Iterator[None]:
     """Ends a command by one line on stderr, without a traceback.
 
     Args:
-        debug: leave the traceback of a `UserError`.
+        debug: leave the traceback of an error.
     """
     try:
         yield
+    except (typer.Exit, typer.Abort):
+        raise
     except UserError as error:
         if debug:
             raise
         end(str(error), USER_ERROR)
     except KeyboardInterrupt:
         end("interrupted", INTERRUPTED)
+    except BrokenPipeError:  # whoever read the output has had enough of it
+        raise
+    except Exception as error:  # a mistake of ours, or of what we call
+        if debug or hasattr(error, "format_message"):
+            raise
+        end(
+            f"unexpected, {type(error).__name__}: {error}. The same with --debug shows "
+            "where; please report it, with what keras-diagwise doctor prints.",
+            UNEXPECTED,
+        )
 
 
 def end(message: str, code: int) -> None:
@@ -50,6 +64,10 @@ class Commands(typer.core.TyperGroup):
             return super().main(*args, **kwargs)
         try:
             code = super().main(*args, **kwargs)
+        except BrokenPipeError:
+            # Python would complain of what it can't write at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = 0
         except Exception as error:
             # Newer versions of typer hold click inside themselves (seen in 0.29), so
             # that the class of its usage errors has no importable name in all.

@@ -9,6 +9,27 @@ EXAMPLES = {
             "train on scans of digits, about five minutes on two cores",
         ),
         (
+            "keras-diagwise tune MobileNetV2 --image-size 96 --batch-size 16",
+            "measure what a model needs on this machine, and keep it",
+        ),
+        (
+            "keras-diagwise benchmark model.keras --batch-size 32",
+            "its training step and prediction, stock against converted",
+        ),
+        (
+            "keras-diagwise report model.keras -o report.html",
+            "a page about a model on this machine: what each layer runs, and why",
+        ),
+        ("keras-diagwise decisions list", "what was measured on this machine"),
+        ("keras-diagwise doctor", "what is wrong, when something is not as expected"),
+        ("KERAS_BACKEND=torch keras-diagwise demo", "on another backend"),
+    ],
+    "demo": [
+        (
+            "keras-diagwise demo",
+            "train on scans of digits, about five minutes on two cores",
+        ),
+        (
             "keras-diagwise demo --images my_photos --image-size 160",
             "the same on your own images, a subfolder for each class",
         ),
@@ -17,12 +38,9 @@ EXAMPLES = {
             "another plan, and the figures for a program",
         ),
         (
-            "keras-diagwise tune MobileNetV2 --image-size 96 --batch-size 16",
-            "measure what a model needs on this machine, and keep it",
+            "keras-diagwise demo --steps 5 --seconds 0",
+            "a short one: a few steps of both, and no training after them",
         ),
-        ("keras-diagwise decisions list", "what was measured on this machine"),
-        ("keras-diagwise doctor", "what is wrong, when something is not as expected"),
-        ("KERAS_BACKEND=torch keras-diagwise demo", "on another backend"),
     ],
     "tune": [
         (
@@ -42,9 +60,41 @@ EXAMPLES = {
             "the report for a program",
         ),
     ],
+    "benchmark": [
+        (
+            "keras-diagwise benchmark MobileNetV2 --image-size 96 --batch-size 16",
+            "a model of keras.applications",
+        ),
+        (
+            "keras-diagwise benchmark model.keras --json > benchmark.json",
+            "your own, at the batch size that was tuned for",
+        ),
+    ],
+    "report": [
+        (
+            "keras-diagwise report model.keras -o report.html",
+            "after `tune`: a page to open in a browser, or to send to someone",
+        ),
+        (
+            "keras-diagwise report MobileNetV2 --image-size 96 --batch-size 16 "
+            "-o report.html",
+            "a model of keras.applications",
+        ),
+        (
+            "keras-diagwise report model.keras --json > report.json",
+            "the same for a program",
+        ),
+    ],
     "doctor": [
         ("keras-diagwise doctor", "look at everything, in about half a minute"),
         ("keras-diagwise doctor --json", "the same for a program"),
+    ],
+    "decisions": [
+        ("keras-diagwise decisions list", "what was measured on this machine"),
+        (
+            "keras-diagwise decisions export decisions.json",
+            "to take it to machines of the same kind",
+        ),
     ],
     "decisions list": [
         (
@@ -85,8 +135,14 @@ EXAMPLES = {
 }
 """By command: what to type, and what it does."""
 
+EXIT_CODES = (
+    "[bold]Exit codes[/bold]\n0: done. 1: `doctor` found an error, or something "
+    "unexpected happened.\n2: what you can mend; one line says how. 130: interrupted."
+)
+
 
 def examples(command: str) -> str:
     """A command's examples, in typer's markup."""
     parts = [f"{typed}\n[dim]{does}[/dim]" for typed, does in EXAMPLES[command]]
-    return "\n\n".join(["[bold]Examples[/bold]", *parts])
+    last = () if command else (EXIT_CODES,)
+    return "\n\n".join(["[bold]Examples[/bold]", *parts, *last])

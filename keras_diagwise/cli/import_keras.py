@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import os
 import sys
+from pathlib import Path
+
+import typer
 
 from keras_diagwise.cli.errors import UserError
+
+BACKENDS = ("jax", "torch", "tensorflow")
+KERAS_DEFAULT = "tensorflow"
 
 
 def import_keras() -> None:
@@ -15,6 +23,7 @@ def import_keras() -> None:
         UserError: if the backend can't be imported.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    choose_backend()
     try:
         run_package()
     except ImportError as error:
@@ -23,6 +32,34 @@ def import_keras() -> None:
             "for example with: pip install 'keras-diagwise[jax]', and name it in the "
             "variable KERAS_BACKEND: jax, tensorflow or torch"
         ) from error
+
+
+def choose_backend() -> None:
+    """Names a backend that is installed, where nobody has named one and the one that
+    Keras would take is not: TensorFlow, by its own default."""
+    if os.environ.get("KERAS_BACKEND"):
+        return
+    configured = configured_backend()
+    installed = [each for each in BACKENDS if importlib.util.find_spec(each)]
+    if configured not in BACKENDS or configured in installed or not installed:
+        return
+    os.environ["KERAS_BACKEND"] = installed[0]
+    typer.echo(
+        f"KERAS_BACKEND is not set, and {configured} is not installed: "
+        f"{installed[0]} serves …",
+        err=True,
+    )
+
+
+def configured_backend() -> str:
+    """What Keras's own file says, or else its default. Keras writes that into the
+    file when it is first imported, so that it need not be anybody's choice."""
+    folder = os.environ.get("KERAS_HOME") or "~/.keras"
+    try:
+        text = Path(folder, "keras.json").expanduser().read_text(encoding="utf-8")
+        return json.loads(text).get("backend", KERAS_DEFAULT)
+    except (OSError, ValueError, AttributeError, RuntimeError):
+        return KERAS_DEFAULT
 
 
 def run_package() -> None:

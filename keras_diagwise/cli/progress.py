@@ -12,6 +12,8 @@ from typing import Any
 import rich.console
 import rich.progress
 
+from keras_diagwise.time_left import ESTIMATE_PERIOD, TimeLeftColumn
+
 
 class Progress(contextlib.AbstractContextManager):
     """Shows phases one after another on stderr, and leaves nothing on a terminal.
@@ -26,11 +28,13 @@ class Progress(contextlib.AbstractContextManager):
         self._console = rich.console.Console(stderr=True)
         self._bar = rich.progress.Progress(
             rich.progress.SpinnerColumn(),
-            rich.progress.TextColumn("{task.description:<16}"),
-            rich.progress.BarColumn(bar_width=30),
+            rich.progress.TextColumn("{task.description:<20}"),
+            rich.progress.BarColumn(bar_width=24),
             rich.progress.TaskProgressColumn(),
             rich.progress.TimeElapsedColumn(),
+            TimeLeftColumn(),
             console=self._console,
+            speed_estimate_period=ESTIMATE_PERIOD,
             transient=True,
             disable=not self._console.is_terminal,
         )

@@ -9,30 +9,26 @@ import typer
 
 from keras_diagwise.cli.errors import UserError, one_line_errors
 from keras_diagwise.cli.import_keras import import_keras
+from keras_diagwise.cli.named_model import (
+    DtypePolicy,
+    ImageSize,
+    JitCompile,
+    ModelName,
+    loaded,
+)
 from keras_diagwise.cli.options import AsJson, Debug
 from keras_diagwise.cli.progress import Progress
 
 
 def tune(
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL",
-            help="A .keras file, or the name of a model of keras.applications.",
-        ),
-    ],
+    model: ModelName,
     batch_size: Annotated[
         list[int],
         typer.Option(
             min=1, metavar="N", help="Images in a step; give it again for another."
         ),
     ],
-    image_size: Annotated[
-        int | None,
-        typer.Option(
-            min=1, metavar="PIXELS", help="Height and width of an application's images."
-        ),
-    ] = None,
+    image_size: ImageSize = None,
     training: Annotated[
         bool,
         typer.Option(
@@ -45,19 +41,8 @@ def tune(
             metavar="TIME", help="Stop after 30s, 5m or 1h; run it again to go on."
         ),
     ] = None,
-    dtype_policy: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="Of an application's layers, such as mixed_bfloat16."
-        ),
-    ] = None,
-    jit_compile: Annotated[
-        bool | None,
-        typer.Option(
-            "--jit-compile/--no-jit-compile",
-            help="Whether the model's steps are compiled; Keras's choice if not given.",
-        ),
-    ] = None,
+    dtype_policy: DtypePolicy = None,
+    jit_compile: JitCompile = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -90,31 +75,3 @@ def tune(
             rich.print(report)
         if report.ended == "interrupted":
             raise KeyboardInterrupt
-
-
-def loaded(
-    name: str,
-    image_size: int | None,
-    dtype_policy: str | None,
-    jit_compile: bool | None,
-):
-    """The model that is named, as it shall run.
-
-    Raises:
-        ValueError: if there is none, or it can't run so.
-    """
-    import keras
-
-    from keras_diagwise.models.load import load
-
-    if dtype_policy:
-        if name.endswith(".keras"):
-            raise ValueError(
-                "--dtype-policy must be left out for a file, whose model has its own. "
-                f"Received: {dtype_policy}"
-            )
-        keras.config.set_dtype_policy(dtype_policy)
-    model = load(name, image_size)
-    if jit_compile is not None:
-        model.jit_compile = jit_compile
-    return model

@@ -140,14 +140,8 @@ class Race:
         self._trials = 0
         stock = revert(model)
         self._converted = convert(stock, plan=NATIVE, verbose=0)
-        generator = np.random.default_rng(0)
-        inputs = [random_input(generator, each, batch_size) for each in model.inputs]
-        outputs = [np.zeros((batch_size, *each.shape[1:])) for each in model.outputs]
-        modes = {name: getattr(model, name) for name in ("jit_compile", "run_eagerly")}
-        self._steps = {}
-        for name, each in (("stock", stock), ("converted", self._converted)):
-            each.compile(keras.optimizers.SGD(1e-6), "mse", **modes)
-            self._steps[name] = step_of(each, inputs, outputs, training)
+        models = {"stock": stock, "converted": self._converted}
+        self._steps = steps_of(models, model, batch_size, training)
 
     @property
     def choices(self) -> list[PassOfProblem]:
@@ -231,6 +225,34 @@ def fewest_losers(
     first = fewest_losers(halves[0], lambda out: loses([*out, *halves[1]]))
     second = fewest_losers(halves[1], lambda out: loses([*out, *first]))
     return [*first, *second]
+
+
+def steps_of(
+    models: Mapping[str, keras.Model],
+    like: keras.Model,
+    batch_size: int,
+    training: bool,
+) -> dict[str, Callable[[], object]]:
+    """A step of each of several twins, on the same random inputs.
+
+    Args:
+        models: the twins, by name; they are compiled anew.
+        like: the model that says how they are compiled.
+        batch_size: of a step.
+        training: whether a step trains or predicts.
+
+    Raises:
+        ValueError: if the shape of an input is not known.
+    """
+    generator = np.random.default_rng(0)
+    inputs = [random_input(generator, each, batch_size) for each in like.inputs]
+    outputs = [np.zeros((batch_size, *each.shape[1:])) for each in like.outputs]
+    modes = {name: getattr(like, name) for name in ("jit_compile", "run_eagerly")}
+    steps = {}
+    for name, each in models.items():
+        each.compile(keras.optimizers.SGD(1e-6), "mse", **modes)
+        steps[name] = step_of(each, inputs, outputs, training)
+    return steps
 
 
 def step_of(model, inputs, outputs, training: bool) -> Callable[[], object]:

@@ -225,8 +225,8 @@ def table_of(report: TuningReport, width: int) -> Table:
     """A row for each pass of each problem, beside the layers that pose it."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("problem and layers", overflow="fold")
-    table.add_column("pass")
-    table.add_column("winner")
+    table.add_column("pass", no_wrap=True)
+    table.add_column("winner", no_wrap=True)
     for heading in ("ms", "native", "gain", *least_if(width, "least"), "near"):
         table.add_column(heading, justify="right", no_wrap=True)
     for problem, group in itertools.groupby(report.rows, lambda row: row.problem):

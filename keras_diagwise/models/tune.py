@@ -28,6 +28,7 @@ from keras_diagwise.planning.environment import Environment
 from keras_diagwise.planning.planner import MARGIN_MEASURED
 from keras_diagwise.planning.record import digest_of
 from keras_diagwise.problem import PASSES, Problem
+from keras_diagwise.time_left import ESTIMATE_PERIOD, TimeLeftColumn
 from keras_diagwise.tuner.tuner import BudgetSpentError, Tuner, is_decided
 
 UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
@@ -289,19 +290,24 @@ def decide(
     console = rich.console.Console(stderr=True)
     columns = (
         rich.progress.TextColumn("{task.description}"),
-        rich.progress.BarColumn(bar_width=24),
+        rich.progress.BarColumn(bar_width=12),
         rich.progress.MofNCompleteColumn(),
         rich.progress.TimeElapsedColumn(),
+        TimeLeftColumn(),
     )
     decisions = {}
     shown = has_bar and (console.is_terminal or console.is_jupyter)
     with rich.progress.Progress(
-        *columns, console=console, transient=True, disable=not shown
+        *columns,
+        console=console,
+        transient=True,
+        disable=not shown,
+        speed_estimate_period=ESTIMATE_PERIOD,
     ) as bar:
         task = bar.add_task("", total=len(problems) * len(passes))
         for tune_one in (tuner.tune_unless_claimed, tuner.tune):
             for problem in [each for each in problems if each not in decisions]:
-                bar.update(task, description=f"{problem!s:.44}")
+                bar.update(task, description=f"{problem!s:.34}")
                 decision = tune_one(
                     problem, passes, told=lambda pass_name: bar.advance(task)
                 )

@@ -506,4 +506,4 @@ def least_ratio(native: Sequence[float], taken: Sequence[float]) -> float:
 
 def now() -> str:
     """The time, in UTC, as ISO 8601."""
-    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

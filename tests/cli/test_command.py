@@ -1,15 +1,21 @@
 """The console script: what it answers without Keras."""
 
+import importlib.util
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
 import keras_diagwise
+from keras_diagwise.cli import app
+from keras_diagwise.cli.import_keras import choose_backend
 
 ROOT = Path(keras_diagwise.__file__).parents[1]
+ESCAPE = "\x1b"
 COMMAND = "import keras_diagwise_command as command; command.run()"
 
 
@@ -37,6 +43,8 @@ def imported(done):
         ([], "keras-diagwise doctor"),
         (["tune", "--help"], "--batch-size"),
         (["doctor", "--help"], "--json"),
+        (["benchmark", "--help"], "keras-diagwise benchmark model.keras"),
+        (["report", "--help"], "keras-diagwise report model.keras -o report.html"),
         (["decisions", "show", "--help"], "keras-diagwise decisions show 8x28x28"),
     ],
 )
@@ -60,7 +68,9 @@ def test_completion_names_the_commands():
         COMP_WORDS="keras-diagwise ",
         COMP_CWORD="1",
     )
-    assert {"demo", "tune", "decisions", "doctor"} <= set(done.stdout.split())
+    assert {"demo", "tune", "benchmark", "report", "decisions", "doctor"} <= set(
+        done.stdout.split()
+    )
     assert "keras" not in imported(done)
 
 
@@ -69,3 +79,123 @@ def test_a_command_that_needs_the_package_runs_it(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout == "[]\n"
     assert "keras_diagwise.convolution" in imported(done)
+
+
+CHOSEN = """
+import sys
+from keras_diagwise_command import run
+sys.argv[1:] = ["decisions", "path"]
+try:
+    run()
+finally:
+    print(sys.modules["keras"].backend.backend())
+"""
+
+
+def test_an_installed_backend_serves_where_none_was_chosen(tmp_path):
+    """Keras alone would take TensorFlow, and fail where it is not installed."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "KERAS_HOME": str(tmp_path)}
+    environment.pop("KERAS_BACKEND", None)
+    done = subprocess.run(
+        [sys.executable, "-c", CHOSEN],
+        capture_output=True,
+        encoding="utf-8",
+        env=environment,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (backend,) = done.stdout.splitlines()[-1:]
+    installed = [n for n in ("jax", "torch", "tensorflow") if is_installed(n)]
+    assert backend == ("tensorflow" if "tensorflow" in installed else installed[0])
+    assert ("KERAS_BACKEND is not set" in done.stderr) == (backend != "tensorflow")
+
+
+@pytest.mark.parametrize(
+    ("file", "named", "installed", "then"),
+    [
+        (None, None, {"jax"}, "jax"),
+        (None, "", {"torch"}, "torch"),
+        (None, None, {"torch", "tensorflow"}, None),
+        (None, None, set(), None),
+        (None, "numpy", {"jax"}, "numpy"),
+        ('{"backend": "tensorflow"}', None, {"torch"}, "torch"),
+        ('{"backend": "torch"}', None, {"jax", "torch"}, None),
+        ('{"backend": "openvino"}', None, {"jax"}, None),
+        ("{", None, {"jax"}, "jax"),
+        ("[]", None, {"jax"}, "jax"),
+    ],
+)
+def test_which_backend_is_chosen(monkeypatch, tmp_path, file, named, installed, then):
+    if file is not None:
+        (tmp_path / "keras.json").write_text(file)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setenv("KERAS_BACKEND", named or "")
+    if named is None:
+        monkeypatch.delenv("KERAS_BACKEND")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n: n in installed or None)
+    choose_backend()
+    assert os.environ.get("KERAS_BACKEND") == then
+
+
+def is_installed(name):
+    return importlib.util.find_spec(name) is not None
+
+
+def commands(group, path=()):
+    """The words of each command that is no group, below a group."""
+    for name, each in group.commands.items():
+        if hasattr(each, "commands"):
+            yield (*path, name), each
+            yield from commands(each, (*path, name))
+        else:
+            yield (*path, name), each
+
+
+COMMANDS = dict(commands(typer.main.get_command(app)))
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_help_has_examples_and_fits_80_columns(words):
+    result = CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "80"})
+    assert result.exit_code == 0
+    assert "Examples" in result.stdout
+    assert f"keras-diagwise {' '.join(words)}" in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    assert ESCAPE not in result.stdout
+
+
+@pytest.mark.parametrize(
+    "words", [w for w, each in COMMANDS.items() if not hasattr(each, "commands")]
+)
+def test_every_command_has_json_and_debug(words):
+    options = [option for each in COMMANDS[words].params for option in each.opts]
+    assert {"--json", "--debug"} <= set(options)
+
+
+def test_what_nobody_expected_is_one_line_unless_debug_is_asked_for(monkeypatch):
+    def fail(*arguments):
+        raise RuntimeError("a mistake\nof two lines")
+
+    monkeypatch.setattr("keras_diagwise.cli.decisions.where", fail)
+    result = CliRunner().invoke(app, ["decisions", "path"])
+    assert result.exit_code == 1
+    (line,) = [e for e in result.stderr.splitlines() if not e.endswith("…")]
+    assert "RuntimeError: a mistake of two lines" in line
+    assert "--debug" in line
+    result = CliRunner().invoke(app, ["decisions", "path", "--debug"])
+    assert "a mistake" in str(result.exception)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such pipes")
+def test_a_reader_that_has_had_enough_is_no_error():
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -c '{COMMAND}' --help | true"],
+        capture_output=True,
+        encoding="utf-8",
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        timeout=600,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
+    assert "BrokenPipe" not in done.stderr

@@ -191,3 +191,25 @@ def test_help_names_the_commands(arguments):
 
 def test_a_wrong_command_is_one_line():
     assert "'remove'" in refused("remove")
+
+
+def told(*arguments):
+    return json.loads(printed(*arguments, "--json"))
+
+
+def test_what_a_command_did_is_json_too(store, tmp_path):
+    store.put(HERE, decision())
+    file = tmp_path / "decisions.json"
+    assert told("export", str(file)) == {"written": 1, "file": str(file)}
+    assert told("path") == {"location": store.location}
+    gone = {"removed": 1, "location": store.location}
+    assert told("clear", "--yes") == gone
+    back = {"changed": 1, "location": store.location}
+    assert told("import", str(file)) == back
+
+
+def test_a_question_is_not_among_the_json(store):
+    store.put(HERE, decision())
+    output = printed("clear", "--json", answer="y\n")
+    assert "Remove" not in output
+    assert json.loads(output[output.index("{") :])["removed"] == 1

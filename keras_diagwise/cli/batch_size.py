@@ -1,0 +1,47 @@
+"""The images in a step, where the user does not say how many."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable
+
+import keras
+
+from keras_diagwise.convolution import conductor
+from keras_diagwise.models.problems import uses_in
+from keras_diagwise.models.summary import environment_of
+from keras_diagwise.problem import Problem
+
+DEFAULT = 32
+"""What `fit` and `predict` take if they are given none."""
+
+SOURCES = {
+    "given": "as asked for",
+    "measured": "for which it was measured",
+    "default": "Keras's default: none was given or measured",
+}
+
+
+def batch_size_of(model: keras.Model, given: int | None) -> tuple[int, str]:
+    """The batch size, and which of `SOURCES` it comes from: what is given, else what
+    most of the model's layers were measured for, else Keras's default."""
+    if given is not None:
+        return given, "given"
+    measured = measured_batch_size(model)
+    return (DEFAULT, "default") if measured is None else (measured, "measured")
+
+
+def measured_batch_size(model: keras.Model) -> int | None:
+    """The batch that most of a model's problems were measured with here; of several,
+    the largest."""
+    environment = environment_of(model)
+    posed = {use.problem for use in uses_in(model, None)}
+    counts: Counter[int] = Counter()
+    for document in (conductor.store.document(), conductor.planner.shipped):
+        known: Iterable[Problem] = document.entries.get(environment, {})
+        for problem in known:
+            batch = problem.batch
+            if batch is not None and dataclasses.replace(problem, batch=None) in posed:
+                counts[batch] += 1
+    return max(counts, key=lambda batch: (counts[batch], batch), default=None)

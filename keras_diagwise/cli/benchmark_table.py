@@ -1,0 +1,76 @@
+"""The table of `keras-diagwise benchmark`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import rich.console
+from rich.table import Table
+from rich.text import Text
+
+from keras_diagwise.cli.decision_tables import duration
+from keras_diagwise.cli.demo_tables import plain_table
+from keras_diagwise.printable import printable
+
+KINDS = {"training": "training step", "prediction": "prediction"}
+
+
+def show(figures: dict) -> None:
+    """Prints the times, and what they hold for."""
+    console = rich.console.Console(highlight=False)
+    console.print(Text(printable(title(figures)), style="bold"))
+    console.print(table(figures))
+    for line in closing(figures):
+        console.print(Text(printable(line)))
+
+
+def title(figures: dict) -> str:
+    return f"{figures['model']}, batches of {figures['batch_size']}"
+
+
+def table(figures: dict) -> Table:
+    """A row for each kind of step, and one for the first of each."""
+    found = plain_table()
+    found.add_column("")
+    for head in ("stock", "converted", "gain", "95 % bounds"):
+        found.add_column(head, justify="right")
+    for kind, words in KINDS.items():
+        each = figures[kind]
+        found.add_row(
+            f"{words}, median of {each['rounds']}",
+            duration(each["stock"]),
+            duration(each["converted"]),
+            Text(f"{each['ratio']:.2f}×", "bold"),
+            f"{each['at_least']:.2f}–{each['at_most']:.2f}",
+        )
+        found.add_row(
+            "  first: trace, compile",
+            duration(each["first_stock"]),
+            duration(each["first_converted"]),
+        )
+    return found
+
+
+def closing(figures: dict) -> Iterator[str]:
+    """What the table does not say."""
+    yield (
+        "Largest difference of the predictions: "
+        f"{figures['difference']:.1g} of their root mean square."
+    )
+    rungs = Counter(each["rung"] for each in figures["layers"])
+    counts = ", ".join(f"{count} by {rung!r}" for rung, count in rungs.items())
+    if counts:
+        yield f"Where the plans of its layers come from: {counts}."
+    else:
+        yield "No layer of it can run by a plan."
+    if rungs and figures["runs_native_only"]:
+        yield (
+            "All of them run stock's own operations. To measure what is faster: "
+            "keras-diagwise tune"
+        )
+    here = figures["environment"]
+    yield (
+        f"On {here['device_name']}, {here['cores']} cores, {here['backend']} "
+        f"({here['compiler_mode']})."
+    )

@@ -1,0 +1,84 @@
+"""The model that a command is given: how it is named, and how it shall run."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+ModelName = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A .keras file, or the name of a model of keras.applications.",
+    ),
+]
+ImageSize = Annotated[
+    int | None,
+    typer.Option(
+        min=1, metavar="PIXELS", help="Height and width of an application's images."
+    ),
+]
+DtypePolicy = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="Of an application's layers, such as mixed_bfloat16."
+    ),
+]
+JitCompile = Annotated[
+    bool | None,
+    typer.Option(
+        "--jit-compile/--no-jit-compile",
+        help="Whether the model's steps are compiled; Keras's choice if not given.",
+    ),
+]
+
+
+def loaded(
+    name: str,
+    image_size: int | None,
+    dtype_policy: str | None,
+    jit_compile: bool | None,
+):
+    """The model that is named, as it shall run.
+
+    Raises:
+        ValueError: if there is none, or it can't run so.
+    """
+    import keras
+
+    from keras_diagwise.models.load import load
+
+    if dtype_policy:
+        if name.endswith(".keras"):
+            raise ValueError(
+                "--dtype-policy must be left out for a file, whose model has its own. "
+                f"Received: {dtype_policy}"
+            )
+        keras.config.set_dtype_policy(dtype_policy)
+    model = load(name, image_size)
+    if jit_compile is not None:
+        model.jit_compile = jit_compile
+    return model
+
+
+def converted(model):
+    """The model with every layer run by a plan: the plans of its own, if a layer is
+    the package's already, else by what was measured. It is changed itself.
+
+    Raises:
+        ValueError: if it can't be converted.
+    """
+    import warnings
+
+    from keras_diagwise import convert
+    from keras_diagwise.backends import keras_internals
+    from keras_diagwise.layers.family import Diagonalwise
+
+    layers = [layer for _, layer in keras_internals.layers_with_paths(model)]
+    if any(isinstance(layer, Diagonalwise) for layer in layers):
+        return model
+    with warnings.catch_warnings():
+        # Nothing to convert is what the report says by itself.
+        warnings.simplefilter("ignore", UserWarning)
+        return convert(model, inplace=True, verbose=0)

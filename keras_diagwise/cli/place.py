@@ -1,0 +1,21 @@
+"""Where figures were measured, in JSON's types."""
+
+from __future__ import annotations
+
+import platform
+
+import keras
+
+import keras_diagwise
+from keras_diagwise.planning.environment import Environment
+
+
+def place(environment: Environment) -> dict:
+    """An environment with the versions of what is not part of it."""
+    return {
+        **environment.to_dict(),
+        "keras": keras.__version__,
+        "keras_diagwise": keras_diagwise.__version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+    }

@@ -1,0 +1,56 @@
+"""What `keras-diagwise report` prints beside the page that it writes."""
+
+from __future__ import annotations
+
+import rich.console
+from rich.text import Text
+
+from keras_diagwise.cli.decision_tables import duration
+from keras_diagwise.cli.demo_tables import plain_table
+from keras_diagwise.cli.report_page import gain_of
+from keras_diagwise.models.report import PASS_NAMES
+from keras_diagwise.printable import printable
+
+ALL = "all passes"
+
+
+def show(figures: dict, path: str) -> None:
+    """Prints the totals, what is missing, and where the page is."""
+    console = rich.console.Console(highlight=False)
+    totals = figures["totals"]
+    layers, measured = totals["layers"], totals["measured"]
+
+    def say(line: str) -> None:
+        console.print(Text(printable(line)), soft_wrap=True)
+
+    say(
+        f"{figures['model']}, batches of {figures['batch_size']}: {measured} of "
+        f"{layers} layers measured on this machine"
+    )
+    if measured:
+        console.print(totals_table(totals))
+    if measured < layers:
+        say(f"To measure the others: {figures['tune']}")
+    say(f"Written to {path}")
+
+
+def totals_table(totals: dict):
+    """The sums over all layers, a row for each pass."""
+    table = plain_table()
+    for head in ("", "native", "chosen", "gain", "floor"):
+        table.add_column(head, justify="right" if head else "left", no_wrap=True)
+    rows = {PASS_NAMES[name]: each for name, each in totals["passes"].items()}
+    for name, each in {**rows, ALL: totals}.items():
+        if each["seconds"] is not None:
+            native, chosen, least = (
+                each[key] for key in ("native_seconds", "seconds", "least")
+            )
+            table.add_row(
+                name,
+                duration(native),
+                duration(chosen),
+                gain_of(each),
+                duration(least) if least else "-",
+                style="bold" if name == ALL else "",
+            )
+    return table

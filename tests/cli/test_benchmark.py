@@ -1,0 +1,87 @@
+"""`keras-diagwise benchmark`: what it times, what it prints, and what it refuses."""
+
+import json
+
+import keras
+import pytest
+from typer.testing import CliRunner
+
+from keras_diagwise.cli import app
+from tests.cli.test_report import measure_all, small_model
+from tests.fake_workbench import nothing_known, traced_plans
+
+
+@pytest.fixture(autouse=True)
+def store(monkeypatch, tmp_path):
+    with nothing_known(monkeypatch, tmp_path / "store") as conductor:
+        yield conductor.planner.store
+
+
+@pytest.fixture
+def file(tmp_path, store):
+    """A model of two layers, of which the first runs direct by what was measured."""
+    model = small_model("first")
+    measure_all(store, model)
+    model.save(tmp_path / "model.keras")
+    return str(tmp_path / "model.keras")
+
+
+def invoke(*arguments):
+    words = ["benchmark", *arguments]
+    return CliRunner().invoke(app, words, env={"COLUMNS": "80"})
+
+
+def printed(*arguments):
+    result = invoke(*arguments)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_both_models_are_timed_by_what_was_measured(file, monkeypatch):
+    seen = traced_plans(monkeypatch)
+    found = json.loads(printed(file, "--seconds", "0", "--json"))
+    assert (found["batch_size"], found["batch_size_is"]) == (2, "measured")
+    for kind in ("training", "prediction"):
+        times = found[kind]
+        assert times["rounds"] >= 5
+        assert times["at_least"] <= times["ratio"] <= times["at_most"]
+        for name in ("stock", "converted", "first_stock", "first_converted"):
+            assert times[name] > 0
+    assert 0 <= found["difference"] < 1e-4
+    (layer,) = found["layers"]
+    assert (layer["plan"], layer["rung"]) == ("direct", "decision")
+    assert not found["runs_native_only"]
+    assert set(seen) == {"direct"}
+
+
+def test_the_table_fits_80_columns(file):
+    output = printed(file, "--seconds", "0")
+    assert "batches of 2" in output
+    assert "1 by 'decision'" in output
+    assert max(map(len, output.splitlines())) <= 80
+    assert "\x1b" not in output
+
+
+def test_it_says_when_nothing_but_stock_runs(tmp_path):
+    small_model("first").save(tmp_path / "new.keras")
+    options = ["--seconds", "0", "--batch-size", "3"]
+    output = " ".join(printed(str(tmp_path / "new.keras"), *options).split())
+    assert "keras-diagwise tune" in output
+    assert "batches of 3" in output
+
+
+def test_what_cant_be_is_one_line(tmp_path):
+    inputs = keras.Input((None, None, 4))
+    model = keras.Model(inputs, keras.layers.DepthwiseConv2D(3)(inputs))
+    model.save(tmp_path / "unknown.keras")
+    for arguments, words in (
+        ([str(tmp_path / "unknown.keras")], "is not known"),
+        (["nothing.keras"], "is there"),
+        (["MobileNet", "--batch-size", "0"], "benchmark --help"),
+    ):
+        result = invoke(*arguments)
+        assert result.exit_code == 2, result.output
+        lines = [each for each in result.stderr.splitlines() if not each.endswith("…")]
+        (line,) = lines
+        assert words in line
+        assert result.stdout == ""

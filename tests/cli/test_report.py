@@ -1,0 +1,405 @@
+"""`keras-diagwise report`: what the page and the figures have, and what is refused."""
+
+import html.parser
+import json
+import math
+import re
+
+import keras
+import pytest
+from typer.testing import CliRunner
+
+import keras_diagwise as kd
+from keras_diagwise.cli import app
+from keras_diagwise.models.problems import uses_in
+from keras_diagwise.models.summary import environment_of
+from keras_diagwise.planning.decision import Comparison, Decision, Outcome
+from keras_diagwise.problem import PASSES
+from tests.cli import browser
+from tests.fake_workbench import nothing_known
+
+WHEN = "2026-02-03T04:05:06+00:00"
+HOSTILE = "<img src=x onerror=alert(1)>\"'&<script>alert(2)"
+SECONDS = {"first": 0.03, "second": 0.01, "third": 0.02}
+"""Native's, of each pass of each layer; what runs takes a tenth of the first's, half
+of the second's and all of the third's."""
+
+
+@pytest.fixture(autouse=True)
+def store(monkeypatch, tmp_path):
+    with nothing_known(monkeypatch, tmp_path / "store") as conductor:
+        yield conductor.planner.store
+
+
+def small_model(*names, **arguments):
+    """Depthwise layers of these names, each on another shape, and a dense one."""
+    outputs = inputs = keras.Input((16, 16, 4))
+    for name in names:
+        outputs = keras.layers.DepthwiseConv2D(3, name=name)(outputs)
+    outputs = keras.layers.Conv2D(2, 1, name="dense")(outputs)
+    model = keras.Model(inputs, outputs, **arguments)
+    model.compile("sgd", "mse")
+    return model
+
+
+def decision(problem, native, chosen, reason="would take too long"):
+    """What was measured of all passes: times of native and of direct."""
+    outcomes = {
+        "native": Outcome(native, 1e-7),
+        "direct": Outcome(chosen, 2e-7, native / chosen),
+        "diagonal": Outcome(failure="pruned", reason=reason),
+    }
+    comparison = Comparison(outcomes, WHEN, least=native / 100)
+    return Decision(problem, dict.fromkeys(PASSES, comparison))
+
+
+def measure_all(store, model, batch_size=2, reason="would take too long"):
+    """Puts a decision for each layer in the store."""
+    shares = iter((0.1, 0.5, 1.0))
+    natives = iter(SECONDS.values())
+    for use in uses_in(model, batch_size):
+        if use.problem.groups > 1:
+            native = next(natives)
+            found = decision(use.problem, native, native * next(shares), reason)
+            store.put(environment_of(model), found)
+
+
+@pytest.fixture
+def file(tmp_path, store):
+    """A model of three layers that were measured for batches of 2."""
+    model = small_model(*SECONDS)
+    measure_all(store, model)
+    model.save(tmp_path / "model.keras")
+    return tmp_path / "model.keras"
+
+
+@pytest.fixture
+def unmeasured(tmp_path):
+    small_model(*SECONDS).save(tmp_path / "new one.keras")
+    return tmp_path / "new one.keras"
+
+
+def invoke(*arguments):
+    words = ["report", *map(str, arguments)]
+    return CliRunner().invoke(app, words, env={"COLUMNS": "80"})
+
+
+def printed(*arguments):
+    result = invoke(*arguments)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def figures(*arguments):
+    return json.loads(printed(*arguments, "--json"))
+
+
+def page(path, *arguments):
+    """The page that is written."""
+    target = path.with_suffix(".html")
+    printed(path, "-o", target, *arguments)
+    return target
+
+
+class Reader(html.parser.HTMLParser):
+    """The names of a page's elements and attributes, and its texts."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.attributes, self.texts = [], set(), []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append(tag)
+        self.attributes |= {name for name, _ in attrs}
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.texts).split())
+
+
+def read(path):
+    return Reader(path.read_text(encoding="utf-8"))
+
+
+def test_the_figures_are_what_was_measured(file):
+    found = figures(file)
+    assert [each["path"] for each in found["layers"]] == list(SECONDS)
+    assert (found["batch_size"], found["batch_size_is"]) == (2, "measured")
+    for layer, share in zip(found["layers"], (0.1, 0.5, 1.0), strict=True):
+        native = SECONDS[layer["path"]]
+        assert layer["rung"] == "decision"
+        assert layer["is_measured_here"]
+        assert math.isclose(layer["native_seconds"], 3 * native)
+        assert math.isclose(layer["seconds"], 3 * native * share)
+        assert math.isclose(layer["least"], 3 * native / 100)
+        for each in layer["passes"].values():
+            assert each["algorithm"] == ("native" if share == 1.0 else "direct")
+            names = [candidate["name"] for candidate in each["candidates"]]
+            assert set(names[:2]) == {"direct", "native"}
+            assert names[2] == "diagonal"
+    totals = found["totals"]
+    assert (totals["layers"], totals["measured"]) == (3, 3)
+    for name in ("native_seconds", "seconds", "least"):
+        parts = [layer[name] for layer in found["layers"]]
+        assert math.isclose(totals[name], sum(parts))
+        by_pass = [each[name] for each in totals["passes"].values()]
+        assert math.isclose(totals[name], sum(by_pass))
+    (left,) = found["left_alone"]
+    assert (left["path"], left["reason"]) == ("dense", "one group")
+    assert found["environment"]["backend"] == keras.backend.backend()
+
+
+def test_the_page_has_every_layer_pass_candidate_and_reason(file):
+    text = read(page(file)).text
+    for name in (*SECONDS, "dense", "would take too long", "forward", "2.00×"):
+        assert name in text
+    assert text.count("kernel gradient:") == len(SECONDS)
+    assert text.count("pruned: would take too long") == 3 * len(SECONDS)
+    assert "3 of 3" in text
+    assert "of the 3 layers" not in text
+
+
+def test_the_page_is_one_file(file):
+    content = page(file).read_text(encoding="utf-8")
+    found = Reader(content)
+    assert found.elements.count("script") == 1
+    assert not found.attributes & {"src", "href", "srcset", "action"}
+    assert not set(found.elements) & {"link", "iframe", "img", "object", "base"}
+    assert "url(" not in content
+    assert "@import" not in content
+
+
+def test_the_terminal_has_the_totals_in_80_columns(file, tmp_path):
+    output = printed(file, "-o", tmp_path / "p.html")
+    assert "3 of 3 layers measured" in output
+    assert re.search(r"all passes +180 ms +84 ms +2.14× +1.8 ms", output)
+    assert output.splitlines()[-1] == f"Written to {tmp_path / 'p.html'}"
+    table = [line for line in output.splitlines() if "/" not in line]
+    assert max(map(len, table)) <= 80
+    assert "\x1b" not in output
+
+
+def test_without_decisions_it_says_how_to_tune(unmeasured):
+    found = figures(unmeasured)
+    assert (found["batch_size"], found["batch_size_is"]) == (32, "default")
+    assert found["totals"]["measured"] == 0
+    assert found["totals"]["seconds"] is None
+    command = f"keras-diagwise tune '{unmeasured}' --batch-size 32"
+    assert found["tune"] == command
+    text = read(page(unmeasured)).text
+    assert "None of the 3 layers measured on this machine" in text
+    assert command in "".join(read(unmeasured.with_suffix(".html")).texts)
+    assert text.count("not measured here") == 3
+    assert command in printed(unmeasured, "-o", unmeasured.with_suffix(".html"))
+
+
+def test_what_is_measured_in_part_says_how_much_is_missing(tmp_path, store):
+    model = small_model(*SECONDS)
+    for use in uses_in(model, 2)[:2]:
+        store.put(environment_of(model), decision(use.problem, 0.2, 0.1))
+    model.save(tmp_path / "part.keras")
+    output = printed(tmp_path / "part.keras", "-o", tmp_path / "part.html")
+    assert "2 of 3 layers measured on this machine" in output
+    assert "To measure the others: keras-diagwise tune" in output
+    assert "2 of the 3 layers measured" in read(tmp_path / "part.html").text
+
+
+def test_the_command_to_tune_has_the_options_that_count(monkeypatch):
+    def small(weights, input_shape, include_top):
+        inputs = keras.Input(input_shape)
+        return keras.Model(inputs, keras.layers.DepthwiseConv2D(3)(inputs))
+
+    monkeypatch.setattr(keras.applications, "MobileNet", small)
+    options = ["--image-size", 40, "--batch-size", 7, "--no-jit-compile"]
+    assert figures("MobileNet", *options)["tune"] == (
+        "keras-diagwise tune MobileNet --image-size 40 --batch-size 7 --no-jit-compile"
+    )
+
+
+def test_what_was_measured_for_another_problem_is_told_apart(file):
+    found = figures(file, "--batch-size", 3)
+    for layer in found["layers"]:
+        assert layer["rung"] == "nearest"
+        assert not layer["is_measured_here"]
+        assert layer["seconds"] is None
+        assert layer["measured_problem_text"].startswith("2×")
+        assert set(layer["passes"]) == set(PASSES)
+    assert found["totals"]["measured"] == 0
+    text = read(page(file, "--batch-size", "3")).text
+    assert "Below is what was measured for it: 2×16×16×4" in text
+    assert "None of the 3 layers" in text
+
+
+def test_a_plan_of_the_layers_own_is_shown_with_what_was_measured(tmp_path, store):
+    model = small_model(*SECONDS)
+    measure_all(store, model)
+    kd.convert(model, plan="direct", inplace=True, verbose=0)
+    model.save(tmp_path / "pinned.keras")
+    layers = figures(tmp_path / "pinned.keras")["layers"]
+    assert {each["rung"] for each in layers} == {"layer"}
+    assert {each["plan"] for each in layers} == {"direct"}
+    third = layers[2]
+    assert math.isclose(third["seconds"], third["native_seconds"])
+    assert (
+        "The plan was given on the layer" in read(page(tmp_path / "pinned.keras")).text
+    )
+
+
+def test_a_pass_that_was_not_measured_is_left_out(tmp_path, store):
+    model = small_model("first")
+    (problem,) = [u.problem for u in uses_in(model, 2) if u.problem.groups > 1]
+    known = decision(problem, 0.4, 0.1)
+    forward = {"forward": known.passes["forward"]}
+    store.put(environment_of(model), Decision(problem, forward))
+    model.save(tmp_path / "model.keras")
+    found = figures(tmp_path / "model.keras")
+    (layer,) = found["layers"]
+    assert set(layer["passes"]) == {"forward"}
+    assert layer["seconds"] == 0.1
+    assert found["totals"]["passes"]["kernel_gradient"]["seconds"] is None
+    assert "input gradient:" not in read(page(tmp_path / "model.keras")).text
+
+
+def test_a_model_without_such_layers_has_a_page(tmp_path):
+    small_model().save(tmp_path / "dense.keras")
+    assert (
+        "No layer of this model can run by a plan"
+        in read(page(tmp_path / "dense.keras")).text
+    )
+
+
+def test_the_models_file_is_not_changed(file):
+    before = file.read_bytes()
+    page(file)
+    assert file.read_bytes() == before
+
+
+@pytest.fixture
+def hostile(tmp_path, store):
+    """A model whose names, and those of its file and of what was measured, are HTML
+    that would run: Keras permits all but a slash in a layer's name."""
+    names = [f"{i}{HOSTILE}" for i in range(3)]
+    try:
+        model = small_model(*names, name=HOSTILE)
+    except ValueError as error:
+        pytest.skip(f"the backend permits no such names: {error}")
+    measure_all(store, model, reason=HOSTILE)
+    path = tmp_path / f"{HOSTILE}.keras"
+    model.save(path)
+    return path
+
+
+def test_hostile_names_are_texts(hostile):
+    found = read(page(hostile))
+    assert found.elements.count("script") == 1
+    assert "img" not in found.elements
+    assert not {each for each in found.attributes if each.startswith("on")}
+    assert all(f"{i}{HOSTILE}" in found.text for i in range(3))
+    assert f"pruned: {HOSTILE}" in found.text
+    assert f"{HOSTILE}.keras" in found.text
+
+
+def refused(*arguments):
+    """The one line that the command ends with."""
+    result = invoke(*arguments)
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    (line,) = (each for each in result.stderr.splitlines() if not each.endswith("…"))
+    assert line.startswith("keras-diagwise: ")
+    return line
+
+
+def test_what_cant_be_is_one_line_with_a_remedy(file, tmp_path):
+    assert "-o report.html" in refused(file)
+    assert "does not exist" in refused(file, "-o", tmp_path / "no" / "page.html")
+    assert "no plain file" in refused(file, "-o", tmp_path)
+    assert "would replace the model" in refused(file, "-o", file)
+    assert "MobileNetV2" in refused("MobileNetV9", "-o", tmp_path / "page.html")
+    assert "report --help" in refused(file, "--batch-size", "0")
+    assert not list(tmp_path.glob("*.html"))
+
+
+needs_browser = pytest.mark.skipif(
+    browser.executable() is None, reason="there is no Chromium"
+)
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with browser.opened_browser() as opened:
+        yield opened
+
+
+ORDER = "[...document.querySelectorAll('.unfold')].map(each => each.textContent)"
+HIDDEN = "[...document.querySelectorAll('.details')].map(each => each.hidden)"
+OPEN = "[...document.querySelectorAll('.unfold')].map(each => each.ariaExpanded)"
+WIDTH = "document.documentElement.scrollWidth"
+
+
+def click(chromium, selector):
+    chromium.evaluate(f"document.querySelector({json.dumps(selector)}).click()")
+
+
+def sort(chromium, key):
+    click(chromium, f"th[data-sort={key}] button")
+    head = f"document.querySelector('th[data-sort={key}]')"
+    return chromium.evaluate(f"{head}.ariaSort"), chromium.evaluate(ORDER)
+
+
+@needs_browser
+def test_a_click_on_a_head_sorts_and_another_the_other_way(chromium, file):
+    chromium.open(page(file))
+    by_native = ["first", "third", "second"]
+    by_gain = ["first", "second", "third"]
+    assert chromium.evaluate(ORDER) == list(SECONDS)
+    assert sort(chromium, "native") == ("descending", by_native)
+    assert sort(chromium, "native") == ("ascending", by_native[::-1])
+    assert sort(chromium, "gain") == ("descending", by_gain)
+    assert sort(chromium, "chosen") == ("descending", ["third", "second", "first"])
+    assert sort(chromium, "name") == ("ascending", sorted(SECONDS))
+    sorts = "[...document.querySelectorAll('th[aria-sort]')].map(each => each.ariaSort)"
+    assert chromium.evaluate(sorts).count("none") == 4
+
+
+@needs_browser
+def test_the_keyboard_unfolds_a_layer_and_its_details_move_with_it(chromium, file):
+    chromium.open(page(file))
+    assert chromium.evaluate(HIDDEN) == [True] * 3
+    chromium.evaluate("document.querySelectorAll('.unfold')[1].focus()")
+    chromium.press("Enter", 13, "\r")
+    assert chromium.evaluate(HIDDEN) == [True, False, True]
+    assert chromium.evaluate(OPEN) == ["false", "true", "false"]
+    sort(chromium, "native")
+    assert chromium.evaluate(HIDDEN) == [True, True, False]
+    chromium.press("Tab", 9)
+    click(chromium, ".all")
+    assert chromium.evaluate(HIDDEN) == [False] * 3
+    click(chromium, ".all")
+    assert chromium.evaluate(HIDDEN) == [True] * 3
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_page_fits_its_width_and_asks_for_nothing_else(chromium, file, width):
+    target = page(file)
+    chromium.look(width)
+    chromium.requested.clear()
+    chromium.open(target)
+    click(chromium, ".all")
+    assert chromium.evaluate(WIDTH) <= width
+    assert chromium.requested == [target.resolve().as_uri()]
+    assert not chromium.complaints
+
+
+@needs_browser
+def test_hostile_names_run_nothing(chromium, hostile):
+    chromium.complaints.clear()
+    chromium.open(page(hostile))
+    click(chromium, ".all")
+    names = chromium.evaluate(ORDER)
+    assert names == [f"{i}{HOSTILE}" for i in range(3)]
+    assert not chromium.complaints
