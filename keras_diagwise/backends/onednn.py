@@ -6,21 +6,36 @@ from keras_diagwise.problem import Problem
 
 
 def refusal(problem: Problem) -> str | None:
-    """Why oneDNN's convolution in bfloat16 can't be trusted with a problem, or `None`.
+    """Why oneDNN's convolution can't be trusted with a problem, or `None`.
 
-    On CPUs with instructions for it (AVX-512 BF16), in TensorFlow 2.21 and torch 2.13:
+    Seen in TensorFlow 2.21 and torch 2.13, against float64:
 
-    - an axis with one output and a stride reads what is not the tensor's, in the
-      forward pass (pytorch/pytorch issue 169688) and in the kernel's gradient: 1e32
-      for 1, in one of a hundred such problems;
-    - a kernel of one tap under unequal strides writes its gradient beyond the
-      tensor: the process dies later, elsewhere.
+    - one channel in all: where a strided axis has one output, the forward pass reads
+      what is not the tensor's: 1.6e11 for -1.46, a 4×4 kernel by strides of 1 and 3 on
+      3×1 pixels, padded;
+    - a kernel of one tap under unequal strides: its gradient is written beyond the
+      tensor, and the process dies later, elsewhere.
+
+    In bfloat16, on CPUs with instructions for it (AVX-512 BF16), also:
+
+    - a strided axis with one output: the forward pass (pytorch/pytorch issue 169688)
+      and the kernel's gradient read what is not the tensor's: 1e32 for 1, in one of a
+      hundred such problems;
+    - padded volumes: the forward pass and the kernel's gradient, at any stride.
     """
-    if problem.dtype != "bfloat16":
+    if problem.dtype not in ("float32", "bfloat16"):
         return None
     axes = zip(problem.output_spatial_shape, problem.strides, strict=True)
-    if any(out == 1 and stride > 1 for out, stride in axes):
+    has_one_output = any(out == 1 and stride > 1 for out, stride in axes)
+    is_unequal = len(set(problem.strides)) > 1
+    if problem.channels == 1 and (has_one_output or is_unequal):
+        return "oneDNN errs on one channel under such strides"
+    if problem.taps == 1 and is_unequal:
+        return "oneDNN errs on one tap under unequal strides"
+    if problem.dtype == "float32":
+        return None
+    if has_one_output:
         return "oneDNN errs in bfloat16 where a strided axis has one output"
-    if problem.taps == 1 and len(set(problem.strides)) > 1:
-        return "oneDNN errs in bfloat16 on one tap under unequal strides"
+    if problem.rank == 3 and problem.padding == "same":
+        return "oneDNN errs in bfloat16 on padded volumes"
     return None

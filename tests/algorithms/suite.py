@@ -84,6 +84,12 @@ EDGES = {
         (17,), 4, (3,), dilation_rate=(2,), data_format="channels_first"
     ),
     "three dimensions": depthwise((5, 4, 3), 4, (3, 2, 3)),
+    "three dimensions, strides beyond the kernel": depthwise(
+        (1, 3, 1), 1, (1, 1, 1), batch=1, strides=(1, 3, 1), dtype="float64"
+    ),
+    "three dimensions, one channel and column": depthwise(
+        (4, 4, 1), 1, (3, 3, 3), strides=(2, 1, 3), filters_per_group=2
+    ),
     "groups of several channels": Problem(
         2, (6, 5), 3, 2, 4, (3, 3), (1, 1), "same", (1, 1), "channels_last", "float32"
     ),
@@ -95,7 +101,11 @@ EDGES = {
     "bfloat16, one tap, unequal strides": depthwise(
         (8, 8), 8, (1, 1), strides=(1, 2), dtype="bfloat16"
     ),
-    "bfloat16, three dimensions": depthwise(
+    "one tap, unequal strides": depthwise((8, 6), 8, (1, 1), strides=(1, 2)),
+    "bfloat16, three dimensions, padded": depthwise(
+        (2, 3, 2), 2, (3, 1, 3), dtype="bfloat16", filters_per_group=2
+    ),
+    "bfloat16, three dimensions, strided": depthwise(
         (3, 1, 1), 1, (1, 3, 1), batch=1, strides=(1, 2, 1), dtype="bfloat16"
     ),
     "float64": depthwise((6, 7), 4, (3, 3), dtype="float64"),
