@@ -63,7 +63,7 @@ def regret(document: Document, environment, decision: Decision) -> Regret:
     for name in PASSES:
         candidate = str(answer.plan[name])
         comparison = decision.passes[name]
-        if candidate not in comparison.seconds:
+        if not is_compared(comparison, candidate):
             comparison = timed(problem, name, environment, candidate, str(own[name]))
         outcomes = comparison.outcomes
         chosen += outcomes[candidate].seconds
@@ -72,6 +72,13 @@ def regret(document: Document, environment, decision: Decision) -> Regret:
         if candidate != "native":
             slower = max(slower, 1 / outcomes[candidate].gain)
     return Regret(problem, str(answer.plan), chosen / best, chosen / native, slower)
+
+
+def is_compared(comparison: Comparison, candidate: str) -> bool:
+    """Whether a candidate was timed, and against native to the end."""
+    if candidate not in comparison.seconds:
+        return False
+    return candidate == "native" or comparison.outcomes[candidate].gain is not None
 
 
 def is_same_layer(one: Problem, other: Problem) -> bool:
