@@ -185,6 +185,23 @@ class Problem:
         )
 
     @property
+    def overhangs(self) -> Sizes:
+        """By how much the taps of all outputs exceed the input along each spatial
+        axis; negative where the last pixels meet no tap, `None` where the size is not
+        known."""
+        sizes = zip(
+            self.spatial_shape,
+            self.output_spatial_shape,
+            self.effective_kernel_size,
+            self.strides,
+            strict=True,
+        )
+        return tuple(
+            None if n is None or out is None else (out - 1) * s + k - n
+            for n, out, k, s in sizes
+        )
+
+    @property
     def padding_pairs(self) -> tuple[tuple[int, int], ...]:
         """Zeros before and after the input along each spatial axis.
 
@@ -193,19 +210,13 @@ class Problem:
         if self.padding == "valid":
             return ((0, 0),) * self.rank
         pairs = []
-        for n, out, k, s in zip(
-            self.spatial_shape,
-            self.output_spatial_shape,
-            self.effective_kernel_size,
-            self.strides,
-            strict=True,
-        ):
-            if n is None or out is None:
+        for overhang in self.overhangs:
+            if overhang is None:
                 raise ValueError(
                     "The padding of 'same' needs the spatial shape. "
                     f"Received: spatial_shape={self.spatial_shape}"
                 )
-            total = max((out - 1) * s + k - n, 0)
+            total = max(overhang, 0)
             pairs.append((total // 2, total - total // 2))
         return tuple(pairs)
 

@@ -152,3 +152,11 @@ def test_what_has_not_the_fields_of_a_problem_is_refused(values):
 def test_problems_have_one_digest_if_they_are_equal(problem, other):
     assert (problem.digest == other.digest) == (problem == other)
     assert Problem.from_dict(problem.to_dict()).digest == problem.digest
+
+
+def test_overhangs_are_negative_where_the_last_pixels_meet_no_tap():
+    problem = dataclasses.replace(
+        MOBILE, spatial_shape=(5, 3), kernel_size=(3, 1), strides=(1, 3)
+    )
+    assert problem.overhangs == (2, -2)
+    assert dataclasses.replace(problem, spatial_shape=(5, None)).overhangs == (2, None)

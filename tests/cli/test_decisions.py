@@ -12,6 +12,7 @@ from keras_diagwise.planning.document import Document
 from keras_diagwise.planning.store import Store
 from keras_diagwise.problem import PASSES
 from tests.algorithms.suite import depthwise
+from tests.cli.lines import only_line
 from tests.planning.samples import (
     ELSEWHERE,
     HERE,
@@ -55,10 +56,8 @@ def refused(*arguments, code=2, **keywords):
     """The one line that a command ends with."""
     result = invoke(*arguments, **keywords)
     assert result.exit_code == code, result.output
-    lines = [line for line in result.stderr.splitlines() if not line.endswith("…")]
-    assert len(lines) == 1, result.stderr
     assert "Traceback" not in result.output
-    return lines[0]
+    return only_line(result.stderr)
 
 
 @pytest.mark.parametrize("width", [80, 140])

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 import keras_diagwise
 from keras_diagwise.cli import app, demo, image_folder, images, side_by_side
 from keras_diagwise.cli.errors import UserError
+from tests.cli.lines import only_line
 
 PIL = pytest.importorskip("PIL.Image")
 pytest.importorskip("sklearn")
@@ -26,13 +27,6 @@ ESCAPE = "\x1b"
 
 def invoke(*arguments):
     return CliRunner().invoke(app, list(arguments))
-
-
-def only_line(text):
-    """The one line that is left beside the names of phases."""
-    lines = [line for line in text.splitlines() if not line.endswith("…")]
-    assert len(lines) == 1, text
-    return lines[0]
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from keras_diagwise.models.summary import environment_of
 from keras_diagwise.planning.decision import Comparison, Decision, Outcome
 from keras_diagwise.problem import PASSES
 from tests.cli import browser
+from tests.cli.lines import refusal
 from tests.fake_workbench import nothing_known
 
 WHEN = "2026-02-03T04:05:06+00:00"
@@ -305,12 +306,7 @@ def test_hostile_names_are_texts(hostile):
 
 def refused(*arguments):
     """The one line that the command ends with."""
-    result = invoke(*arguments)
-    assert result.exit_code == 2, result.output
-    assert result.stdout == ""
-    (line,) = (each for each in result.stderr.splitlines() if not each.endswith("…"))
-    assert line.startswith("keras-diagwise: ")
-    return line
+    return refusal(invoke(*arguments))
 
 
 def test_what_cant_be_is_one_line_with_a_remedy(file, tmp_path):

@@ -19,6 +19,7 @@ from keras_diagwise.models.tune import standardize_budget
 from keras_diagwise.planning.document import Document
 from keras_diagwise.planning.store import Store
 from keras_diagwise.problem import PASSES
+from tests.cli.lines import refusal
 from tests.fake_workbench import FakeWorkbench, install, nothing_known
 
 ROOT = Path(kd.__file__).parents[1]
@@ -77,12 +78,7 @@ def printed(*arguments, **keywords):
 
 def refused(*arguments):
     """The one line that the command ends with."""
-    result = invoke(*arguments)
-    assert result.exit_code == 2, result.output
-    assert result.stdout == ""
-    (line,) = (each for each in result.stderr.splitlines() if not each.endswith("…"))
-    assert line.startswith("keras-diagwise: ")
-    return line
+    return refusal(invoke(*arguments))
 
 
 @pytest.mark.parametrize("width", [80, 140])
