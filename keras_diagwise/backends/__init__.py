@@ -36,6 +36,8 @@ A backend's module provides
 - `forget_compiled(function)`: makes the next compilation of `function` trace it
   anew, though an older compilation of it is still held;
 - `synchronize(tensors)`: waits until they are computed;
+- `device_events()`: two events that the device's own queue can record, the time
+  between which it tells, or `None`;
 - `compiled(function, compiler_mode)`: `function` as a model's step is compiled;
 - `compiled_alone(function)`: `function` compiled so that its operations are fused
   in a step that is not compiled, and `COMPILES_ALONE`, whether that is of use; where

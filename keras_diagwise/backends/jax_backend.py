@@ -171,6 +171,7 @@ def environment():
     return {
         "device_kind": device.platform,
         "device_name": device.device_kind,
+        "cores": None if device.platform == "cpu" else device.core_count,
         "compiler_mode": "xla",
         "flags": flags(),
         "versions": versions,
@@ -209,6 +210,10 @@ def forget_compiled(function):
 
 def synchronize(tensors):
     jax.block_until_ready(tensors)
+
+
+def device_events():
+    return None
 
 
 def compiled(function, compiler_mode):

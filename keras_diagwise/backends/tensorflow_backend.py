@@ -283,6 +283,10 @@ def synchronize(tensors):
     tf.test.experimental.sync_devices()
 
 
+def device_events():
+    return None
+
+
 def compiled(function, compiler_mode):
     if compiler_mode == "eager":
         return function

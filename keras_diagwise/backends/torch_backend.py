@@ -173,13 +173,16 @@ def device():
 def environment():
     versions = {"torch": torch.__version__}
     kind = name = device().type
+    cores = None
     if kind == "cuda":
         kind, name = "gpu", torch.cuda.get_device_name()
+        cores = torch.cuda.get_device_properties().multi_processor_count
         versions["cuda"] = str(torch.version.cuda)
         versions["cudnn"] = str(torch.backends.cudnn.version())
     return {
         "device_kind": kind,
         "device_name": name,
+        "cores": cores,
         "compiler_mode": "eager",
         "flags": flags(),
         "versions": versions,
@@ -255,6 +258,12 @@ def synchronize(tensors):
     kind = device().type
     if kind != "cpu":
         getattr(torch, kind).synchronize()
+
+
+def device_events():
+    if device().type != "cuda":
+        return None
+    return [torch.cuda.Event(enable_timing=True) for _ in range(2)]
 
 
 def compiled(function, compiler_mode):

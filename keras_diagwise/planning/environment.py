@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,8 @@ class Environment:
         compiler_mode: `"eager"`, `"graph"`, `"xla"` or `"inductor"`.
         device_kind: `"cpu"`, `"gpu"` or `"tpu"`.
         device_name: the device's own name.
-        cores: CPU cores that the process may use.
+        cores: CPU cores that the process may use; of a GPU its multiprocessors, so
+            far as the backend tells.
         flags: settings of precision and determinism, by name.
         versions: versions of the backend and of the libraries and the driver that
             it computes with, by name.
@@ -55,9 +57,11 @@ class Environment:
         known = backends.active.environment()
         if known["device_kind"] == "cpu":
             known["device_name"] = cpu_name()
+        if known["device_kind"] == "gpu":
+            known["versions"]["driver"] = driver_version()
         return cls(
             backend=keras.backend.backend(),
-            cores=usable_cores(),
+            cores=known.pop("cores", None) or usable_cores(),
             revisions=tuple((name, a.revision) for name, a in ALGORITHMS.items()),
             flags=tuple(known.pop("flags").items()),
             versions=tuple(known.pop("versions").items()),
@@ -152,6 +156,20 @@ def cpu_name() -> str:
         lines = []
     names = [line.partition(":")[2] for line in lines if line.startswith("model name")]
     return " ".join((names or [platform.processor() or platform.machine()])[0].split())
+
+
+DRIVER = Path("/proc/driver/nvidia/version")
+
+
+@functools.cache
+def driver_version() -> str | None:
+    """That of NVIDIA's driver, so far as the system tells."""
+    try:
+        text = DRIVER.read_text(encoding="utf-8")
+    except OSError:
+        return None
+    found = re.search(r"Kernel Module.*?\s(\d+\.\d[\d.]*)", text)
+    return found and found[1]
 
 
 def usable_cores() -> int:

@@ -11,13 +11,7 @@ import numpy as np
 from keras_diagwise import backends
 from keras_diagwise.algorithms.algorithm import Work
 from keras_diagwise.problem import BYTES_PER_ELEMENT, Problem
-from keras_diagwise.tuner.measure import interleaved
-
-COPIED_BYTES = tuple(2**n for n in range(14, 28, 2))
-"""Bytes read and written by the copies that are timed: what fits a cache is copied
-faster than what does not."""
-
-MATRIX_SIZE = 1024
+from keras_diagwise.tuner.measure import copies_of, habits, in_turn, interleaved
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,13 +56,16 @@ def measure_limits(compiler_mode: str, dtype: str) -> Limits:
         return x + 1
 
     compiled = backends.active.compiled
-    copies = interleaved(
-        {moved: compiled(add_one, compiler_mode) for moved in COPIED_BYTES},
-        {moved: (tensor(moved // (2 * width)),) for moved in COPIED_BYTES},
-        seconds=1.0,
-        most_rounds=20,
-    )
-    square = tensor(MATRIX_SIZE, MATRIX_SIZE)
+    functions = {
+        moved: in_turn(
+            compiled(add_one, compiler_mode),
+            copies_of([tensor(moved // (2 * width))], moved),
+        )
+        for moved in habits().copied_bytes
+    }
+    copies = interleaved(functions, (), seconds=1.0, most_rounds=20)
+    size = habits().matrix_size
+    square = tensor(size, size)
     products = interleaved(
         {"product": compiled(keras.ops.matmul, compiler_mode)},
         (square, square),
@@ -77,5 +74,5 @@ def measure_limits(compiler_mode: str, dtype: str) -> Limits:
     )
     return Limits(
         tuple((moved, min(taken)) for moved, taken in copies.items()),
-        2 * MATRIX_SIZE**3 / min(products["product"]),
+        2 * size**3 / min(products["product"]),
     )

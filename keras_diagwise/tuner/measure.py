@@ -2,19 +2,56 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import itertools
 import random
 import statistics
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from keras_diagwise import backends
 
 Name = TypeVar("Name", bound=Hashable)
 
-SHORTEST_SAMPLE = 2e-3
-"""Seconds: what is faster is called several times for one sample."""
+MOST_CALLS = 1000
+"""In one sample."""
+
+MOST_COPIES = 256
+"""Of the operands of one call."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Habits:
+    """How a kind of device is measured.
+
+    Attributes:
+        sample_seconds: what is faster is called several times for one sample.
+        warm_up_seconds: how long it works before the first sample, until clocks have
+            settled and libraries have chosen their kernels.
+        rotated_bytes: of operands that calls in a row take in turn, so that none lies
+            in a cache still, as none does in a training step; 0 takes the same.
+        copied_bytes: of the copies by which the bandwidth is measured, for what fits
+            a cache and what does not.
+        matrix_size: of the square matrices by which the rate of products is.
+    """
+
+    sample_seconds: float
+    warm_up_seconds: float
+    rotated_bytes: int
+    copied_bytes: tuple[int, ...]
+    matrix_size: int
+
+
+CPU = Habits(2e-3, 0.0, 0, tuple(2**n for n in range(14, 28, 2)), 1024)
+ACCELERATOR = Habits(10e-3, 0.3, 2**28, tuple(2**n for n in range(14, 32, 2)), 8192)
+
+
+def habits() -> Habits:
+    """Those for the device that is computed on."""
+    kind = backends.active.environment()["device_kind"]
+    return CPU if kind == "cpu" else ACCELERATOR
 
 
 def interleaved(
@@ -29,7 +66,9 @@ def interleaved(
     """The seconds that calls of each function take, sample by sample.
 
     The functions take turns in rounds of shuffled order, so that a change in the
-    machine's speed meets all of them, and sample i of each belongs to one round.
+    machine's speed meets all of them, and sample i of each belongs to one round. The
+    calls of a sample are queued one behind the other, and it ends when the device has
+    computed the last.
 
     Args:
         functions: what to time, by name; each is called once before, untimed.
@@ -44,9 +83,11 @@ def interleaved(
         given = operands[name] if isinstance(operands, Mapping) else operands
         return functions[name](*given)
 
-    calls = {
-        name: calls_per_sample(functools.partial(call, name)) for name in functions
+    repeated = {
+        name: Repeated(functools.partial(call, name), habits().sample_seconds)
+        for name in functions
     }
+    warm_up(repeated.values(), habits().warm_up_seconds)
     samples: dict[Name, list[float]] = {name: [] for name in functions}
     order = list(functions)
     shuffle = random.Random(seed).shuffle
@@ -56,21 +97,75 @@ def interleaved(
             break
         shuffle(order)
         for name in order:
-            start = time.perf_counter()
-            for _ in range(calls[name]):
-                result = call(name)
-            backends.active.synchronize(result)
-            samples[name].append((time.perf_counter() - start) / calls[name])
+            samples[name].append(seconds_of(repeated[name]) / repeated[name].calls)
     return samples
 
 
-def calls_per_sample(call: Callable[[], Any]) -> int:
-    """How many calls make a sample long enough to time; the first is a warm-up."""
-    backends.active.synchronize(call())
-    start = time.perf_counter()
-    backends.active.synchronize(call())
-    taken = time.perf_counter() - start
-    return max(1, min(100, round(SHORTEST_SAMPLE / max(taken, 1e-7))))
+class Repeated:
+    """As many calls as make a sample long enough to time. The first two, by which their
+    number is found, are a warm-up.
+
+    Args:
+        call: what is called.
+        seconds: how long a sample shall be.
+
+    Attributes:
+        calls: how many they are.
+    """
+
+    def __init__(self, call: Callable[[], Any], seconds: float):
+        self._call = call
+        backends.active.synchronize(call())
+        taken = seconds_of(call)
+        self.calls = max(1, min(MOST_CALLS, round(seconds / max(taken, 1e-7))))
+
+    def __call__(self):
+        for _ in range(self.calls):
+            result = self._call()
+        return result
+
+
+def warm_up(calls: Iterable[Callable[[], Any]], seconds: float) -> None:
+    """Keeps the device busy with them for some time."""
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        for call in calls:
+            backends.active.synchronize(call())
+
+
+def seconds_of(run: Callable[[], Any]) -> float:
+    """How long the device takes for what `run` queues, until it is computed: by events
+    in its own queue where the backend has them, else by the clock here."""
+    events = backends.active.device_events()
+    if events is None:
+        start = time.perf_counter()
+        backends.active.synchronize(run())
+        return time.perf_counter() - start
+    first, last = events
+    first.record()
+    run()
+    last.record()
+    last.synchronize()
+    return first.elapsed_time(last) / 1e3
+
+
+def copies_of(operands: Sequence[Any], moved: int) -> list[Sequence[Any]]:
+    """The operands, and as many copies of them as no cache holds.
+
+    Args:
+        operands: the operands of a call.
+        moved: the bytes that the call reads and writes.
+    """
+    count = min(MOST_COPIES, -(-habits().rotated_bytes // max(moved, 1)))
+    return [operands, *([each + 0 for each in operands] for _ in range(count - 1))]
+
+
+def in_turn(
+    function: Callable[..., Any], copies: Sequence[Sequence[Any]]
+) -> Callable[[], Any]:
+    """Calls of `function`, each on the next copy of its operands."""
+    turns = itertools.cycle(copies)
+    return lambda: function(*next(turns))
 
 
 def lower_bound(ratios: Sequence[float], resamples: int) -> float:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +15,12 @@ from keras_diagwise.algorithms import Algorithm
 from keras_diagwise.problem import Problem
 from keras_diagwise.tuner import verify
 from keras_diagwise.tuner.limits import Limits, measure_limits
-from keras_diagwise.tuner.measure import interleaved
+from keras_diagwise.tuner.measure import (
+    copies_of,
+    in_turn,
+    interleaved,
+    seconds_of,
+)
 
 OUT_OF_MEMORY = (
     *("resource_exhausted", "resourceexhausted", "out of memory", "oom when"),
@@ -107,13 +111,14 @@ class Workbench:
     def _examine(self, task: Task, candidate: Algorithm, enough: float) -> Finding:
         run = self._function(task, candidate)
         operands = verify.operands(task.problem, task.pass_name, 0)
-        first, second = (seconds_of(run, operands) for _ in range(2))
+        call = functools.partial(run, *operands)
+        first, second = (seconds_of(call) for _ in range(2))
         compiling = max(0.0, first - second)
         if second > enough:
             reason = f"{1e3 * second:.3g} ms in its first run"
             return Finding(second, None, compiling, "outpaced", reason)
         error = verify.error_of(run, task.problem, task.pass_name)
-        return Finding(min(second, seconds_of(run, operands)), error, compiling)
+        return Finding(min(second, seconds_of(call)), error, compiling)
 
     def time(
         self,
@@ -128,10 +133,13 @@ class Workbench:
             FailedError: if one raised an exception.
         """
         try:
-            functions = {each: self._function(task, each) for each in candidates}
             operands = verify.operands(task.problem, task.pass_name, 0)
+            copies = copies_of(operands, task.problem.least_bytes)
+            functions = {
+                each: in_turn(self._function(task, each), copies) for each in candidates
+            }
             return interleaved(
-                functions, operands, seconds=seconds, least_rounds=least_rounds
+                functions, (), seconds=seconds, least_rounds=least_rounds
             )
         except Exception as error:
             raise failed(error) from error
@@ -159,13 +167,6 @@ class Workbench:
 
     def close(self) -> None:
         """Nothing: there is no child."""
-
-
-def seconds_of(run, operands) -> float:
-    """The time of one call."""
-    start = time.perf_counter()
-    backends.active.synchronize(run(*operands))
-    return time.perf_counter() - start
 
 
 def failed(error: Exception) -> FailedError:

@@ -1,10 +1,13 @@
 """Environments: how they are told apart, and how they come back from JSON."""
 
+import copy
 import dataclasses
 import json
 
 import pytest
 
+from keras_diagwise import backends
+from keras_diagwise.planning import environment
 from keras_diagwise.planning.environment import Environment
 from tests.planning.samples import ELSEWHERE, HERE, UPDATED
 
@@ -76,3 +79,26 @@ def test_what_lacks_a_field_is_refused():
     for name in values:
         with pytest.raises(ValueError, match="An environment must have"):
             Environment.from_dict({n: each for n, each in values.items() if n != name})
+
+
+def test_a_gpu_is_known_by_its_multiprocessors_and_its_driver(monkeypatch, tmp_path):
+    """Not by the cores of the machine that it is in."""
+    known = {**backends.active.environment(), "device_kind": "gpu", "cores": 132}
+    known["device_name"] = "NVIDIA H200"
+    monkeypatch.setattr(backends.active, "environment", lambda: copy.deepcopy(known))
+    version = tmp_path / "version"
+    version.write_text(
+        "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.95.05  Release "
+        "Build  (dvs-builder@U22-I3)\nGCC version:  gcc version 12.3.0\n"
+    )
+    monkeypatch.setattr(environment, "DRIVER", version)
+    environment.driver_version.cache_clear()
+    try:
+        found = Environment.current()
+        monkeypatch.setattr(environment, "DRIVER", tmp_path / "none")
+        assert Environment.current() == found, "read once"
+    finally:
+        environment.driver_version.cache_clear()
+    assert found.cores == 132
+    assert dict(found.versions)["driver"] == "580.95.05"
+    assert Environment.from_dict(json.loads(json.dumps(found.to_dict()))) == found

@@ -1,18 +1,16 @@
 """What no algorithm can go beyond: copies and products, and what follows of them."""
 
+import dataclasses
 import math
 
+import keras
 import pytest
 
 from keras_diagwise import backends
 from keras_diagwise.algorithms import Direct
 from keras_diagwise.tuner import limits as limits_module
-from keras_diagwise.tuner.limits import (
-    COPIED_BYTES,
-    MATRIX_SIZE,
-    Limits,
-    measure_limits,
-)
+from keras_diagwise.tuner.limits import Limits, measure_limits
+from keras_diagwise.tuner.measure import CPU
 from tests.algorithms.suite import depthwise
 
 MODE = backends.active.environment()["compiler_mode"]
@@ -46,23 +44,24 @@ def test_limits_are_the_best_of_what_was_measured(monkeypatch):
 
     monkeypatch.setattr(limits_module, "interleaved", interleaved)
     found = measure_limits(MODE, "float32")
-    assert found.copies == tuple((moved, 2.0) for moved in COPIED_BYTES)
-    assert found.flops_per_second == MATRIX_SIZE**3
+    assert found.copies == tuple((moved, 2.0) for moved in CPU.copied_bytes)
+    assert found.flops_per_second == CPU.matrix_size**3
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_the_tensors_have_the_bytes_and_run_in_every_dtype(dtype, monkeypatch):
     def interleaved(functions, operands, **options):
         for name, function in functions.items():
-            given = operands[name] if isinstance(operands, dict) else operands
-            moved.append((name, math.prod(given[0].shape)))
-            backends.active.synchronize(function(*given))
+            result = function(*operands)
+            backends.active.synchronize(result)
+            assert keras.backend.standardize_dtype(result.dtype) == dtype
+            moved.append((name, math.prod(result.shape)))
         return {name: [1.0] for name in functions}
 
     moved = []
     monkeypatch.setattr(limits_module, "interleaved", interleaved)
-    monkeypatch.setattr(limits_module, "COPIED_BYTES", (2**14, 2**16))
-    monkeypatch.setattr(limits_module, "MATRIX_SIZE", 16)
+    small = dataclasses.replace(CPU, copied_bytes=(2**14, 2**16), matrix_size=16)
+    monkeypatch.setattr(limits_module, "habits", lambda: small)
     measure_limits(MODE, dtype)
     width = 4 if dtype == "float32" else 2
     copies = [(2**14, 2**13 // width), (2**16, 2**15 // width)]

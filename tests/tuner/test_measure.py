@@ -1,5 +1,6 @@
 """Timing: what is called, in which order, and what is counted."""
 
+import keras
 import numpy as np
 
 from keras_diagwise.tuner import measure
@@ -55,3 +56,71 @@ def test_the_budget_ends_the_rounds_but_for_the_least(monkeypatch):
     assert len(samples["slow"]) == 3
     samples, _ = timed(monkeypatch, {"quick": 0.1}, seconds=1.0)
     assert 9 <= len(samples["quick"]) <= 11
+
+
+def test_an_accelerator_is_warm_before_it_is_timed(monkeypatch):
+    monkeypatch.setattr(measure, "habits", lambda: measure.ACCELERATOR)
+    samples, calls = timed(monkeypatch, {"a": 0.04, "b": 0.02}, seconds=0.1)
+    before = len(calls) - sum(map(len, samples.values()))
+    assert before == 2 * 2 + 2 * 5  # until 0.3 s are over, each in its turn
+
+
+def test_calls_are_queued_and_waited_for_once_a_sample(monkeypatch):
+    """As on a device that computes what it was given later."""
+    clock, queue = Clock(), []
+    monkeypatch.setattr(measure.time, "perf_counter", clock)
+
+    def run():
+        clock.now += 1e-5
+        queue.append(1e-3)
+        return np.zeros(())
+
+    def synchronize(result):
+        clock.now += sum(queue)
+        queue.clear()
+
+    monkeypatch.setattr(measure.backends.active, "synchronize", synchronize)
+    monkeypatch.setattr(measure, "habits", lambda: measure.ACCELERATOR)
+    samples = measure.interleaved({"a": run}, (), seconds=0.1)
+    np.testing.assert_allclose(samples["a"], 1.01e-3, rtol=1e-3)
+
+
+def test_the_device_tells_the_time_where_it_can(monkeypatch):
+    """A clock of the host stands still here: only the events say what it took."""
+    queued = []
+
+    class Event:
+        def record(self):
+            queued.append(self)
+
+        def synchronize(self):
+            self.is_over = True
+
+        def elapsed_time(self, last):
+            assert last.is_over
+            between = queued[queued.index(self) + 1 : queued.index(last)]
+            return 1e3 * sum(between)  # milliseconds
+
+    active = measure.backends.active
+    monkeypatch.setattr(active, "device_events", lambda: [Event(), Event()])
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: 0.0)
+    taken = measure.seconds_of(lambda: queued.append(7e-3))
+    np.testing.assert_allclose(taken, 7e-3)
+
+
+def test_calls_in_a_row_take_operands_that_no_cache_holds(monkeypatch):
+    operands = [keras.ops.ones((2, 3)), keras.ops.zeros((4,))]
+    assert measure.copies_of(operands, 2**20) == [operands]
+    monkeypatch.setattr(measure, "habits", lambda: measure.ACCELERATOR)
+    copies = measure.copies_of(operands, 2**26)
+    assert len(copies) == 4
+    for copy in copies[1:]:
+        for one, other in zip(copy, operands, strict=True):
+            assert one is not other
+            assert one.dtype == other.dtype
+            np.testing.assert_array_equal(one, other)
+    call = measure.in_turn(lambda one, other: id(one), copies)
+    seen = [call() for _ in range(8)]
+    assert seen[:4] == seen[4:]
+    assert len(set(seen)) == 4
+    assert len(measure.copies_of(operands, 1)) == measure.MOST_COPIES
