@@ -30,6 +30,8 @@ import keras_diagwise
 from keras_diagwise import backends
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.tuner.measure import interleaved, medians
+from tuning.models import batch_of, floor_of
+from tuning.peak_memory import xla_peak
 from tuning.ratios import compared, geometric_mean
 from tuning.records import write_part
 from tuning.workloads import application, grouped_problems
@@ -50,38 +52,13 @@ def stock_and_converted(**compile_arguments) -> dict[str, keras.Model]:
     return {"stock": stock, "converted": keras_diagwise.convert(stock, verbose=0)}
 
 
-def floor_of(converted) -> keras.Model:
-    """The model with each depthwise convolution replaced by a strided slice times
-    a scale: nothing that is done to those layers can go below its time."""
-    floor = keras_diagwise.convert(converted, plan="native", verbose=0)
-    for layer in floor.layers:
-        if isinstance(layer, keras.layers.DepthwiseConv2D):
-            layer.call = functools.partial(slice_and_scale, layer)
-    return floor
-
-
-def slice_and_scale(layer, inputs):
-    """What has the shape of the layer's outputs, at the least cost."""
-    height, width = layer.compute_output_shape(inputs.shape)[1:3]
-    down, across = layer.strides
-    bottom, right = down * (height - 1) + 1, across * (width - 1) + 1
-    pixels = inputs[:, :bottom:down, :right:across]
-    return pixels * layer.kernel[0, 0, :, 0]
-
-
-def batch():
-    generator = np.random.default_rng(0)
-    images = generator.standard_normal((BATCH, IMAGE_SIZE, IMAGE_SIZE, 3), "float32")
-    return images, generator.integers(0, 10, BATCH)
-
-
 def step_of(model):
-    images, labels = batch()
+    images, labels = batch_of(IMAGE_SIZE, BATCH)
     return lambda: model.train_on_batch(images, labels)
 
 
 def prediction_of(model):
-    images, _ = batch()
+    images, _ = batch_of(IMAGE_SIZE, BATCH)
     return lambda: model.predict_on_batch(images)
 
 
@@ -292,41 +269,17 @@ def kind_of_operation(name: str) -> str | None:
 def peak_memory() -> dict:
     """On JAX the temporaries of the compiled step; elsewhere a child's peak RSS."""
     if BACKEND == "jax":
-        peak = {name: xla_peak(model) for name, model in stock_and_converted().items()}
+        models = stock_and_converted().items()
+        peak = {
+            name: xla_peak(model, *batch_of(IMAGE_SIZE, BATCH))
+            for name, model in models
+        }
     else:
         peak = {name: child_peak(name) for name in ("stock", "converted")}
     return {
         **{f"{name}_MiB": value / 2**20 for name, value in peak.items()},
         "converted_over_stock": peak["converted"] / peak["stock"],
     }
-
-
-def xla_peak(model) -> int:
-    """Arguments, outputs and temporaries of the compiled training step."""
-    import jax
-
-    images, labels = batch()
-    model.build((BATCH, IMAGE_SIZE, IMAGE_SIZE, 3))
-    model.optimizer.build(model.trainable_variables)
-    state = tuple(
-        [variable.value for variable in variables]
-        for variables in (
-            model.trainable_variables,
-            model.non_trainable_variables,
-            model.optimizer.variables,
-            [],
-        )
-    )
-    model._symbolic_build(data_batch=(images, labels))
-    state = (*state[:3], [variable.value for variable in model.metrics_variables])
-    step = jax.jit(model.train_step, donate_argnums=0)
-    analysis = step.lower(state, (images, labels)).compile().memory_analysis()
-    return (
-        analysis.argument_size_in_bytes
-        + analysis.output_size_in_bytes
-        + analysis.temp_size_in_bytes
-        - analysis.alias_size_in_bytes
-    )
 
 
 def child_peak(name: str) -> int:

@@ -1,7 +1,9 @@
-"""Whole models: a training step and a prediction, stock against converted and tuned.
+"""Whole models: a training step and a prediction, stock against converted and tuned,
+and on JAX against the floor.
 
     python -m tuning.models [--image-size 96] [--batch-size 16] [--policies float32]
-                            [--names MobileNetV2,…] [--stop-after SECONDS]
+                            [--names MobileNetV2,…] [--budget SECONDS]
+                            [--stop-after SECONDS]
 
 A line is written into tuning/results/<device>/models-<backend>.jsonl for each model
 as soon as it is done, and what is there is not run again.
@@ -10,6 +12,7 @@ as soon as it is done, and what is there is not run again.
 from __future__ import annotations
 
 import argparse
+import functools
 import time
 
 import keras
@@ -26,6 +29,41 @@ from tuning.records import OVER, Records, device_folder
 from tuning.workloads import WHOLE_MODELS, application
 
 
+def floor_of(converted) -> keras.Model:
+    """The model with each depthwise convolution replaced by a strided slice times
+    a scale: nothing that is done to those layers can go below its time."""
+    floor = keras_diagwise.convert(converted, plan="native", verbose=0)
+    for layer in floor.layers:
+        if isinstance(layer, keras.layers.DepthwiseConv2D):
+            layer.call = functools.partial(slice_and_scale, layer)
+    return floor
+
+
+def slice_and_scale(layer, inputs):
+    """What has the shape of the layer's outputs, at the least cost."""
+    height, width = layer.compute_output_shape(inputs.shape)[1:3]
+    down, across = layer.strides
+    bottom, right = down * (height - 1) + 1, across * (width - 1) + 1
+    pixels = inputs[:, :bottom:down, :right:across]
+    return pixels * layer.kernel[0, 0, :, 0]
+
+
+def has_floor(model) -> bool:
+    """Whether `floor_of` goes below all that the conversion can gain."""
+    return keras.backend.backend() == "jax" and all(
+        each.layer == "DiagonalwiseDepthwiseConv2D"
+        for each in keras_diagwise.summary(model)
+    )
+
+
+def batch_of(image_size: int, batch_size: int):
+    """Images and labels, the same every time."""
+    generator = np.random.default_rng(0)
+    shape = (batch_size, image_size, image_size, 3)
+    images = generator.standard_normal(shape, "float32")
+    return images, generator.integers(0, 10, batch_size)
+
+
 def steps_of(model, images, labels) -> dict:
     return {
         "train": lambda: model.train_on_batch(images, labels),
@@ -33,30 +71,40 @@ def steps_of(model, images, labels) -> dict:
     }
 
 
-def measured(name: str, image_size: int, batch_size: int, seconds: float) -> dict:
+def take_a_step() -> None:
+    """Of a tiny model: what a process pays once is paid."""
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(0.01), "mse")
+    model.train_on_batch(np.ones((2, 4)), np.ones((2, 1)))
+
+
+def measured(name: str, options: argparse.Namespace) -> dict:
     """Stock against converted; how long tuning took, and first steps."""
     keras.utils.set_random_seed(0)
+    image_size, batch_size = options.image_size, options.batch_size
     stock = application(name, image_size)
     stock.compile(keras.optimizers.SGD(0.01), "sparse_categorical_crossentropy")
     converted = keras_diagwise.convert(stock, verbose=0)
-    report = keras_diagwise.tune(converted, batch_size=batch_size, verbose=0)
-    generator = np.random.default_rng(0)
-    shape = (batch_size, image_size, image_size, 3)
-    images = generator.standard_normal(shape, "float32")
-    labels = generator.integers(0, 10, batch_size)
+    report = keras_diagwise.tune(
+        converted, batch_size=batch_size, budget=options.budget, verbose=0
+    )
+    images, labels = batch_of(image_size, batch_size)
     models = {"stock": stock, "converted": converted}
     steps = {each: steps_of(model, images, labels) for each, model in models.items()}
+    take_a_step()
     first = {}
     for each, of_model in steps.items():
         started = time.perf_counter()
         of_model["train"]()
         first[each] = time.perf_counter() - started
+    if has_floor(converted):
+        steps["floor"] = steps_of(floor_of(converted), images, labels)
     figures = {
         step: compared(
             interleaved(
                 {each: of_model[step] for each, of_model in steps.items()},
                 (),
-                seconds=seconds,
+                seconds=options.seconds,
                 least_rounds=8,
             )
         )
@@ -79,6 +127,7 @@ def main() -> None:
     parser.add_argument("--policies", default="float32")
     parser.add_argument("--names", default=",".join(WHOLE_MODELS))
     parser.add_argument("--seconds", type=float, default=15.0)
+    parser.add_argument("--budget", type=float, help="seconds to tune a model")
     parser.add_argument("--stop-after", type=float, default=float("inf"))
     options = parser.parse_args()
     until = time.monotonic() + options.stop_after
@@ -93,9 +142,7 @@ def main() -> None:
                 continue
             if time.monotonic() > until:
                 raise SystemExit(OVER)
-            figures = measured(
-                name, options.image_size, options.batch_size, options.seconds
-            )
+            figures = measured(name, options)
             records.add(key, **figures)
             print(*key, f"{figures['train']['speedup']:.2f}×", flush=True)
     print_table(records)

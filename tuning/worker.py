@@ -14,6 +14,9 @@ import os
 import sys
 import time
 
+import keras
+
+import keras_diagwise
 from keras_diagwise import algorithms
 from keras_diagwise.algorithms import ALGORITHMS
 from keras_diagwise.convolution import conductor
@@ -22,6 +25,8 @@ from keras_diagwise.planning.planner import MARGIN_MEASURED
 from keras_diagwise.problem import PASSES, Problem
 from keras_diagwise.tuner.tuner import Tuner
 from keras_diagwise.tuner.workbench import Task, Workbench
+from tuning.models import batch_of, steps_of
+from tuning.workloads import application
 
 LEAST_ROUNDS = 1
 
@@ -70,6 +75,27 @@ class Worker:
         parsed = [algorithms.parse(each) for each in candidates]
         samples = self._workbench.time(task, parsed, seconds, LEAST_ROUNDS)
         return {str(each): taken for each, taken in samples.items()}
+
+    def build(self, name: str, image_size: int, batch_size: int, converts: bool):
+        """Makes a model, stock or converted, and takes a step of it."""
+        keras.utils.set_random_seed(0)
+        model = application(name, image_size)
+        model.compile(
+            keras.optimizers.SGD(0.01),
+            "sparse_categorical_crossentropy",
+            jit_compile=self._environment.compiler_mode == "xla",
+        )
+        if converts:
+            keras_diagwise.convert(model, inplace=True, verbose=0)
+        steps = steps_of(model, *batch_of(image_size, batch_size))
+        self._step = steps["train"]
+        self._step()
+
+    def step(self) -> float:
+        """The seconds of a training step of the model that was built."""
+        started = time.perf_counter()
+        self._step()
+        return time.perf_counter() - started
 
     def least(self, problem: dict) -> float:
         """The least time of a pass of a problem."""

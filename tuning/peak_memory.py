@@ -1,0 +1,81 @@
+"""The memory that a training step needs under XLA, stock against converted.
+
+    KERAS_BACKEND=jax python -m tuning.peak_memory [--names MobileNetV2,…]
+
+XLA tells it of the compiled step; nothing runs. A line is written into
+tuning/results/<device>/peak-memory-jax.jsonl for each model, and what is there is not
+compiled again.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import keras
+
+import keras_diagwise
+from keras_diagwise.models.summary import environment_of
+from tuning.models import batch_of
+from tuning.records import Records, device_folder
+from tuning.workloads import WHOLE_MODELS, application
+
+IMAGE_SIZE, BATCH_SIZE = 96, 16
+
+
+def xla_peak(model: keras.Model, images, labels) -> int:
+    """Bytes of the arguments, outputs and temporaries of the compiled step."""
+    import jax
+
+    model.build(images.shape)
+    model.optimizer.build(model.trainable_variables)
+    model._symbolic_build(data_batch=(images, labels))
+    state = tuple(
+        [variable.value for variable in variables]
+        for variables in (
+            model.trainable_variables,
+            model.non_trainable_variables,
+            model.optimizer.variables,
+            model.metrics_variables,
+        )
+    )
+    step = jax.jit(model.train_step, donate_argnums=0)
+    analysis = step.lower(state, (images, labels)).compile().memory_analysis()
+    return (
+        analysis.argument_size_in_bytes
+        + analysis.output_size_in_bytes
+        + analysis.temp_size_in_bytes
+        - analysis.alias_size_in_bytes
+    )
+
+
+def peaks_of(name: str) -> dict:
+    """What a model needs, stock and converted."""
+    stock = application(name, IMAGE_SIZE)
+    stock.compile(keras.optimizers.SGD(0.01), "sparse_categorical_crossentropy")
+    models = {"stock": stock, "converted": keras_diagwise.convert(stock, verbose=0)}
+    images, labels = batch_of(IMAGE_SIZE, BATCH_SIZE)
+    peaks = {each: xla_peak(model, images, labels) for each, model in models.items()}
+    return {
+        "environment": environment_of(models["converted"]).to_dict(),
+        **{f"{each}_MiB": peak / 2**20 for each, peak in peaks.items()},
+        "converted_over_stock": peaks["converted"] / peaks["stock"],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--names", default=",".join(WHOLE_MODELS))
+    options = parser.parse_args()
+    model = keras.Sequential([keras.Input((4,))])
+    folder = device_folder(environment_of(model).to_dict())
+    records = Records(folder / "peak-memory-jax.jsonl")
+    for name in options.names.split(","):
+        key = [name, IMAGE_SIZE, BATCH_SIZE]
+        if key not in records:
+            line = records.add(key, **peaks_of(name))
+            print(name, f"{line['converted_over_stock']:.3f}", flush=True)
+            keras.utils.clear_session()
+
+
+if __name__ == "__main__":
+    main()

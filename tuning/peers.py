@@ -1,0 +1,80 @@
+"""A model's training step, stock and converted, by every backend against the others.
+
+    python -m tuning.peers [--names MobileNetV2,…] [--image-size 96] [--batch-size 16]
+
+Each works in a process of its own; they take turns, step by step. A line is written
+into tuning/results/<device>/peers.jsonl for each model, and what is there is not run
+again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import random
+import statistics
+
+from tuning.ratios import upper_bound
+from tuning.records import Records, device_folder, installed
+from tuning.suite import Peer, kinds_of
+
+ROUNDS = 20
+
+
+def steps_in_turn(peers: dict[str, Peer]) -> dict[str, list[float]]:
+    """The seconds of each one's steps, those of a round side by side."""
+    samples: dict[str, list[float]] = {name: [] for name in peers}
+    order = list(peers)
+    shuffle = random.Random(0).shuffle
+    for _ in range(ROUNDS):
+        shuffle(order)
+        for name in order:
+            samples[name].append(peers[name].ask("step"))
+    return samples
+
+
+def figures_of(samples: dict[str, list[float]]) -> dict:
+    """Medians, and the converted step on JAX over the fastest stock one."""
+    medians = {name: statistics.median(taken) for name, taken in samples.items()}
+    stock = {name: taken for name, taken in medians.items() if "stock" in name}
+    fastest = min(stock, key=stock.__getitem__)
+    ours = samples["jax converted"]
+    ratios = [a / b for a, b in zip(ours, samples[fastest], strict=True)]
+    return {
+        "milliseconds": {name: 1e3 * taken for name, taken in medians.items()},
+        "fastest_stock": fastest,
+        "jax_converted_over_it": statistics.median(ratios),
+        "jax_converted_over_it_95_percent_at_most": upper_bound(ratios),
+        "rounds": ROUNDS,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--names", default="MobileNetV2,MobileNetV3Small")
+    parser.add_argument("--image-size", type=int, default=96)
+    parser.add_argument("--batch-size", type=int, default=16)
+    options = parser.parse_args()
+    sizes = options.image_size, options.batch_size
+    with contextlib.ExitStack() as stack:
+        peers = {}
+        for kind in kinds_of(installed()):
+            for converts in (False, True):
+                peer = Peer(kind)
+                stack.callback(peer.end)
+                peers[f"{kind} {'converted' if converts else 'stock'}"] = peer
+        environments = {name: peer.ask("environment") for name, peer in peers.items()}
+        folder = device_folder(environments["jax stock"])
+        records = Records(folder / "peers.jsonl")
+        for name in options.names.split(","):
+            if [name, *sizes] in records:
+                continue
+            for each, peer in peers.items():
+                peer.ask("build", name, *sizes, each.endswith("converted"))
+            figures = figures_of(steps_in_turn(peers))
+            records.add([name, *sizes], environments=environments, **figures)
+            print(name, figures, flush=True)
+
+
+if __name__ == "__main__":
+    main()
