@@ -14,10 +14,17 @@ from keras import ops
 
 from keras_diagwise import backends
 from keras_diagwise.algorithms import Algorithm, Direct, Native, dense
+from keras_diagwise.planning.decision import Decision
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.planning.plan import AUTO, NATIVE, Plan, standardize_plan
-from keras_diagwise.planning.planner import Answer, Planner, least_plan
+from keras_diagwise.planning.planner import (
+    MARGIN_MEASURED,
+    Answer,
+    Planner,
+    least_plan,
+)
 from keras_diagwise.planning.store import Store
+from keras_diagwise.precision import PRECISIONS, STANDARD
 from keras_diagwise.problem import (
     BYTES_PER_ELEMENT,
     PASSES,
@@ -29,7 +36,8 @@ from keras_diagwise.tuner.tuner import Tuner
 Tensor = Any
 
 ON_MISS = ("nearest", "native", "tune", "error")
-VARIABLE = "KERAS_DIAGWISE_ON_MISS"
+ON_MISS_VARIABLE = "KERAS_DIAGWISE_ON_MISS"
+PRECISION_VARIABLE = "KERAS_DIAGWISE_PRECISION"
 
 MOST_REMEMBERED = 4096
 MOST_QUEUED = 1024
@@ -114,6 +122,7 @@ class Conductor:
     def __init__(self, planner: Planner | None = None):
         self._planner = planner
         self._on_miss: str | None = None
+        self._precision: str | None = None
         self._making = threading.Lock()
         self.memo: dict[tuple, Convolution | None] = {}
         self.queued: dict[tuple[Environment, Problem], None] = {}
@@ -145,13 +154,27 @@ class Conductor:
         one of `ON_MISS`. At first it is what the variable `KERAS_DIAGWISE_ON_MISS`
         says, or else `"nearest"`."""
         if self._on_miss is None:
-            value = os.environ.get(VARIABLE, "nearest")
-            self._on_miss = standardize_on_miss(value, VARIABLE)
+            value = os.environ.get(ON_MISS_VARIABLE, "nearest")
+            self._on_miss = one_of(ON_MISS, value, ON_MISS_VARIABLE)
         return self._on_miss
 
     @on_miss.setter
     def on_miss(self, value: str) -> None:
-        self._on_miss = standardize_on_miss(value)
+        self._on_miss = one_of(ON_MISS, value, "on_miss")
+        self.forget()
+
+    @property
+    def precision(self) -> str:
+        """How precise what serves must be: one of `PRECISIONS`. At first it is what
+        the variable `KERAS_DIAGWISE_PRECISION` says, or else `"standard"`."""
+        if self._precision is None:
+            value = os.environ.get(PRECISION_VARIABLE, STANDARD)
+            self._precision = one_of(PRECISIONS, value, PRECISION_VARIABLE)
+        return self._precision
+
+    @precision.setter
+    def precision(self, value: str) -> None:
+        self._precision = one_of(PRECISIONS, value, "precision")
         self.forget()
 
     def forget(self) -> None:
@@ -166,7 +189,7 @@ class Conductor:
     def settle(self, environment: Environment, problems: Sequence[Problem]) -> None:
         """Answers problems once and for all, until what was found is forgotten."""
         self.settled = {
-            (environment, each): self.planner.plan(each, environment)
+            (environment, each): self.planner.plan(each, environment, self.precision)
             for each in problems
         }
 
@@ -224,13 +247,17 @@ class Conductor:
         if problem.dtype not in BYTES_PER_ELEMENT or not is_served(environment):
             return Answer(least_plan(problem, environment), "native")
         answer = self.settled.get((environment, problem))
-        answer = answer or self.planner.plan(problem, environment)
+        answer = answer or self.planner.plan(problem, environment, self.precision)
         if self.on_miss == "native" and is_missed(problem, answer):
             if answer.rung == "decision" and answer.decision:
                 measured = {n: str(answer.plan[n]) for n in answer.decision.passes}
                 return Answer(Plan(**measured), answer.rung, answer.decision)
             return Answer(least_plan(problem, environment), "native")
         return answer
+
+    def plan_of(self, decision: Decision) -> Plan:
+        """What a decision says for its own problem, where it was measured."""
+        return decision.plan(MARGIN_MEASURED, precision=self.precision)
 
     def answer_to_call(
         self, problem: Problem, plan: str | Plan, tracing: bool
@@ -324,15 +351,15 @@ def is_measurable(problem: Problem) -> bool:
     )
 
 
-def standardize_on_miss(value: str, name: str = "on_miss") -> str:
-    """`value`, if it is one of `ON_MISS`.
+def one_of(choices: Sequence[str], value: str, name: str) -> str:
+    """`value`, if it is one of `choices`.
 
     Raises:
         ValueError: if it is not.
     """
-    if value not in ON_MISS:
+    if value not in choices:
         raise ValueError(
-            f"`{name}` must be one of {', '.join(map(repr, ON_MISS))}. "
+            f"`{name}` must be one of {', '.join(map(repr, choices))}. "
             f"Received: {name}={value!r}"
         )
     return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -58,7 +59,8 @@ def all_findings(progress: Progress, debug: bool) -> Iterator[Finding]:
     look = findings.found
     yield look("variables", findings.variables)
     yield look("backend", findings.backend)
-    yield look("on_miss", findings.on_miss)
+    for name in ("on_miss", "precision"):
+        yield look(name, functools.partial(findings.setting, name))
     stored = look("store", findings.store)
     yield stored
     if stored.values:  # else there is none

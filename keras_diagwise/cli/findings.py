@@ -15,7 +15,12 @@ from keras_diagwise.version import __version__
 
 STATES = ("ok", "warning", "error")
 
-VARIABLES = ("KERAS_BACKEND", "KERAS_DIAGWISE_STORE", "KERAS_DIAGWISE_ON_MISS")
+VARIABLES = (
+    "KERAS_BACKEND",
+    "KERAS_DIAGWISE_STORE",
+    "KERAS_DIAGWISE_ON_MISS",
+    "KERAS_DIAGWISE_PRECISION",
+)
 
 PACKAGES = ("keras", "jax", "jaxlib", "tensorflow", "tensorflow-cpu", "torch")
 
@@ -112,16 +117,17 @@ def backend() -> Finding:
     return Finding("backend", "ok", text, values=values)
 
 
-def on_miss() -> Finding:
-    """What happens where a problem was not measured."""
-    from keras_diagwise.convolution import VARIABLE, conductor
+def setting(name: str) -> Finding:
+    """What a setting of `keras_diagwise.decisions` says that a variable can set."""
+    from keras_diagwise.convolution import conductor
 
     try:
-        value = conductor.on_miss
+        value = getattr(conductor, name)
     except ValueError as error:
-        remedy = f"Set the variable {VARIABLE} to one of these, or unset it."
-        return Finding("on_miss", "error", str(error), remedy)
-    return Finding("on_miss", "ok", value, values=value)
+        variable = f"KERAS_DIAGWISE_{name.upper()}"
+        remedy = f"Set the variable {variable} to one of these, or unset it."
+        return Finding(name, "error", str(error), remedy)
+    return Finding(name, "ok", value, values=value)
 
 
 def store() -> Finding:

@@ -13,13 +13,13 @@ import keras
 import numpy as np
 
 from keras_diagwise import backends
+from keras_diagwise.convolution import conductor
 from keras_diagwise.layers.family import Diagonalwise
 from keras_diagwise.models.convert import convert, revert, swap
 from keras_diagwise.models.problems import uses_in
 from keras_diagwise.models.report import ModelCheck
 from keras_diagwise.planning.decision import Decision
 from keras_diagwise.planning.plan import NATIVE, Plan
-from keras_diagwise.planning.planner import MARGIN_MEASURED
 from keras_diagwise.problem import PASSES, Problem
 from keras_diagwise.tuner.measure import interleaved
 from keras_diagwise.tuner.tuner import MEASURING, least_ratio, now
@@ -150,7 +150,7 @@ class Race:
             (problem, pass_name)
             for problem, decision in self._decisions.items()
             for pass_name in PASSES
-            if str(decision.plan(MARGIN_MEASURED)[pass_name]) != "native"
+            if str(conductor.plan_of(decision)[pass_name]) != "native"
         ]
 
     def trial(self, overruled: Sequence[PassOfProblem], last: bool = False) -> Trial:
@@ -186,7 +186,7 @@ class Race:
 
 def plan_without(decision: Decision, overruled: set[PassOfProblem]) -> Plan:
     """A decision's plan with native for the passes that are overruled."""
-    plan = decision.plan(MARGIN_MEASURED)
+    plan = conductor.plan_of(decision)
     return Plan(
         **{
             name: "native" if (decision.problem, name) in overruled else str(plan[name])

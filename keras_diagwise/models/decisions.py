@@ -35,7 +35,10 @@ class Decisions:
     """
 
     def __repr__(self) -> str:
-        return f"Decisions(location={shown(self.location)!r}, on_miss={self.on_miss!r})"
+        return (
+            f"Decisions(location={shown(self.location)!r}, on_miss={self.on_miss!r}, "
+            f"precision={self.precision!r})"
+        )
 
     @property
     def location(self) -> str:
@@ -65,6 +68,23 @@ class Decisions:
     @on_miss.setter
     def on_miss(self, value: str) -> None:
         conductor.on_miss = value
+
+    @property
+    def precision(self) -> str:
+        """How precise an algorithm must be to serve an `"auto"` layer.
+
+        `"standard"`, the default: no less than the backend's own standard convolution
+        in the mode that it is in, with what TF32 or reduced precision leaves off.
+        `"strict"`: no less than stock's convolution of this very problem, but for
+        rounding in the problem's own dtype. On a GPU that can keep `diagonal`, whose
+        dense blocks run in TF32, from serving where stock's kernel does not use it.
+        What was measured under one holds for the other.
+        """
+        return conductor.precision
+
+    @precision.setter
+    def precision(self, value: str) -> None:
+        conductor.precision = value
 
     def document(self) -> Document:
         """All decisions that are kept."""

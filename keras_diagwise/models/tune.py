@@ -25,7 +25,6 @@ from keras_diagwise.models.report import ModelCheck, Row, TuningReport
 from keras_diagwise.models.summary import environment_of, environment_of_models
 from keras_diagwise.planning.decision import Decision
 from keras_diagwise.planning.environment import Environment
-from keras_diagwise.planning.planner import MARGIN_MEASURED
 from keras_diagwise.planning.record import digest_of
 from keras_diagwise.problem import PASSES, Problem
 from keras_diagwise.time_left import ESTIMATE_PERIOD, TimeLeftColumn
@@ -381,7 +380,7 @@ def rows_of(target: Target, tuner: Tuner, passes: Sequence[str]) -> dict[str, tu
     rows, undecided = [], []
     for problem, layers in target.uses.items():
         decision = tuner.known(problem)
-        plan = decision.plan(MARGIN_MEASURED)
+        plan = conductor.plan_of(decision)
         for pass_name in passes:
             if is_decided(decision, pass_name):
                 comparison = decision.passes[pass_name]

@@ -7,12 +7,14 @@ import datetime
 import functools
 import hashlib
 import json
+import math
 import sys
 from collections.abc import Mapping
 from typing import Any
 
 from keras_diagwise import algorithms
 from keras_diagwise.planning.plan import Plan
+from keras_diagwise.precision import STANDARD, STRICT, allowed_error
 from keras_diagwise.problem import PASSES, Problem
 
 MISHAPS = (
@@ -154,22 +156,34 @@ class Comparison:
         if self.overruled:
             object.__setattr__(self, "overruled", self.overruled[:MOST_LETTERS])
 
-    def winner(self, margin: float, asking: Problem) -> str:
-        """The candidate to run for `asking`: the fastest of those that can serve and
-        are `margin` times faster than native, by the 95 % bound where there is one; a
-        native that surely failed never serves if another can."""
-        failed = self.outcomes.get("native", Outcome()).failure in SURE_FAILURES
+    def winner(
+        self, margin: float, asking: Problem, most_error: float = math.inf
+    ) -> str:
+        """The candidate to run: the fastest of those that can serve, are precise
+        enough, and are so much faster than native; a native that surely failed never
+        serves if another can.
+
+        Args:
+            margin: how many times faster than native it must be, by the 95 % bound
+                where there is one.
+            asking: the problem that asks.
+            most_error: how far it may be off, unless native is so too, or half as far.
+        """
+        stock = self.outcomes.get("native", Outcome())
         native = self.seconds.get("native")
         if native is not None and not can_serve("native", asking):
             native = None
-        if self.overruled or (native is None and not failed):
+        if self.overruled or (native is None and stock.failure not in SURE_FAILURES):
             return "native"
+        most_error = max(most_error, 2 * (stock.error or 0.0))
         for seconds, name in sorted((s, name) for name, s in self.seconds.items()):
-            gain = self.outcomes[name].gain
+            outcome = self.outcomes[name]
             faster = native is None or (
-                margin * seconds <= native and (gain is None or gain >= margin)
+                margin * seconds <= native
+                and (outcome.gain is None or outcome.gain >= margin)
             )
-            if (faster or name == "native") and can_serve(name, asking):
+            precise = (outcome.error or 0.0) <= most_error
+            if (name == "native" or (faster and precise)) and can_serve(name, asking):
                 return name
         return "native"
 
@@ -237,18 +251,27 @@ class Decision:
     problem: Problem
     passes: Mapping[str, Comparison]
 
-    def plan(self, margin: float, problem: Problem | None = None) -> Plan:
+    def plan(
+        self,
+        margin: float,
+        problem: Problem | None = None,
+        precision: str = STANDARD,
+    ) -> Plan:
         """The winner of each pass, native where none was measured.
 
         Args:
             margin: how many times faster than native a candidate must be to serve
                 in its place.
             problem: the problem that asks, if it is not the one measured.
+            precision: one of `PRECISIONS`.
         """
         asking = problem or self.problem
-        return Plan(
-            **{name: each.winner(margin, asking) for name, each in self.passes.items()}
-        )
+        plan = {}
+        for name, each in self.passes.items():
+            strict = precision == STRICT
+            allowed = allowed_error(self.problem, name) if strict else math.inf
+            plan[name] = each.winner(margin, asking, allowed)
+        return Plan(**plan)
 
     def gain(self, plan: Plan) -> float | None:
         """How many times faster than native the three passes of `plan` were

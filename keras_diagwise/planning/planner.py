@@ -17,6 +17,7 @@ from keras_diagwise.planning.document import Document
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.planning.nearness import distance, logarithms
 from keras_diagwise.planning.plan import NATIVE, Plan
+from keras_diagwise.precision import STANDARD
 from keras_diagwise.problem import PASSES, Problem
 
 SHIPPED = Path(__file__).with_name("shipped")
@@ -105,17 +106,24 @@ class Planner:
     def shipped(self, shipped: Document) -> None:
         self._shipped = shipped
 
-    def plan(self, problem: Problem, environment: Environment) -> Answer:
+    def plan(
+        self, problem: Problem, environment: Environment, precision: str = STANDARD
+    ) -> Answer:
         """The plan of `problem` in `environment`.
 
         A pass that the first decision found has not measured is that of the next
         one; the rung is the first's.
+
+        Args:
+            problem: the problem.
+            environment: where it runs.
+            precision: how precise what serves must be, one of `PRECISIONS`.
         """
         first = None
         decided: dict[str, str] = {}
         for rung, margin, decision in self._ladder(problem, environment):
             first = first or (rung, decision)
-            plan = decision.plan(margin, problem)
+            plan = decision.plan(margin, problem, precision)
             for name in decision.passes:
                 decided.setdefault(name, str(plan[name]))
             if len(decided) == len(PASSES):

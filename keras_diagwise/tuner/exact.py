@@ -31,16 +31,6 @@ def operand_shapes(problem: Problem, pass_name: str) -> list[tuple[int, ...]]:
     return [shapes[name] for name in OPERANDS[pass_name]]
 
 
-def length_of_sums(problem: Problem, pass_name: str) -> int:
-    """How many products an element of a pass's result adds up, at most."""
-    return {
-        "forward": problem.taps * problem.channels_per_group,
-        "input_gradient": problem.taps * problem.filters_per_group,
-        "kernel_gradient": (problem.batch or 1)
-        * math.prod(problem.output_spatial_shape),
-    }[pass_name]
-
-
 def exact_pass(
     problem: Problem, pass_name: str, left: np.ndarray, right: np.ndarray
 ) -> np.ndarray:

@@ -13,31 +13,15 @@ import keras
 import numpy as np
 
 from keras_diagwise.algorithms import Algorithm, Native
+from keras_diagwise.precision import allowed_error, allowed_native_error
 from keras_diagwise.problem import Problem
-from keras_diagwise.tuner.exact import (
-    OPERANDS,
-    exact_pass,
-    length_of_sums,
-    operand_shapes,
-)
+from keras_diagwise.tuner.exact import OPERANDS, exact_pass, operand_shapes
 
 DRAWS = 2
 """Of operands that each candidate is verified on."""
 
-UNIT_ROUNDOFF = {
-    "float64": 2.0**-53,
-    "float32": 2.0**-24,
-    "float16": 2.0**-11,
-    "bfloat16": 2.0**-8,
-}
-
 MOST_OF_ROUNDING = 0.1
 """An error that is larger is a mistake, whatever the precision: bfloat16's are 0.02."""
-
-MOST_OF_A_SUM = 0.5
-"""Stock's sum may be off by so much of the result's root mean square where it rounds
-every addition to a short dtype; beyond it is wrong."""
-
 
 MOST_ELEMENTS = 2**22
 """Of the distinct images: float64 would take minutes for a large batch."""
@@ -149,24 +133,3 @@ def most_error(
     native = isinstance(candidate, Native)
     bound = (allowed_native_error if native else allowed_error)(problem, pass_name)
     return max(bound, 2 * standard) if standard < MOST_OF_ROUNDING else bound
-
-
-def allowed_error(problem: Problem, pass_name: str) -> float:
-    """How large the error may be by the dtype and the length of the sums.
-
-    Rounding errors of a sum of n random products behave like a random walk of n
-    steps (Higham, Accuracy and Stability of Numerical Algorithms, 2.8), so they
-    grow with its root; 16 leaves room for the largest of many elements. Short
-    dtypes are summed in float32, and the result is rounded once.
-    """
-    stored = UNIT_ROUNDOFF[problem.dtype]
-    summed = min(stored, UNIT_ROUNDOFF["float32"])
-    return 16 * math.sqrt(length_of_sums(problem, pass_name)) * summed + 8 * stored
-
-
-def allowed_native_error(problem: Problem, pass_name: str) -> float:
-    """The same for stock, which in a short dtype may round each addition to it."""
-    stored = UNIT_ROUNDOFF[problem.dtype]
-    each = 16 * math.sqrt(length_of_sums(problem, pass_name)) * stored
-    strict = allowed_error(problem, pass_name)
-    return max(strict, min(each, MOST_OF_A_SUM))

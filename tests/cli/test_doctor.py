@@ -30,6 +30,7 @@ SUBJECTS = [
     "variables",
     "backend",
     "on_miss",
+    "precision",
     "store",
     "decisions",
     "files",
@@ -214,12 +215,14 @@ def test_what_is_set_is_shown(monkeypatch):
 
 
 @pytest.mark.usefixtures("no_work")
-def test_a_wrong_on_miss_is_an_error(monkeypatch):
-    monkeypatch.setenv("KERAS_DIAGWISE_ON_MISS", "never")
-    monkeypatch.setattr(conductor, "_on_miss", None)
-    finding = found(code=1)["on_miss"]
+@pytest.mark.parametrize("name", ["on_miss", "precision"])
+def test_a_wrong_setting_is_an_error(monkeypatch, name):
+    variable = f"KERAS_DIAGWISE_{name.upper()}"
+    monkeypatch.setenv(variable, "never")
+    monkeypatch.setattr(conductor, f"_{name}", None)
+    finding = found(code=1)[name]
     assert "'never'" in finding["text"]
-    assert "KERAS_DIAGWISE_ON_MISS" in finding["remedy"]
+    assert variable in finding["remedy"]
 
 
 @pytest.mark.usefixtures("no_work")

@@ -13,13 +13,17 @@ from keras_diagwise import backends
 from keras_diagwise.convolution import conductor, depthwise_problem
 from keras_diagwise.models.decisions import Decisions
 from keras_diagwise.models.summary import environment_of_models
+from keras_diagwise.planning.decision import Comparison, Decision, Outcome
 from keras_diagwise.planning.document import Document
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.planning.store import Store
+from keras_diagwise.problem import PASSES
+from tests.algorithms.suite import depthwise
 from tests.fake_workbench import FakeWorkbench, traced_plans
 from tests.planning.samples import (
     ELSEWHERE,
     HERE,
+    MEASURED,
     PROBLEM,
     decision,
     document,
@@ -35,10 +39,10 @@ def decisions(tmp_path, monkeypatch):
     """Decisions in an empty store, and nothing shipped."""
     monkeypatch.setattr(conductor.planner, "store", Store(tmp_path / "store"))
     monkeypatch.setattr(conductor.planner, "shipped", Document())
-    before = conductor.on_miss
+    before = conductor.on_miss, conductor.precision
     conductor.forget()
     yield kd.decisions
-    conductor.on_miss = before
+    conductor.on_miss, conductor.precision = before
     conductor.forget()
 
 
@@ -106,6 +110,26 @@ def test_on_miss_is_the_conductors(decisions):
     with pytest.raises(ValueError, match="'never'"):
         decisions.on_miss = "never"
     assert decisions.on_miss == "nearest"
+
+
+def test_a_strict_precision_holds_for_what_is_measured_already(decisions):
+    outcomes = {
+        "native": Outcome(seconds=1.0, error=1e-7),
+        "direct": Outcome(seconds=0.1, error=1e-3),
+    }
+    measured = Comparison(outcomes, MEASURED)
+    problem = depthwise((6, 10), 8, (3, 3), batch=4)
+    here = Environment.current()
+    conductor.store.put(here, Decision(problem, dict.fromkeys(PASSES, measured)))
+    assert str(conductor.answer(problem, "auto").plan.forward) == "direct"
+    decisions.precision = "strict"
+    assert conductor.answer(problem, "auto").plan.is_native
+    assert conductor.answer(problem, "auto").rung == "decision"
+    assert "precision='strict'" in repr(decisions)
+    with pytest.raises(ValueError, match="precision='exact'"):
+        decisions.precision = "exact"
+    decisions.precision = "standard"
+    assert str(conductor.answer(problem, "auto").plan.forward) == "direct"
 
 
 def test_what_is_exported_comes_back_on_a_clean_machine(decisions, tmp_path):

@@ -6,6 +6,7 @@ import hypothesis
 import pytest
 
 from keras_diagwise.planning.decision import Comparison, Decision, Outcome
+from keras_diagwise.precision import STANDARD, STRICT
 from keras_diagwise.problem import PASSES
 from tests.algorithms.suite import depthwise
 from tests.planning.samples import MEASURED, PROBLEM, decision, documents
@@ -22,6 +23,30 @@ def test_of_those_that_are_surely_faster_the_fastest_wins():
     assert measured.winner(1.03, PROBLEM) == "direct:rows"
     assert measured.winner(1.5, PROBLEM) == "direct:rows"
     assert measured.winner(1.51, PROBLEM) == "native"
+
+
+def outcomes_with_errors(native, direct, diagonal):
+    return {
+        "native": Outcome(seconds=1.0, error=native),
+        "direct": Outcome(seconds=0.5, error=direct),
+        "diagonal:8": Outcome(seconds=0.25, error=diagonal),
+    }
+
+
+@pytest.mark.parametrize(
+    ("errors", "winner"),
+    [
+        ((1e-7, 2e-7, 1e-3), "direct"),  # as in TF32, which native does not use
+        ((1e-3, 2e-7, 1e-3), "diagonal:8"),  # nor is it less than native's here
+        ((1e-7, 1e-3, 1e-3), "native"),
+    ],
+)
+def test_a_strict_plan_errs_by_rounding_or_as_native_does(errors, winner):
+    measured = Comparison(outcomes_with_errors(*errors), MEASURED)
+    whole = Decision(PROBLEM, dict.fromkeys(PASSES, measured))
+    assert str(whole.plan(1.03).forward) == "diagonal:8"
+    assert str(whole.plan(1.03, precision=STANDARD).forward) == "diagonal:8"
+    assert str(whole.plan(1.03, precision=STRICT).forward) == winner
 
 
 def test_a_gain_of_nothing_is_no_gain():

@@ -12,9 +12,9 @@ from keras_diagwise.planning.decision import Comparison, Decision
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.planning.planner import Planner
 from keras_diagwise.planning.store import Store
+from keras_diagwise.precision import allowed_error, allowed_native_error
 from keras_diagwise.problem import PASSES
 from keras_diagwise.tuner import tuner as tuner_module
-from keras_diagwise.tuner import verify
 from keras_diagwise.tuner.prune import HOPELESS
 from keras_diagwise.tuner.tuner import (
     LEAST_ROUNDS,
@@ -186,7 +186,7 @@ def test_another_process_that_was_quicker_is_believed(make, store, monkeypatch):
 
 
 def test_a_candidate_whose_error_is_not_allowed_fails(make):
-    allowed = verify.allowed_error(PROBLEM, "forward")
+    allowed = allowed_error(PROBLEM, "forward")
     bench = Bench(errors={"direct": 2 * allowed, "diagonal:8": 0.5 * allowed})
     outcomes = outcomes_of(make(bench).tune(PROBLEM, FORWARD))
     assert outcomes["direct"].failure == "wrong numbers"
@@ -212,7 +212,7 @@ def test_a_dense_convolution_that_is_wrong_allows_nothing(make):
 
 def test_an_imprecise_native_makes_room_for_no_other(make):
     half = dataclasses.replace(PROBLEM, dtype="bfloat16")
-    native = 0.9 * verify.allowed_native_error(half, "forward")
+    native = 0.9 * allowed_native_error(half, "forward")
     bench = Bench(errors={"native": native, "direct": native})
     outcomes = outcomes_of(make(bench).tune(half, FORWARD))
     assert outcomes["native"].failure is None

@@ -9,6 +9,11 @@ import pytest
 from keras import ops
 
 from keras_diagwise.algorithms import Direct, Native
+from keras_diagwise.precision import (
+    MOST_OF_A_SUM,
+    allowed_error,
+    allowed_native_error,
+)
 from keras_diagwise.problem import PASSES
 from keras_diagwise.tuner import exact, verify
 from tests.algorithms.suite import depthwise
@@ -62,7 +67,7 @@ def tap_changed(problem, pass_name, change):
 def test_rounding_once_is_allowed(dtype, pass_name):
     problem = in_dtype(dtype)
     error = verify.error_of(rounded(problem, pass_name), problem, pass_name)
-    assert 0 < error <= verify.allowed_error(problem, pass_name)
+    assert 0 < error <= allowed_error(problem, pass_name)
 
 
 @pytest.mark.parametrize("pass_name", PASSES)
@@ -71,8 +76,8 @@ def test_rounding_once_is_allowed(dtype, pass_name):
 def test_the_errors_of_direct_and_of_native_are_allowed(problem, dtype, pass_name):
     problem = in_dtype(dtype, problem)
     allowed = {
-        Direct(): verify.allowed_error(problem, pass_name),
-        Native(): verify.allowed_native_error(problem, pass_name),
+        Direct(): allowed_error(problem, pass_name),
+        Native(): allowed_native_error(problem, pass_name),
     }
     for algorithm, most in allowed.items():
         if algorithm.refusal(problem) is None:
@@ -90,14 +95,14 @@ def test_a_wrong_tap_is_not_allowed_even_of_native(problem, dtype, pass_name, ch
     problem = in_dtype(dtype, problem)
     run = tap_changed(problem, pass_name, change)
     error = verify.error_of(run, problem, pass_name)
-    assert error > verify.allowed_native_error(problem, pass_name)
-    assert error > verify.allowed_error(problem, pass_name)
+    assert error > allowed_native_error(problem, pass_name)
+    assert error > allowed_error(problem, pass_name)
 
 
 def test_in_float32_a_tap_that_is_off_by_a_little_is_not_allowed():
     run = tap_changed(PROBLEM, "forward", lambda tap: (1 + 2e-5) * tap)
     error = verify.error_of(run, PROBLEM, "forward")
-    assert error > verify.allowed_error(PROBLEM, "forward")
+    assert error > allowed_error(PROBLEM, "forward")
 
 
 @pytest.mark.parametrize("factors", [(1.0, 1.5), (1.5, 1.0), (1.0, float("nan"))])
@@ -109,7 +114,7 @@ def test_wrong_numbers_in_one_draw_of_several_are_found(factors):
         return right(left, right_operand) * next(results)
 
     error = verify.error_of(wrong_once, PROBLEM, "forward")
-    assert not error <= verify.allowed_error(PROBLEM, "forward")
+    assert not error <= allowed_error(PROBLEM, "forward")
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -148,13 +153,13 @@ def test_operands_have_the_dtype_of_the_problem():
 @pytest.mark.parametrize("pass_name", PASSES)
 def test_what_is_allowed_grows_with_the_roundoff_and_the_sums(pass_name):
     single, half, brain = (
-        verify.allowed_error(in_dtype(dtype), pass_name)
+        allowed_error(in_dtype(dtype), pass_name)
         for dtype in ("float32", "float16", "bfloat16")
     )
-    assert single < half < brain < verify.MOST_OF_A_SUM
-    longer = verify.allowed_error(depthwise((12, 10), 6, (9, 9), batch=30), pass_name)
+    assert single < half < brain < MOST_OF_A_SUM
+    longer = allowed_error(depthwise((12, 10), 6, (9, 9), batch=30), pass_name)
     assert longer > single
-    assert verify.allowed_native_error(PROBLEM, pass_name) == single
+    assert allowed_native_error(PROBLEM, pass_name) == single
 
 
 @pytest.mark.parametrize("pass_name", PASSES)
