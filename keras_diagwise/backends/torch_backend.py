@@ -273,8 +273,8 @@ def compiled(function, compiler_mode):
 
 
 COMPILES_ALONE = torch.cuda.is_available()
-"""On CPU it is of no use: Inductor took 24 s to compile the passes of `direct` on a layer
-of 56×56×144, which then took 2 to 13 times oneDNN's time (torch 2.13)."""
+"""On CPU it is of no use: Inductor took 24 s to compile the passes of `direct` on a
+layer of 56×56×144, which then took 2 to 13 times oneDNN's time (torch 2.13)."""
 
 
 COMPILED_ALONE = itertools.count()
