@@ -36,10 +36,13 @@ PRECISIONS: dict[str, list[dict]] = {
 """Flags by which float32 is multiplied in TF32 on a GPU, and by which it is not."""
 
 CANDIDATES = (
-    *("native", "direct", "direct:rows", "direct:compiled"),
+    *("native", "direct", "direct:rows"),
     *("diagonal:2", "diagonal:8", "diagonal:32", "diagonal:64"),
     *("diagonal:8:split", "diagonal:24:split"),
 )
+
+if backends.active.COMPILES_ALONE:
+    CANDIDATES += ("direct:compiled", "direct:rows:compiled")
 
 
 def problems() -> list[Problem]:
