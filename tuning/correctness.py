@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import dataclasses
 import time
 
@@ -28,11 +29,20 @@ from tuning.records import OVER, Records, device_folder
 from tuning.workloads import line, square
 
 DTYPES = ("float32", "bfloat16", "float16")
+PRECISIONS: dict[str, list[dict]] = {
+    "jax": [{"matmul_precision": None}, {"matmul_precision": "highest"}],
+    "torch": [{"cudnn_allow_tf32": True}, {"cudnn_allow_tf32": False}],
+}
+"""Flags by which float32 is multiplied in TF32 on a GPU, and by which it is not."""
+
 CANDIDATES = (
     *("native", "direct", "direct:rows"),
     *("diagonal:2", "diagonal:8", "diagonal:32", "diagonal:64"),
     *("diagonal:8:split", "diagonal:24:split"),
 )
+
+if backends.active.COMPILES_ALONE:
+    CANDIDATES += ("direct:compiled", "direct:rows:compiled")
 
 
 def problems() -> list[Problem]:
@@ -52,6 +62,12 @@ def problems() -> list[Problem]:
     return [*depthwise, grouped]
 
 
+def precisions(environment: Environment) -> list[dict]:
+    """The flags to compute under."""
+    known = PRECISIONS.get(environment.backend, [{}])
+    return known if environment.device_kind == "gpu" else [{}]
+
+
 def tasks(compiler_mode: str):
     for dtype in DTYPES:
         for problem in problems():
@@ -64,6 +80,8 @@ def candidates(task: Task):
     """Those that fit."""
     for name in CANDIDATES:
         candidate = algorithms.parse(name)
+        if candidate.redundancy(task.compiler_mode):
+            continue
         try:
             candidate.check(task.problem)
         except ValueError:
@@ -81,16 +99,25 @@ def main() -> None:
     mode = {"tensorflow": "graph"}.get(environment.backend, environment.compiler_mode)
     folder = device_folder(environment.to_dict())
     records = Records(folder / f"correctness-{keras.backend.backend()}.jsonl")
-    workbench = IsolatedWorkbench(patience=120.0)
+    given = backends.active.flags()
+    for chosen in precisions(environment):
+        backends.active.set_flags({**given, **chosen})
+        with contextlib.closing(IsolatedWorkbench(patience=120.0)) as workbench:
+            check(records, workbench, mode, until)
+    print_table(records)
+
+
+def check(records: Records, workbench: IsolatedWorkbench, mode: str, until: float):
+    """Writes a line for each candidate that has none under these flags."""
+    flags = backends.active.flags()
     for task in tasks(mode):
         standard = None
         for candidate in candidates(task):
             problem = task.problem
-            key = [str(candidate), task.pass_name, problem.to_dict(), mode]
+            key = [str(candidate), task.pass_name, problem.to_dict(), mode, flags]
             if key in records:
                 continue
             if time.monotonic() > until:
-                workbench.close()
                 raise SystemExit(OVER)
             if standard is None:
                 name = task.pass_name
@@ -99,22 +126,19 @@ def main() -> None:
             judgement = judged(finding, candidate, task, standard)
             records.add(
                 key,
-                flags=backends.active.flags(),
                 error=finding.error,
                 standard=standard,
                 allowed=verify.most_error(candidate, problem, task.pass_name, standard),
                 failure=judgement.failure,
                 reason=judgement.reason,
             )
-    workbench.close()
-    print_table(records)
 
 
 def print_table(records: Records) -> None:
     """How many candidates are right, by algorithm and dtype; each that is not."""
     counts: dict = collections.defaultdict(collections.Counter)
     for record in records.lines:
-        name, pass_name, problem, _ = record["key"]
+        name, pass_name, problem, *_ = record["key"]
         state = record["failure"] or "right"
         counts[name.partition(":")[0], problem["dtype"]][state] += 1
         if record["failure"]:

@@ -1,14 +1,17 @@
-"""How long each pass takes by `diagonal:<partition size>:split`, for every power of
-two up to all channels, beside native and direct.
+"""How long each pass takes by `diagonal:<partition size>:split`, on a GPU by
+`diagonal:<partition size>` too, for every power of two up to all channels, beside
+native and direct.
 
-    python -m tuning.partition_sizes
+    python -m tuning.partition_sizes [--batch 4] [--dtype float32]
 
-It writes tuning/results/partition-sizes-<backend>-<compiler mode>.json. The load of the
-machine is in it: where that exceeds the cores, only the ratios say something.
+It writes tuning/results/partition-sizes-<backend>-<compiler mode>.json; for a GPU into
+the device's folder, by dtype, and what is there stays. The load of the machine is in
+it: where that exceeds the cores, only the ratios say something.
 """
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import functools
 import os
@@ -22,13 +25,15 @@ from keras_diagwise.models.summary import environment_of
 from keras_diagwise.problem import PASSES, Problem
 from keras_diagwise.tuner import verify
 from keras_diagwise.tuner.limits import measure_limits
-from keras_diagwise.tuner.measure import interleaved
-from tuning.records import results_name, write
+from keras_diagwise.tuner.measure import copies_of, in_turn, interleaved
+from tuning.records import RESULTS, device_folder, has_gpu, results_name, write
 from tuning.workloads import square
 
-PROBLEM = square(28, 128, 3, batch=4)
-SIZES = [2**i for i in range(PROBLEM.channels.bit_length())]
+SIZE, CHANNELS, KERNEL = 28, 128, 3
+SIZES = [2**i for i in range(CHANNELS.bit_length())]
 CANDIDATES = ["native", "direct", *(f"diagonal:{size}:split" for size in SIZES)]
+if has_gpu():
+    CANDIDATES += [f"diagonal:{size}" for size in SIZES]
 
 
 def measured(problem: Problem, pass_name: str, environment) -> dict[str, float]:
@@ -41,7 +46,9 @@ def measured(problem: Problem, pass_name: str, environment) -> dict[str, float]:
         for name in CANDIDATES
     }
     operands = verify.operands(problem, pass_name, 0)
-    samples = interleaved(runs, operands, seconds=8.0, least_rounds=9)
+    copies = copies_of(operands, problem.least_bytes)
+    calls = {name: in_turn(run, copies) for name, run in runs.items()}
+    samples = interleaved(calls, (), seconds=8.0, least_rounds=9)
     return {
         name: float(f"{statistics.median(taken):.4g}")
         for name, taken in samples.items()
@@ -49,21 +56,33 @@ def measured(problem: Problem, pass_name: str, environment) -> dict[str, float]:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--stop-after", type=float, help="not heeded: it is short")
+    options = parser.parse_args()
     environment = environment_of(keras.Sequential([keras.Input((4,))]))
-    limits = measure_limits(environment.compiler_mode, PROBLEM.dtype)
+    path = RESULTS / results_name("partition-sizes", environment)
+    if environment.device_kind != "cpu":
+        folder = device_folder(environment.to_dict())
+        path = folder / f"{path.stem}-{options.dtype}.json"
+        if path.exists():
+            return
+    problem = square(SIZE, CHANNELS, KERNEL, batch=options.batch, dtype=options.dtype)
+    limits = measure_limits(environment.compiler_mode, problem.dtype)
     result = {
         "date": datetime.date.today().isoformat(),
         "environment": environment.to_dict(),
         "load_average": round(os.getloadavg()[0], 1),
-        "problem": PROBLEM.to_dict(),
-        "least": float(f"{limits.least_seconds(PROBLEM):.4g}"),
-        "flops": {name: parse(name).work(PROBLEM).flops for name in CANDIDATES},
+        "problem": problem.to_dict(),
+        "least": float(f"{limits.least_seconds(problem):.4g}"),
+        "flops": {name: parse(name).work(problem).flops for name in CANDIDATES},
         "seconds": {},
     }
     for pass_name in PASSES:
-        result["seconds"][pass_name] = measured(PROBLEM, pass_name, environment)
+        result["seconds"][pass_name] = measured(problem, pass_name, environment)
         print(pass_name, result["seconds"][pass_name], flush=True)
-    write(results_name("partition-sizes", environment), result)
+    write(path, result)
 
 
 if __name__ == "__main__":

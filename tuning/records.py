@@ -40,6 +40,11 @@ def child_environment(backend: str) -> dict[str, str]:
     }
 
 
+def has_gpu() -> bool:
+    """Whether an NVIDIA GPU is at hand, told without a backend."""
+    return Path("/dev/nvidiactl").exists()
+
+
 def device_folder(environment: dict) -> Path:
     """The folder of the device that an environment names."""
     words = f"{environment['device_name']}-{environment['cores']}-cores"
@@ -51,10 +56,11 @@ def results_name(part: str, environment: Environment) -> str:
     return f"{part}-{environment.backend}-{environment.compiler_mode}.json"
 
 
-def write(name: str, values: dict) -> None:
+def write(name: str | Path, values: dict) -> None:
     """Writes a file of results."""
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / name).write_text(json.dumps(values, indent=1) + "\n")
+    path = RESULTS / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(values, indent=1) + "\n")
 
 
 def write_part(name: str, part: str, environment: Environment, figures: dict) -> None:

@@ -1,6 +1,10 @@
 """Measures the decisions that ship with the package: `nox -s ship`.
 
     python -m tuning.ship [--compiler-mode xla] [--models-only] [--add] [--to FILE]
+    python -m tuning.ship --measured
+
+`--measured` measures nothing: what the user's store holds of this device, under
+whatever flags, is added to what ships, for each backend and compiler mode.
 
 `--add` keeps what the document holds of this very environment and measures what it
 lacks. Each pass is kept in the user's store as soon as it is decided: a run that was
@@ -15,7 +19,7 @@ import dataclasses
 import time
 from pathlib import Path
 
-from keras_diagwise.convolution import conductor
+from keras_diagwise.convolution import conductor, is_served
 from keras_diagwise.planning.decision import Decision
 from keras_diagwise.planning.document import Document
 from keras_diagwise.planning.environment import Environment
@@ -41,15 +45,36 @@ def document_name(environment: Environment) -> str:
     return f"{kind}-{environment.backend}-{mode}.json"
 
 
+def ship_measured(environment: Environment) -> None:
+    """Adds what the store holds of an environment's device to what ships."""
+    found: dict[str, Document] = {}
+    for each, decision in conductor.store.document():
+        if each.device_name == environment.device_name and is_served(each):
+            name = document_name(each)
+            known = found.get(name) or read_if_there(SHIPPED / name)
+            found[name] = known | Document.of(each, [timed_only(decision)])
+    for name, document in found.items():
+        document.write(SHIPPED / name)
+        print(f"{name}: {len(document)} decisions")
+
+
+def read_if_there(path: Path) -> Document:
+    return Document.read(path) if path.exists() else Document()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--compiler-mode")
     parser.add_argument("--models-only", action="store_true")
     parser.add_argument("--add", action="store_true")
+    parser.add_argument("--measured", action="store_true")
     parser.add_argument("--to", type=Path)
     parser.add_argument("--stop-after", type=float, default=float("inf"))
     options = parser.parse_args()
     environment = Environment.current()
+    if options.measured:
+        ship_measured(environment)
+        return
     if options.compiler_mode:
         mode = options.compiler_mode
         environment = dataclasses.replace(environment, compiler_mode=mode)

@@ -2,7 +2,8 @@
 they are stock and as they are tuned, against each other and against the least
 possible time.
 
-    python -m tuning.suite [--problems NAME] [--backends jax,torch,…] [--stop-after S]
+    python -m tuning.suite [--problems NAME] [--backends jax,torch,…] [--batch 16]
+                           [--dtypes float32,…] [--stop-after SECONDS]
 
 Every backend works in a process of its own; they take turns, round by round. A line
 is written into tuning/results/<device>/suite-<problems>-<backends>.jsonl for each
@@ -15,6 +16,8 @@ from __future__ import annotations
 import argparse
 import collections
 import contextlib
+import dataclasses
+import itertools
 import json
 import random
 import statistics
@@ -22,9 +25,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from keras_diagwise.problem import PASSES, Problem
-from tuning.records import OVER, Records, child_environment, device_folder, installed
+from tuning.records import (
+    OVER,
+    Records,
+    child_environment,
+    device_folder,
+    has_gpu,
+    installed,
+)
 from tuning.summary import print_summary
 from tuning.workloads import SETS, problems_of
 
@@ -33,23 +44,36 @@ SECONDS_PER_ROUND = 0.15
 FAR_BEHIND = 10.0
 """Times the best of its backend: what takes so long is timed in one round only."""
 
+
+class Kind(NamedTuple):
+    """What is compared: a backend in a compiler mode, under flags of its own."""
+
+    backend: str
+    compiler_mode: str
+    flags: dict = {}  # noqa: RUF012
+    needs_gpu: bool = False
+
+
 KINDS = {
-    "jax": ("jax", "xla"),
-    "tensorflow": ("tensorflow", "graph"),
-    "tensorflow-xla": ("tensorflow", "xla"),
-    "torch": ("torch", "eager"),
+    "jax": Kind("jax", "xla"),
+    "tensorflow": Kind("tensorflow", "graph"),
+    "tensorflow-xla": Kind("tensorflow", "xla"),
+    "torch": Kind("torch", "eager"),
+    "torch-benchmark": Kind("torch", "eager", {"cudnn_benchmark": True}, True),
+    "torch-compiled": Kind("torch", "inductor", {"cudnn_benchmark": True}, True),
 }
-"""Backend and compiler mode, by the name of what is compared."""
+"""By name. On a GPU torch is compared as Keras leaves it, and as a user can set it by
+hand; with the channels last its convolutions run in that memory format anyway."""
 
 
 class Peer:
     """A worker process, and how to ask it."""
 
     def __init__(self, kind: str):
-        backend, mode = KINDS[kind]
+        backend, mode, flags, _ = KINDS[kind]
         self.kind = kind
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tuning.worker", mode],
+            [sys.executable, "-m", "tuning.worker", mode, json.dumps(flags)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -88,8 +112,12 @@ def peers_of(kinds) -> Iterator[list[Peer]]:
 
 
 def kinds_of(backends) -> list[str]:
-    """The kinds of some backends."""
-    return [kind for kind, (backend, _) in KINDS.items() if backend in backends]
+    """The kinds of some backends that can be had here."""
+    return [
+        name
+        for name, kind in KINDS.items()
+        if kind.backend in backends and (has_gpu() or not kind.needs_gpu)
+    ]
 
 
 def compared(problem: Problem, peers: list[Peer]) -> dict:
@@ -134,6 +162,7 @@ def main() -> None:
     parser.add_argument("--problems", choices=SETS, default="models")
     parser.add_argument("--backends", default=",".join(installed()))
     parser.add_argument("--batch", type=int, default=16, help="images at most")
+    parser.add_argument("--dtypes", default="float32")
     parser.add_argument("--stop-after", type=float, default=float("inf"))
     options = parser.parse_args()
     until = time.monotonic() + options.stop_after
@@ -144,9 +173,9 @@ def main() -> None:
         records = Records(
             folder / f"suite-{options.problems}-{'-'.join(backends)}.jsonl"
         )
-        for problem in problems_of(
-            options.problems, options.batch, 2**18 * options.batch
-        ):
+        problems = problems_of(options.problems, options.batch, 2**18 * options.batch)
+        for problem, dtype in itertools.product(problems, options.dtypes.split(",")):
+            problem = dataclasses.replace(problem, dtype=dtype)
             if problem.to_dict() in records:
                 continue
             if time.monotonic() > until:

@@ -102,12 +102,39 @@ def means_of(lines: Iterable[dict], kind: str) -> dict[str, float]:
     }
 
 
+FAR = 1.5
+"""Times the least possible: beyond it something is left to be won."""
+
+
+def far_from(lines: Iterable[dict], kind: str) -> rich.table.Table:
+    """The passes of which the best candidate takes far longer than the least time."""
+    table = rich.table.Table(box=rich.box.SIMPLE, title=f"{kind}: far from the floor")
+    table.add_column("problem")
+    for heading in ("pass", "best", "ms", "of the least"):
+        table.add_column(heading, justify="right")
+    for line in lines:
+        found = line["kinds"].get(kind, {})
+        for name, seconds in found.get("seconds", {}).items():
+            best = min(seconds, key=lambda each: median_of(found, name, each))
+            taken = median_of(found, name, best)
+            if taken > FAR * found["least"]:
+                table.add_row(
+                    str(Problem.from_dict(line["key"])),
+                    name,
+                    best,
+                    f"{1e3 * taken:.3g}",
+                    f"{taken / found['least']:.1f}×",
+                )
+    return table
+
+
 def print_summary(lines: list[dict]) -> None:
-    """A table for each kind, and the means."""
+    """Tables for each kind, and the means last."""
     console = rich.console.Console()
     kinds = list(dict.fromkeys(kind for line in lines for kind in line["kinds"]))
     for kind in kinds:
         console.print(table_of(lines, kind))
+        console.print(far_from(lines, kind))
     for kind in kinds:
         means = means_of(lines, kind).items()
         console.print(kind, ", ".join(f"{key} {value:.3g}" for key, value in means))

@@ -1,6 +1,6 @@
 """A process that tunes and times for the suite, on one backend.
 
-    python -m tuning.worker MODE     (compiler mode)
+    python -m tuning.worker MODE FLAGS     (compiler mode; some of the backend's flags)
 
 Requests come in by lines of JSON on stdin, answers go out so on stdout; whatever
 else is printed goes to stderr.
@@ -17,7 +17,7 @@ import time
 import keras
 
 import keras_diagwise
-from keras_diagwise import algorithms
+from keras_diagwise import algorithms, backends
 from keras_diagwise.algorithms import ALGORITHMS
 from keras_diagwise.convolution import conductor
 from keras_diagwise.planning.environment import Environment
@@ -34,7 +34,8 @@ LEAST_ROUNDS = 1
 class Worker:
     """Answers requests: one method each."""
 
-    def __init__(self, compiler_mode: str):
+    def __init__(self, compiler_mode: str, flags: dict):
+        backends.active.set_flags({**backends.active.flags(), **flags})
         environment = Environment.current()
         self._environment = dataclasses.replace(
             environment, compiler_mode=compiler_mode
@@ -106,7 +107,7 @@ class Worker:
 def main() -> None:
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    worker = Worker(sys.argv[1])
+    worker = Worker(sys.argv[1], json.loads(sys.argv[2]))
     for line in sys.stdin:
         name, *arguments = json.loads(line)
         try:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import operator
 import os
+import types
 
 import keras
 import torch
@@ -270,10 +272,28 @@ def compiled(function, compiler_mode):
     return torch.compile(function) if compiler_mode == "inductor" else function
 
 
-COMPILES_ALONE = False
-"""Inductor took 24 s to compile the passes of `direct` on a layer of 56×56×144 on CPU,
-which then took 2 to 13 times oneDNN's time (torch 2.13)."""
+COMPILES_ALONE = torch.cuda.is_available()
+"""On CPU it is of no use: Inductor took 24 s to compile the passes of `direct` on a
+layer of 56×56×144, which then took 2 to 13 times oneDNN's time (torch 2.13)."""
+
+
+COMPILED_ALONE = itertools.count()
 
 
 def compiled_alone(function):
-    return function
+    """By Inductor, for the shapes and dtypes that it is called with first; guards are
+    kept on tensors only, since `keras.ops` counts its calls, and Dynamo would compile
+    anew for each count. Each function has a code of its own: Dynamo counts by codes
+    what it compiled, and gives up after a few (seen in 2.13)."""
+
+    def run(*operands):
+        return function(*operands)
+
+    name = f"run_{next(COMPILED_ALONE)}"
+    code = run.__code__.replace(co_name=name, co_qualname=name)
+    compiled = torch.compile(
+        types.FunctionType(code, globals(), name, closure=run.__closure__),
+        dynamic=False,
+        options={"guard_filter_fn": torch.compiler.keep_tensor_guards_unsafe},
+    )
+    return lambda *operands: compiled(*(each.detach() for each in operands))

@@ -1,5 +1,6 @@
 """`direct` against the float64 reference."""
 
+import shutil
 from typing import ClassVar
 
 import keras
@@ -42,6 +43,30 @@ def test_what_is_compiled_alone_equals_the_reference(edge):
     for algorithm in (Direct(compiled=True), Direct("rows", compiled=True)):
         if algorithm.refusal(EDGES[edge]) is None:
             check_against_reference(algorithm, EDGES[edge])
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "torch" or shutil.which("g++") is None,
+    reason="about torch, whose compiler needs one of C++ on CPU",
+)
+def test_what_inductor_compiles_is_compiled_once():
+    """Though `keras.ops` counts its calls, and whether gradients are asked for or
+    not."""
+    import torch
+    from torch._dynamo.utils import counters
+
+    torch._dynamo.reset()
+    counters.clear()
+    algorithm = Direct(compiled=True)
+    check_against_reference(algorithm, EDGES["stride with dilation"])
+    assert counters["frames"]["ok"] == 3
+    problem = EDGES["stride with dilation"]
+    inputs = torch.ones(problem.input_shape(), requires_grad=True)
+    kernel = torch.ones(problem.kernel_shape)
+    keras.ops.pad(kernel, 1)
+    algorithm.forward(problem, inputs, kernel)
+    algorithm.forward(problem, inputs.detach(), kernel.requires_grad_())
+    assert counters["frames"]["ok"] == 3
 
 
 @ONLY_TENSORFLOW
