@@ -7,7 +7,7 @@ from rich.text import Text
 
 from keras_diagwise.cli.decision_tables import duration
 from keras_diagwise.cli.demo_tables import plain_table
-from keras_diagwise.cli.report_page import gain_of
+from keras_diagwise.cli.report_page import cant_be_measured, gain_of
 from keras_diagwise.models.report import PASS_NAMES
 from keras_diagwise.printable import printable
 
@@ -29,7 +29,9 @@ def show(figures: dict, path: str) -> None:
     )
     if measured:
         console.print(totals_table(totals))
-    if measured < layers:
+    for reason, count in cant_be_measured(figures["layers"]).items():
+        say(f"Can't be measured: {count}, {reason}")
+    if totals["missing"]:
         say(f"To measure the others: {figures['tune']}")
     say(f"Written to {path}")
 

@@ -9,6 +9,7 @@ import hashlib
 import math
 import shlex
 import string
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -131,7 +132,6 @@ def legend(scale: str | None = None) -> Markup:
 def what_is_missing(figures: dict) -> Iterator[Markup]:
     """What was not measured, and the command that measures it."""
     totals = figures["totals"]
-    missing = totals["layers"] - totals["measured"]
     if not totals["layers"]:
         yield element(
             "p",
@@ -139,8 +139,10 @@ def what_is_missing(figures: dict) -> Iterator[Markup]:
             "depthwise, separable and grouped convolutions.",
             class_="missing",
         )
-    elif missing:
-        count = "None" if missing == totals["layers"] else str(totals["measured"])
+    for reason, count in cant_be_measured(figures["layers"]).items():
+        yield element("p", f"Can't be measured: {count}, {reason}.", class_="missing")
+    if totals["missing"]:
+        count = str(totals["measured"] or "None")
         yield element(
             "p",
             f"{count} of the {totals['layers']} layers measured on this machine, for "
@@ -153,6 +155,16 @@ def what_is_missing(figures: dict) -> Iterator[Markup]:
             for word in shlex.split(figures["tune"])
         )
         yield element("pre", element("code", *with_spaces(words)))
+
+
+def cant_be_measured(layers: list[dict]) -> dict[str, str]:
+    """How many layers can't be measured, by reason."""
+    reasons = Counter(each["cant_be_measured"] for each in layers)
+    del reasons[None]
+    return {
+        reason: f"{count} layer{'' if count == 1 else 's'}"
+        for reason, count in reasons.items()
+    }
 
 
 def with_spaces(words: Iterable[Markup]) -> Iterator[object]:

@@ -3,7 +3,9 @@
 import html.parser
 import json
 import math
+import os
 import re
+import sys
 
 import keras
 import pytest
@@ -399,3 +401,65 @@ def test_hostile_names_run_nothing(chromium, hostile):
     names = chromium.evaluate(ORDER)
     assert names == [f"{i}{HOSTILE}" for i in range(3)]
     assert not chromium.complaints
+
+
+def test_what_cant_be_measured_is_not_asked_for(tmp_path):
+    inputs = keras.Input((None, None, 4))
+    model = keras.Model(inputs, keras.layers.DepthwiseConv2D(3)(inputs))
+    model.save(tmp_path / "sizes.keras")
+    output = printed(tmp_path / "sizes.keras", "-o", tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text()
+    for shown in (output, text):
+        assert "1 layer, the spatial shape is not known" in shown
+        assert "keras-diagwise tune" not in shown
+
+
+OWN_LAYERS = """
+import keras
+
+@keras.saving.register_keras_serializable("own")
+class OwnLayer(keras.layers.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.inner = keras.layers.DepthwiseConv2D(3)
+
+    def call(self, x):
+        return self.inner(x)
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A file of a model with a layer of the user's own, of a module beside it."""
+    (tmp_path / "own_layers_of_a_test.py").write_text(OWN_LAYERS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    names = {}
+    exec(OWN_LAYERS, names)
+    model = keras.Sequential([keras.Input((8, 8, 2)), names["OwnLayer"](name="own")])
+    model.save("own.keras")
+    keras.saving.get_custom_objects().pop("own>OwnLayer")
+    yield tmp_path / "own.keras"
+    sys.modules.pop("own_layers_of_a_test", None)
+    keras.saving.get_custom_objects().pop("own>OwnLayer", None)
+
+
+def test_classes_of_ones_own_come_from_a_module_that_is_named(own):
+    assert "--import" in refusal(invoke(own, "-o", "page.html"))
+    found = figures(own, "--import", "own_layers_of_a_test")
+    assert [each["stock_class"] for each in found["layers"]] == ["DepthwiseConv2D"]
+    assert "--import own_layers_of_a_test" in found["tune"]
+
+
+def test_a_module_that_cant_be_imported_is_named(own):
+    line = refusal(invoke(own, "--import", "no_such_module", "-o", "page.html"))
+    assert "no_such_module" in line
+    assert "--import" in line
+
+
+def test_a_folder_that_cant_be_written_is_named_before_anything_is_loaded(
+    file, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    line = refusal(invoke(file, "-o", tmp_path / "page.html"))
+    assert "in a folder that can't be written" in line
