@@ -25,7 +25,7 @@ def show(figures: dict, path: str) -> None:
 
     say(
         f"{figures['model']}, batches of {figures['batch_size']}: {measured} of "
-        f"{layers} layers measured on this machine"
+        f"{layers} layers measured for this machine"
     )
     if measured:
         console.print(totals_table(totals))

@@ -194,7 +194,7 @@ def test_without_decisions_it_says_how_to_tune(unmeasured):
     command = f"keras-diagwise tune '{unmeasured}' --batch-size 32"
     assert found["tune"] == command
     text = read(page(unmeasured)).text
-    assert "None of the 3 layers measured on this machine" in text
+    assert "None of the 3 layers measured for this machine" in text
     assert command in "".join(read(unmeasured.with_suffix(".html")).texts)
     assert text.count("not measured here") == 3
     assert command in printed(unmeasured, "-o", unmeasured.with_suffix(".html"))
@@ -206,7 +206,7 @@ def test_what_is_measured_in_part_says_how_much_is_missing(tmp_path, store):
         store.put(environment_of(model), decision(use.problem, 0.2, 0.1))
     model.save(tmp_path / "part.keras")
     output = printed(tmp_path / "part.keras", "-o", tmp_path / "part.html")
-    assert "2 of 3 layers measured on this machine" in output
+    assert "2 of 3 layers measured for this machine" in output
     assert "To measure the others: keras-diagwise tune" in output
     assert "2 of the 3 layers measured" in read(tmp_path / "part.html").text
 
@@ -463,3 +463,9 @@ def test_a_folder_that_cant_be_written_is_named_before_anything_is_loaded(
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     line = refusal(invoke(file, "-o", tmp_path / "page.html"))
     assert "in a folder that can't be written" in line
+
+
+def test_what_came_with_the_package_is_not_said_to_be_measured_on_this_machine(file):
+    text = page(file).read_text()
+    assert "or on one of the same device and versions" in text
+    assert "measured on this machine" not in text
