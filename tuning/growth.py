@@ -1,10 +1,9 @@
 """How the time of each pass grows with the batch, the channels, the pixels and the
 kernel, under the plan that a model would run here.
 
-    python -m tuning.growth [--draw]
+    python -m tuning.growth
 
-It writes tuning/results/growth-<backend>-<compiler mode>.json; `--draw` makes the
-figure of it, beside it, and measures nothing.
+It writes tuning/results/growth-<backend>-<compiler mode>.json; `tuning.pages` draws it.
 
 The step between tensors of 26 and 51 MB on a CPU is glibc's, which gives back memory of
 more than 32 MB at once and has each page of it faulted in anew at the next call: a
@@ -15,9 +14,7 @@ MALLOC_TOP_PAD_=1073741824 (a copy: 15 and 3 ms).
 
 from __future__ import annotations
 
-import argparse
 import functools
-import json
 import statistics
 
 import keras
@@ -29,7 +26,7 @@ from keras_diagwise.problem import PASSES, Problem
 from keras_diagwise.tuner import verify
 from keras_diagwise.tuner.limits import measure_limits
 from keras_diagwise.tuner.measure import interleaved
-from tuning.records import RESULTS, results_name, write
+from tuning.records import results_name, write
 from tuning.workloads import square
 
 SIZE, CHANNELS, KERNEL = 28, 128, 3
@@ -89,41 +86,5 @@ def measure() -> None:
     write(results_name("growth", environment), result)
 
 
-def draw() -> None:
-    """A panel for each axis, both axes logarithmic."""
-    from matplotlib import pyplot
-
-    for path in sorted(RESULTS.glob("growth-*.json")):
-        result = json.loads(path.read_text())
-        figure, panels = pyplot.subplots(2, 2, figsize=(9, 7), layout="constrained")
-        for panel, (axis, points) in zip(
-            panels.flat, result["axes"].items(), strict=True
-        ):
-            at = [each["at"] for each in points]
-            for name in PASSES:
-                taken = [1e3 * each["seconds"][name] for each in points]
-                panel.loglog(at, taken, "o-", label=name.replace("_", " "))
-            least = [1e3 * each["least"] for each in points]
-            panel.loglog(at, least, "k--", label="least possible")
-            panel.set_xlabel("taps of the kernel" if axis == "kernel" else axis)
-            panel.set_ylabel("ms")
-            panel.grid(alpha=0.3)
-        panels.flat[0].legend()
-        environment = result["environment"]
-        figure.suptitle(
-            f"{environment['backend']}, {environment['compiler_mode']}, "
-            f"{environment['device_name']}, {environment['cores']} cores"
-        )
-        figure.savefig(path.with_suffix(".png"), dpi=110)
-        pyplot.close(figure)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--draw", action="store_true")
-    options = parser.parse_args()
-    draw() if options.draw else measure()
-
-
 if __name__ == "__main__":
-    main()
+    measure()

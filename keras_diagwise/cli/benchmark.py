@@ -12,6 +12,7 @@ from keras_diagwise.cli.import_keras import import_keras
 from keras_diagwise.cli.named_model import (
     DtypePolicy,
     ImageSize,
+    Import,
     JitCompile,
     ModelName,
     converted,
@@ -35,6 +36,7 @@ def benchmark(
     ] = 10.0,
     dtype_policy: DtypePolicy = None,
     jit_compile: JitCompile = None,
+    import_: Import = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -50,7 +52,9 @@ def benchmark(
                 import_keras()
             try:
                 with progress.phase("loading the model"):
-                    named = loaded(model, image_size, dtype_policy, jit_compile)
+                    named = loaded(
+                        model, image_size, dtype_policy, jit_compile, import_
+                    )
                 figures = {
                     "given": model,
                     **measured(named, batch_size, seconds, progress),

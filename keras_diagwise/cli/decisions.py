@@ -125,7 +125,7 @@ def clear(
     with opened(debug) as decisions:
         question = f"Remove {counted(len(decisions.document()))} from "
         if not yes and not confirmed(f"{question}{where(decisions)}?", as_json):
-            end("nothing was removed", INTERRUPTED)
+            end("nothing was removed; --yes removes without asking", INTERRUPTED)
         removed = decisions.clear()
         text = f"{counted(removed)} removed from {where(decisions)}"
         tell(as_json, text, removed=removed, location=where(decisions))

@@ -12,7 +12,7 @@ import rich.table
 WIDTH = 80
 
 WHERE_NEXT = """\
-[bold]Where to go next:[/bold] convert your own model
+[bold]Where to go next:[/bold] convert your own model, with KERAS_BACKEND={backend} set
   import keras_diagwise
   model = keras_diagwise.convert(model)   # weights and compile state stay
   model.fit(images, labels)
@@ -31,7 +31,7 @@ def show(report: dict) -> None:
         console.print(line)
     console.print()
     console.print(plans_table(report), "", sep="\n")
-    console.print(WHERE_NEXT)
+    console.print(WHERE_NEXT.format(backend=report["environment"]["backend"]))
     console.print(f"[dim]{where_measured(report)}[/dim]")
 
 

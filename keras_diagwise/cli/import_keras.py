@@ -13,6 +13,9 @@ import typer
 from keras_diagwise.cli.errors import UserError
 
 BACKENDS = ("jax", "torch", "tensorflow")
+PREDICTING = ("numpy", "openvino")
+"""Backends that train nothing."""
+
 KERAS_DEFAULT = "tensorflow"
 
 
@@ -20,17 +23,25 @@ def import_keras() -> None:
     """Imports Keras, its backend and this package, which takes seconds.
 
     Raises:
-        UserError: if the backend can't be imported.
+        UserError: if the backend is none, or can't be imported.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     choose_backend()
+    named = os.environ.get("KERAS_BACKEND") or configured_backend()
+    if named not in (*BACKENDS, *PREDICTING):
+        raise UserError(
+            "Keras's backend must be jax, tensorflow or torch, by the variable "
+            "KERAS_BACKEND or, without it, by 'backend' in ~/.keras/keras.json. "
+            f"Received: {named!r}"
+        )
     try:
         run_package()
     except ImportError as error:
+        example = named if named in BACKENDS else "jax"
         raise UserError(
             f"Keras or its backend can't be imported ({error}). Install a backend, "
-            "for example with: pip install 'keras-diagwise[jax]', and name it in the "
-            "variable KERAS_BACKEND: jax, tensorflow or torch"
+            f"for example with: pip install 'keras-diagwise[{example}]', and name it "
+            "in the variable KERAS_BACKEND: jax, tensorflow or torch"
         ) from error
 
 
@@ -46,7 +57,7 @@ def choose_backend() -> None:
     os.environ["KERAS_BACKEND"] = installed[0]
     typer.echo(
         f"KERAS_BACKEND is not set, and {configured} is not installed: "
-        f"{installed[0]} serves …",
+        f"{installed[0]} serves. In Python, set it before you import keras …",
         err=True,
     )
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
+import os
+import sys
+from collections.abc import Iterable
 from typing import Annotated
 
 import typer
+
+from keras_diagwise.cli.errors import UserError
 
 ModelName = Annotated[
     str,
@@ -25,6 +31,14 @@ DtypePolicy = Annotated[
         metavar="NAME", help="Of an application's layers, such as mixed_bfloat16."
     ),
 ]
+Import = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--import",
+        metavar="MODULE",
+        help="A Python module, here or installed, that registers classes of your own.",
+    ),
+]
 JitCompile = Annotated[
     bool | None,
     typer.Option(
@@ -39,16 +53,20 @@ def loaded(
     image_size: int | None,
     dtype_policy: str | None,
     jit_compile: bool | None,
+    modules: Iterable[str] | None = None,
 ):
     """The model that is named, as it shall run.
 
     Raises:
-        ValueError: if there is none, or it can't run so.
+        UserError: if a module can't be imported.
+        ValueError: if there is no such model, or it can't run so.
     """
     import keras
 
     from keras_diagwise.models.load import load
 
+    for module in modules or ():
+        import_module(module)
     if dtype_policy:
         if name.endswith(".keras"):
             raise ValueError(
@@ -60,6 +78,23 @@ def loaded(
     if jit_compile is not None:
         model.jit_compile = jit_compile
     return model
+
+
+def import_module(name: str) -> None:
+    """Imports a module, from the current folder as `python -m` does, too.
+
+    Raises:
+        UserError: if it can't be imported.
+    """
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        importlib.import_module(name)
+    except Exception as error:  # a module of the user's can fail in any way
+        raise UserError(
+            "--import must name a module that can be imported, such as my_layers for "
+            f"my_layers.py. Received: {name!r}. {type(error).__name__}: {error}"
+        ) from error
 
 
 def converted(model):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +16,7 @@ from keras_diagwise.cli.import_keras import import_keras
 from keras_diagwise.cli.named_model import (
     DtypePolicy,
     ImageSize,
+    Import,
     JitCompile,
     ModelName,
     converted,
@@ -39,6 +41,7 @@ def report(
     image_size: ImageSize = None,
     dtype_policy: DtypePolicy = None,
     jit_compile: JitCompile = None,
+    import_: Import = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -66,7 +69,7 @@ def report(
                     f"The page would replace the model. Give it another file than "
                     f"{output}, such as -o report.html"
                 )
-            named = loaded(model, image_size, dtype_policy, jit_compile)
+            named = loaded(model, image_size, dtype_policy, jit_compile, import_)
             figures = report_figures(converted(named), batch_size)
             options = {
                 "--image-size": image_size,
@@ -75,7 +78,7 @@ def report(
             }
             figures = {
                 "given": model,
-                "tune": tune_command(model, options, jit_compile),
+                "tune": tune_command(model, options, jit_compile, import_),
                 **figures,
             }
             if target is not None:
@@ -101,11 +104,18 @@ def write(target: str, figures: dict) -> None:
         replace()
 
 
-def tune_command(model: str, options: dict, jit_compile: bool | None) -> str:
+def tune_command(
+    model: str,
+    options: dict,
+    jit_compile: bool | None,
+    modules: Iterable[str] | None = None,
+) -> str:
     """The command that measures what the report is about, to be pasted in a shell."""
     words = ["keras-diagwise", "tune", model]
     for name, value in options.items():
         words += [] if value is None else [name, str(value)]
     if jit_compile is not None:
         words.append("--jit-compile" if jit_compile else "--no-jit-compile")
+    for module in modules or ():
+        words += ["--import", module]
     return shlex.join(words)

@@ -11,6 +11,7 @@ from keras_diagwise import summary
 from keras_diagwise.cli.batch_size import batch_size_of
 from keras_diagwise.cli.place import place
 from keras_diagwise.convolution import conductor
+from keras_diagwise.models.problems import why_not_measured
 from keras_diagwise.models.summary import LayerPlan, environment_of
 from keras_diagwise.models.survey import REASONS
 from keras_diagwise.planning.decision import Comparison, Decision
@@ -68,6 +69,7 @@ def layer_figures(line: LayerPlan, environment: Environment) -> dict:
         "plan_text": None if line.plan is None else str(line.plan),
         "rung": rung,
         "is_measured_here": measured_here and bool(passes),
+        "cant_be_measured": why_not_measured(line.problem, environment),
         "measured_problem_text": None if decision is None else str(decision.problem),
         "passes": passes,
         **sums(passes.values() if measured_here else ()),
@@ -119,6 +121,10 @@ def totals(layers: list[dict]) -> dict:
     return {
         "layers": len(layers),
         "measured": len(measured),
+        "missing": sum(
+            not each["is_measured_here"] and each["cant_be_measured"] is None
+            for each in layers
+        ),
         **sums(measured),
         "passes": {
             name: sums(

@@ -7,7 +7,7 @@ from rich.text import Text
 
 from keras_diagwise.cli.decision_tables import duration
 from keras_diagwise.cli.demo_tables import plain_table
-from keras_diagwise.cli.report_page import gain_of
+from keras_diagwise.cli.report_page import cant_be_measured, gain_of
 from keras_diagwise.models.report import PASS_NAMES
 from keras_diagwise.printable import printable
 
@@ -25,11 +25,13 @@ def show(figures: dict, path: str) -> None:
 
     say(
         f"{figures['model']}, batches of {figures['batch_size']}: {measured} of "
-        f"{layers} layers measured on this machine"
+        f"{layers} layers measured for this machine"
     )
     if measured:
         console.print(totals_table(totals))
-    if measured < layers:
+    for reason, count in cant_be_measured(figures["layers"]).items():
+        say(f"Can't be measured: {count}, {reason}")
+    if totals["missing"]:
         say(f"To measure the others: {figures['tune']}")
     say(f"Written to {path}")
 

@@ -9,6 +9,7 @@ import hashlib
 import math
 import shlex
 import string
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -22,10 +23,12 @@ FOLDER = Path(__file__).parent
 
 RUNGS = {
     "layer": "the plan was given on the layer",
-    "decision": "measured for this very problem on this machine",
+    "decision": "measured for this very problem, on this machine or on one of the same "
+    "device and versions: such decisions come with the package, too",
     "other versions": "measured for this very problem on this device, under other "
     "versions",
-    "nearest": "the nearest problem that was measured on this machine speaks for it",
+    "nearest": "the nearest problem that was measured speaks for it: on this machine, "
+    "or on one of the same device and versions",
     "other device": "measured on another device of the kind; comes with the package",
     "native": "nothing measured speaks for it: stock's own operation",
     "called in no graph": "no graph of layers tells the shape of its inputs",
@@ -112,7 +115,7 @@ def totals_section(totals: dict) -> Iterator[Markup]:
     )
     yield element(
         "p",
-        "Sums of the passes of these layers, each timed by itself on this machine; the "
+        "Sums of the passes of these layers, each timed by itself; the "
         "rest of the model's step is not in them. For the step of the whole model: ",
         element("code", "keras-diagwise benchmark"),
         ".",
@@ -131,7 +134,6 @@ def legend(scale: str | None = None) -> Markup:
 def what_is_missing(figures: dict) -> Iterator[Markup]:
     """What was not measured, and the command that measures it."""
     totals = figures["totals"]
-    missing = totals["layers"] - totals["measured"]
     if not totals["layers"]:
         yield element(
             "p",
@@ -139,11 +141,13 @@ def what_is_missing(figures: dict) -> Iterator[Markup]:
             "depthwise, separable and grouped convolutions.",
             class_="missing",
         )
-    elif missing:
-        count = "None" if missing == totals["layers"] else str(totals["measured"])
+    for reason, count in cant_be_measured(figures["layers"]).items():
+        yield element("p", f"Can't be measured: {count}, {reason}.", class_="missing")
+    if totals["missing"]:
+        count = str(totals["measured"] or "None")
         yield element(
             "p",
-            f"{count} of the {totals['layers']} layers measured on this machine, for "
+            f"{count} of the {totals['layers']} layers measured for this machine, for "
             "this batch size and compiled in this way. To measure what is missing, and "
             "then make this page again:",
             class_="missing",
@@ -153,6 +157,16 @@ def what_is_missing(figures: dict) -> Iterator[Markup]:
             for word in shlex.split(figures["tune"])
         )
         yield element("pre", element("code", *with_spaces(words)))
+
+
+def cant_be_measured(layers: list[dict]) -> dict[str, str]:
+    """How many layers can't be measured, by reason."""
+    reasons = Counter(each["cant_be_measured"] for each in layers)
+    del reasons[None]
+    return {
+        reason: f"{count} layer{'' if count == 1 else 's'}"
+        for reason, count in reasons.items()
+    }
 
 
 def with_spaces(words: Iterable[Markup]) -> Iterator[object]:
@@ -491,7 +505,8 @@ def words_section(figures: dict) -> Iterator[Markup]:
         "floor": "the least possible time by what this device can do: the least bytes "
         "over the bandwidth of a copy, or the arithmetic over the rate of a matrix "
         "product, whichever is larger",
-        "gain": "native's time over that of what runs; at least: by the 95 % bound",
+        "gain": "native's median time over that of what runs; at least: the 95 % bound "
+        "of the ratios round by round, which noise can put above it",
         "error": "the largest against float64, in units of the result's root mean "
         "square",
         "rung": "where a plan comes from",

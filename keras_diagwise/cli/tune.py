@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Annotated
 
 import rich
@@ -12,6 +13,7 @@ from keras_diagwise.cli.import_keras import import_keras
 from keras_diagwise.cli.named_model import (
     DtypePolicy,
     ImageSize,
+    Import,
     JitCompile,
     ModelName,
     loaded,
@@ -43,6 +45,7 @@ def tune(
     ] = None,
     dtype_policy: DtypePolicy = None,
     jit_compile: JitCompile = None,
+    import_: Import = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -56,10 +59,12 @@ def tune(
         with Progress() as progress, progress.phase("loading Keras"):
             import_keras()
         try:
-            from keras_diagwise.models.tune import measure
+            from keras_diagwise.models.tune import NOTHING_TO_MEASURE, measure
 
+            # The report says so by itself.
+            warnings.filterwarnings("ignore", NOTHING_TO_MEASURE, UserWarning)
             report = measure(
-                loaded(model, image_size, dtype_policy, jit_compile),
+                loaded(model, image_size, dtype_policy, jit_compile, import_),
                 batch_size=batch_size,
                 training=training,
                 budget=budget,

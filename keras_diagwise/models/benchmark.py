@@ -98,6 +98,12 @@ def benchmark(
             "The model must be a graph of layers, whose inputs' shapes are known. "
             f"Received: {converted.name!r}, a {type(converted).__name__}"
         )
+    if any(None in each.shape[1:] for each in converted.inputs):
+        raise ValueError(
+            "The model's inputs must have sizes that are known: build it on such a "
+            "keras.Input to time it. Received: shapes "
+            f"{[each.shape for each in converted.inputs]}"
+        )
     models = {"stock": stock, "converted": converted}
     found: dict[str, Steps] = {}
     difference = 0.0

@@ -203,6 +203,8 @@ def exportable(path: str | Path) -> str:
         problem = "is no plain file"
     elif not os.path.isdir(os.path.dirname(target)):
         problem = "is in a folder that does not exist"
+    elif not os.access(os.path.dirname(target), os.W_OK):
+        problem = "is in a folder that can't be written"
     else:
         return target
     raise ValueError(

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import re
+import zipfile
 from pathlib import Path
 
 import keras
+
+EXAMPLES = ("MobileNetV2", "EfficientNetB0")
 
 
 def load(
@@ -32,11 +36,11 @@ def load(
         return from_file(Path(name))
     if str(name) not in application_names():
         known = application_names()
-        alike = difflib.get_close_matches(str(name), known, cutoff=0.4) or known
+        alike = difflib.get_close_matches(str(name), known, cutoff=0.4)
         raise ValueError(
-            "`model` must be a .keras file, or the name of a model of "
-            f"keras.applications, such as {', '.join(alike)}. "
-            f"Received: model={str(name)!r}"
+            "`model` must be a .keras file, as model.save('model.keras') writes it, or "
+            "the name of a model of keras.applications, such as "
+            f"{', '.join(alike or EXAMPLES)}. Received: model={str(name)!r}"
         )
     builder = getattr(keras.applications, str(name))
     if image_size is None:
@@ -60,14 +64,27 @@ def from_file(path: Path) -> keras.Model:
         raise ValueError(
             f"`model` must be a file that is there. Received: model={str(path)!r}"
         )
+    if not zipfile.is_zipfile(path):  # Keras says of it that it is not there
+        raise ValueError(
+            "`model` must be a file that keras.models.load_model can load, but is no "
+            "zip archive: it is damaged, or of another format. Save the model again. "
+            f"Received: model={str(path)!r}"
+        )
     try:
         return keras.models.load_model(path)
     except Exception as error:  # a damaged file can fail in any way
         text = " ".join(f"{type(error).__name__}: {error}".split())
+        missing = re.search(r"Could not locate (class|function) '[^']*'", text)
+        if missing:
+            raise ValueError(
+                "Classes and functions of your own must be registered before a file is "
+                "loaded, by @keras.saving.register_keras_serializable() in a module "
+                "that is imported first; the command does so by --import MODULE. "
+                f"Received: model={str(path)!r}. {missing[0]}"
+            ) from error
         raise ValueError(
-            "`model` must be a file that keras.models.load_model can load; classes of "
-            "your own must be registered, so load it yourself and call "
-            f"keras_diagwise.tune. Received: model={str(path)!r}. {text:.300}"
+            "`model` must be a file that keras.models.load_model can load. "
+            f"Received: model={str(path)!r}. {text:.300}"
         ) from error
 
 

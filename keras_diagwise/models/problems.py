@@ -7,9 +7,15 @@ import dataclasses
 import keras
 
 from keras_diagwise import backends
-from keras_diagwise.convolution import on_one_device
+from keras_diagwise.convolution import (
+    NOT_SERVED,
+    is_measurable,
+    is_served,
+    on_one_device,
+)
 from keras_diagwise.layers.family import problem_of
 from keras_diagwise.models.survey import is_of_a_family, reason_to_leave
+from keras_diagwise.planning.environment import Environment
 from keras_diagwise.problem import Problem
 
 CALLED_IN_NO_GRAPH = "called in no graph"
@@ -61,3 +67,16 @@ def uses_of(
         return [Use(path, layer, None)]
     problems = (problem_of(layer, (batch_size, *shape[1:])) for shape in shapes)
     return [Use(path, layer, on_one_device(each, shards)) for each in problems]
+
+
+def why_not_measured(problem: Problem | None, environment: Environment) -> str | None:
+    """Why a use's problem can't be measured in an environment, or `None`."""
+    if problem is None:
+        return CALLED_IN_NO_GRAPH
+    if not problem.has_static_spatial_shape:
+        return "the spatial shape is not known"
+    if not is_served(environment):
+        return NOT_SERVED[environment.compiler_mode]
+    if not is_measurable(problem):
+        return f"{problem} can't be measured"
+    return None

@@ -16,11 +16,10 @@ import rich.progress
 
 from keras_diagwise import backends
 from keras_diagwise.convolution import NOT_SERVED, conductor, is_measurable, is_served
-from keras_diagwise.layers.family import FAMILY
 from keras_diagwise.models.check import check_step
 from keras_diagwise.models.convert import forget_compiled
 from keras_diagwise.models.load import load
-from keras_diagwise.models.problems import CALLED_IN_NO_GRAPH, uses_in
+from keras_diagwise.models.problems import uses_in, why_not_measured
 from keras_diagwise.models.report import ModelCheck, Row, TuningReport
 from keras_diagwise.models.summary import environment_of, environment_of_models
 from keras_diagwise.planning.decision import Decision
@@ -29,6 +28,8 @@ from keras_diagwise.planning.record import digest_of
 from keras_diagwise.problem import PASSES, Problem
 from keras_diagwise.time_left import ESTIMATE_PERIOD, TimeLeftColumn
 from keras_diagwise.tuner.tuner import BudgetSpentError, Tuner, is_decided
+
+NOTHING_TO_MEASURE = "keras_diagwise.tune found nothing to measure"
 
 UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
@@ -253,20 +254,15 @@ def target_of_model(model: keras.Model, batch_sizes: Sequence[int]) -> Target:
     environment = environment_of(model)
     for batch_size in batch_sizes:
         for use in uses_in(model, batch_size):
-            if use.problem is None:
-                skipped[use.path] = CALLED_IN_NO_GRAPH
-            elif not use.problem.has_static_spatial_shape:
-                skipped[use.path] = "the spatial shape is not known"
-            elif not is_served(environment):
-                skipped[use.path] = NOT_SERVED[environment.compiler_mode]
-            elif not is_measurable(use.problem):
-                skipped[use.path] = f"{use.problem} can't be measured"
-            else:
+            reason = why_not_measured(use.problem, environment)
+            if use.problem is not None and reason is None:
                 uses[use.problem] = (*uses.get(use.problem, ()), use.path)
+            elif reason is not None:
+                skipped[use.path] = reason
     if not uses and not skipped:
         warnings.warn(
-            f"keras_diagwise.tune found nothing to measure in {model.name!r}: no layer "
-            f"is one of {', '.join(stock.__name__ for stock in FAMILY)}.",
+            f"{NOTHING_TO_MEASURE} in {model.name!r}: it has no depthwise, separable "
+            "or grouped convolution.",
             stacklevel=4,
         )
     return Target(environment, uses, tuple(skipped.items()), model)

@@ -75,7 +75,7 @@ def test_what_cant_be_is_one_line(tmp_path):
     model = keras.Model(inputs, keras.layers.DepthwiseConv2D(3)(inputs))
     model.save(tmp_path / "unknown.keras")
     for arguments, words in (
-        ([str(tmp_path / "unknown.keras")], "is not known"),
+        ([str(tmp_path / "unknown.keras")], "keras.Input"),
         (["nothing.keras"], "is there"),
         (["MobileNet", "--batch-size", "0"], "benchmark --help"),
     ):
@@ -85,3 +85,12 @@ def test_what_cant_be_is_one_line(tmp_path):
         (line,) = lines
         assert words in line
         assert result.stdout == ""
+
+
+def test_inputs_are_given_by_their_names(tmp_path, recwarn):
+    one, other = keras.Input((6, 6, 2), name="one"), keras.Input((8, 8, 2), name="two")
+    layer = keras.layers.DepthwiseConv2D(3)
+    outputs = {"a": layer(one), "b": keras.layers.DepthwiseConv2D(3)(other)}
+    keras.Model({"one": one, "two": other}, outputs).save(tmp_path / "named.keras")
+    printed(str(tmp_path / "named.keras"), "--seconds", "0", "--batch-size", "2")
+    assert not [each for each in recwarn if "structure" in str(each.message)]

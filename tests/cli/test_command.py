@@ -199,3 +199,20 @@ def test_a_reader_that_has_had_enough_is_no_error():
     )
     assert "Traceback" not in done.stderr
     assert "BrokenPipe" not in done.stderr
+
+
+@pytest.mark.parametrize("words", [["decisions", "path"], ["doctor"]])
+def test_an_unknown_backend_is_one_line_with_those_that_there_are(words):
+    done = subprocess.run(
+        [sys.executable, "-c", COMMAND, *words],
+        capture_output=True,
+        encoding="utf-8",
+        env={**os.environ, "PYTHONPATH": str(ROOT), "KERAS_BACKEND": "nonsense"},
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == (1 if words == ["doctor"] else 2)
+    text = done.stderr + done.stdout
+    assert "unexpected" not in text
+    assert "jax, tensorflow or torch" in text
+    assert "'nonsense'" in " ".join(text.split())

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -97,6 +98,7 @@ run()
     assert "block_16_depthwise" in flat
     assert "runs stock's own operations" in flat
     assert "Where to go next" in flat
+    assert f"KERAS_BACKEND={keras.backend.backend()}" in flat
 
 
 @pytest.mark.usefixtures("no_training")

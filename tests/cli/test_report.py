@@ -3,7 +3,9 @@
 import html.parser
 import json
 import math
+import os
 import re
+import sys
 
 import keras
 import pytest
@@ -192,7 +194,7 @@ def test_without_decisions_it_says_how_to_tune(unmeasured):
     command = f"keras-diagwise tune '{unmeasured}' --batch-size 32"
     assert found["tune"] == command
     text = read(page(unmeasured)).text
-    assert "None of the 3 layers measured on this machine" in text
+    assert "None of the 3 layers measured for this machine" in text
     assert command in "".join(read(unmeasured.with_suffix(".html")).texts)
     assert text.count("not measured here") == 3
     assert command in printed(unmeasured, "-o", unmeasured.with_suffix(".html"))
@@ -204,7 +206,7 @@ def test_what_is_measured_in_part_says_how_much_is_missing(tmp_path, store):
         store.put(environment_of(model), decision(use.problem, 0.2, 0.1))
     model.save(tmp_path / "part.keras")
     output = printed(tmp_path / "part.keras", "-o", tmp_path / "part.html")
-    assert "2 of 3 layers measured on this machine" in output
+    assert "2 of 3 layers measured for this machine" in output
     assert "To measure the others: keras-diagwise tune" in output
     assert "2 of the 3 layers measured" in read(tmp_path / "part.html").text
 
@@ -399,3 +401,71 @@ def test_hostile_names_run_nothing(chromium, hostile):
     names = chromium.evaluate(ORDER)
     assert names == [f"{i}{HOSTILE}" for i in range(3)]
     assert not chromium.complaints
+
+
+def test_what_cant_be_measured_is_not_asked_for(tmp_path):
+    inputs = keras.Input((None, None, 4))
+    model = keras.Model(inputs, keras.layers.DepthwiseConv2D(3)(inputs))
+    model.save(tmp_path / "sizes.keras")
+    output = printed(tmp_path / "sizes.keras", "-o", tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text()
+    for shown in (output, text):
+        assert "1 layer, the spatial shape is not known" in shown
+        assert "keras-diagwise tune" not in shown
+
+
+OWN_LAYERS = """
+import keras
+
+@keras.saving.register_keras_serializable("own")
+class OwnLayer(keras.layers.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.inner = keras.layers.DepthwiseConv2D(3)
+
+    def call(self, x):
+        return self.inner(x)
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A file of a model with a layer of the user's own, of a module beside it."""
+    (tmp_path / "own_layers_of_a_test.py").write_text(OWN_LAYERS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    names = {}
+    exec(OWN_LAYERS, names)
+    model = keras.Sequential([keras.Input((8, 8, 2)), names["OwnLayer"](name="own")])
+    model.save("own.keras")
+    keras.saving.get_custom_objects().pop("own>OwnLayer")
+    yield tmp_path / "own.keras"
+    sys.modules.pop("own_layers_of_a_test", None)
+    keras.saving.get_custom_objects().pop("own>OwnLayer", None)
+
+
+def test_classes_of_ones_own_come_from_a_module_that_is_named(own):
+    assert "--import" in refusal(invoke(own, "-o", "page.html"))
+    found = figures(own, "--import", "own_layers_of_a_test")
+    assert [each["stock_class"] for each in found["layers"]] == ["DepthwiseConv2D"]
+    assert "--import own_layers_of_a_test" in found["tune"]
+
+
+def test_a_module_that_cant_be_imported_is_named(own):
+    line = refusal(invoke(own, "--import", "no_such_module", "-o", "page.html"))
+    assert "no_such_module" in line
+    assert "--import" in line
+
+
+def test_a_folder_that_cant_be_written_is_named_before_anything_is_loaded(
+    file, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    line = refusal(invoke(file, "-o", tmp_path / "page.html"))
+    assert "in a folder that can't be written" in line
+
+
+def test_what_came_with_the_package_is_not_said_to_be_measured_on_this_machine(file):
+    text = page(file).read_text()
+    assert "or on one of the same device and versions" in text
+    assert "measured on this machine" not in text

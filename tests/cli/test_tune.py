@@ -295,3 +295,13 @@ def test_the_bar_is_on_a_terminal_alone_and_all_is_measured(
         assert environment.backend == keras.backend.backend()
         assert decision.passes["forward"].seconds["native"] > 0
         assert Document.from_text(Document.of(environment, [decision]).to_text())
+
+
+def test_a_model_with_nothing_to_measure_is_no_warning_of_python(tmp_path, recwarn):
+    model = keras.Sequential([keras.Input(SHAPE), keras.layers.Conv2D(2, 3)])
+    model.save(tmp_path / "dense.keras")
+    words = ["tune", str(tmp_path / "dense.keras"), "--batch-size", "2"]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    assert "There was nothing to measure" in result.stdout
+    assert not [each for each in recwarn if "nothing to measure" in str(each.message)]

@@ -1,6 +1,7 @@
 """What the pages of the documentation show holds: their code runs, their commands
 exist, and every public name is described."""
 
+import json
 import re
 
 import keras
@@ -9,6 +10,7 @@ from typer.main import get_command
 
 import keras_diagwise
 from keras_diagwise.cli import app
+from keras_diagwise.planning import planner
 from tests.docs.blocks import PAGES, backends_of, blocks_of, code_before, pages
 
 BACKEND = keras.backend.backend()
@@ -76,3 +78,37 @@ def test_an_unknown_marker_is_refused():
         backends_of("runs: nowhere")
     assert backends_of("runs on: jax, torch") == ("jax", "torch")
     assert backends_of("not run: it needs two machines") == ()
+
+
+@pytest.mark.parametrize(
+    ("rung", "margin"),
+    [
+        ("decision", planner.MARGIN_MEASURED),
+        ("other versions", planner.MARGIN_OTHER_VERSIONS),
+        ("nearest", planner.MARGIN_NEAREST),
+        ("other device", planner.MARGIN_OTHER_DEVICE),
+    ],
+)
+def test_the_ladders_margins_are_the_planners(rung, margin):
+    text = (PAGES / "tuning.md").read_text(encoding="utf-8")
+    (row,) = re.findall(rf"^\| `{rung}` \|.*\| ([0-9.]+)\D.*\|$", text, re.MULTILINE)
+    assert float(row) == margin
+
+
+def test_what_tuning_takes_in_prose_is_what_was_measured():
+    results = PAGES.parent / "tuning/results/acceptance-jax.json"
+    tune = json.loads(results.read_text(encoding="utf-8"))["tune"]
+    first, second = tune["figures"]["seconds"]
+    text = " ".join((PAGES / "fleets.md").read_text(encoding="utf-8").split())
+    assert f"took {first:.0f} s on a CPU" in text
+    assert f"the second call took {second:.2f} s" in text
+
+
+def test_what_a_model_gains_in_the_readme_is_what_was_measured():
+    text = " ".join((PAGES.parent / "README.md").read_text(encoding="utf-8").split())
+    results = PAGES.parent / "tuning/results/acceptance-jax.json"
+    figures = json.loads(results.read_text(encoding="utf-8"))["model"]["figures"]
+    for name, words in (("train_step", "training step"), ("predict", "prediction")):
+        each = figures[name]
+        times = f"{each['stock_ms']:.0f} ms | {each['converted_ms']:.0f} ms"
+        assert f"| {words} | {times} | {each['speedup']:.1f}× |" in text

@@ -59,7 +59,8 @@ def test_a_class_that_is_not_registered_is_a_reason_with_a_remedy(tmp_path):
     model.save(tmp_path / "own.keras")
     text = refused(tmp_path / "own.keras")
     assert "must be registered" in text
-    assert "keras_diagwise.tune" in text
+    assert "--import" in text
+    assert "Could not locate class 'OfMyOwn'" in text
 
 
 def test_a_size_for_a_file_is_refused(saved):
@@ -86,3 +87,15 @@ def test_a_size_that_an_application_cant_have_is_named():
 def test_the_names_are_the_applications():
     assert "MobileNetV2" in application_names()
     assert all(callable(getattr(keras.applications, n)) for n in application_names())
+
+
+def test_what_is_no_archive_is_not_said_to_be_missing(tmp_path):
+    """Keras's own message is that the file was not found."""
+    (tmp_path / "text.keras").write_text("no archive")
+    text = refused(tmp_path / "text.keras")
+    assert "damaged" in text
+    assert "not found" not in text
+
+
+def test_a_name_like_none_is_refused_with_a_few():
+    assert len(refused("model.h5")) < 300
