@@ -7,6 +7,7 @@ import itertools
 import operator
 import os
 import types
+import warnings
 
 import keras
 import torch
@@ -277,23 +278,50 @@ COMPILES_ALONE = torch.cuda.is_available()
 layer of 56×56×144, which then took 2 to 13 times oneDNN's time (torch 2.13)."""
 
 
-COMPILED_ALONE = itertools.count()
-
-
 def compiled_alone(function):
-    """By Inductor, for the shapes and dtypes that it is called with first; guards are
-    kept on tensors only, since `keras.ops` counts its calls, and Dynamo would compile
-    anew for each count. Each function has a code of its own: Dynamo counts by codes
-    what it compiled, and gives up after a few (seen in 2.13)."""
+    return by_inductor(function) if COMPILES_ALONE else function
+
+
+COMPILED = itertools.count()
+
+
+def by_inductor(function):
+    """The function, compiled whole for the shapes and dtypes that it is called with
+    first, or as it is where it can't be.
+
+    Guards are kept on tensors only: `keras.ops` counts its calls, and Dynamo would
+    compile anew for each count. That is safe while the function depends on nothing
+    else, and is compiled in one piece: what runs after a break of the graph does. Each
+    has a code of its own, since Dynamo counts by codes what it compiled, and gives up
+    after a few (seen in 2.13).
+    """
 
     def run(*operands):
         return function(*operands)
 
-    name = f"run_{next(COMPILED_ALONE)}"
+    name = f"run_{next(COMPILED)}"
     code = run.__code__.replace(co_name=name, co_qualname=name)
     compiled = torch.compile(
         types.FunctionType(code, globals(), name, closure=run.__closure__),
+        fullgraph=True,
         dynamic=False,
         options={"guard_filter_fn": torch.compiler.keep_tensor_guards_unsafe},
     )
-    return lambda *operands: compiled(*(each.detach() for each in operands))
+    chosen = None
+
+    def call(*operands):
+        nonlocal chosen
+        operands = [each.detach() for each in operands]
+        if chosen is not None:
+            return chosen(*operands)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Dynamo, about Keras's caches
+            try:
+                result = compiled(*operands)
+                chosen = compiled
+            except torch._dynamo.exc.TorchDynamoException:
+                chosen = function
+                result = function(*operands)
+        return result
+
+    return call

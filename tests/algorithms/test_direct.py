@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 
+from keras_diagwise import backends
 from keras_diagwise.algorithms import Direct
 from keras_diagwise.algorithms.direct import compiled_pass
 from keras_diagwise.planning.decision import can_serve
@@ -45,28 +46,45 @@ def test_what_is_compiled_alone_equals_the_reference(edge):
             check_against_reference(algorithm, EDGES[edge])
 
 
-@pytest.mark.skipif(
-    keras.backend.backend() != "torch" or shutil.which("g++") is None,
-    reason="about torch, whose compiler needs one of C++ on CPU",
-)
-def test_what_inductor_compiles_is_compiled_once():
-    """Though `keras.ops` counts its calls, and whether gradients are asked for or
-    not."""
+@pytest.fixture
+def inductor(monkeypatch):
+    """What is compiled alone on torch is compiled here too; how many graphs were."""
+    if keras.backend.backend() != "torch" or shutil.which("g++") is None:
+        pytest.skip("about torch, whose compiler needs one of C++ on CPU")
     import torch
     from torch._dynamo.utils import counters
 
+    monkeypatch.setattr(backends.active, "COMPILES_ALONE", True)
+    compiled_pass.cache_clear()
     torch._dynamo.reset()
     counters.clear()
-    algorithm = Direct(compiled=True)
-    check_against_reference(algorithm, EDGES["stride with dilation"])
-    assert counters["frames"]["ok"] == 3
-    problem = EDGES["stride with dilation"]
+    yield lambda: counters["stats"]["unique_graphs"]
+    compiled_pass.cache_clear()
+    torch._dynamo.reset()
+
+
+def test_what_inductor_compiles_is_compiled_once(inductor):
+    """Though `keras.ops` counts its calls, and whether gradients are asked for or
+    not."""
+    import torch
+
+    algorithm, problem = Direct(compiled=True), EDGES["stride with dilation"]
+    check_against_reference(algorithm, problem)
+    assert inductor() == 3
     inputs = torch.ones(problem.input_shape(), requires_grad=True)
     kernel = torch.ones(problem.kernel_shape)
     keras.ops.pad(kernel, 1)
     algorithm.forward(problem, inputs, kernel)
     algorithm.forward(problem, inputs.detach(), kernel.requires_grad_())
-    assert counters["frames"]["ok"] == 3
+    assert inductor() == 3
+
+
+@pytest.mark.usefixtures("inductor")
+def test_what_inductor_can_not_compile_whole_runs_as_it_is():
+    """A loop over blocks of rows, whose slices begin where a tensor says."""
+    algorithm = Direct("rows", compiled=True)
+    for size in (9, 10):
+        check_against_reference(algorithm, depthwise((size,), 1, (1,)))
 
 
 @ONLY_TENSORFLOW
