@@ -311,7 +311,7 @@ def by_inductor(function):
 
     def call(*operands):
         nonlocal chosen
-        operands = [each.detach() for each in operands]
+        operands = tuple(each.detach() for each in operands)
         if chosen is not None:
             return chosen(*operands)
         with warnings.catch_warnings():
