@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 
-BACKENDS = ("jax", "tensorflow", "torch")
-INFERENCE_ONLY = ("numpy", "openvino")
+from keras_diagwise.backends import INFERENCE_ONLY, TRAINING
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Cell:
         if self.neither:
             return f"{said}stock can't either, {self.neither}"
         how = ", by stock's own operation" if self.by_stock else ""
-        with_ = "".join(f", with {needed}" for needed in self.needs)
+        with_ = f", with {' and '.join(self.needs)}" if self.needs else ""
         alone = f"; stock can't: {self.stock_cant}" if self.stock_cant else ""
         return f"{said}works{how}{with_}{alone}"
 
@@ -43,7 +42,7 @@ class Cell:
 Row = dict[str, Cell]
 
 
-def row(*cells: str | Cell, backends: tuple[str, ...] = BACKENDS) -> Row:
+def row(*cells: str | Cell, backends: tuple[str, ...] = TRAINING) -> Row:
     """A behaviour, by backend."""
     whole = (Cell(cell) if isinstance(cell, str) else cell for cell in cells)
     return dict(zip(backends, whole, strict=True))
@@ -55,11 +54,10 @@ def native(said: str) -> Cell:
 
 
 def lost(said: str) -> Cell:
-    """Seen in Keras 3.15.1 and TensorFlow 2.21."""
-    why = (
-        "groups have no such kernel on CPU, and Keras's compilation is lost in the map"
-    )
-    return Cell(said, stock_cant=why)
+    """Keras compiles grouped convolutions by XLA, which is lost in the map, and what
+    TensorFlow runs instead has no kernel on CPU (seen in Keras 3.15.1 and TensorFlow
+    2.21)."""
+    return Cell(said, stock_cant="no groups on CPU")
 
 
 DERIVATIVES = {
@@ -116,7 +114,7 @@ DERIVATIVES = {
         "`tf.function` of `ForwardAccumulator`",
         native("`torch.compile(fullgraph=True)` of `torch.func.jvp`"),
     ),
-    "unknown shapes": row(
+    "unknown spatial shape": row(
         Cell("`jax.export.symbolic_shape`", by_stock=True),
         Cell("`tf.function(input_signature=…)`", by_stock=True),
         native("`torch.compile(dynamic=True)`"),

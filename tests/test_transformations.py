@@ -128,7 +128,7 @@ def jax_behaviours():
         "compiled forward mode": lambda f: jax.jit(
             lambda *operands: jax.jvp(f, operands, tangents)
         )(inputs, kernel),
-        "unknown shapes": unknown,
+        "unknown spatial shape": unknown,
     }
 
 
@@ -205,7 +205,7 @@ def tensorflow_behaviours():
         )(),
         "compiled map": lambda f: function(lambda: mapped(f))(),
         "compiled forward mode": lambda f: function(lambda: forward(f))(),
-        "unknown shapes": unknown,
+        "unknown spatial shape": unknown,
     }
 
 
@@ -278,7 +278,7 @@ def torch_behaviours():
         "compiled forward mode": lambda f: compiled(
             functools.partial(forward, f), fullgraph=True
         )(inputs, kernel),
-        "unknown shapes": lambda f: compiled_gradient(f, dynamic=True),
+        "unknown spatial shape": lambda f: compiled_gradient(f, dynamic=True),
     }
 
 
