@@ -26,7 +26,7 @@ TEST_TOOLS = [
 EXPORTS = {
     "jax": ["tensorflow-cpu", "jax2onnx", "onnxruntime", "openvino"],
     "tensorflow": ["tf2onnx", "onnxruntime"],
-    "torch": ["onnxscript", "onnxruntime", "litert-torch"],
+    "torch": ["tensorflow-cpu", "onnxscript", "onnxruntime", "litert-torch"],
 }
 """What Keras's exports and its backends without training take: up to a gigabyte."""
 TWO_AT_ONCE = ["-n", "2", "--dist", "worksteal"]

@@ -148,7 +148,7 @@ FILES = {
     "SavedModel": row(
         Cell(needs=("tensorflow",)),
         "",
-        Cell(neither="torch_xla ends at 2.9, before torch 2.13"),
+        Cell(needs=("tensorflow",), neither="Keras 3.15 errs with torch 2.13"),
     ),
     "TFLite": row(REFUSED, "", Cell(needs=("litert_torch",))),
     "ONNX": row(*(Cell(needs=needs) for needs in ONNX)),

@@ -188,7 +188,7 @@ def test_a_copy_counts_as_called_if_its_model_was():
     """Keras exports no other."""
     model = small_model()
     assert not kd.convert(model, verbose=0)._called
-    model.predict(batch()[0], verbose=0)
+    model(batch()[0])
     converted = kd.convert(model, verbose=0)
     assert converted._called
     assert kd.revert(converted)._called
