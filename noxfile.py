@@ -23,6 +23,12 @@ TEST_TOOLS = [
     *("pytest", "pytest-xdist", "hypothesis"),
     *("scikit-learn", "pillow", "fsspec"),
 ]
+EXPORTS = {
+    "jax": ["tensorflow-cpu", "jax2onnx", "onnxruntime", "openvino"],
+    "tensorflow": ["tf2onnx", "onnxruntime"],
+    "torch": ["tensorflow-cpu", "onnxscript", "onnxruntime", "litert-torch"],
+}
+"""What Keras's exports and its backends without training take: up to a gigabyte."""
 TWO_AT_ONCE = ["-n", "2", "--dist", "worksteal"]
 """Most of the tests' time is compilation, on one core."""
 
@@ -56,6 +62,15 @@ def exhaustive(session, backend):
     session.env["HYPOTHESIS_PROFILE"] = profile
     for _ in range(parts):
         session.run("python", "-m", "pytest", *files, *session.posargs)
+
+
+@nox.session
+@nox.parametrize("backend", list(BACKENDS), ids=list(BACKENDS))
+def exports(session, backend):
+    """Files and exports, with every package that they take."""
+    install(session, backend, *TEST_TOOLS, *EXPORTS[backend])
+    files = ["tests/models/test_files.py", "tests/test_inference_only.py"]
+    session.run("python", "-m", "pytest", *files, *session.posargs)
 
 
 @nox.session

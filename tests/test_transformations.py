@@ -1,6 +1,9 @@
 """Derivatives of every kind, and the transformations of each backend: what stock can,
 each plan can, and gives the same."""
 
+import dataclasses
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -8,16 +11,18 @@ from keras import ops
 
 import keras_diagwise as kd
 from keras_diagwise import Plan
+from tests.behaviours import DERIVATIVES
 from tests.strategies import to_numpy
 
 BACKEND = keras.backend.backend()
 PLANS = ("direct", Plan("diagonal:4:split", "diagonal:4", "diagonal:2:split"))
-SHAPE, KERNEL = (2, 5, 5, 4), (3, 3, 2, 6)
-DATA_FORMAT = "channels_last"
 if BACKEND == "tensorflow":
     PLANS = (*PLANS, "direct:compiled")
-if BACKEND == "torch":  # where stock can't be mapped with the channels last
-    SHAPE, DATA_FORMAT = (2, 4, 5, 5), "channels_first"
+LAST, FIRST = "channels_last", "channels_first"
+DATA_FORMAT = FIRST if BACKEND == "torch" else LAST
+"""With which stock can be mapped."""
+SHAPES = {LAST: (2, 5, 5, 4), FIRST: (2, 4, 5, 5)}
+SHAPE, KERNEL = SHAPES[DATA_FORMAT], (3, 3, 2, 6)
 
 
 def draw(*shape):
@@ -28,8 +33,29 @@ def draw(*shape):
 def convolution(plan):
     """The stock operation for `None`."""
     if plan is None:
-        return lambda x, k: ops.conv(x, k, 1, "same", DATA_FORMAT)
-    return lambda x, k: kd.conv(x, k, 1, "same", DATA_FORMAT, plan=plan)
+        return lambda x, k, form=DATA_FORMAT: ops.conv(x, k, 1, "same", form)
+    return lambda x, k, form=DATA_FORMAT: kd.conv(x, k, 1, "same", form, plan=plan)
+
+
+def depthwise(plan):
+    """The same of a depthwise kernel with as many elements."""
+    function = ops.depthwise_conv
+    if plan is not None:
+        function = functools.partial(kd.depthwise_conv, plan=plan)
+
+    def call(x, k, form=DATA_FORMAT):
+        return function(x, ops.reshape(k, (3, 3, 4, 3)), 1, "same", form)
+
+    return call
+
+
+def by_groups(x, k, form=DATA_FORMAT):
+    """What the grouped convolution is, by stock's dense ones."""
+    x = x if form == LAST else ops.transpose(x, (0, 2, 3, 1))
+    pairs = zip(ops.split(x, 2, -1), ops.split(k, 2, -1), strict=True)
+    parts = [ops.conv(*pair, 1, "same", LAST) for pair in pairs]
+    outputs = ops.concatenate(parts, -1)
+    return outputs if form == LAST else ops.transpose(outputs, (0, 3, 1, 2))
 
 
 def separable(plan):
@@ -57,25 +83,52 @@ def jax_behaviours():
 
     inputs, kernel = draw(*SHAPE), draw(*KERNEL)
     many, kernels = draw(3, *SHAPE), draw(3, *KERNEL)
+    tangents = inputs + 1, kernel - 1
 
     def loss(f):
         return lambda x, k: (jax.numpy.tanh(f(x, k)) ** 2).sum()
 
+    def second_order(f):
+        return jax.grad(lambda k: (jax.grad(loss(f))(inputs, k) ** 2).sum())(kernel)
+
+    def mapped(f, form=DATA_FORMAT):
+        inputs = draw(3, *SHAPES[form])
+        return jax.vmap(lambda x: f(x, kernel, form))(inputs)
+
+    def gradients(f):
+        return jax.grad(loss(f), (0, 1))
+
+    def unknown(f):
+        sizes = jax.export.symbolic_shape("batch, height, width")
+        shape = jax.ShapeDtypeStruct((*sizes, SHAPE[-1]), "float64")
+        step = jax.jit(lambda x: jax.grad(loss(f), 1)(x, kernel))
+        return jax.export.export(step)(shape).call(inputs)
+
     return {
-        "gradient": lambda f: jax.grad(loss(f), (0, 1))(inputs, kernel),
-        "second order": lambda f: jax.grad(
-            lambda k: (jax.grad(loss(f))(inputs, k) ** 2).sum()
-        )(kernel),
-        "jvp": lambda f: jax.jvp(f, (inputs, kernel), (inputs + 1, kernel - 1)),
-        "hessian": lambda f: jax.hessian(loss(f), 1)(inputs, kernel),
-        "vmap": lambda f: jax.vmap(f, (0, None))(many, kernel),
-        "vmap of kernels": lambda f: jax.vmap(f, (None, 0))(inputs, kernels),
-        "vmap of gradients": lambda f: jax.vmap(jax.grad(loss(f), 1), (0, None))(
+        "gradient": lambda f: gradients(f)(inputs, kernel),
+        "second order": second_order,
+        "forward mode": lambda f: jax.jvp(f, (inputs, kernel), tangents),
+        "forward over reverse": lambda f: jax.jvp(
+            gradients(f), (inputs, kernel), tangents
+        ),
+        "Hessian": lambda f: jax.hessian(loss(f), 1)(inputs, kernel),
+        "map, channels last": lambda f: mapped(f, LAST),
+        "map, channels first": lambda f: mapped(f, FIRST),
+        "map over kernels": lambda f: jax.vmap(f, (None, 0))(inputs, kernels),
+        "gradient of each example": lambda f: jax.vmap(jax.grad(loss(f), 1), (0, None))(
             many, kernel
         ),
         "checkpoint": lambda f: jax.grad(jax.checkpoint(loss(f)))(inputs, kernel),
         "remat": lambda f: jax.grad(keras.remat(loss(f)), 1)(inputs, kernel),
-        "jit": lambda f: jax.jit(jax.grad(loss(f), (0, 1)))(inputs, kernel),
+        "compiled": lambda f: jax.jit(gradients(f))(inputs, kernel),
+        "compiled whole": lambda f: (
+            jax.jit(gradients(f)).lower(inputs, kernel).compile()(inputs, kernel)
+        ),
+        "compiled map": lambda f: jax.jit(functools.partial(mapped, f))(),
+        "compiled forward mode": lambda f: jax.jit(
+            lambda *operands: jax.jvp(f, operands, tangents)
+        )(inputs, kernel),
+        "unknown spatial shape": unknown,
     }
 
 
@@ -83,7 +136,10 @@ def tensorflow_behaviours():
     import tensorflow as tf
 
     inputs, kernel = draw(*SHAPE), draw(*KERNEL)
-    many = draw(3, *SHAPE)
+    many, kernels = draw(3, *SHAPE), draw(3, *KERNEL)
+    function = functools.partial(tf.function, autograph=False)
+    forward_mode = tf.autodiff.ForwardAccumulator
+    tangents = inputs + 1, kernel - 1
 
     def loss(f):
         return lambda x, k: tf.reduce_sum(tf.tanh(f(x, k)) ** 2)
@@ -94,56 +150,73 @@ def tensorflow_behaviours():
             value = function(*operands)
         return tape.gradient(value, operands)
 
+    def of_kernel(f, x):
+        return gradient(lambda k: loss(f)(x, k), kernel)[0]
+
     def second_order(f):
-        def of_kernel(k):
+        def squares(k):
             return tf.reduce_sum(gradient(lambda x: loss(f)(x, k), inputs)[0] ** 2)
 
-        return gradient(of_kernel, kernel)
+        return gradient(squares, kernel)
 
     def forward(f):
-        with tf.autodiff.ForwardAccumulator(
-            (inputs, kernel), (inputs + 1, kernel - 1)
-        ) as accumulator:
+        with forward_mode((inputs, kernel), tangents) as accumulator:
             outputs = f(inputs, kernel)
         return outputs, accumulator.jvp(outputs)
 
     def forward_over_reverse(f):
-        with tf.autodiff.ForwardAccumulator(kernel, kernel - 1) as accumulator:
-            found = gradient(lambda k: loss(f)(inputs, k), kernel)[0]
+        with forward_mode(kernel, kernel - 1) as accumulator:
+            found = of_kernel(f, inputs)
         return accumulator.jvp(found)
+
+    def hessian(f):
+        with tf.GradientTape() as tape:
+            tape.watch(kernel)
+            found = of_kernel(f, inputs)
+        return tape.jacobian(found, kernel)
+
+    def mapped(f, form=DATA_FORMAT):
+        inputs = draw(3, *SHAPES[form])
+        return tf.vectorized_map(lambda x: f(x, kernel, form), inputs)
 
     def unknown(f):
         signature = [tf.TensorSpec((None, None, None, 4), "float64")]
-        step = tf.function(
-            lambda x: gradient(lambda k: loss(f)(x, k), kernel),
-            input_signature=signature,
-            autograph=False,
-        )
-        return step(inputs)
+        return function(lambda x: of_kernel(f, x), input_signature=signature)(inputs)
 
     return {
         "gradient": lambda f: gradient(loss(f), inputs, kernel),
         "second order": second_order,
-        "ForwardAccumulator": forward,
+        "forward mode": forward,
         "forward over reverse": forward_over_reverse,
-        "vectorized_map": lambda f: tf.vectorized_map(lambda x: f(x, kernel), many),
-        "unknown shapes": unknown,
-        "graph": lambda f: tf.function(
-            lambda: gradient(loss(f), inputs, kernel), autograph=False
+        "Hessian": hessian,
+        "map, channels last": lambda f: mapped(f, LAST),
+        "map, channels first": lambda f: mapped(f, FIRST),
+        "map over kernels": lambda f: tf.vectorized_map(
+            lambda k: f(inputs, k), kernels
+        ),
+        "gradient of each example": lambda f: tf.vectorized_map(
+            functools.partial(of_kernel, f), many
+        ),
+        "checkpoint": lambda f: gradient(tf.recompute_grad(loss(f)), inputs, kernel),
+        "remat": lambda f: gradient(keras.remat(loss(f)), inputs, kernel),
+        "compiled": lambda f: function(lambda: gradient(loss(f), inputs, kernel))(),
+        "compiled whole": lambda f: function(
+            lambda: gradient(loss(f), inputs, kernel), jit_compile=True
         )(),
-        "XLA": lambda f: tf.function(
-            lambda: gradient(loss(f), inputs, kernel), autograph=False, jit_compile=True
-        )(),
-        "recompute_grad": lambda f: gradient(keras.remat(loss(f)), inputs, kernel),
+        "compiled map": lambda f: function(lambda: mapped(f))(),
+        "compiled forward mode": lambda f: function(lambda: forward(f))(),
+        "unknown spatial shape": unknown,
     }
 
 
 def torch_behaviours():
     import torch
+    from torch.utils.checkpoint import checkpoint
 
     inputs, kernel = draw(*SHAPE), draw(*KERNEL)
-    many = draw(3, *SHAPE)
-    func = torch.func
+    many, kernels = draw(3, *SHAPE), draw(3, *KERNEL)
+    func, forward_mode = torch.func, torch.autograd.forward_ad
+    tangents = inputs + 1, kernel - 1
 
     def loss(f):
         return lambda x, k: (f(x, k).tanh() ** 2).sum()
@@ -158,23 +231,54 @@ def torch_behaviours():
         (first,) = torch.autograd.grad(loss(f)(x, k), x, create_graph=True)
         return torch.autograd.grad((first**2).sum(), k)
 
-    def compiled(f):
+    def dual(f):
+        with forward_mode.dual_level():
+            pairs = zip((inputs, kernel), tangents, strict=True)
+            outputs = f(*(forward_mode.make_dual(*pair) for pair in pairs))
+            return tuple(forward_mode.unpack_dual(outputs))
+
+    def forward(f, *operands):
+        return func.jvp(f, operands, tangents)
+
+    def compiled(f, **options):
         torch._dynamo.reset()
-        step = torch.compile(f, backend="aot_eager", fullgraph=True)
+        return torch.compile(f, backend="aot_eager", **options)
+
+    def compiled_gradient(f, **options):
+        step = compiled(f, **options)
         return gradient(lambda x, k: (step(x, k) ** 2).sum(), inputs, kernel)
+
+    def mapped(f, form=DATA_FORMAT):
+        inputs = draw(3, *SHAPES[form])
+        return func.vmap(lambda x: f(x, kernel, form))(inputs)
 
     return {
         "gradient": lambda f: gradient(loss(f), inputs, kernel),
         "second order": second_order,
-        "jvp": lambda f: func.jvp(f, (inputs, kernel), (inputs + 1, kernel - 1)),
-        "grad": lambda f: func.grad(loss(f), (0, 1))(inputs, kernel),
-        "hessian": lambda f: func.hessian(loss(f), 1)(inputs, kernel),
-        "vmap": lambda f: func.vmap(f, (0, None))(many, kernel),
-        "vmap of gradients": lambda f: func.vmap(func.grad(loss(f), 1), (0, None))(
-            many, kernel
+        "forward mode": lambda f: (forward(f, inputs, kernel), dual(f)),
+        "forward over reverse": lambda f: forward(
+            func.grad(loss(f), (0, 1)), inputs, kernel
         ),
-        "compile": compiled,
+        "Hessian": lambda f: func.hessian(loss(f), 1)(inputs, kernel),
+        "map, channels last": lambda f: mapped(f, LAST),
+        "map, channels first": lambda f: mapped(f, FIRST),
+        "map over kernels": lambda f: func.vmap(f, (None, 0))(inputs, kernels),
+        "gradient of each example": lambda f: func.vmap(
+            func.grad(loss(f), 1), (0, None)
+        )(many, kernel),
+        "checkpoint": lambda f: gradient(
+            lambda x, k: checkpoint(loss(f), x, k, use_reentrant=False), inputs, kernel
+        ),
         "remat": lambda f: gradient(keras.remat(loss(f)), inputs, kernel),
+        "compiled": compiled_gradient,
+        "compiled whole": lambda f: compiled_gradient(f, fullgraph=True),
+        "compiled map": lambda f: compiled(
+            lambda x, k: func.vmap(f, (0, None))(x, k), fullgraph=True
+        )(many, kernel),
+        "compiled forward mode": lambda f: compiled(
+            functools.partial(forward, f), fullgraph=True
+        )(inputs, kernel),
+        "unknown spatial shape": lambda f: compiled_gradient(f, dynamic=True),
     }
 
 
@@ -193,68 +297,41 @@ def outcome(behaviour, function):
         return error
 
 
-def check(behaviour, made, plans):
-    """Compares each plan with stock."""
+def check(behaviour, made, plans, cell):
+    """Compares each plan with stock, or shows that neither can."""
     stock = outcome(behaviour, made(None))
-    assert not isinstance(stock, Exception), stock
+    if cell.neither or cell.stock_cant:
+        assert isinstance(stock, Exception), "stock can"
+    if cell.stock_cant:
+        stock = outcome(behaviour, by_groups)
     for plan in plans:
         ours = outcome(behaviour, made(plan))
-        assert not isinstance(ours, Exception), (plan, ours)
+        if cell.neither:
+            assert type(ours) is type(stock), plan
+            continue
+        for each in (stock, ours):
+            assert not isinstance(each, Exception), (plan, each)
+        tolerances = {"rtol": 0} if cell.by_stock else {"rtol": 1e-9, "atol": 1e-10}
         for one, other in zip(ours, stock, strict=True):
-            np.testing.assert_allclose(
-                one, other, rtol=1e-9, atol=1e-10, err_msg=str(plan)
-            )
+            np.testing.assert_allclose(one, other, **tolerances, err_msg=str(plan))
 
 
-@pytest.mark.parametrize("name", BEHAVIOURS)
+def test_every_derivative_of_the_table_is_here():
+    assert list(BEHAVIOURS) == list(DERIVATIVES)
+
+
+@pytest.mark.parametrize("name", DERIVATIVES)
 def test_what_stock_can_each_plan_can(name):
-    check(BEHAVIOURS[name], convolution, PLANS)
+    check(BEHAVIOURS[name], convolution, PLANS, DERIVATIVES[name][BACKEND])
 
 
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="about TensorFlow")
-def test_gradients_are_mapped_where_stock_can_not():
-    """Keras's compilation by XLA is lost in the loop over the examples, and what
-    TensorFlow runs instead has no gradient for groups on CPU (seen in 2.21)."""
-    import tensorflow as tf
-
-    kernel, many = draw(*KERNEL), draw(3, *SHAPE)
-
-    def of_kernel(f):
-        def gradient(x):
-            with tf.GradientTape() as tape:
-                tape.watch(kernel)
-                value = tf.reduce_sum(f(x, kernel) ** 2)
-            return tape.gradient(value, kernel)
-
-        return gradient
-
-    def mapped(f):
-        return tf.vectorized_map(of_kernel(f), many)
-
-    assert isinstance(outcome(mapped, convolution(None)), Exception)
-    expected = np.stack([of_kernel(convolution(None))(x) for x in many])
-    for plan in PLANS:
-        (found,) = outcome(mapped, convolution(plan))
-        np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-10)
+@pytest.mark.parametrize("name", DERIVATIVES)
+def test_what_stock_can_each_plan_can_of_depthwise(name):
+    """On TensorFlow stock can more here."""
+    cell = dataclasses.replace(DERIVATIVES[name][BACKEND], stock_cant="")
+    check(BEHAVIOURS[name], depthwise, PLANS[:1], cell)
 
 
 @pytest.mark.parametrize("name", ["gradient", "second order"])
 def test_what_stock_can_a_layer_can(name):
-    check(BEHAVIOURS[name], separable, PLANS[:1])
-
-
-@pytest.mark.skipif(BACKEND != "torch", reason="about torch")
-def test_a_vmap_compiles_in_full_as_in_stock():
-    """Dynamo can't tell inside of it whether a functorch transform is active: the
-    call is stock there."""
-    import torch
-
-    inputs, kernel = draw(3, *SHAPE), draw(*KERNEL)
-
-    def mapped(f):
-        torch._dynamo.reset()
-        function = torch.func.vmap(lambda x: f(x, kernel))
-        return torch.compile(function, backend="aot_eager", fullgraph=True)(inputs)
-
-    ours, stock = (outcome(mapped, convolution(plan)) for plan in ("direct", None))
-    np.testing.assert_allclose(ours[0], stock[0], atol=1e-11)
+    check(BEHAVIOURS[name], separable, PLANS[:1], DERIVATIVES[name][BACKEND])

@@ -22,6 +22,7 @@ from keras_diagwise import backends
 from keras_diagwise.convolution import NOT_SERVED
 from keras_diagwise.planning.planner import SHIPPED
 from keras_diagwise.problem import PASSES, Problem
+from tests.behaviours import DERIVATIVES, FILES, INFERENCE, Row
 from tuning.figures import (
     KINDS,
     SUITES,
@@ -470,6 +471,13 @@ def mode_rows() -> list[tuple[str, ...]]:
     return rows
 
 
+def behaviour_table(rows: dict[str, Row]) -> str:
+    """What works on each backend."""
+    names = next(iter(rows.values()))
+    lines = [(name, *map(str, cells.values())) for name, cells in rows.items()]
+    return text_table(("", *names), lines)
+
+
 def compatibility() -> str:
     """The page of versions."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -509,6 +517,25 @@ Of `keras.applications`:
 Image backbones of KerasHub, in small:
 
 {table(headings, coverage_rows("coverage-keras-hub"))}
+## Files and exports
+
+Of converted models, under any plan; `tests/models/test_files.py` shows each cell, also
+that stock can't. What is exported runs without the package, and by stock's own
+operations under `"auto"`. The modules after "with" have to be installed:
+`nox -s exports` tests with them.
+
+{behaviour_table(FILES)}
+## Derivatives and transformations
+
+Of functions and layers, under any plan, with the numbers that stock gives;
+`tests/test_transformations.py` shows each.
+
+{behaviour_table(DERIVATIVES)}
+## Backends without training
+
+`tests/test_inference_only.py` shows each.
+
+{behaviour_table(INFERENCE)}
 ## Compiler modes
 
 What a plan of `"auto"` does before you have tuned anything:

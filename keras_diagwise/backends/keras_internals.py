@@ -56,6 +56,16 @@ def layers_with_paths(model) -> list[tuple[str, object]]:
     return list(found.values())
 
 
+def call_alike(model, copy) -> None:
+    """Makes layers of a copy count as called where the model's are.
+
+    Keras exports only a model that was called, and a loaded one was not. Seen in 3.15.
+    """
+    pairs = zip(flatten_layers(model), flatten_layers(copy), strict=False)
+    for layer, copied in pairs:
+        copied._called = layer._called
+
+
 def remat_mode(layer) -> str | None:
     """The mode of the `keras.RematScope` that a layer was made in.
 

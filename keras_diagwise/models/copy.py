@@ -13,6 +13,7 @@ import numpy as np
 
 from keras_diagwise import backends
 from keras_diagwise.backends.keras_internals import (
+    call_alike,
     exempt_from_weight_decay,
     remat_mode,
 )
@@ -55,6 +56,7 @@ def faithful_copy(model: keras.Model) -> keras.Model:
         if original.shape == copied.shape and original.dtype == copied.dtype:
             copied.assign(own_array(original))
     convert_as(model, copy)
+    call_alike(model, copy)
     for name in SET_AFTER_COMPILE if model.compiled else ():
         setattr(copy, name, getattr(model, name))
     difference = first_difference(model, copy)

@@ -184,6 +184,16 @@ def test_a_sequential_that_was_trained_before_converts():
     assert losses[0] == losses[1]
 
 
+def test_a_copy_counts_as_called_if_its_model_was():
+    """Keras exports no other."""
+    model = small_model()
+    assert not kd.convert(model, verbose=0)._called
+    model(batch()[0])
+    converted = kd.convert(model, verbose=0)
+    assert converted._called
+    assert kd.revert(converted)._called
+
+
 def test_weight_files_serve_both_ways(tmp_path):
     stock = small_model()
     converted = kd.convert(stock, verbose=0)

@@ -1,0 +1,173 @@
+"""Files, exports, derivatives and transformations: what works on each backend.
+
+The tests show every cell, also that stock Keras can't where it says so, and the page of
+compatibility prints the tables.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from keras_diagwise.backends import INFERENCE_ONLY, TRAINING
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """A behaviour on one backend: it works, unless `neither` says that it does not.
+
+    Attributes:
+        said: what a user writes.
+        needs: the modules that it takes beside the backend's.
+        neither: why stock can't, and neither can the package.
+        stock_cant: why stock can't, of grouped convolutions, where the package can.
+        by_stock: whether stock's own operation runs, by any plan.
+    """
+
+    said: str = ""
+    needs: tuple[str, ...] = ()
+    neither: str = ""
+    stock_cant: str = ""
+    by_stock: bool = False
+
+    def __str__(self) -> str:
+        said = f"{self.said}: " if self.said else ""
+        if self.neither:
+            return f"{said}stock can't either, {self.neither}"
+        how = ", by stock's own operation" if self.by_stock else ""
+        with_ = f", with {' and '.join(self.needs)}" if self.needs else ""
+        alone = f"; stock can't: {self.stock_cant}" if self.stock_cant else ""
+        return f"{said}works{how}{with_}{alone}"
+
+
+Row = dict[str, Cell]
+
+
+def row(*cells: str | Cell, backends: tuple[str, ...] = TRAINING) -> Row:
+    """A behaviour, by backend."""
+    whole = (Cell(cell) if isinstance(cell, str) else cell for cell in cells)
+    return dict(zip(backends, whole, strict=True))
+
+
+def native(said: str) -> Cell:
+    """What has no rule for a function of the user's own, in torch."""
+    return Cell(said, by_stock=True)
+
+
+def lost(said: str) -> Cell:
+    """Keras compiles grouped convolutions by XLA, which is lost in the map, and what
+    TensorFlow runs instead has no kernel on CPU (seen in Keras 3.15.1 and TensorFlow
+    2.21)."""
+    return Cell(said, stock_cant="no groups on CPU")
+
+
+DERIVATIVES = {
+    "gradient": row("`jax.grad`", "`tf.GradientTape`", "`torch.autograd.grad`"),
+    "second order": row(
+        "`jax.grad` twice", "`tf.GradientTape` twice", "`create_graph=True`"
+    ),
+    "forward mode": row(
+        "`jax.jvp`",
+        "`tf.autodiff.ForwardAccumulator`",
+        native("`torch.func.jvp`, `torch.autograd.forward_ad`"),
+    ),
+    "forward over reverse": row(
+        "`jax.jvp` of `jax.grad`",
+        "`ForwardAccumulator` over `tf.GradientTape`",
+        native("`torch.func.jvp` of `torch.func.grad`"),
+    ),
+    "Hessian": row(
+        "`jax.hessian`", lost("`tape.jacobian`"), native("`torch.func.hessian`")
+    ),
+    "map, channels last": row(
+        "`jax.vmap`",
+        "`tf.vectorized_map`",
+        Cell("`torch.func.vmap`", neither="torch maps no memory format (2.13)"),
+    ),
+    "map, channels first": row(
+        "`jax.vmap`", lost("`tf.vectorized_map`"), native("`torch.func.vmap`")
+    ),
+    "map over kernels": row(
+        "`jax.vmap`", "`tf.vectorized_map`", native("`torch.func.vmap`")
+    ),
+    "gradient of each example": row(
+        "`jax.vmap` of `jax.grad`",
+        lost("`tf.vectorized_map` of a gradient"),
+        native("`torch.func.vmap` of `torch.func.grad`"),
+    ),
+    "checkpoint": row(
+        "`jax.checkpoint`", "`tf.recompute_grad`", "`torch.utils.checkpoint`"
+    ),
+    "remat": row("`keras.remat`", "`keras.remat`", "`keras.remat`"),
+    "compiled": row("`jax.jit`", "`tf.function`", native("`torch.compile`")),
+    "compiled whole": row(
+        "`jax.jit`, ahead of time",
+        "`tf.function(jit_compile=True)`",
+        native("`torch.compile(fullgraph=True)`"),
+    ),
+    "compiled map": row(
+        "`jax.jit` of `jax.vmap`",
+        "`tf.function` of `tf.vectorized_map`",
+        native("`torch.compile(fullgraph=True)` of `torch.func.vmap`"),
+    ),
+    "compiled forward mode": row(
+        "`jax.jit` of `jax.jvp`",
+        "`tf.function` of `ForwardAccumulator`",
+        native("`torch.compile(fullgraph=True)` of `torch.func.jvp`"),
+    ),
+    "unknown spatial shape": row(
+        Cell("`jax.export.symbolic_shape`", by_stock=True),
+        Cell("`tf.function(input_signature=…)`", by_stock=True),
+        native("`torch.compile(dynamic=True)`"),
+    ),
+}
+"""Of functions and layers, depthwise and grouped, under any plan."""
+
+REFUSED = Cell(neither="Keras 3.15 refuses")
+OF_TORCH = Cell(neither="Keras 3.15 writes a class of torch's into the file")
+ONNX = [
+    ("jax2onnx", "onnxruntime"),
+    ("tf2onnx", "onnxruntime"),
+    ("onnxscript", "onnxruntime"),
+]
+
+FILES = {
+    "`.keras`, where only `keras_diagwise` was imported": row("", "", ""),
+    "`.keras` of JAX": row("", "", ""),
+    "`.keras` of TensorFlow": row("", "", ""),
+    "`.keras` of torch": row("", "", ""),
+    "`.keras` of JAX, with its optimizer": row("", "", ""),
+    "`.keras` of TensorFlow, with its optimizer": row("", "", ""),
+    "`.keras` of torch, with its optimizer": row(*[OF_TORCH] * 2, ""),
+    "`.weights.h5` of stock": row("", "", ""),
+    "`.weights.h5` for stock": row("", "", ""),
+    "`clone_model`": row("", "", ""),
+    "`from_config`": row("", "", ""),
+    "`copy.copy`": row("", "", ""),
+    "`copy.deepcopy`": row("", "", ""),
+    "`pickle`": row("", "", ""),
+    "SavedModel": row(
+        Cell(needs=("tensorflow",)),
+        "",
+        Cell(needs=("tensorflow",), neither="Keras 3.15 errs with torch 2.13"),
+    ),
+    "TFLite": row(REFUSED, "", Cell(needs=("litert_torch",))),
+    "ONNX": row(*(Cell(needs=needs) for needs in ONNX)),
+    "ONNX, groups": row(
+        Cell(needs=ONNX[0]),
+        Cell(
+            "a plan given by hand",
+            needs=ONNX[1],
+            stock_cant="what Keras compiles of groups is no ONNX",
+        ),
+        Cell(needs=ONNX[2]),
+    ),
+    "torch program": row(*[REFUSED] * 2, ""),
+}
+"""Of models that are converted, under any plan."""
+
+INFERENCE = {
+    "convert, predict, save, load, revert": row(
+        Cell(needs=("jax",)), Cell(needs=("openvino",)), backends=INFERENCE_ONLY
+    ),
+    "train": row(*[REFUSED] * 2, backends=INFERENCE_ONLY),
+}
