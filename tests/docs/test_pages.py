@@ -30,11 +30,12 @@ def as_before(tmp_path, monkeypatch):
     """A folder and a store of its own, and the settings of before afterwards."""
     monkeypatch.chdir(tmp_path)
     decisions = keras_diagwise.decisions
-    location, on_miss = decisions.location, decisions.on_miss
+    names = ("location", "on_miss", "precision")
+    before = {name: getattr(decisions, name) for name in names}
     decisions.location = tmp_path / "store"
     yield
-    decisions.location = location
-    decisions.on_miss = on_miss
+    for name, value in before.items():
+        setattr(decisions, name, value)
 
 
 @pytest.mark.parametrize("page", WITH_PYTHON, ids=lambda page: page.stem)
