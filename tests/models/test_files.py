@@ -162,10 +162,10 @@ def tflite(model, folder):
     path = folder / "artefact.tflite"
     model.export(path, format="litert", verbose=False)
     if BACKEND == "torch":
-        from ai_edge_litert.interpreter import Interpreter
+        from ai_edge_litert import interpreter as litert
     else:
-        from tensorflow.lite import Interpreter
-    runner = Interpreter(str(path)).get_signature_runner()
+        from tensorflow import lite as litert
+    runner = litert.Interpreter(str(path)).get_signature_runner()
     (name,) = runner.get_input_details()
     (outputs,) = runner(**{name: images(1)}).values()
     return outputs
