@@ -25,7 +25,7 @@ from keras_diagwise.models.summary import environment_of
 from keras_diagwise.problem import PASSES, Problem
 from keras_diagwise.tuner import verify
 from keras_diagwise.tuner.limits import measure_limits
-from keras_diagwise.tuner.measure import copies_of, in_turn, interleaved
+from keras_diagwise.tuner.measure import interleaved
 from tuning.records import RESULTS, device_folder, has_gpu, results_name, write
 from tuning.workloads import square
 
@@ -46,9 +46,7 @@ def measured(problem: Problem, pass_name: str, environment) -> dict[str, float]:
         for name in CANDIDATES
     }
     operands = verify.operands(problem, pass_name, 0)
-    copies = copies_of(operands, problem.least_bytes)
-    calls = {name: in_turn(run, copies) for name, run in runs.items()}
-    samples = interleaved(calls, (), seconds=8.0, least_rounds=9)
+    samples = interleaved(runs, operands, seconds=8.0, least_rounds=9)
     return {
         name: float(f"{statistics.median(taken):.4g}")
         for name, taken in samples.items()

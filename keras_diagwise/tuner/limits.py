@@ -11,7 +11,7 @@ import numpy as np
 from keras_diagwise import backends
 from keras_diagwise.algorithms.algorithm import Work
 from keras_diagwise.problem import BYTES_PER_ELEMENT, Problem
-from keras_diagwise.tuner.measure import copies_of, habits, in_turn, interleaved
+from keras_diagwise.tuner.measure import habits, interleaved
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,16 +56,14 @@ def measure_limits(compiler_mode: str, dtype: str) -> Limits:
         return x + 1
 
     compiled = backends.active.compiled
-    functions = {
-        moved: in_turn(
-            compiled(add_one, compiler_mode),
-            copies_of([tensor(moved // (2 * width))], moved),
-        )
-        for moved in habits().copied_bytes
-    }
-    copies = interleaved(functions, (), seconds=1.0, most_rounds=20)
-    size = habits().matrix_size
-    square = tensor(size, size)
+    ways = habits()
+    copies = interleaved(
+        {moved: compiled(add_one, compiler_mode) for moved in ways.copied_bytes},
+        {moved: (tensor(moved // (2 * width)),) for moved in ways.copied_bytes},
+        seconds=1.0,
+        most_rounds=20,
+    )
+    square = tensor(ways.matrix_size, ways.matrix_size)
     products = interleaved(
         {"product": compiled(keras.ops.matmul, compiler_mode)},
         (square, square),
@@ -74,5 +72,5 @@ def measure_limits(compiler_mode: str, dtype: str) -> Limits:
     )
     return Limits(
         tuple((moved, min(taken)) for moved, taken in copies.items()),
-        2 * size**3 / min(products["product"]),
+        2 * ways.matrix_size**3 / min(products["product"]),
     )

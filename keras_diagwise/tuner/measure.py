@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
+import math
 import random
 import statistics
 import time
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
+import keras
+
 from keras_diagwise import backends
+from keras_diagwise.problem import BYTES_PER_ELEMENT
 
 Name = TypeVar("Name", bound=Hashable)
 
@@ -67,8 +70,8 @@ def interleaved(
 
     The functions take turns in rounds of shuffled order, so that a change in the
     machine's speed meets all of them, and sample i of each belongs to one round. The
-    calls of a sample are queued one behind the other, and it ends when the device has
-    computed the last.
+    calls of a sample are queued one behind the other, each on the next copy of its
+    operands where `Habits` say so, and it ends when the device has computed the last.
 
     Args:
         functions: what to time, by name; each is called once before, untimed.
@@ -79,15 +82,16 @@ def interleaved(
         seed: of the order in the rounds.
     """
 
-    def call(name):
-        given = operands[name] if isinstance(operands, Mapping) else operands
-        return functions[name](*given)
-
+    ways = habits()
+    if isinstance(operands, Mapping):
+        copies = {name: copies_of(operands[name], ways) for name in functions}
+    else:
+        copies = dict.fromkeys(functions, copies_of(operands, ways))
     repeated = {
-        name: Repeated(functools.partial(call, name), habits().sample_seconds)
-        for name in functions
+        name: Repeated(in_turn(function, copies[name]), ways.sample_seconds)
+        for name, function in functions.items()
     }
-    warm_up(repeated.values(), habits().warm_up_seconds)
+    warm_up(repeated.values(), ways.warm_up_seconds)
     samples: dict[Name, list[float]] = {name: [] for name in functions}
     order = list(functions)
     shuffle = random.Random(seed).shuffle
@@ -149,15 +153,19 @@ def seconds_of(run: Callable[[], Any]) -> float:
     return first.elapsed_time(last) / 1e3
 
 
-def copies_of(operands: Sequence[Any], moved: int) -> list[Sequence[Any]]:
-    """The operands, and as many copies of them as no cache holds.
-
-    Args:
-        operands: the operands of a call.
-        moved: the bytes that the call reads and writes.
-    """
-    count = min(MOST_COPIES, -(-habits().rotated_bytes // max(moved, 1)))
+def copies_of(operands: Sequence[Any], ways: Habits) -> list[Sequence[Any]]:
+    """The operands, and as many copies of them as no cache holds."""
+    count = 1
+    if ways.rotated_bytes and operands:
+        size = sum(map(bytes_of, operands))
+        count = min(MOST_COPIES, -(-ways.rotated_bytes // max(size, 1)))
     return [operands, *([each + 0 for each in operands] for _ in range(count - 1))]
+
+
+def bytes_of(tensor) -> int:
+    """The memory that a tensor takes."""
+    dtype = keras.backend.standardize_dtype(tensor.dtype)
+    return math.prod(tensor.shape) * BYTES_PER_ELEMENT[dtype]
 
 
 def in_turn(

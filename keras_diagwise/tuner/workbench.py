@@ -15,12 +15,7 @@ from keras_diagwise.algorithms import Algorithm
 from keras_diagwise.problem import Problem
 from keras_diagwise.tuner import verify
 from keras_diagwise.tuner.limits import Limits, measure_limits
-from keras_diagwise.tuner.measure import (
-    copies_of,
-    in_turn,
-    interleaved,
-    seconds_of,
-)
+from keras_diagwise.tuner.measure import interleaved, seconds_of
 
 OUT_OF_MEMORY = (
     *("resource_exhausted", "resourceexhausted", "out of memory", "oom when"),
@@ -133,13 +128,10 @@ class Workbench:
             FailedError: if one raised an exception.
         """
         try:
+            functions = {each: self._function(task, each) for each in candidates}
             operands = verify.operands(task.problem, task.pass_name, 0)
-            copies = copies_of(operands, task.problem.least_bytes)
-            functions = {
-                each: in_turn(self._function(task, each), copies) for each in candidates
-            }
             return interleaved(
-                functions, (), seconds=seconds, least_rounds=least_rounds
+                functions, operands, seconds=seconds, least_rounds=least_rounds
             )
         except Exception as error:
             raise failed(error) from error

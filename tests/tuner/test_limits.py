@@ -52,7 +52,8 @@ def test_limits_are_the_best_of_what_was_measured(monkeypatch):
 def test_the_tensors_have_the_bytes_and_run_in_every_dtype(dtype, monkeypatch):
     def interleaved(functions, operands, **options):
         for name, function in functions.items():
-            result = function(*operands)
+            given = operands[name] if isinstance(operands, dict) else operands
+            result = function(*given)
             backends.active.synchronize(result)
             assert keras.backend.standardize_dtype(result.dtype) == dtype
             moved.append((name, math.prod(result.shape)))

@@ -1,5 +1,7 @@
 """Timing: what is called, in which order, and what is counted."""
 
+import dataclasses
+
 import keras
 import numpy as np
 
@@ -28,7 +30,9 @@ def timed(monkeypatch, costs, **options):
         return run
 
     monkeypatch.setattr(measure.backends.active, "synchronize", lambda result: None)
-    samples = measure.interleaved({n: function(n) for n in costs}, [1], **options)
+    samples = measure.interleaved(
+        {n: function(n) for n in costs}, [np.zeros(())], **options
+    )
     return samples, calls
 
 
@@ -109,10 +113,10 @@ def test_the_device_tells_the_time_where_it_can(monkeypatch):
 
 
 def test_calls_in_a_row_take_operands_that_no_cache_holds(monkeypatch):
-    operands = [keras.ops.ones((2, 3)), keras.ops.zeros((4,))]
-    assert measure.copies_of(operands, 2**20) == [operands]
-    monkeypatch.setattr(measure, "habits", lambda: measure.ACCELERATOR)
-    copies = measure.copies_of(operands, 2**26)
+    operands = [keras.ops.ones((2, 3)), keras.ops.zeros((4,))]  # 40 bytes
+    assert measure.copies_of(operands, measure.CPU) == [operands]
+    ways = dataclasses.replace(measure.ACCELERATOR, rotated_bytes=150)
+    copies = measure.copies_of(operands, ways)
     assert len(copies) == 4
     for copy in copies[1:]:
         for one, other in zip(copy, operands, strict=True):
@@ -123,4 +127,9 @@ def test_calls_in_a_row_take_operands_that_no_cache_holds(monkeypatch):
     seen = [call() for _ in range(8)]
     assert seen[:4] == seen[4:]
     assert len(set(seen)) == 4
-    assert len(measure.copies_of(operands, 1)) == measure.MOST_COPIES
+    assert len(measure.copies_of(operands, measure.ACCELERATOR)) == measure.MOST_COPIES
+    monkeypatch.setattr(measure, "habits", lambda: ways)
+    seen = []
+    noted = {"a": lambda one, other: seen.append(id(one))}
+    measure.interleaved(noted, operands, seconds=0)
+    assert len(set(seen)) == 4
