@@ -182,7 +182,8 @@ class Comparison:
                 margin * seconds <= native
                 and (outcome.gain is None or outcome.gain >= margin)
             )
-            precise = (outcome.error or 0.0) <= most_error
+            error = math.inf if outcome.error is None else outcome.error
+            precise = error <= most_error
             if (name == "native" or (faster and precise)) and can_serve(name, asking):
                 return name
         return "native"

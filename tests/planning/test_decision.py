@@ -39,6 +39,7 @@ def outcomes_with_errors(native, direct, diagonal):
         ((1e-7, 2e-7, 1e-3), "direct"),  # as in TF32, which native does not use
         ((1e-3, 2e-7, 1e-3), "diagonal:8"),  # nor is it less than native's here
         ((1e-7, 1e-3, 1e-3), "native"),
+        ((1e-7, 2e-7, None), "direct"),  # nobody knows
     ],
 )
 def test_a_strict_plan_errs_by_rounding_or_as_native_does(errors, winner):
