@@ -30,11 +30,11 @@ import keras_diagwise
 from keras_diagwise import backends
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.tuner.measure import interleaved, medians
-from tuning.models import batch_of, floor_of
+from tuning.models import batch_of, floor_of, steps_of
 from tuning.peak_memory import xla_peak
 from tuning.ratios import compared, geometric_mean
 from tuning.records import write_part
-from tuning.workloads import application, grouped_problems
+from tuning.workloads import application, grouped_problems, trainable
 
 BACKEND = keras.backend.backend()
 MODEL, IMAGE_SIZE, BATCH = "MobileNetV2", 96, 16
@@ -42,24 +42,16 @@ MODEL, IMAGE_SIZE, BATCH = "MobileNetV2", 96, 16
 
 def stock_and_converted(**compile_arguments) -> dict[str, keras.Model]:
     """The same model twice, compiled alike; nothing is traced yet."""
-    keras.utils.set_random_seed(0)
-    stock = application(MODEL, IMAGE_SIZE)
-    stock.compile(
-        keras.optimizers.SGD(0.01),
-        "sparse_categorical_crossentropy",
-        **compile_arguments,
-    )
+    stock = trainable(MODEL, IMAGE_SIZE, **compile_arguments)
     return {"stock": stock, "converted": keras_diagwise.convert(stock, verbose=0)}
 
 
 def step_of(model):
-    images, labels = batch_of(IMAGE_SIZE, BATCH)
-    return lambda: model.train_on_batch(images, labels)
+    return steps_of(model, *batch_of(IMAGE_SIZE, BATCH))["train"]
 
 
 def prediction_of(model):
-    images, _ = batch_of(IMAGE_SIZE, BATCH)
-    return lambda: model.predict_on_batch(images)
+    return steps_of(model, *batch_of(IMAGE_SIZE, BATCH))["predict"]
 
 
 def model_parts(**compile_arguments) -> dict:

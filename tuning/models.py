@@ -27,7 +27,7 @@ from keras_diagwise.models.summary import environment_of
 from keras_diagwise.tuner.measure import interleaved
 from tuning.ratios import compared, geometric_mean
 from tuning.records import OVER, Records, device_folder, has_gpu
-from tuning.workloads import WHOLE_MODELS, application
+from tuning.workloads import WHOLE_MODELS, trainable
 
 
 def floor_of(converted) -> keras.Model:
@@ -98,10 +98,8 @@ def peak_of(step) -> int | None:
 
 def measured(name: str, options: argparse.Namespace) -> dict:
     """Stock against converted; how long tuning took, and first steps."""
-    keras.utils.set_random_seed(0)
     image_size, batch_size = options.image_size, options.batch_size
-    stock = application(name, image_size)
-    stock.compile(keras.optimizers.SGD(0.01), "sparse_categorical_crossentropy")
+    stock = trainable(name, image_size)
     converted = keras_diagwise.convert(stock, verbose=0)
     report = keras_diagwise.tune(
         converted, batch_size=batch_size, budget=options.budget, verbose=0

@@ -17,7 +17,7 @@ import keras_diagwise
 from keras_diagwise.models.summary import environment_of
 from tuning.models import batch_of
 from tuning.records import Records, device_folder
-from tuning.workloads import WHOLE_MODELS, application
+from tuning.workloads import WHOLE_MODELS, trainable
 
 IMAGE_SIZE, BATCH_SIZE = 96, 16
 
@@ -50,8 +50,7 @@ def xla_peak(model: keras.Model, images, labels) -> int:
 
 def peaks_of(name: str) -> dict:
     """What a model needs, stock and converted."""
-    stock = application(name, IMAGE_SIZE)
-    stock.compile(keras.optimizers.SGD(0.01), "sparse_categorical_crossentropy")
+    stock = trainable(name, IMAGE_SIZE)
     models = {"stock": stock, "converted": keras_diagwise.convert(stock, verbose=0)}
     images, labels = batch_of(IMAGE_SIZE, BATCH_SIZE)
     peaks = {each: xla_peak(model, images, labels) for each, model in models.items()}

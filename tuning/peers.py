@@ -10,13 +10,13 @@ again.
 from __future__ import annotations
 
 import argparse
-import contextlib
+import itertools
 import random
 import statistics
 
 from tuning.ratios import upper_bound
 from tuning.records import Records, device_folder, installed
-from tuning.suite import Peer, kinds_of
+from tuning.suite import Peer, kinds_of, peers_of
 
 ROUNDS = 20
 
@@ -56,13 +56,9 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=16)
     options = parser.parse_args()
     sizes = options.image_size, options.batch_size
-    with contextlib.ExitStack() as stack:
-        peers = {}
-        for kind in kinds_of(installed()):
-            for converts in (False, True):
-                peer = Peer(kind)
-                stack.callback(peer.end)
-                peers[f"{kind} {'converted' if converts else 'stock'}"] = peer
+    names = list(itertools.product(kinds_of(installed()), ("stock", "converted")))
+    with peers_of(kind for kind, _ in names) as workers:
+        peers = {" ".join(n): each for n, each in zip(names, workers, strict=True)}
         environments = {name: peer.ask("environment") for name, peer in peers.items()}
         folder = device_folder(environments["jax stock"])
         records = Records(folder / "peers.jsonl")

@@ -41,8 +41,11 @@ def child_environment(backend: str) -> dict[str, str]:
 
 
 def has_gpu() -> bool:
-    """Whether an NVIDIA GPU is at hand, told without a backend."""
-    return Path("/dev/nvidiactl").exists()
+    """Whether an NVIDIA GPU is at hand, told without asking the backend, which would
+    take hold of it."""
+    from keras_diagwise.cli.findings import NVIDIA_DRIVER
+
+    return NVIDIA_DRIVER.exists()
 
 
 def device_folder(environment: dict) -> Path:

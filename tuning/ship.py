@@ -15,6 +15,7 @@ candidates were not is left in the store.
 from __future__ import annotations
 
 import argparse
+import collections
 import dataclasses
 import time
 from pathlib import Path
@@ -47,19 +48,16 @@ def document_name(environment: Environment) -> str:
 
 def ship_measured(environment: Environment) -> None:
     """Adds what the store holds of an environment's device to what ships."""
-    found: dict[str, Document] = {}
+    found = collections.defaultdict(list)
     for each, decision in conductor.store.document():
         if each.device_name == environment.device_name and is_served(each):
-            name = document_name(each)
-            known = found.get(name) or read_if_there(SHIPPED / name)
-            found[name] = known | Document.of(each, [timed_only(decision)])
-    for name, document in found.items():
-        document.write(SHIPPED / name)
+            found[document_name(each)].append((each, timed_only(decision)))
+    for name, pairs in found.items():
+        path = SHIPPED / name
+        document = Document.read(path) if path.exists() else Document()
+        document |= Document.merged(pairs)
+        document.write(path)
         print(f"{name}: {len(document)} decisions")
-
-
-def read_if_there(path: Path) -> Document:
-    return Document.read(path) if path.exists() else Document()
 
 
 def main() -> None:

@@ -50,7 +50,7 @@ class Kind(NamedTuple):
 
     backend: str
     compiler_mode: str
-    flags: dict = {}  # noqa: RUF012
+    flags: dict | None = None
     needs_gpu: bool = False
 
 
@@ -73,7 +73,7 @@ class Peer:
         backend, mode, flags, _ = KINDS[kind]
         self.kind = kind
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tuning.worker", mode, json.dumps(flags)],
+            [sys.executable, "-m", "tuning.worker", mode, json.dumps(flags or {})],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -14,8 +14,6 @@ import os
 import sys
 import time
 
-import keras
-
 import keras_diagwise
 from keras_diagwise import algorithms, backends
 from keras_diagwise.algorithms import ALGORITHMS
@@ -26,7 +24,7 @@ from keras_diagwise.problem import PASSES, Problem
 from keras_diagwise.tuner.tuner import Tuner
 from keras_diagwise.tuner.workbench import Task, Workbench
 from tuning.models import batch_of, steps_of
-from tuning.workloads import application
+from tuning.workloads import trainable
 
 LEAST_ROUNDS = 1
 
@@ -79,17 +77,11 @@ class Worker:
 
     def build(self, name: str, image_size: int, batch_size: int, converts: bool):
         """Makes a model, stock or converted, and takes a step of it."""
-        keras.utils.set_random_seed(0)
-        model = application(name, image_size)
-        model.compile(
-            keras.optimizers.SGD(0.01),
-            "sparse_categorical_crossentropy",
-            jit_compile=self._environment.compiler_mode == "xla",
-        )
+        is_xla = self._environment.compiler_mode == "xla"
+        model = trainable(name, image_size, jit_compile=is_xla)
         if converts:
             keras_diagwise.convert(model, inplace=True, verbose=0)
-        steps = steps_of(model, *batch_of(image_size, batch_size))
-        self._step = steps["train"]
+        self._step = steps_of(model, *batch_of(image_size, batch_size))["train"]
         self._step()
 
     def step(self) -> float:

@@ -87,6 +87,18 @@ def application(name: str, image_size: int) -> keras.Model:
     )
 
 
+def trainable(name: str, image_size: int, **compile_arguments) -> keras.Model:
+    """The same, compiled to be trained; nothing is traced yet."""
+    keras.utils.set_random_seed(0)
+    model = application(name, image_size)
+    model.compile(
+        keras.optimizers.SGD(0.01),
+        "sparse_categorical_crossentropy",
+        **compile_arguments,
+    )
+    return model
+
+
 APPLICATIONS = (
     ("MobileNetV2", 96, 16),
     ("MobileNetV2", 224, 16),
