@@ -61,7 +61,7 @@ def call_alike(model, copy) -> None:
 
     Keras exports only a model that was called, and a loaded one was not. Seen in 3.15.
     """
-    pairs = zip(flatten_layers(model), flatten_layers(copy), strict=False)
+    pairs = zip(flatten_layers(model), flatten_layers(copy), strict=True)
     for layer, copied in pairs:
         copied._called = layer._called
 

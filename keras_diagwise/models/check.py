@@ -257,11 +257,9 @@ def steps_of(
 
 def step_of(model, inputs, outputs, training: bool) -> Callable[[], object]:
     """One step of a model, and whatever it returns."""
-    given = inputs[0]
-    if not isinstance(
-        model, keras.Sequential
-    ):  # which tells no structure, and needs none
-        given = keras.tree.pack_sequence_as(model.input, inputs)
+    # A Sequential tells no structure, and needs none.
+    is_plain = isinstance(model, keras.Sequential)
+    given = inputs[0] if is_plain else keras.tree.pack_sequence_as(model.input, inputs)
     if not training:
         return lambda: model.predict_on_batch(given)
     expected = outputs if len(outputs) > 1 else outputs[0]

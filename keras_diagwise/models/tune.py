@@ -255,10 +255,10 @@ def target_of_model(model: keras.Model, batch_sizes: Sequence[int]) -> Target:
     for batch_size in batch_sizes:
         for use in uses_in(model, batch_size):
             reason = why_not_measured(use.problem, environment)
-            if use.problem is not None and reason is None:
-                uses[use.problem] = (*uses.get(use.problem, ()), use.path)
-            elif reason is not None:
+            if reason:
                 skipped[use.path] = reason
+            elif use.problem:
+                uses[use.problem] = (*uses.get(use.problem, ()), use.path)
     if not uses and not skipped:
         warnings.warn(
             f"{NOTHING_TO_MEASURE} in {model.name!r}: it has no depthwise, separable "
