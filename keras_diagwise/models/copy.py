@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import tempfile
 import warnings
 from pathlib import Path
@@ -131,7 +132,13 @@ def values(variables) -> list:
 
 
 def variables(model) -> list:
-    return values(model.variables)
+    return [(given_name(name), *state) for name, *state in values(model.variables)]
+
+
+def given_name(name: str) -> str | None:
+    """A variable's name, unless Keras made it up: it counts those, so that a copy's
+    go on from the model's (`variable`, `variable_1`, …)."""
+    return None if re.fullmatch(r"variable(_\d+)?", name) else name
 
 
 def optimizer_state(model) -> list | None:

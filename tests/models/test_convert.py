@@ -404,6 +404,29 @@ def test_a_copy_that_would_lose_something_is_refused(name):
     assert ours_in(model)
 
 
+@keras.saving.register_keras_serializable("tests")
+class Scale(keras.layers.Layer):
+    """Its weight has no name of its own, as in ConvNeXt's `LayerScale`."""
+
+    def build(self, input_shape):
+        self.scale = self.add_weight(shape=(input_shape[-1],), initializer="ones")
+
+    def call(self, inputs):
+        return inputs * self.scale
+
+
+def test_a_model_with_an_unnamed_weight_is_copied():
+    inputs = keras.Input((8, 8, 4))
+    x = keras.layers.DepthwiseConv2D(3)(inputs)
+    model = compiled(keras.Model(inputs, Scale()(Scale()(x))))
+    converted = kd.convert(model, verbose=0)
+    assert ours_in(converted)
+    images = np.ones((2, 8, 8, 4), "float32")
+    np.testing.assert_allclose(
+        converted.predict(images, verbose=0), model.predict(images, verbose=0), 1e-5
+    )
+
+
 def test_the_copy_shares_nothing():
     model = compiled(small_model())
     converted = kd.convert(model, verbose=0)
