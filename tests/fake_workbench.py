@@ -4,7 +4,7 @@ of what follows from it."""
 import contextlib
 
 from keras_diagwise import backends
-from keras_diagwise.convolution import conductor
+from keras_diagwise.conductor import conductor
 from keras_diagwise.planning.document import Document
 from keras_diagwise.planning.store import Store
 from keras_diagwise.tuner.limits import Limits

@@ -7,7 +7,7 @@ from keras import ops
 
 import keras_diagwise as kd
 from keras_diagwise import Plan, backends
-from keras_diagwise.convolution import (
+from keras_diagwise.conductor import (
     Conductor,
     conductor,
     depthwise_problem,
@@ -176,7 +176,7 @@ def test_an_empty_batch_has_the_shape_of_others(stride):
 
 
 def test_the_memo_is_bounded_and_shared_by_threads(monkeypatch):
-    monkeypatch.setattr("keras_diagwise.convolution.MOST_REMEMBERED", 8)
+    monkeypatch.setattr("keras_diagwise.conductor.MOST_REMEMBERED", 8)
     fresh = Conductor(Planner(Document(), Document()))
     kernel = np.ones((1, 1, 2, 1), "float32")
 

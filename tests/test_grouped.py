@@ -8,13 +8,8 @@ from keras import ops
 import keras_diagwise as kd
 from keras_diagwise import Plan, backends
 from keras_diagwise.algorithms import Native
-from keras_diagwise.convolution import (
-    GROUPED,
-    conductor,
-    grouped_problem,
-    look_up,
-    separable_conv,
-)
+from keras_diagwise.conductor import GROUPED, conductor, grouped_problem
+from keras_diagwise.convolution import look_up, separable_conv
 from keras_diagwise.planning.document import Document
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.planning.planner import Planner, least_plan

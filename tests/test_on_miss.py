@@ -11,8 +11,8 @@ from keras import ops
 
 import keras_diagwise as kd
 from keras_diagwise import backends
-from keras_diagwise.convolution import MOST_QUEUED, Conductor, conductor
-from keras_diagwise.convolution import depthwise_problem as problem_of
+from keras_diagwise.conductor import MOST_QUEUED, Conductor, conductor
+from keras_diagwise.conductor import depthwise_problem as problem_of
 from keras_diagwise.models.summary import environment_of_models
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.planning.plan import Plan

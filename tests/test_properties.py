@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from keras_diagwise import Plan, backends
 from keras_diagwise.algorithms import Diagonal, Direct, Native
-from keras_diagwise.convolution import Convolution
+from keras_diagwise.conductor import Convolution
 from keras_diagwise.problem import PASSES
 from tests import reference
 from tests.derivatives import vjp

@@ -25,7 +25,7 @@ import keras
 import rich
 
 import keras_diagwise
-from keras_diagwise.convolution import conductor
+from keras_diagwise.conductor import conductor
 from keras_diagwise.planning.decision import Comparison, Decision, Outcome
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.planning.record import (

@@ -20,7 +20,7 @@ import statistics
 import keras
 
 from keras_diagwise import backends
-from keras_diagwise.convolution import conductor
+from keras_diagwise.conductor import conductor
 from keras_diagwise.models.summary import environment_of
 from keras_diagwise.problem import PASSES, Problem
 from keras_diagwise.tuner import verify

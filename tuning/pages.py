@@ -19,7 +19,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from keras_diagwise import backends
-from keras_diagwise.convolution import NOT_SERVED
+from keras_diagwise.conductor import NOT_SERVED
 from keras_diagwise.planning.planner import SHIPPED
 from keras_diagwise.problem import PASSES, Problem
 from tests.behaviours import DERIVATIVES, FILES, INFERENCE, Row
@@ -31,9 +31,10 @@ from tuning.figures import (
     ratios_of,
 )
 from tuning.ratios import geometric_mean
-from tuning.records import RESULTS
+from tuning.records import RESULTS, Records
 from tuning.summary import is_complete, means_of, total
 from tuning.tutorial import with_outputs
+from tuning.workloads import MODELS
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -153,6 +154,87 @@ compiled step (JAX), it is that; elsewhere it is the peak of the process.
 
 {text}
 """
+
+
+def records_of(part: str) -> list[dict]:
+    """The lines of a part of the campaign, of every device."""
+    paths = sorted(RESULTS.glob(f"*/{part}.jsonl"))
+    return [line for path in paths for line in Records(path).lines]
+
+
+def more_models() -> str:
+    """Steps and predictions of every model that was measured, by backend."""
+    memory = {
+        tuple(line["key"]): f"{line['converted_over_stock']:.2f}"
+        for line in records_of("peak-memory-jax")
+    }
+    headings = (
+        *("model", "stock, ms", "converted", "floor", "speed-up", "at least"),
+        *("prediction", "first step", "memory"),
+    )
+    parts = []
+    for backend in PACKAGES:
+        lines = records_of(f"models-{backend}")
+        if not lines:
+            continue
+        rows = [
+            model_row(line, memory if backend == "jax" else {})
+            for line in sorted(lines, key=lambda line: MODELS.index(line["key"][0]))
+        ]
+        parts.append(f"""\
+**{KINDS[backend]}**, {place(lines[0]["environment"])}:
+
+{table(headings, rows)}""")
+    return "\n".join(parts)
+
+
+def model_row(line: dict, memory: dict) -> tuple[str, ...]:
+    name, size, batch, policy = line["key"]
+    train, first = line["train"], line["first_step_s"]
+    floor = train.get("floor_ms")
+    return (
+        f"{name}, {size}×{size}, batch {batch}, {policy}",
+        f"{train['stock_ms']:.0f}",
+        f"{train['converted_ms']:.0f}",
+        f"{floor:.0f}" if floor else "",
+        f"{train['speedup']:.2f}×",
+        f"{train['speedup_95_percent_at_least']:.2f}×",
+        f"{line['predict']['speedup']:.2f}×",
+        f"{first['converted'] / first['stock']:.2f}",
+        memory.get((name, size, batch), ""),
+    )
+
+
+def against_peers() -> str:
+    """JAX converted against the fastest backend as it is."""
+    lines = []
+    for record in records_of("peers"):
+        taken, fastest = record["milliseconds"], record["fastest_stock"]
+        lines.append(
+            f"- {record['key'][0]}: {taken['jax converted']:.0f} ms, and "
+            f"{taken[fastest]:.0f} ms on {KINDS[fastest.partition(' ')[0]]}, "
+            f"{record['jax_converted_over_it']:.2f} times that."
+        )
+    return "\n".join(lines)
+
+
+def large_tensors() -> str:
+    """How near the plans come to the floor where no cache holds a tensor."""
+    lines = records_of("suite-large-*")
+    rows = []
+    for kind, title in KINDS.items():
+        means = means_of(lines, kind)
+        if means:
+            near = (means[f"{name} over floor, large"] for name in PASSES)
+            rows.append(
+                (
+                    f"{title} ({means['problems']} problems)",
+                    *(f"{each:.2f}×" for each in near),
+                    f"{means['native over plan']:.3g}×",
+                )
+            )
+    words = (name.replace("_", " ") for name in PASSES)
+    return table(("", *words, "native over plan"), rows)
 
 
 def by_model() -> str:
@@ -346,6 +428,17 @@ MobileNetV2, 96×96 pixels, batch 16, float32: stock and converted in turn in on
 process.
 
 {whole_models()}
+## More models
+
+Measured in the same way, each in a run of its own. "First step" and "memory" are the
+converted over the stock: the memory that XLA says its compiled step needs.
+
+{more_models()}
+The converted training step on JAX against the fastest stock one of any backend here,
+each in a process of its own, in turn:
+
+{against_peers()}
+
 ## The layers of the models
 
 {by_model()}
@@ -356,6 +449,11 @@ bytes, and the time of its useful arithmetic at the rate of a dense matrix produ
 are measured on the device. A point on the dashed line could not be faster.
 
 {against_the_floor()}
+### Tensors larger than the last-level cache
+
+Over the floor in geometric mean, pass by pass:
+
+{large_tensors()}
 ## Partition size
 
 The curve that the tuner searches: a small partition size makes many small convolutions,
@@ -386,6 +484,8 @@ measured, in geometric mean and at worst; "over native" is its time over native'
 ```shell
 nox -s acceptance          # the whole model
 nox -s benchmark           # the suite, problem by problem
+python -m tuning.peers     # a model on every backend
+python -m tuning.peak_memory
 nox -s ship                # the decisions that come with the package
 python -m tuning.partition_sizes
 python -m tuning.growth

@@ -20,7 +20,7 @@ import dataclasses
 import time
 from pathlib import Path
 
-from keras_diagwise.convolution import conductor, is_served
+from keras_diagwise.conductor import conductor, is_served
 from keras_diagwise.planning.decision import Decision
 from keras_diagwise.planning.document import Document
 from keras_diagwise.planning.environment import Environment

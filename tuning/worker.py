@@ -17,7 +17,7 @@ import time
 import keras_diagwise
 from keras_diagwise import algorithms, backends
 from keras_diagwise.algorithms import ALGORITHMS
-from keras_diagwise.convolution import conductor
+from keras_diagwise.conductor import conductor
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.planning.planner import MARGIN_MEASURED
 from keras_diagwise.problem import PASSES, Problem

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import keras
 
-from keras_diagwise.convolution import conductor
+from keras_diagwise.conductor import conductor
 from keras_diagwise.models.problems import uses_in
 from keras_diagwise.models.summary import environment_of
 from keras_diagwise.problem import Problem

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from keras_diagwise.cli.demo_tables import plain_table
-from keras_diagwise.convolution import conductor
+from keras_diagwise.conductor import conductor
 from keras_diagwise.planning.decision import Comparison, Decision, Outcome
 from keras_diagwise.planning.document import Document
 from keras_diagwise.planning.environment import Environment

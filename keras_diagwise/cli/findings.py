@@ -119,7 +119,7 @@ def backend() -> Finding:
 
 def setting(name: str) -> Finding:
     """What a setting of `keras_diagwise.decisions` says that a variable can set."""
-    from keras_diagwise.convolution import conductor
+    from keras_diagwise.conductor import conductor
 
     try:
         value = getattr(conductor, name)
@@ -132,7 +132,7 @@ def setting(name: str) -> Finding:
 
 def store() -> Finding:
     """Where decisions are kept, and whether they can be."""
-    from keras_diagwise.convolution import conductor
+    from keras_diagwise.conductor import conductor
     from keras_diagwise.planning.folder import shown
     from keras_diagwise.planning.store import VARIABLE
 
@@ -154,7 +154,7 @@ def store() -> Finding:
 
 def decisions() -> Iterator[Finding]:
     """What was measured, and what can't be read of it."""
-    from keras_diagwise.convolution import conductor
+    from keras_diagwise.conductor import conductor
     from keras_diagwise.models.summary import environment_of_models
 
     document, unusable = conductor.store.inspected()

@@ -10,7 +10,7 @@ import keras
 from keras_diagwise import summary
 from keras_diagwise.cli.batch_size import batch_size_of
 from keras_diagwise.cli.place import place
-from keras_diagwise.convolution import conductor
+from keras_diagwise.conductor import conductor
 from keras_diagwise.models.problems import why_not_measured
 from keras_diagwise.models.summary import LayerPlan, environment_of
 from keras_diagwise.models.survey import REASONS

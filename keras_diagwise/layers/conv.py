@@ -5,7 +5,8 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-from keras_diagwise.convolution import conv, grouped_problem
+from keras_diagwise.conductor import grouped_problem
+from keras_diagwise.convolution import conv
 from keras_diagwise.layers.family import Diagonalwise, stands_for
 from keras_diagwise.problem import Problem
 

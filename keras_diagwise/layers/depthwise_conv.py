@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import keras
 
-from keras_diagwise.convolution import depthwise_conv, depthwise_problem
+from keras_diagwise.conductor import depthwise_problem
+from keras_diagwise.convolution import depthwise_conv
 from keras_diagwise.layers.family import Diagonalwise, stands_for, with_bias
 from keras_diagwise.problem import Problem
 

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from keras_diagwise import backends
-from keras_diagwise.convolution import conductor
+from keras_diagwise.conductor import conductor
 from keras_diagwise.layers.family import Diagonalwise
 from keras_diagwise.models.convert import convert, revert, swap
 from keras_diagwise.models.problems import uses_in

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import keras
 
-from keras_diagwise.convolution import conductor
+from keras_diagwise.conductor import conductor
 from keras_diagwise.models.convert import check_model, forget_compiled
 from keras_diagwise.models.summary import environment_of_models
 from keras_diagwise.planning.document import Document

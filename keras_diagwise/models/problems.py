@@ -7,12 +7,7 @@ import dataclasses
 import keras
 
 from keras_diagwise import backends
-from keras_diagwise.convolution import (
-    NOT_SERVED,
-    is_measurable,
-    is_served,
-    on_one_device,
-)
+from keras_diagwise.conductor import NOT_SERVED, is_measurable, is_served, on_one_device
 from keras_diagwise.layers.family import problem_of
 from keras_diagwise.models.survey import is_of_a_family, reason_to_leave
 from keras_diagwise.planning.environment import Environment

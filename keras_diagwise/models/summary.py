@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from keras_diagwise import backends
-from keras_diagwise.convolution import Convolution, conductor, is_served
+from keras_diagwise.conductor import Convolution, conductor, is_served
 from keras_diagwise.layers.family import Diagonalwise
 from keras_diagwise.models.problems import CALLED_IN_NO_GRAPH, Use, uses_in
 from keras_diagwise.models.survey import Skipped, abridged, skipped_lines, survey

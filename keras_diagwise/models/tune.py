@@ -15,7 +15,7 @@ import rich.console
 import rich.progress
 
 from keras_diagwise import backends
-from keras_diagwise.convolution import NOT_SERVED, conductor, is_measurable, is_served
+from keras_diagwise.conductor import NOT_SERVED, conductor, is_measurable, is_served
 from keras_diagwise.models.check import check_step
 from keras_diagwise.models.convert import forget_compiled
 from keras_diagwise.models.load import load

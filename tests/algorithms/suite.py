@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from keras_diagwise import backends
 from keras_diagwise.algorithms import Native
-from keras_diagwise.convolution import Convolution
+from keras_diagwise.conductor import Convolution
 from keras_diagwise.planning.plan import Plan
 from keras_diagwise.problem import PASSES, Problem
 from tests import reference

@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from keras_diagwise.cli import app
-from keras_diagwise.convolution import conductor
+from keras_diagwise.conductor import conductor
 from keras_diagwise.planning.decision import Comparison, Decision, Outcome
 from keras_diagwise.planning.document import Document
 from keras_diagwise.planning.store import Store

@@ -16,7 +16,7 @@ from pathlib import Path
 import keras
 
 import keras_diagwise as kd
-from keras_diagwise.convolution import conductor
+from keras_diagwise.conductor import conductor
 from keras_diagwise.models import tune as tune_function
 from keras_diagwise.models.check import overrule
 from keras_diagwise.models.report import ModelCheck

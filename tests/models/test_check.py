@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import keras_diagwise as kd
-from keras_diagwise.convolution import conductor
+from keras_diagwise.conductor import conductor
 from keras_diagwise.layers.family import Diagonalwise
 from keras_diagwise.models import check
 from keras_diagwise.models.check import check_step, fewest_losers, losers, overrule

@@ -10,7 +10,7 @@ import pytest
 
 import keras_diagwise as kd
 from keras_diagwise import Plan
-from keras_diagwise.convolution import conductor
+from keras_diagwise.conductor import conductor
 from keras_diagwise.layers import FAMILY
 from keras_diagwise.layers.family import Diagonalwise
 from keras_diagwise.planning.store import Store

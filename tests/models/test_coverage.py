@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import keras_diagwise as kd
-from keras_diagwise.convolution import conductor
+from keras_diagwise.conductor import conductor
 from keras_diagwise.layers import FAMILY
 from keras_diagwise.layers.family import Diagonalwise
 from keras_diagwise.models.survey import REASONS

@@ -10,7 +10,7 @@ import pytest
 
 import keras_diagwise as kd
 from keras_diagwise import backends
-from keras_diagwise.convolution import conductor, depthwise_problem
+from keras_diagwise.conductor import conductor, depthwise_problem
 from keras_diagwise.models.decisions import Decisions
 from keras_diagwise.models.summary import environment_of_models
 from keras_diagwise.planning.decision import Comparison, Decision, Outcome

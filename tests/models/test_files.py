@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import keras_diagwise as kd
-from keras_diagwise.convolution import conductor
+from keras_diagwise.conductor import conductor
 from keras_diagwise.layers.family import Diagonalwise
 from keras_diagwise.planning.planner import Answer
 from keras_diagwise.planning.store import Store
@@ -281,7 +281,7 @@ def test_what_is_exported_is_native_unless_asked(
     """Also where a decision for this device says otherwise."""
     import tensorflow as tf
 
-    from keras_diagwise.convolution import Conductor
+    from keras_diagwise.conductor import Conductor
 
     monkeypatch.setattr(
         Conductor,
@@ -331,7 +331,7 @@ def test_jax_exports_native_unless_asked(is_of_this_device):
     import jax
 
     from keras_diagwise import backends
-    from keras_diagwise.convolution import Convolution, depthwise_problem
+    from keras_diagwise.conductor import Convolution, depthwise_problem
 
     problem = depthwise_problem(
         (2, *SHAPE), "float32", (3, 3, 4, 1), 1, "same", "channels_last", 1

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import keras_diagwise as kd
-from keras_diagwise.convolution import conductor
+from keras_diagwise.conductor import conductor
 from keras_diagwise.models.problems import uses_in
 from keras_diagwise.models.summary import environment_of
 from keras_diagwise.planning.decision import Decision

@@ -11,7 +11,7 @@ import pytest
 
 import keras_diagwise as kd
 from keras_diagwise import backends
-from keras_diagwise.convolution import conductor
+from keras_diagwise.conductor import conductor
 from keras_diagwise.layers.family import Diagonalwise
 from keras_diagwise.models.problems import CALLED_IN_NO_GRAPH
 from keras_diagwise.models.report import ModelCheck

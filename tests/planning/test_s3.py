@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import keras_diagwise as kd
-from keras_diagwise.convolution import conductor
+from keras_diagwise.conductor import conductor
 from keras_diagwise.models.report import ModelCheck
 from keras_diagwise.models.tune import standardize_budget
 from keras_diagwise.planning import folder as folder_module
