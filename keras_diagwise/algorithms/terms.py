@@ -143,13 +143,13 @@ def window(tensor, problem: Problem, starts, sizes):
 
 
 def weights(kernel, tap):
-    """A tap's `(channels_per_group, filters)`, at ints or at a first that is
-    computed."""
+    """A tap's weights, `(*ones, channels_per_group, filters)`, at ints or at a first
+    that is computed. The kernel's spatial axes stay: with the channels last these
+    weights stand as they multiply the pixels, with nothing more to be compiled."""
     if all(isinstance(each, int) for each in tap):
-        return kernel[tap]
+        return kernel[tuple(slice(each, each + 1) for each in tap)]
     shape = (*(1,) * len(tap), *kernel.shape[len(tap) :])
-    corner = (*tap, *(0,) * (len(shape) - len(tap)))
-    return ops.reshape(ops.slice(kernel, corner, shape), shape[len(tap) :])
+    return ops.slice(kernel, (*tap, 0, 0), shape)
 
 
 def sum_of_terms(terms):
@@ -190,10 +190,10 @@ def multiply_forward(problem: Problem, inputs, weights):
 
     Args:
         inputs: what the tap sees, `(batch, *pixels, channels)` in the data format.
-        weights: `(channels_per_group, filters)`.
+        weights: `(*ones, channels_per_group, filters)`.
     """
     if problem.is_depthwise and problem.filters_per_group == 1:
-        return ops.multiply(inputs, along_channels(weights[0], problem))
+        return ops.multiply(inputs, along_channels(weights, problem))
     inputs = split_channels(inputs, problem, problem.channels_per_group)
     weights = ops.reshape(weights, (-1, problem.groups, problem.filters_per_group))
     position = problem.channel_axis + 1
@@ -209,7 +209,7 @@ def multiply_forward(problem: Problem, inputs, weights):
 def multiply_backward(problem: Problem, gradient, weights):
     """A tap's term of the input gradient: the transpose of `multiply_forward`."""
     if problem.is_depthwise and problem.filters_per_group == 1:
-        return ops.multiply(gradient, along_channels(weights[0], problem))
+        return ops.multiply(gradient, along_channels(weights, problem))
     gradient = split_channels(gradient, problem, problem.filters_per_group)
     weights = ops.reshape(weights, (-1, problem.groups, problem.filters_per_group))
     axis = problem.channel_axis + 1
