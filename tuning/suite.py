@@ -7,7 +7,8 @@ possible time.
 
 Every backend works in a process of its own; they take turns, round by round. A line
 is written into tuning/results/<device>/suite-<problems>-<backends>.jsonl for each
-problem as soon as it is done, and what is there is not run again. The last lines
+problem as soon as it is done, and what is there is not run again. With
+MALLOC_MMAP_THRESHOLD_ set, the file is suite-<problems>-<backends>-kept.jsonl. The last lines
 printed are a table of what all lines say.
 """
 
@@ -19,6 +20,7 @@ import contextlib
 import dataclasses
 import itertools
 import json
+import os
 import random
 import statistics
 import subprocess
@@ -43,6 +45,11 @@ ROUNDS = 5
 SECONDS_PER_ROUND = 0.15
 FAR_BEHIND = 10.0
 """Times the best of its backend: what takes so long is timed in one round only."""
+
+
+KEEPS_MEMORY = "MALLOC_MMAP_THRESHOLD_" in os.environ
+"""Whether the C library was told to keep large memory that is freed: otherwise each
+page of it is faulted in anew, also in the copies that the floor is measured by."""
 
 
 class Kind(NamedTuple):
@@ -170,9 +177,8 @@ def main() -> None:
     with peers_of(kinds_of(backends)) as peers:
         environments = {peer.kind: peer.ask("environment") for peer in peers}
         folder = device_folder(next(iter(environments.values())))
-        records = Records(
-            folder / f"suite-{options.problems}-{'-'.join(backends)}.jsonl"
-        )
+        words = options.problems, *backends, *(["kept"] if KEEPS_MEMORY else [])
+        records = Records(folder / f"suite-{'-'.join(words)}.jsonl")
         problems = problems_of(options.problems, options.batch, 2**18 * options.batch)
         for problem, dtype in itertools.product(problems, options.dtypes.split(",")):
             problem = dataclasses.replace(problem, dtype=dtype)
@@ -182,7 +188,12 @@ def main() -> None:
                 print_summary(records.lines)
                 raise SystemExit(OVER)
             kinds = compared(problem, peers)
-            records.add(problem.to_dict(), environments=environments, kinds=kinds)
+            records.add(
+                problem.to_dict(),
+                environments=environments,
+                keeps_memory=KEEPS_MEMORY,
+                kinds=kinds,
+            )
             print(problem, flush=True)
     print_summary(records.lines)
 
