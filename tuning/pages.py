@@ -437,9 +437,9 @@ process.
 
 Measured in the same way, each in a run of its own. "First step" and "memory" are the
 converted over the stock: what tracing, compiling and running it once takes, and the
-memory that XLA says the compiled step needs. A first step takes longer where a model has
-many such layers, each a program to be compiled in place of a call of stock's: NASNetMobile
-has 160.
+memory that XLA says the compiled step needs. A first step takes longer where a model
+has many such layers, each a program to be compiled in place of a call of stock's:
+NASNetMobile has 160.
 
 {more_models()}
 The converted training step on JAX against the fastest stock one of any backend here,
@@ -462,10 +462,10 @@ are measured on the device. A point on the dashed line could not be faster.
 Over the floor in geometric mean, pass by pass:
 
 {large_tensors()}
-The C library gives large memory back as soon as it is freed, and the floor is measured by
-copies that have each page faulted in anew, as the passes have. With `MALLOC_MMAP_THRESHOLD_`
-and `MALLOC_TRIM_THRESHOLD_` set that is not so: copies take a quarter of the time, and the
-passes gain less, since most of theirs is arithmetic.
+The C library gives large memory back as soon as it is freed, and the floor is measured
+by copies that have each page faulted in anew, as the passes have. That is not so with
+`MALLOC_MMAP_THRESHOLD_` and `MALLOC_TRIM_THRESHOLD_` set: copies take a quarter of the
+time, and the passes gain less, since most of theirs is arithmetic.
 
 ## Partition size
 

@@ -8,8 +8,8 @@ possible time.
 Every backend works in a process of its own; they take turns, round by round. A line
 is written into tuning/results/<device>/suite-<problems>-<backends>.jsonl for each
 problem as soon as it is done, and what is there is not run again. With
-MALLOC_MMAP_THRESHOLD_ set, the file is suite-<problems>-<backends>-kept.jsonl. The last lines
-printed are a table of what all lines say.
+MALLOC_MMAP_THRESHOLD_ set, the file is suite-<problems>-<backends>-kept.jsonl. The
+last lines printed are a table of what all lines say.
 """
 
 from __future__ import annotations
