@@ -33,8 +33,10 @@ def total(kind: dict, plan: dict | None = None) -> float:
 
 def is_complete(kind: dict) -> bool:
     """Whether native and the plan were timed in each pass."""
-    times = kind.get("seconds", {})
-    return all({"native", kind["plan"][n]} <= set(times.get(n, ())) for n in PASSES)
+    plan, times = kind.get("plan"), kind.get("seconds", {})
+    return bool(plan) and all(
+        {"native", plan[name]} <= set(times.get(name, ())) for name in PASSES
+    )
 
 
 def best_peer(line: dict, kind: str) -> tuple[str, float] | None:
