@@ -32,7 +32,7 @@ from tuning.figures import (
 )
 from tuning.ratios import geometric_mean
 from tuning.records import RESULTS, Records
-from tuning.summary import is_complete, means_of, total
+from tuning.summary import best_peer, is_complete, means_of, median_of, total
 from tuning.tutorial import with_outputs
 from tuning.workloads import MODELS
 
@@ -275,7 +275,41 @@ geometric mean. The bar in the figure goes from the least to the largest.
 {table(("model (problems)", *(KINDS[kind] for kind in kinds)), rows)}
 On JAX the tuned plan takes {peer:.2g} of the time of the fastest other backend's
 `native` on the same problem, in geometric mean.
-"""
+
+{behind_peers()}"""
+
+
+def behind_peers() -> str:
+    """The problems that another backend's native computes faster than JAX's plan, and
+    the pass in which most of that is lost."""
+    rows = []
+    for line in problem_lines():
+        ours, peer = line["kinds"]["jax"], best_peer(line, "jax")
+        planned = total(ours, ours["plan"])
+        if peer is None or planned <= peer[1]:
+            continue
+        theirs = line["kinds"][peer[0]]
+        lost = {
+            name: (
+                median_of(ours, name, ours["plan"][name]),
+                median_of(theirs, name, "native"),
+            )
+            for name in PASSES
+        }
+        worst = max(lost, key=lambda name: lost[name][0] - lost[name][1])
+        here, there = map(milliseconds, lost[worst])
+        rows.append(
+            (
+                str(Problem.from_dict(line["key"])),
+                f"{planned / peer[1]:.2f}",
+                KINDS[peer[0]],
+                f"{worst.replace('_', ' ')}: {here} ms for {there}",
+            )
+        )
+    if not rows:
+        return ""
+    headings = ("slower than the fastest", "times", "which is", "most of it in")
+    return table(headings, rows)
 
 
 def against_the_floor() -> str:
