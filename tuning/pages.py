@@ -163,45 +163,59 @@ def records_of(part: str) -> list[dict]:
 
 
 def more_models() -> str:
-    """Steps and predictions of every model that was measured, by backend."""
+    """Steps and predictions of every model that was measured, by backend and size."""
     memory = {
         tuple(line["key"]): f"{line['converted_over_stock']:.2f}"
         for line in records_of("peak-memory-jax")
     }
-    headings = (
-        *("model", "stock, ms", "converted", "floor", "speed-up", "at least"),
-        *("prediction", "first step", "memory"),
-    )
     parts = []
     for backend in PACKAGES:
         lines = records_of(f"models-{backend}")
-        if not lines:
-            continue
-        rows = [
-            model_row(line, memory if backend == "jax" else {})
-            for line in sorted(lines, key=lambda line: MODELS.index(line["key"][0]))
-        ]
-        parts.append(f"""\
-**{KINDS[backend]}**, {place(lines[0]["environment"])}:
+        lines.sort(key=lambda line: MODELS.index(line["key"][0]))
+        for setting in dict.fromkeys(tuple(line["key"][1:]) for line in lines):
+            of_setting = [line for line in lines if tuple(line["key"][1:]) == setting]
+            size, batch, policy = setting
+            known = memory if backend == "jax" else {}
+            steps = table(
+                ("", "stock, ms", "converted", "speed-up", "at least", "floor"),
+                map(step_row, of_setting),
+            )
+            others = table(
+                ("", "prediction", "first step", "memory"),
+                (
+                    (*other_cells(line), known.get(tuple(line["key"][:3]), ""))
+                    for line in of_setting
+                ),
+            )
+            parts.append(f"""\
+**{KINDS[backend]}**, {size}×{size} pixels, batch {batch}, {policy}; \
+{place(lines[0]["environment"])}:
 
-{table(headings, rows)}""")
+{steps}
+{others}""")
     return "\n".join(parts)
 
 
-def model_row(line: dict, memory: dict) -> tuple[str, ...]:
-    name, size, batch, policy = line["key"]
-    train, first = line["train"], line["first_step_s"]
-    floor = train.get("floor_ms")
+def step_row(line: dict) -> tuple[str, ...]:
+    """A model's training step."""
+    train = line["train"]
     return (
-        f"{name}, {size}×{size}, batch {batch}, {policy}",
+        line["key"][0],
         f"{train['stock_ms']:.0f}",
         f"{train['converted_ms']:.0f}",
-        f"{floor:.0f}" if floor else "",
         f"{train['speedup']:.2f}×",
         f"{train['speedup_95_percent_at_least']:.2f}×",
+        f"{train['floor_ms']:.0f}" if "floor_ms" in train else "",
+    )
+
+
+def other_cells(line: dict) -> tuple[str, ...]:
+    """A model, what its prediction gains and what its first step takes."""
+    first = line["first_step_s"]
+    return (
+        line["key"][0],
         f"{line['predict']['speedup']:.2f}×",
         f"{first['converted'] / first['stock']:.2f}",
-        memory.get((name, size, batch), ""),
     )
 
 
