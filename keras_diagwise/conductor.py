@@ -102,6 +102,35 @@ class Convolution:
         return self.problem.kernel_shape
 
 
+class Setting:
+    """What a user sets on the conductor, which then forgets what it found. Before that
+    it is what an environment variable says, looked up when first asked.
+
+    Args:
+        choices: what it may be.
+        default: what it is where the variable is not set.
+        variable: the environment variable.
+    """
+
+    def __init__(self, choices: Sequence[str], default: str, variable: str):
+        self._choices = choices
+        self._default = default
+        self._variable = variable
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, conductor: Conductor, owner: type) -> str:
+        if vars(conductor).get(self._name) is None:
+            value = os.environ.get(self._variable, self._default)
+            vars(conductor)[self._name] = one_of(self._choices, value, self._variable)
+        return vars(conductor)[self._name]
+
+    def __set__(self, conductor: Conductor, value: str) -> None:
+        vars(conductor)[self._name] = one_of(self._choices, value, self._name)
+        conductor.forget()
+
+
 class Conductor:
     """Finds the convolution for a call and remembers it.
 
@@ -116,12 +145,16 @@ class Conductor:
             environment, in order.
         settled: the answers to what was tuned, from when `tune` returned: what other
             workers find later changes no plan in the midst of a training.
+        on_miss: what happens where no decision was measured for the very problem
+            here.
+        precision: how precise what serves must be.
     """
+
+    on_miss = Setting(ON_MISS, "nearest", ON_MISS_VARIABLE)
+    precision = Setting(PRECISIONS, STANDARD, PRECISION_VARIABLE)
 
     def __init__(self, planner: Planner | None = None):
         self._planner = planner
-        self._on_miss: str | None = None
-        self._precision: str | None = None
         self._making = threading.Lock()
         self.memo: dict[tuple, Convolution | None] = {}
         self.queued: dict[tuple[Environment, Problem], None] = {}
@@ -145,35 +178,6 @@ class Conductor:
     @store.setter
     def store(self, store: Store) -> None:
         self.planner.store = store
-        self.forget()
-
-    @property
-    def on_miss(self) -> str:
-        """What happens where no decision was measured for the very problem here:
-        one of `ON_MISS`. At first it is what the variable `KERAS_DIAGWISE_ON_MISS`
-        says, or else `"nearest"`."""
-        if self._on_miss is None:
-            value = os.environ.get(ON_MISS_VARIABLE, "nearest")
-            self._on_miss = one_of(ON_MISS, value, ON_MISS_VARIABLE)
-        return self._on_miss
-
-    @on_miss.setter
-    def on_miss(self, value: str) -> None:
-        self._on_miss = one_of(ON_MISS, value, "on_miss")
-        self.forget()
-
-    @property
-    def precision(self) -> str:
-        """How precise what serves must be: one of `PRECISIONS`. At first it is what
-        the variable `KERAS_DIAGWISE_PRECISION` says, or else `"standard"`."""
-        if self._precision is None:
-            value = os.environ.get(PRECISION_VARIABLE, STANDARD)
-            self._precision = one_of(PRECISIONS, value, PRECISION_VARIABLE)
-        return self._precision
-
-    @precision.setter
-    def precision(self, value: str) -> None:
-        self._precision = one_of(PRECISIONS, value, "precision")
         self.forget()
 
     def forget(self) -> None:

@@ -51,6 +51,8 @@ STEPS = {
 }
 """The whole models' steps, by backend and part."""
 
+TIME_HEADINGS = ("", "stock, ms", "converted", "speed-up", "at least", "floor")
+
 PACKAGES = {"jax": "jax", "tensorflow": "tensorflow-cpu", "torch": "torch"}
 """What the tests install for each backend."""
 
@@ -108,17 +110,7 @@ def whole_models() -> str:
         results = read(f"acceptance-{backend}.json")
         figures = results[part]["figures"]
         for step, label in (("train_step", "step"), ("predict", "prediction")):
-            each = figures[step]
-            rows.append(
-                (
-                    f"{name}: {label}",
-                    f"{each['stock_ms']:.0f}",
-                    f"{each['converted_ms']:.0f}",
-                    f"{each['speedup']:.2f}×",
-                    f"{each['speedup_95_percent_at_least']:.2f}×",
-                    f"{each['floor_ms']:.0f}",
-                )
-            )
+            rows.append(time_row(f"{name}: {label}", figures[step]))
         where = f"{place(results[part]['environment'])}, {results[part]['date']}"
         places.append(f"- {name}: {where}")
         if part != "model":
@@ -136,7 +128,7 @@ def whole_models() -> str:
                     f"{found['converted_over_stock']:.2f}",
                 )
             )
-    steps = table(("", "stock, ms", "converted", "speed-up", "at least", "floor"), rows)
+    steps = table(TIME_HEADINGS, rows)
     others = table(("", "stock", "converted", "ratio"), more)
     text = "\n".join(places)
     return f"""\
@@ -154,6 +146,18 @@ compiled step (JAX), it is that; elsewhere it is the peak of the process.
 
 {text}
 """
+
+
+def time_row(name: str, figures: dict) -> tuple[str, ...]:
+    """What `TIME_HEADINGS` stand above."""
+    return (
+        name,
+        f"{figures['stock_ms']:.0f}",
+        f"{figures['converted_ms']:.0f}",
+        f"{figures['speedup']:.2f}×",
+        f"{figures['speedup_95_percent_at_least']:.2f}×",
+        f"{figures['floor_ms']:.0f}" if "floor_ms" in figures else "",
+    )
 
 
 def records_of(part: str) -> list[dict]:
@@ -177,8 +181,8 @@ def more_models() -> str:
             size, batch, policy = setting
             known = memory if backend == "jax" else {}
             steps = table(
-                ("", "stock, ms", "converted", "speed-up", "at least", "floor"),
-                map(step_row, of_setting),
+                TIME_HEADINGS,
+                (time_row(line["key"][0], line["train"]) for line in of_setting),
             )
             others = table(
                 ("", "prediction", "first step", "memory"),
@@ -194,19 +198,6 @@ def more_models() -> str:
 {steps}
 {others}""")
     return "\n".join(parts)
-
-
-def step_row(line: dict) -> tuple[str, ...]:
-    """A model's training step."""
-    train = line["train"]
-    return (
-        line["key"][0],
-        f"{train['stock_ms']:.0f}",
-        f"{train['converted_ms']:.0f}",
-        f"{train['speedup']:.2f}×",
-        f"{train['speedup_95_percent_at_least']:.2f}×",
-        f"{train['floor_ms']:.0f}" if "floor_ms" in train else "",
-    )
 
 
 def other_cells(line: dict) -> tuple[str, ...]:

@@ -207,7 +207,7 @@ def test_nothing_secret_is_printed(monkeypatch, as_json):
 @pytest.mark.usefixtures("no_work")
 def test_what_is_set_is_shown(monkeypatch):
     monkeypatch.setenv("KERAS_DIAGWISE_ON_MISS", "native")
-    monkeypatch.setattr(conductor, "_on_miss", None)
+    monkeypatch.setitem(vars(conductor), "on_miss", None)
     known = found()
     assert known["on_miss"]["text"] == "native"
     assert "KERAS_DIAGWISE_ON_MISS=native" in known["variables"]["text"]
@@ -219,7 +219,7 @@ def test_what_is_set_is_shown(monkeypatch):
 def test_a_wrong_setting_is_an_error(monkeypatch, name):
     variable = f"KERAS_DIAGWISE_{name.upper()}"
     monkeypatch.setenv(variable, "never")
-    monkeypatch.setattr(conductor, f"_{name}", None)
+    monkeypatch.setitem(vars(conductor), name, None)
     finding = found(code=1)[name]
     assert "'never'" in finding["text"]
     assert variable in finding["remedy"]
