@@ -259,21 +259,31 @@ def digits(theme: Theme) -> Figure:
     return figure
 
 
-def problem_lines() -> Iterator[dict]:
-    """What the suite measured, a line for each problem."""
+def suite_lines() -> Iterator[dict]:
+    """What the runs of the suite measured, a line for each problem in each run."""
     for path in SUITES:
         yield from Records(path).lines
+
+
+def problem_lines(kind: str) -> list[dict]:
+    """The lines of one kind, one for each problem: that of the last run in order of
+    their names."""
+    found = {
+        Problem.from_dict(line["key"]): line
+        for line in suite_lines()
+        if is_complete(line["kinds"].get(kind, {}))
+    }
+    return list(found.values())
 
 
 def ratios_of(kind: str) -> dict[str, list[float]]:
     """Native over plan, all passes of a problem together, by the models that have
     such a problem; those of which one was not measured are left out."""
     by_problem = {}
-    for line in problem_lines():
-        found = line["kinds"].get(kind)
-        if found and is_complete(found):
-            problem = dataclasses.replace(Problem.from_dict(line["key"]), batch=None)
-            by_problem[problem] = total(found) / total(found, found["plan"])
+    for line in problem_lines(kind):
+        found = line["kinds"][kind]
+        problem = dataclasses.replace(Problem.from_dict(line["key"]), batch=None)
+        by_problem[problem] = total(found) / total(found, found["plan"])
     ratios = {}
     for name, problems in json.loads(GROUPED.read_text()).items():
         keys = [
@@ -332,11 +342,7 @@ def floor_of(kind: str) -> Callable[[Theme], Figure]:
     def draw(theme: Theme) -> Figure:
         figure = Figure(figsize=(WIDTH, 6.6), layout="constrained")
         panels = figure.subplots(3, 1, sharex=True, sharey=True)
-        lines = [
-            line["kinds"][kind]
-            for line in problem_lines()
-            if kind in line["kinds"] and is_complete(line["kinds"][kind])
-        ]
+        lines = [line["kinds"][kind] for line in problem_lines(kind)]
         least = [1e3 * found["least"] for found in lines]
         for panel, name in zip(panels, PASSES, strict=True):
             native = [1e3 * median_of(each, name, "native") for each in lines]
@@ -447,7 +453,7 @@ def growth_of(path: Path) -> Callable[[Theme], Figure]:
 
 def figures() -> dict[str, Callable[[Theme], Figure]]:
     """What draws each figure, by its name."""
-    kinds = [kind for kind in KINDS if any(kind in x["kinds"] for x in problem_lines())]
+    kinds = [kind for kind in KINDS if problem_lines(kind)]
     growth = sorted(RESULTS.glob("growth-*.json"))
     sizes = sorted(RESULTS.glob("partition-sizes-*.json"))
     return {
