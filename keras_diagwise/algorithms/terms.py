@@ -74,8 +74,8 @@ def sum_over_taps(problem: Problem, tensor, kernel, reaches, sizes, multiply):
             for rest in row
         )
 
-    at_once = rows_at_once(len(rows), len(row) * problem.channels_per_group)
-    if at_once == len(rows):
+    at_once = rows_at_once(problem, len(row))
+    if at_once >= len(rows):
         return sum_of_rows(rows)
     rest = len(rows) % at_once or at_once
     (tap, start), (next_tap, next_start) = rows[:2]
@@ -93,26 +93,29 @@ def sum_over_taps(problem: Problem, tensor, kernel, reaches, sizes, multiply):
 
 MOST_UNROLLED = 32
 TERMS_AT_ONCE = 8
-"""Taps × channels in a group that are written out one by one, if these are all, and in
-a loop. On XLA's CPU compiler (jaxlib 0.10.2) a loop over rows takes 0.3 to 0.9 of the
-time for 7×7, 0.02 for 13×13, and 1.1 to 1.2 for 5×5."""
+"""Taps × channels in a group that are written out one by one, if these are all of a
+problem, and in a loop. On XLA's CPU compiler (jaxlib 0.10.2) a loop over rows takes 0.3
+to 0.9 of the time for 7×7, 0.02 for 13×13, and 1.1 to 1.2 for 5×5. The phases of a
+stride are fused into one program, so that their taps count together: 0.1 to 0.2 of the
+time for the input gradient of 7×7 with stride 2."""
 
 
-def rows_at_once(rows: int, terms: int) -> int:
-    """How many rows of a kernel, of so many terms each, are written out: all, or those
-    of one turn of the loop."""
-    if rows * terms <= MOST_UNROLLED:
-        return rows
-    return max(1, TERMS_AT_ONCE // terms)
+def rows_at_once(problem: Problem, taps: int) -> int:
+    """How many of a kernel's rows, or of a phase's, of so many taps each, are written
+    out: all, or those of one turn of the loop."""
+    if problem.taps * problem.channels_per_group <= MOST_UNROLLED:
+        return problem.kernel_size[0]
+    return max(1, TERMS_AT_ONCE // (taps * problem.channels_per_group))
 
 
 def terms_written(problem: Problem) -> int:
     """How many terms of a problem the compiler is given: all, or those of the first
     rows and of the loop."""
     rows = problem.kernel_size[0]
-    terms = problem.taps * problem.channels_per_group // rows
-    at_once = rows_at_once(rows, terms)
-    return terms * (rows if at_once == rows else 2 * at_once)
+    taps = problem.taps // rows
+    at_once = rows_at_once(problem, taps)
+    written = rows if at_once >= rows else 2 * at_once
+    return taps * problem.channels_per_group * written
 
 
 def window(tensor, problem: Problem, starts, sizes):

@@ -112,6 +112,15 @@ EDGES = {
     "many rows": depthwise((37, 6), 3, (3, 3)),
     "many rows, strided": depthwise((37, 6), 3, (3, 3), strides=(2, 2)),
     "large kernel": depthwise((12, 13), 3, (7, 7)),
+    "large kernel, strided": depthwise((13, 12), 3, (7, 7), strides=(2, 2)),
+    "large kernel, channels first, unequal strides, multiplied": depthwise(
+        (14, 13),
+        2,
+        (8, 7),
+        strides=(2, 3),
+        filters_per_group=2,
+        data_format="channels_first",
+    ),
     "tall": depthwise((64, 2), 3, (5, 1)),
     "huge kernel": depthwise((20, 19), 3, (13, 15)),
     "huge kernel, strided, multiplied": depthwise(
