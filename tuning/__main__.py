@@ -108,6 +108,8 @@ def main() -> int:
     parser.add_argument("--collect", type=Path)
     options = parser.parse_args()
     until = time.monotonic() + 60 * options.minutes
+    if options.collect:
+        options.collect.mkdir(parents=True, exist_ok=True)
     backends = options.backends.split(",")
     status = run_all(options.setting, backends, until)
     if options.setting == "gpu":
