@@ -588,10 +588,13 @@ def coverage_cell(figures: dict | None) -> str:
     """The larger error of outputs and weights; what is not equal is said so."""
     if figures is None:
         return "not run"
-    if "stock_failure" in figures:
-        return f"stock: {figures['stock_failure'].partition(':')[0]}"
-    error = f"{max(figures['outputs_error'], figures['step_error']):.0e}"
-    return error if figures["is_right"] else f"**differs** {error}"
+    failure = figures.get("stock_failure", "").partition(":")[0]
+    if "outputs_error" not in figures:
+        return f"stock: {failure}"
+    error = f"{max(figures['outputs_error'], figures.get('step_error', 0)):.0e}"
+    if not figures["is_right"]:
+        return f"**differs** {error}"
+    return f"{error}, stock's step: {failure}" if failure else error
 
 
 def shipped_count(backend: str, mode: str) -> int:
@@ -672,7 +675,9 @@ training step, against the stock model and relative to its norm; at most 1e-9 co
 equal. All layers must be converted, and what `revert` gives back must be bit-equal.
 `python -m tuning.coverage` makes these figures; what it has not gone through yet is
 "not run". Where stock itself failed on the machine that made them, with 24 GiB of
-memory, the reason stands there: XLA's gradient of a wide depthwise kernel takes 27 GB.
+memory, the reason stands there: XLA's gradients of wide depthwise kernels take up to
+36 GB. If that was the training step, the figure is of the outputs, and the converted
+model did train.
 
 Of `keras.applications`:
 
