@@ -676,7 +676,7 @@ equal. All layers must be converted, and what `revert` gives back must be bit-eq
 `python -m tuning.coverage` makes these figures; what it has not gone through yet is
 "not run". Where stock itself failed on the machine that made them, with 24 GiB of
 memory, the reason stands there: XLA's gradients of wide depthwise kernels take up to
-36 GB. If that was the training step, the figure is of the outputs, and the converted
+41 GB. If that was the training step, the figure is of the outputs, and the converted
 model did train.
 
 Of `keras.applications`:
