@@ -96,7 +96,7 @@ TERMS_AT_ONCE = 8
 """Taps × channels in a group that are written out one by one, if these are all of a
 problem, and in a loop. On XLA's CPU compiler (jaxlib 0.10.2) a loop over rows takes 0.3
 to 0.9 of the time for 7×7, 0.02 for 13×13, and 1.1 to 1.2 for 5×5. The phases of a
-stride are fused into one program, so that their taps count together: 0.1 to 0.2 of the
+stride are fused into one program, so that their taps count together: 0.1 to 0.3 of the
 time for the input gradient of 7×7 with stride 2."""
 
 
