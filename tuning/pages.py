@@ -10,6 +10,7 @@ anything.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import re
 import sys
@@ -209,6 +210,74 @@ def other_cells(line: dict) -> tuple[str, ...]:
         f"{line['predict']['speedup']:.2f}×",
         f"{first['converted'] / first['stock']:.2f}",
     )
+
+
+def where_time_goes() -> str:
+    """What the converted model's other layers take, and what compiling it takes."""
+    parts = []
+    for line in records_of("profile-jax"):
+        steps = line["milliseconds"]
+        totals = {step: sum(of_step.values()) for step, of_step in steps.items()}
+        kinds = table(
+            ("", "step, ms", "share", "prediction, ms", "share"),
+            (
+                (
+                    kind,
+                    *itertools.chain.from_iterable(
+                        (
+                            f"{steps[step].get(kind, 0):.1f}",
+                            f"{steps[step].get(kind, 0) / totals[step]:.0%}",
+                        )
+                        for step in ("train", "predict")
+                    ),
+                )
+                for kind in steps["train"]
+            ),
+        )
+        compilations = line["compilations"]
+        stages = table(
+            ("", *(name.replace("_", " ") for name in compilations)),
+            (
+                *(
+                    (
+                        words,
+                        *(f"{each[key]:.1f}" for each in compilations.values()),
+                    )
+                    for key, words in (("trace_s", "tracing"), ("lower_s", "lowering"))
+                ),
+                *(
+                    (
+                        stage,
+                        *(
+                            f"{each['compile_s'][stage]:.1f}"
+                            for each in compilations.values()
+                        ),
+                    )
+                    for stage in compilations["stock"]["compile_s"]
+                ),
+                (
+                    "programs, of them",
+                    *(
+                        str(sum(each["programs"].values()))
+                        for each in compilations.values()
+                    ),
+                ),
+                (
+                    "of depthwise convolutions",
+                    *(
+                        str(each["programs"]["depthwise convolutions"])
+                        for each in compilations.values()
+                    ),
+                ),
+            ),
+        )
+        name, size, batch = line["key"]
+        parts.append(f"""\
+**{name}**, {size}×{size} pixels, batch {batch}; {place(line["environment"])}:
+
+{kinds}
+{stages}""")
+    return "\n".join(parts)
 
 
 def against_peers() -> str:
@@ -497,6 +566,28 @@ each in a process of its own, in turn:
 
 {against_peers()}
 
+### Where the time goes
+
+What JAX's profiler sees of the converted model, by kind of layer: the milliseconds of
+all threads together. Depthwise convolutions are no longer what a step waits for, so
+that a whole model gains less than its layers: were they to take no time at all, the
+step would be faster by their share and no more. A fusion counts for the layer of its
+last operation.
+
+The second table of each is the seconds that JAX and XLA take to make the training step
+ready, those of all threads together: stock; with one pass of every depthwise
+convolution converted; with all three.
+
+{where_time_goes()}
+No stage of compilation stands out: what is converted has more operations for each stage
+to go through. These were tried on NASNetMobile, and took no less: writing out fewer taps
+and looping over the others (a third fewer operations handed to the compiler, but
+more loops), LLVM at its lowest level, a barrier between a layer's padding and its sum.
+Of XLA's options one helps, `XLA_FLAGS=--xla_cpu_use_fusion_emitters=false`, which sets
+how the whole model is compiled and is left to the user. JAX's
+[compilation cache](https://docs.jax.dev/en/latest/persistent_compilation_cache.html)
+saves later processes a part of it.
+
 ## The layers of the models
 
 {by_model()}
@@ -549,6 +640,7 @@ nox -s acceptance          # the whole model
 nox -s benchmark           # the suite, problem by problem
 python -m tuning.peers     # a model on every backend
 python -m tuning.peak_memory
+python -m tuning.profile    # where the time goes
 nox -s ship                # the decisions that come with the package
 python -m tuning.partition_sizes
 python -m tuning.growth

@@ -17,6 +17,7 @@ import keras_diagwise
 from keras_diagwise.models.summary import environment_of
 from tuning.models import batch_of
 from tuning.records import Records, device_folder
+from tuning.steps import training_step
 from tuning.workloads import WHOLE_MODELS, trainable
 
 IMAGE_SIZE, BATCH_SIZE = 96, 16
@@ -24,22 +25,8 @@ IMAGE_SIZE, BATCH_SIZE = 96, 16
 
 def xla_peak(model: keras.Model, images, labels) -> int:
     """Bytes of the arguments, outputs and temporaries of the compiled step."""
-    import jax
-
-    model.build(images.shape)
-    model.optimizer.build(model.trainable_variables)
-    model._symbolic_build(data_batch=(images, labels))
-    state = tuple(
-        [variable.value for variable in variables]
-        for variables in (
-            model.trainable_variables,
-            model.non_trainable_variables,
-            model.optimizer.variables,
-            model.metrics_variables,
-        )
-    )
-    step = jax.jit(model.train_step, donate_argnums=0)
-    analysis = step.lower(state, (images, labels)).compile().memory_analysis()
+    step, arguments = training_step(model, images, labels)
+    analysis = step.lower(*arguments).compile().memory_analysis()
     return (
         analysis.argument_size_in_bytes
         + analysis.output_size_in_bytes
