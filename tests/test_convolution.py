@@ -25,6 +25,7 @@ PLANS = [
     "native",
     "direct",
     "direct:rows",
+    "direct:columns",
     "diagonal:2",
     "diagonal:4:split",
     Plan("direct", "native", "diagonal:2"),

@@ -66,7 +66,8 @@ STAGES = {
 
 CONVOLUTIONS = frozenset(("convolution", "dot"))
 NOT_PROGRAMS = frozenset(
-    "parameter constant get-tuple-element tuple bitcast while call conditional".split()
+    {"parameter", "constant", "get-tuple-element", "tuple", "bitcast"}
+    | {"while", "call", "conditional"}
 )
 
 
