@@ -25,7 +25,6 @@ PLANS = [
     "native",
     "direct",
     "direct:rows",
-    "direct:columns",
     "diagonal:2",
     "diagonal:4:split",
     Plan("direct", "native", "diagonal:2"),

@@ -65,7 +65,7 @@ def layers_with_plans(draw):
     hypothesis.assume(problem.batch and Native().refusal(problem) is None)
     plan = draw(
         st.sampled_from(
-            ["native", "direct", "direct:rows", "direct:columns"]
+            ["native", "direct", "direct:rows"]
             + [f"diagonal:{n}{rest}" for n in (1, 2, 3) for rest in ("", ":split")]
         )
     )

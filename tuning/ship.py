@@ -1,14 +1,13 @@
 """Measures the decisions that ship with the package: `nox -s ship`.
 
-    python -m tuning.ship [--compiler-mode xla] [--models-only] [--to FILE]
-                          [--add | --passes kernel_gradient]
+    python -m tuning.ship [--compiler-mode xla] [--models-only] [--add] [--to FILE]
     python -m tuning.ship --measured
 
 `--measured` measures nothing: what the user's store holds of this device, under
 whatever flags, is added to what ships, for each backend and compiler mode.
 
 `--add` keeps what the document holds of this very environment and measures what it
-lacks. `--passes` measures those passes anew, and keeps the document's others. Each pass is kept in the user's store as soon as it is decided: a run that was
+lacks. Each pass is kept in the user's store as soon as it is decided: a run that was
 interrupted goes on where it was. The document holds what was timed; why other
 candidates were not is left in the store.
 """
@@ -66,7 +65,6 @@ def main() -> None:
     parser.add_argument("--compiler-mode")
     parser.add_argument("--models-only", action="store_true")
     parser.add_argument("--add", action="store_true")
-    parser.add_argument("--passes", type=lambda text: tuple(text.split(",")))
     parser.add_argument("--measured", action="store_true")
     parser.add_argument("--to", type=Path)
     parser.add_argument("--stop-after", type=float, default=float("inf"))
@@ -80,19 +78,14 @@ def main() -> None:
         environment = dataclasses.replace(environment, compiler_mode=mode)
     path = options.to or SHIPPED / document_name(environment)
     problems = model_problems() if options.models_only else shipped_problems()
-    kept = Document.read(path) if options.add or options.passes else Document()
+    known = Document.read(path) if options.add else Document()
     until = time.monotonic() + options.stop_after
     tuner = Tuner(conductor.store, environment, until=until)
     decisions = []
     try:
         for number, problem in enumerate(problems, 1):
-            known = kept.get(environment, problem) or Decision(problem, {})
-            if options.passes:
-                known |= tuner.tune(problem, options.passes)
-            elif not known.passes:
-                known = tuner.tune(problem)
-            decision = timed_only(known)
-            decisions.append(decision)
+            decision = known.get(environment, problem) or tuner.tune(problem)
+            decisions.append(timed_only(decision))
             plan = decision.plan(MARGIN_MEASURED)
             gain = decision.gain(plan) or float("nan")
             text = f"{number}/{len(problems)} {problem}: {plan}, {gain:.2f}×"

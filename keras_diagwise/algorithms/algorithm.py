@@ -63,8 +63,7 @@ class Algorithm(abc.ABC):
         return None
 
     def redundancy(self, compiler_mode: str) -> str | None:
-        """Why the algorithm can be no better than another in a compiler mode, or
-        `None`."""
+        """Why the algorithm is the same as another in a compiler mode, or `None`."""
         return None
 
     def check(self, problem: Problem) -> None:

@@ -11,11 +11,8 @@ from collections.abc import Callable, Iterator
 from keras import ops
 
 from keras_diagwise import backends
-from keras_diagwise.algorithms import phases
+from keras_diagwise.algorithms import phases, rows
 from keras_diagwise.algorithms.algorithm import Algorithm, Work
-from keras_diagwise.algorithms.blocks import Blocks
-from keras_diagwise.algorithms.columns import Columns
-from keras_diagwise.algorithms.rows import Rows
 from keras_diagwise.algorithms.terms import (
     MOST_UNROLLED,
     Reach,
@@ -36,11 +33,7 @@ MOST_TERMS = 128
 one: beyond it the program, and the time to compile it, grow out of proportion."""
 
 
-MOST_WRITTEN = 64
-"""Taps that `"columns"` writes out: 7×7 compiles in 0.6 to 0.9 s."""
-
-IN_BLOCKS: dict[str, type[Blocks]] = {"rows": Rows, "columns": Columns}
-LOWERINGS = ("taps", *IN_BLOCKS)
+LOWERINGS = ("taps", "rows")
 COMPILED = "compiled"
 
 
@@ -52,9 +45,8 @@ class Direct(Algorithm):
 
     Attributes:
         lowering: how the kernel gradient runs: `"taps"` reduces the whole tensor
-            for each tap, `"rows"` blocks of its rows for many taps at once,
-            `"columns"` such blocks for a column of the kernel at once, without
-            padding beside them. The other passes are the same in all.
+            for each tap, `"rows"` blocks of its rows for many taps at once. The
+            other passes are the same in both.
         compiled: whether the backend's compiler fuses the terms though it does not
             compile the step around them.
     """
@@ -101,13 +93,13 @@ class Direct(Algorithm):
         if self.compiled:
             run = compiled_pass(self, "kernel_gradient", problem)
             return run(inputs, output_gradient)
-        if self.lowering in IN_BLOCKS:
+        if self.lowering == "rows":
             if problem.data_format == "channels_first":
                 inputs = ops.moveaxis(inputs, 1, -1)
                 output_gradient = ops.moveaxis(output_gradient, 1, -1)
                 problem = dataclasses.replace(problem, data_format="channels_last")
-            blocks = IN_BLOCKS[self.lowering](problem, accumulator(problem))
-            kernel = blocks.kernel_gradient(inputs, output_gradient)
+            dtype = accumulator(problem)
+            kernel = rows.kernel_gradient(problem, inputs, output_gradient, dtype)
         else:
             padded = pad(accumulated(inputs, problem), problem, problem.padding_pairs)
             gradient = accumulated(output_gradient, problem)
@@ -120,9 +112,7 @@ class Direct(Algorithm):
         if 0 in problem.output_spatial_shape:
             return "the output is empty"
         terms = problem.taps * problem.channels_per_group // problem.kernel_size[0]
-        if self.lowering == "columns" and problem.taps > MOST_WRITTEN:
-            return f"{problem.taps} taps to write out are more than {MOST_WRITTEN}"
-        if self.lowering in IN_BLOCKS:
+        if self.lowering == "rows":
             if problem.rank > 2 or not problem.is_depthwise:
                 return "blocks of rows are for depthwise convolutions of rank 1 and 2"
             terms = max(terms, problem.kernel_size[0] if problem.rank == 1 else 0)
@@ -131,12 +121,8 @@ class Direct(Algorithm):
         return None
 
     def redundancy(self, compiler_mode):
-        compiles_steps = compiler_mode not in ("eager", "graph")
-        if self.compiled and compiles_steps:
-            return "the whole step is compiled"
-        if self.lowering == "columns" and not self.compiled and not compiles_steps:
-            return "no compiler fuses its reductions"
-        return None
+        whole = self.compiled and compiler_mode not in ("eager", "graph")
+        return "the whole step is compiled" if whole else None
 
     @property
     def family(self):

@@ -1,26 +1,113 @@
-"""The kernel gradient of `direct:rows`: as many taps of a block of rows at once as a
-reduction holds, the rows of a large kernel in a loop."""
+"""The kernel gradient of `direct:rows`: one pass over blocks of output rows, all
+taps at once.
+
+On XLA's CPU compiler a reduction becomes SIMD code over the channels only if its
+loop is short enough to be unrolled, and one that reads the whole tensor for each
+tap is bound by memory. So the rows are taken in blocks that stay in cache, and a
+block's rows are summed for many taps in one reduction.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+from typing import NamedTuple
 
 from keras import ops
 
 from keras_diagwise import backends
-from keras_diagwise.algorithms.blocks import (
-    MOST_UNROLLED,
-    Blocks,
-    rows_of_a_block,
-    take,
-)
+from keras_diagwise.problem import Problem
 
 MOST_ROWS = 8
+MOST_UNROLLED = 72
+"""Rows × taps of one reduction: LLVM unrolls a loop of about 300 instructions, and
+a reduction that it does not unroll runs 5–10 times slower (jaxlib 0.10.2)."""
 MOST_TAPS = MOST_UNROLLED // MOST_ROWS
+MOST_SUMMED_TOGETHER = 144
+"""Taps × columns of a block's sums over rows that are summed by one program: 0.6 to 0.9
+of the time of a library call for each tap, and 1.1 to 1.2 beyond it (jaxlib 0.10.2)."""
 
 
-class Rows(Blocks):
-    """Blocks that are padded on all sides, so that all taps see the same pixels."""
+def kernel_gradient(problem: Problem, inputs, output_gradient, dtype: str):
+    """The kernel gradient of a depthwise problem with channels last, rank 1 or 2,
+    summed in `dtype`.
+
+    Returns:
+        `(taps, filters)`.
+    """
+    if problem.rank == 1:
+        problem = with_columns(problem)
+        inputs, output_gradient = inputs[:, :, None], output_gradient[:, :, None]
+    if problem.filters_per_group == 1:
+        return Rows(problem, dtype).kernel_gradient(inputs, output_gradient)
+    single = dataclasses.replace(problem, filters_per_group=1)
+    step = problem.filters_per_group
+    columns = [
+        Rows(single, dtype).kernel_gradient(inputs, output_gradient[..., m::step])
+        for m in range(step)
+    ]
+    return ops.reshape(ops.stack(columns, axis=-1), (problem.taps, problem.filters))
+
+
+def with_columns(problem: Problem) -> Problem:
+    """A one-dimensional problem as a two-dimensional one of a single column."""
+    return dataclasses.replace(
+        problem,
+        spatial_shape=(*problem.spatial_shape, 1),
+        kernel_size=(*problem.kernel_size, 1),
+        strides=(*problem.strides, 1),
+        dilation_rate=(*problem.dilation_rate, 1),
+    )
+
+
+class Span(NamedTuple):
+    """Rows of the input: `before` rows of zeros, the rows `start` to `stop`, and
+    `after` rows of zeros."""
+
+    before: int
+    start: int
+    stop: int
+    after: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """A two-dimensional depthwise problem, and how its rows are cut."""
+
+    problem: Problem
+    dtype: str
+
+    def kernel_gradient(self, inputs, output_gradient):
+        """`(taps, channels)`."""
+        problem, rows = self.problem, self.rows_per_block
+        height = problem.output_spatial_shape[0]
+        blocks = height // rows if height >= 2 * rows else 0
+        total = 0
+        if blocks or self.loops_over_kernel_rows:
+            total = self.nothing(output_gradient)
+        if blocks:
+            total = self.loop_over_blocks(inputs, output_gradient, blocks, total)
+        for first in range(blocks * rows, height, rows):
+            last = min(first + rows, height)
+            span = self.input_rows(first, last)
+            block = self.padded(
+                inputs[:, span.start : span.stop], span.before, span.after
+            )
+            total = self.add_block(block, output_gradient[:, first:last], 0, total)
+        return ops.sum(total, axis=1)
+
+    def nothing(self, output_gradient):
+        """What a loop begins with: zeros, `(taps, batch, channels)`, that are computed
+        from the output gradient.
+
+        Constants would be made at the beginning of a compiled step, and those of all
+        layers would lie in memory together (28 MiB in a step of NASNetMobile, jaxlib
+        0.10.2). A NaN stays one: it reaches all taps of its channel anyway.
+        """
+        corner = ops.cast(output_gradient[:, 0, 0], self.dtype)
+        zeros = ops.minimum(ops.abs(corner), 0)
+        shape = (self.problem.taps, ops.shape(corner)[0], self.problem.channels)
+        return ops.broadcast_to(zeros[None], shape)
 
     @property
     def taps_at_once(self) -> list[list[tuple[int, ...]]]:
@@ -29,7 +116,7 @@ class Rows(Blocks):
         return [taps[i : i + MOST_TAPS] for i in range(0, len(taps), MOST_TAPS)]
 
     @property
-    def loops_within(self) -> bool:
+    def loops_over_kernel_rows(self) -> bool:
         """Whether a large kernel's rows are looped over, which compiles in a
         fraction of the time of writing out all of its taps."""
         height, width = self.problem.kernel_size
@@ -46,11 +133,30 @@ class Rows(Blocks):
 
     @property
     def rows_per_block(self) -> int:
+        """Output rows in a block, if possible without a remainder."""
+        height = self.problem.output_spatial_shape[0]
         largest = max(map(len, self.taps_at_once))
-        if self.loops_within:
+        if self.loops_over_kernel_rows:
             largest = max(map(len, self.columns_at_once))
+        if height <= MOST_UNROLLED // largest:
+            return height
         most = max(2, min(MOST_ROWS, MOST_UNROLLED // largest))
-        return rows_of_a_block(self.problem.output_spatial_shape[0], most)
+        sizes = range(most, max(most // 2, 2) - 1, -1)
+        if any(height % size == 0 for size in sizes):
+            return next(size for size in sizes if height % size == 0)
+        if height < 2 * most:
+            return -(-height // 2)
+        return next((size for size in sizes if height % size != 1), most)
+
+    def input_rows(self, first: int, last: int) -> Span:
+        """What the output rows from `first` up to `last` see of the input."""
+        problem = self.problem
+        height, (top, _) = problem.spatial_shape[0], problem.padding_pairs[0]
+        start = first * problem.strides[0] - top
+        stop = (last - 1) * problem.strides[0] - top + problem.effective_kernel_size[0]
+        low = min(max(start, 0), height)
+        high = max(low, min(stop, height))
+        return Span(low - start, low, high, stop - high)
 
     def padded(self, rows, before: int, after: int):
         columns = self.problem.padding_pairs[1]
@@ -59,9 +165,31 @@ class Rows(Blocks):
             return rows
         return ops.pad(rows, ((0, 0), (before, after), columns, (0, 0)))
 
+    def loop_over_blocks(self, inputs, output_gradient, blocks: int, total):
+        problem, rows = self.problem, self.rows_per_block
+        height, width = problem.spatial_shape
+        top, stride = problem.padding_pairs[0][0], problem.strides[0]
+        needed = (rows - 1) * stride + problem.effective_kernel_size[0]
+        taken = min(needed, height)
+        below = max(0, (blocks - 1) * rows * stride - top + needed - height)
+
+        def add(index, total):
+            first = index * (rows * stride) - top
+            start = ops.minimum(ops.maximum(first, 0), height - taken)
+            block = take(inputs, (start, 0), (taken, width))
+            block = self.padded(block, top, below)
+            gradient = take(
+                output_gradient, (index * rows, 0), (rows, output_gradient.shape[2])
+            )
+            return self.add_block(block, gradient, first - start + top, total)
+
+        return ops.fori_loop(0, blocks, add, total)
+
     def add_block(self, block, gradient, offset, total):
+        """`total` and the share of a block: padded input rows, of which the
+        first output row's begin at `offset`."""
         gradient = ops.cast(gradient, self.dtype)
-        if not self.loops_within:
+        if not self.loops_over_kernel_rows:
             shares = [
                 self.share(block, gradient, offset, taps) for taps in self.taps_at_once
             ]
@@ -81,7 +209,11 @@ class Rows(Blocks):
         return ops.fori_loop(0, height, add_kernel_row, total)
 
     def share(self, block, gradient, offset, taps):
-        """A block's share of the gradient of some taps, `(taps, batch, channels)`."""
+        """A block's share of the gradient of some taps, `(taps, batch, channels)`.
+
+        The images stay apart: a sum over the batch in the loop would be one
+        communication a block under data parallelism.
+        """
         (down, across), (below, beside) = (
             self.problem.strides,
             self.problem.dilation_rate,
@@ -97,7 +229,19 @@ class Rows(Blocks):
             shape = (-1, rows * columns, 1, self.problem.channels)
             products = [ops.reshape(product, shape) for product in products]
         sums = backends.active.sum_together(products, axis=1)
+        if len(sums) * sums[0].shape[1] <= MOST_SUMMED_TOGETHER:
+            return ops.stack(backends.active.sum_together(sums, axis=1))
         return ops.stack([ops.sum(each, axis=1) for each in sums])
+
+
+def take(tensor, start, sizes):
+    """Rows and columns of all images, from a start that may be computed.
+
+    One slice for each use: XLA compiles a computed slice that several taps share
+    into a function of its own, without SIMD.
+    """
+    batch = -1 if tensor.shape[0] is None else tensor.shape[0]
+    return ops.slice(tensor, (0, *start, 0), (batch, *sizes, tensor.shape[3]))
 
 
 def take_first(tensor, start, size):
