@@ -571,8 +571,9 @@ each in a process of its own, in turn:
 What JAX's profiler sees of the converted model, by kind of layer: the milliseconds of
 all threads together. Depthwise convolutions are no longer what a step waits for, so
 that a whole model gains less than its layers: were they to take no time at all, the
-step would be faster by their share and no more. A fusion counts for the layer of its
-last operation.
+step would be faster by their share and no more (MobileNetV2's step and prediction were
+to become 6 and 9 times as fast, and their floors above are less). A fusion counts for
+the layer of its last operation.
 
 The second table of each is the seconds that JAX and XLA take to make the training step
 ready, those of all threads together: stock; with one pass of every depthwise
