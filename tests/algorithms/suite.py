@@ -111,6 +111,10 @@ EDGES = {
     "float64": depthwise((6, 7), 4, (3, 3), dtype="float64"),
     "many rows": depthwise((37, 6), 3, (3, 3)),
     "many rows, strided": depthwise((37, 6), 3, (3, 3), strides=(2, 2)),
+    "many columns": depthwise((6, 40), 3, (3, 3)),
+    "many columns, strided, larger kernel": depthwise(
+        (23, 61), 3, (5, 5), strides=(2, 2)
+    ),
     "large kernel": depthwise((12, 13), 3, (7, 7)),
     "large kernel, strided": depthwise((13, 12), 3, (7, 7), strides=(2, 2)),
     "large kernel, channels first, unequal strides, multiplied": depthwise(
