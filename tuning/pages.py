@@ -218,59 +218,32 @@ def where_time_goes() -> str:
     for line in records_of("profile-jax"):
         steps = line["milliseconds"]
         totals = {step: sum(of_step.values()) for step, of_step in steps.items()}
-        kinds = table(
-            ("", "step, ms", "share", "prediction, ms", "share"),
-            (
-                (
-                    kind,
-                    *itertools.chain.from_iterable(
-                        (
-                            f"{steps[step].get(kind, 0):.1f}",
-                            f"{steps[step].get(kind, 0) / totals[step]:.0%}",
-                        )
-                        for step in ("train", "predict")
-                    ),
-                )
-                for kind in steps["train"]
-            ),
-        )
+        rows = []
+        for kind in steps["train"]:
+            taken = {step: steps[step].get(kind, 0) for step in ("train", "predict")}
+            shares = (
+                (f"{each:.1f}", f"{each / totals[step]:.0%}")
+                for step, each in taken.items()
+            )
+            rows.append((kind, *itertools.chain.from_iterable(shares)))
+        kinds = table(("", "step, ms", "share", "prediction, ms", "share"), rows)
         compilations = line["compilations"]
-        stages = table(
-            ("", *(name.replace("_", " ") for name in compilations)),
-            (
-                *(
-                    (
-                        words,
-                        *(f"{each[key]:.1f}" for each in compilations.values()),
-                    )
-                    for key, words in (("trace_s", "tracing"), ("lower_s", "lowering"))
-                ),
-                *(
-                    (
-                        stage,
-                        *(
-                            f"{each['compile_s'][stage]:.1f}"
-                            for each in compilations.values()
-                        ),
-                    )
-                    for stage in compilations["stock"]["compile_s"]
-                ),
-                (
-                    "programs, of them",
-                    *(
-                        str(sum(each["programs"].values()))
-                        for each in compilations.values()
-                    ),
-                ),
-                (
-                    "of depthwise convolutions",
-                    *(
-                        str(each["programs"]["depthwise convolutions"])
-                        for each in compilations.values()
-                    ),
-                ),
-            ),
-        )
+        found = list(compilations.values())
+        rows = [
+            ("tracing", *(f"{each['trace_s']:.1f}" for each in found)),
+            ("lowering", *(f"{each['lower_s']:.1f}" for each in found)),
+        ]
+        rows += [
+            (stage, *(f"{each['compile_s'][stage]:.1f}" for each in found))
+            for stage in found[0]["compile_s"]
+        ]
+        programs = [each["programs"] for each in found]
+        depthwise = "depthwise convolutions"
+        rows += [
+            ("programs, of them", *(str(sum(each.values())) for each in programs)),
+            (f"of {depthwise}", *(str(each[depthwise]) for each in programs)),
+        ]
+        stages = table(("", *(name.replace("_", " ") for name in compilations)), rows)
         name, size, batch = line["key"]
         parts.append(f"""\
 **{name}**, {size}×{size} pixels, batch {batch}; {place(line["environment"])}:
@@ -570,10 +543,11 @@ each in a process of its own, in turn:
 
 What JAX's profiler sees of the converted model, by kind of layer: the milliseconds of
 all threads together. Depthwise convolutions are no longer what a step waits for, so
-that a whole model gains less than its layers: were they to take no time at all, the
-step would be faster by their share and no more (MobileNetV2's step and prediction were
-to become 6 and 9 times as fast, and their floors above are less). A fusion counts for
-the layer of its last operation.
+that a whole model gains less than its layers. XLA fuses neighbours, and a fusion counts
+for the layer of its last operation: in a prediction the sum over taps is mostly in the
+activation's. How much faster a step or a prediction could become at most is what the
+floor says: MobileNetV2's were to be 6 and 9 times as fast as stock, and their floors
+are not.
 
 The second table of each is the seconds that JAX and XLA take to make the training step
 ready, those of all threads together: stock; with one pass of every depthwise
@@ -581,11 +555,10 @@ convolution converted; with all three.
 
 {where_time_goes()}
 Most of what NASNetMobile's first step takes more is in passes over the HLO, which go
-over the whole program again and again until nothing changes: 11 times, and 6 for stock,
-since what is converted has loops. The rest is spread over all stages. These were tried,
-and took no less: fewer taps written out and the others in a loop (a third fewer
-operations handed to the compiler, but more loops), LLVM at its lowest level, a barrier
-between a layer's padding and its sum.
+over the whole program again and again until nothing changes, and more often where it
+has loops. The rest is spread over all stages. These were tried, and took no less: fewer
+taps written out and the others in a loop, LLVM at its lowest level, a barrier between a
+layer's padding and its sum.
 Of XLA's options one helps, `XLA_FLAGS=--xla_cpu_use_fusion_emitters=false`, which sets
 how the whole model is compiled and is left to the user. JAX's
 [compilation cache](https://docs.jax.dev/en/latest/persistent_compilation_cache.html)

@@ -9,18 +9,13 @@ compiled again.
 
 from __future__ import annotations
 
-import argparse
-
 import keras
 
 import keras_diagwise
 from keras_diagwise.models.summary import environment_of
 from tuning.models import batch_of
-from tuning.records import Records, device_folder
-from tuning.steps import training_step
+from tuning.steps import BATCH_SIZE, IMAGE_SIZE, record_models, training_step
 from tuning.workloads import WHOLE_MODELS, trainable
-
-IMAGE_SIZE, BATCH_SIZE = 96, 16
 
 
 def xla_peak(model: keras.Model, images, labels) -> int:
@@ -49,18 +44,7 @@ def peaks_of(name: str) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--names", default=",".join(WHOLE_MODELS))
-    options = parser.parse_args()
-    model = keras.Sequential([keras.Input((4,))])
-    folder = device_folder(environment_of(model).to_dict())
-    records = Records(folder / "peak-memory-jax.jsonl")
-    for name in options.names.split(","):
-        key = [name, IMAGE_SIZE, BATCH_SIZE]
-        if key not in records:
-            line = records.add(key, **peaks_of(name))
-            print(name, f"{line['converted_over_stock']:.3f}", flush=True)
-            keras.utils.clear_session()
+    record_models("peak-memory-jax", WHOLE_MODELS, __doc__, peaks_of)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ what is there is not measured again. It holds:
 
 from __future__ import annotations
 
-import argparse
 import collections
 import re
 import tempfile
@@ -32,13 +31,13 @@ import keras_diagwise
 from keras_diagwise.models.summary import environment_of
 from keras_diagwise.problem import PASSES
 from tuning.models import batch_of
-from tuning.records import Records, device_folder
-from tuning.steps import STEPS
+from tuning.steps import BATCH_SIZE, IMAGE_SIZE, STEPS, record_models
 from tuning.workloads import trainable
 
-IMAGE_SIZE, BATCH_SIZE = 96, 16
 NAMES = ("MobileNetV2", "NASNetMobile")
 RUNS = 20
+PLAN = keras_diagwise.Plan("direct", "direct", "direct:rows")
+"""Of which each pass is compiled alone."""
 
 DEPTHWISE, DENSE, REST = "depthwise convolutions", "other convolutions", "rest"
 KINDS: dict[type, str] = {
@@ -256,13 +255,9 @@ def profiled(name: str) -> dict:
     images, labels = batch_of(IMAGE_SIZE, BATCH_SIZE)
     converted = keras_diagwise.convert(stock, verbose=0)
     environment = environment_of(converted).to_dict()
-    best = {"forward": "direct", "input_gradient": "direct"}
-    plans = {each: {each: best.get(each, "direct:rows")} for each in PASSES}
     compilations = {"stock": compilation(stock, images, labels)}
-    for each, plan in plans.items():
-        model = keras_diagwise.convert(
-            stock, plan=keras_diagwise.Plan(**plan), verbose=0
-        )
+    for each in PASSES:
+        model = keras_diagwise.convert(stock, plan={each: str(PLAN[each])}, verbose=0)
         compilations[each] = compilation(model, images, labels)
     compilations["converted"] = compilation(converted, images, labels)
     return {
@@ -275,18 +270,7 @@ def profiled(name: str) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--names", default=",".join(NAMES))
-    options = parser.parse_args()
-    model = keras.Sequential([keras.Input((4,))])
-    folder = device_folder(environment_of(model).to_dict())
-    records = Records(folder / "profile-jax.jsonl")
-    for name in options.names.split(","):
-        key = [name, IMAGE_SIZE, BATCH_SIZE]
-        if key not in records:
-            line = records.add(key, **profiled(name))
-            print(name, line["milliseconds"], line["compilations"], flush=True)
-            keras.utils.clear_session()
+    record_models("profile-jax", NAMES, __doc__, profiled)
 
 
 if __name__ == "__main__":

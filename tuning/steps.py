@@ -1,11 +1,18 @@
-"""A model's training step and prediction as JAX compiles them, without running them."""
+"""A model's training step and prediction as JAX compiles them, without running them;
+and the records of what they show."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import argparse
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
+
+from keras_diagwise.models.summary import environment_of
+from tuning.records import Records, device_folder
+
+IMAGE_SIZE, BATCH_SIZE = 96, 16
 
 
 def ready_to_train(model: keras.Model, images, labels) -> tuple:
@@ -45,3 +52,33 @@ def prediction(model: keras.Model, images, labels) -> tuple[Any, tuple]:
 
 
 STEPS: dict[str, Callable] = {"train": training_step, "predict": prediction}
+
+
+def record_models(
+    part: str,
+    names: Iterable[str],
+    description: str,
+    figures_of: Callable[[str], dict],
+) -> None:
+    """Adds a line for each model that the part's results of this device lack: those
+    that `--names` gives, or all.
+
+    Args:
+        part: the name of the file of results.
+        names: the models.
+        description: its first line is what `--help` says.
+        figures_of: what a model shows, by its name.
+    """
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser.add_argument("--names", default=",".join(names))
+    options = parser.parse_args()
+    model = keras.Sequential([keras.Input((4,))])
+    folder = device_folder(environment_of(model).to_dict())
+    records = Records(folder / f"{part}.jsonl")
+    for name in options.names.split(","):
+        key = [name, IMAGE_SIZE, BATCH_SIZE]
+        if key not in records:
+            figures = figures_of(name)
+            records.add(key, **figures)
+            print(name, figures, flush=True)
+            keras.utils.clear_session()
