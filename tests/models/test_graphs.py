@@ -144,9 +144,7 @@ def outputs_of(model):
 
 @hypothesis.given(
     graph=graphs,
-    plan=st.sampled_from(
-        ["auto", "native", "direct", "diagonal:2", "diagonal:4:split"]
-    ),
+    plan=st.sampled_from(PLANS),
     inplace=st.booleans(),
 )
 @hypothesis.settings(max_examples=max(6, hypothesis.settings().max_examples // 4))
