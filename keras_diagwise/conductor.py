@@ -83,6 +83,10 @@ class Convolution:
                 return algorithm
         return Native()
 
+    def is_native(self, pass_name: str) -> bool:
+        """Whether a pass runs stock's own operation."""
+        return isinstance(self.algorithm(pass_name), Native)
+
     @property
     def effective_plan(self) -> Plan:
         """The plan with what runs in place of what can't compute the problem."""

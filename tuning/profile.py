@@ -7,9 +7,9 @@ what is there is not measured again. It holds:
 
 - the milliseconds of the converted model's training step and prediction by kind of
   layer, those of all threads together, as JAX's profiler counts them. XLA fuses
-  neighbours: a fusion counts for the layer of its last operation, so that a depthwise
-  layer's padding may hold the normalization and activation before it. (Stock's is not
-  told apart: XLA makes dense convolutions of depthwise ones there.)
+  neighbours, and a fusion counts for the layer of its last operation; but each pass of
+  ours is a compilation unit, with which nothing is fused. (Stock's is not told apart:
+  XLA makes dense convolutions of depthwise ones there.)
 - the programs that XLA makes of the training step, by kind of layer, and the seconds
   that tracing, lowering and each stage of compiling it take, the last those of all
   threads together: of stock, with each pass alone converted, and with all.
@@ -124,12 +124,16 @@ def programs_of(text: str, kinds: dict[str, str]) -> Iterator[tuple[str, str]]:
         kinds: the kind of each layer, by its name.
     """
     computations = computations_of(text)
-    inner = set(re.findall(r"(?:calls|to_apply)=%?([\w.\-]+)", text))
+    units = in_units(text)
+    inner = set(re.findall(r"(?:calls|to_apply)=%?([\w.\-]+)", text)) - units
     for name, instructions in computations.items():
         if name in inner:
             continue
         for each in instructions:
             if each.opcode in NOT_PROGRAMS:
+                continue
+            if name in units:
+                yield each.name, DEPTHWISE
                 continue
             parts = [*computations.get(each.fused or "", []), each]
             convolutions = [part for part in parts if part.opcode in CONVOLUTIONS]
@@ -139,6 +143,24 @@ def programs_of(text: str, kinds: dict[str, str]) -> Iterator[tuple[str, str]]:
             scopes = [part.scopes for part in parts if "(" in part.scopes]
             names = re.findall(r"[\w.\-]+", scopes[-1] if scopes else "")
             yield each.name, next((kinds[n] for n in names if n in kinds), REST)
+
+
+def in_units(text: str) -> set[str]:
+    """The computations that passes of ours are compiled as, and the loops in them."""
+    bodies = collections.defaultdict(list)
+    found, name = [], ""
+    for line in text.splitlines():
+        if begins := re.match(r"(?:ENTRY )?%?([\w.\-]+) \(.*\{$", line):
+            name = begins[1]
+        if "compilation_unit=" in line:
+            found += re.findall(r"to_apply=%?([\w.\-]+)", line)
+        elif " while(" in line:
+            bodies[name] += re.findall(r"(?:body|condition)=%?([\w.\-]+)", line)
+    units: set[str] = set()
+    while found:
+        units.add(found[-1])
+        found += bodies.pop(found.pop(), [])
+    return units
 
 
 def kind_of_layers(model: keras.Model) -> dict[str, str]:
