@@ -1,4 +1,4 @@
-"""JAX on a CPU: a pass of a problem is compiled once for all layers that have it."""
+"""JAX on a CPU: XLA optimizes a pass of a problem once for all layers that have it."""
 
 import re
 
