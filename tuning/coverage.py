@@ -20,6 +20,7 @@ import itertools
 import json
 import os
 import time
+from pathlib import Path
 
 os.environ.setdefault("JAX_ENABLE_X64", "1")
 
@@ -216,6 +217,11 @@ def is_right(figures: dict) -> bool | None:
     )
 
 
+def results_in(path: Path) -> dict:
+    """What the file holds so far."""
+    return json.loads(path.read_text()) if path.exists() else {"models": {}}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--collection", choices=COLLECTIONS, default="applications")
@@ -228,18 +234,19 @@ def main() -> None:
     part = "coverage-keras-hub" if build is backbone else "coverage"
     name_of_file = f"{part}-{keras.backend.backend()}.json"
     path = RESULTS / name_of_file
-    results = json.loads(path.read_text()) if path.exists() else {"models": {}}
     for name in options.names.split(",") if options.names else names:
-        if name in results["models"]:
+        if name in results_in(path)["models"]:
             continue
         if time.monotonic() > until:
             raise SystemExit(OVER)
         figures = figures_of(name, build)
-        results["models"][name] = {**figures, "is_right": is_right(figures)}
+        figures["is_right"] = is_right(figures)
+        results = results_in(path)  # another process may have written meanwhile
+        results["models"][name] = figures
         results["environment"] = Environment.current().to_dict()
         results |= {"keras": keras.__version__, "plan": PLAN, "most_error": MOST_ERROR}
         write(name_of_file, results)
-        print(name, results["models"][name], flush=True)
+        print(name, figures, flush=True)
         keras.utils.clear_session()
 
 
