@@ -529,9 +529,10 @@ process.
 
 Measured in the same way, each in a run of its own. "First step" and "memory" are the
 converted over the stock: what tracing, compiling and running it once takes, and the
-memory that XLA says the compiled step needs. A first step takes longer where a model
-has many such layers, each a program to be compiled in place of a call of stock's:
-NASNetMobile has 160.
+memory that XLA says the compiled step needs. Only NASNetMobile's and MobileNetV2's
+times, and ConvNeXtTiny's on TensorFlow, were measured since XLA optimizes each pass
+once for all layers of a problem; the other first steps and all memory are of before,
+when NASNetMobile's first step was 1.49 of stock's.
 
 {more_models()}
 The converted training step on JAX against the fastest stock one of any backend here,
@@ -544,8 +545,8 @@ each in a process of its own, in turn:
 What JAX's profiler sees of the converted model, by kind of layer: the milliseconds of
 all threads together. Depthwise convolutions are no longer what a step waits for, so
 that a whole model gains less than its layers. XLA fuses neighbours, and a fusion counts
-for the layer of its last operation; a depthwise convolution's passes are compiled apart
-from the rest, and fused with nothing. How much faster a step or a prediction could
+for the layer of its last operation: in a prediction the sum over taps is mostly in the
+activation's. How much faster a step or a prediction could
 become at most is what the floor says: MobileNetV2's were to be 6 and 9 times as fast as
 stock, and their floors are not.
 
@@ -554,13 +555,11 @@ ready, those of all threads together: stock; with one pass of every depthwise
 convolution converted; with all three.
 
 {where_time_goes()}
-Most of what NASNetMobile's first step takes more is in passes over the HLO, which go
-over the whole program again and again until nothing changes, and more often where it
-has loops. The rest is spread over all stages. These were tried, and took no less: fewer
-taps written out and the others in a loop, LLVM at its lowest level, a barrier between a
-layer's padding and its sum.
-Of XLA's options one helps, `XLA_FLAGS=--xla_cpu_use_fusion_emitters=false`, which sets
-how the whole model is compiled and is left to the user. JAX's
+This profile is of before the passes were compilation units: XLA's passes over the HLO
+went over every layer's copy, and again until nothing changed.
+Of XLA's options one shortens compilation further,
+`XLA_FLAGS=--xla_cpu_use_fusion_emitters=false`, which sets how the whole model is
+compiled and is left to the user. JAX's
 [compilation cache](https://docs.jax.dev/en/latest/persistent_compilation_cache.html)
 saves later processes a part of it.
 
