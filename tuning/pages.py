@@ -529,10 +529,10 @@ process.
 
 Measured in the same way, each in a run of its own. "First step" and "memory" are the
 converted over the stock: what tracing, compiling and running it once takes, and the
-memory that XLA says the compiled step needs. Only NASNetMobile's and MobileNetV2's
-times, and ConvNeXtTiny's on TensorFlow, were measured since XLA optimizes each pass
-once for all layers of a problem; the other first steps and all memory are of before,
-when NASNetMobile's first step was 1.49 of stock's.
+memory that XLA says the compiled step needs. Only NASNetMobile and MobileNetV2, and
+ConvNeXtTiny on TensorFlow, were measured since XLA optimizes each pass once for all
+layers of a problem; the others are of before, when NASNetMobile's first step was 1.49
+of stock's and its memory 1.06.
 
 {more_models()}
 The converted training step on JAX against the fastest stock one of any backend here,
