@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import keras_diagwise as kd
-from tests.engines.test_keras_distribution import data_parallel
+from tests.engines.test_keras_distribution import distributed
 from tests.strategies import to_numpy
 
 pytestmark = pytest.mark.skipif(
@@ -18,13 +18,13 @@ SHAPE = (8, 8, 4)
 LAYERS = 3
 
 
-def model_of(plan, **arguments):
+def model_of(plan):
     """Layers of one problem, one after another."""
     inputs = keras.Input(SHAPE)
     outputs = inputs
     for _ in range(LAYERS):
         outputs = kd.DiagonalwiseDepthwiseConv2D(
-            (7, 3), padding="same", activation="relu", plan=plan, **arguments
+            (7, 3), padding="same", activation="relu", plan=plan
         )(outputs)
     return keras.Model(inputs, outputs)
 
@@ -111,9 +111,6 @@ def test_what_is_exported_holds_no_unit():
 
 
 def test_several_devices_share_one_program():
-    keras.distribution.set_distribution(data_parallel())
-    try:
+    with distributed("data parallel"):
         text = lowered_gradients(model_of("direct")).as_text()
-    finally:
-        keras.distribution.set_distribution(None)
     assert not units_in(text)

@@ -546,9 +546,9 @@ What JAX's profiler sees of the converted model, by kind of layer: the milliseco
 all threads together. Depthwise convolutions are no longer what a step waits for, so
 that a whole model gains less than its layers. XLA fuses neighbours, and a fusion counts
 for the layer of its last operation: in a prediction the sum over taps is mostly in the
-activation's. How much faster a step or a prediction could
-become at most is what the floor says: MobileNetV2's were to be 6 and 9 times as fast as
-stock, and their floors are not.
+activation's. How much faster a step or a prediction could become at most is what the
+floor says: MobileNetV2's were to be 6 and 9 times as fast as stock, and their floors
+are not.
 
 The second table of each is the seconds that JAX and XLA take to make the training step
 ready, those of all threads together: stock; with one pass of every depthwise

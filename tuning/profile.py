@@ -79,6 +79,8 @@ class Instruction(NamedTuple):
         scopes: JAX's scopes that it comes from, empty if not told.
         has_groups: whether it is a convolution in groups.
         fused: the computation that a fusion holds, or `None`.
+        is_unit: whether it calls a compilation unit, a pass of ours.
+        runs: the computations of programs that it runs: a unit, or a loop's.
     """
 
     name: str
@@ -86,6 +88,8 @@ class Instruction(NamedTuple):
     scopes: str
     has_groups: bool
     fused: str | None
+    is_unit: bool
+    runs: tuple[str, ...]
 
 
 def computations_of(text: str) -> dict[str, list[Instruction]]:
@@ -100,6 +104,8 @@ def computations_of(text: str) -> dict[str, list[Instruction]]:
         ):
             scopes = re.search(r'op_name="([^"]*)"', line)
             fused = re.search(r"calls=%?([\w.\-]+)", line)
+            is_unit = "compilation_unit=" in line
+            run = "to_apply" if is_unit else "body|condition"
             lines.append(
                 Instruction(
                     read[1],
@@ -107,6 +113,8 @@ def computations_of(text: str) -> dict[str, list[Instruction]]:
                     scopes[1] if scopes else "",
                     "_group_count=" in line,
                     fused[1] if fused and read[2] == "fusion" else None,
+                    is_unit,
+                    tuple(re.findall(rf"(?:{run})=%?([\w.\-]+)", line)),
                 )
             )
     return computations
@@ -124,7 +132,7 @@ def programs_of(text: str, kinds: dict[str, str]) -> Iterator[tuple[str, str]]:
         kinds: the kind of each layer, by its name.
     """
     computations = computations_of(text)
-    units = in_units(text)
+    units = in_units(computations)
     inner = set(re.findall(r"(?:calls|to_apply)=%?([\w.\-]+)", text)) - units
     for name, instructions in computations.items():
         if name in inner:
@@ -145,21 +153,13 @@ def programs_of(text: str, kinds: dict[str, str]) -> Iterator[tuple[str, str]]:
             yield each.name, next((kinds[n] for n in names if n in kinds), REST)
 
 
-def in_units(text: str) -> set[str]:
+def in_units(computations: dict[str, list[Instruction]]) -> set[str]:
     """The computations that passes of ours are compiled as, and the loops in them."""
-    bodies = collections.defaultdict(list)
-    found, name = [], ""
-    for line in text.splitlines():
-        if begins := re.match(r"(?:ENTRY )?%?([\w.\-]+) \(.*\{$", line):
-            name = begins[1]
-        if "compilation_unit=" in line:
-            found += re.findall(r"to_apply=%?([\w.\-]+)", line)
-        elif " while(" in line:
-            bodies[name] += re.findall(r"(?:body|condition)=%?([\w.\-]+)", line)
     units: set[str] = set()
-    while found:
-        units.add(found[-1])
-        found += bodies.pop(found.pop(), [])
+    calls = [i for each in computations.values() for i in each if i.is_unit]
+    while calls:
+        units.update(found := calls.pop().runs)
+        calls += [i for name in found for i in computations[name] if i.runs]
     return units
 
 
