@@ -529,10 +529,7 @@ process.
 
 Measured in the same way, each in a run of its own. "First step" and "memory" are the
 converted over the stock: what tracing, compiling and running it once takes, and the
-memory that XLA says the compiled step needs. Only NASNetMobile and MobileNetV2, and
-ConvNeXtTiny on TensorFlow, were measured since XLA optimizes each pass once for all
-layers of a problem; the others are of before, when NASNetMobile's first step was 1.49
-of stock's and its memory 1.06.
+memory that XLA says the compiled step needs.
 
 {more_models()}
 The converted training step on JAX against the fastest stock one of any backend here,
@@ -545,18 +542,16 @@ each in a process of its own, in turn:
 What JAX's profiler sees of the converted model, by kind of layer: the milliseconds of
 all threads together. Depthwise convolutions are no longer what a step waits for, so
 that a whole model gains less than its layers. XLA fuses neighbours, and a fusion counts
-for the layer of its last operation: in a prediction the sum over taps is mostly in the
-activation's. How much faster a step or a prediction could become at most is what the
-floor says: MobileNetV2's were to be 6 and 9 times as fast as stock, and their floors
-are not.
+for the layer of its last operation; but each pass of a depthwise convolution is a
+[compilation unit](how-it-works.md), with which nothing is fused. How much faster a step
+or a prediction could become at most is what the floor says: MobileNetV2's were to be 6
+and 9 times as fast as stock, and their floors are not.
 
 The second table of each is the seconds that JAX and XLA take to make the training step
 ready, those of all threads together: stock; with one pass of every depthwise
 convolution converted; with all three.
 
 {where_time_goes()}
-This profile is of before the passes were compilation units: XLA's passes over the HLO
-went over every layer's copy, and again until nothing changed.
 Of XLA's options one shortens compilation further,
 `XLA_FLAGS=--xla_cpu_use_fusion_emitters=false`, which sets how the whole model is
 compiled and is left to the user. JAX's
