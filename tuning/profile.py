@@ -56,12 +56,13 @@ COMPILING = "tf_PjRtCompiler|tf_xla-cpu-codegen"
 """The threads that run XLA's programs, and that compile them."""
 
 STAGES = {
-    "passes over the HLO": "[a-z]|RunInvariantCheckers",
+    "passes over the HLO": "[a-z]|RunInvariantCheckers|PjRtCpuClient::Compile",
     "programs to LLVM": "ThunkEmitter::Emit|FusionCompiler|[A-Z].*Pass$",
     "LLVM to machine code": "TaskDispatcher",
     "waiting for it, linking": "JitCompiler|ThunkEmitter::Consume",
 }
-"""The stages of compilation, by XLA's names for what it does in them."""
+"""The stages of compilation, by XLA's names for what it does in them. Its passes over a
+program that has compilation units have no names of their own."""
 
 CONVOLUTIONS = frozenset(("convolution", "dot"))
 NOT_PROGRAMS = frozenset(
