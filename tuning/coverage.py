@@ -17,10 +17,8 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import os
 import time
-from pathlib import Path
 
 os.environ.setdefault("JAX_ENABLE_X64", "1")
 
@@ -32,7 +30,7 @@ import keras_diagwise
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.tuner.workbench import failed
 from tuning.hub_backbones import BACKBONES, backbone
-from tuning.records import OVER, RESULTS, write
+from tuning.records import OVER, known, write
 from tuning.workloads import MODELS
 
 IMAGE_SIZE = 64
@@ -217,11 +215,6 @@ def is_right(figures: dict) -> bool | None:
     )
 
 
-def results_in(path: Path) -> dict:
-    """What the file holds so far."""
-    return json.loads(path.read_text()) if path.exists() else {"models": {}}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--collection", choices=COLLECTIONS, default="applications")
@@ -233,16 +226,15 @@ def main() -> None:
     build, names = COLLECTIONS[options.collection]
     part = "coverage-keras-hub" if build is backbone else "coverage"
     name_of_file = f"{part}-{keras.backend.backend()}.json"
-    path = RESULTS / name_of_file
     for name in options.names.split(",") if options.names else names:
-        if name in results_in(path)["models"]:
+        if name in known(name_of_file).get("models", {}):
             continue
         if time.monotonic() > until:
             raise SystemExit(OVER)
         figures = figures_of(name, build)
         figures["is_right"] = is_right(figures)
-        results = results_in(path)  # another process may have written meanwhile
-        results["models"][name] = figures
+        results = known(name_of_file)  # another process may have written meanwhile
+        results.setdefault("models", {})[name] = figures
         results["environment"] = Environment.current().to_dict()
         results |= {"keras": keras.__version__, "plan": PLAN, "most_error": MOST_ERROR}
         write(name_of_file, results)

@@ -31,6 +31,7 @@ from tuning.figures import (
     problem_lines,
     ratios_of,
     suite_lines,
+    words,
 )
 from tuning.ratios import geometric_mean
 from tuning.records import RESULTS, Records
@@ -243,7 +244,7 @@ def where_time_goes() -> str:
             ("programs, of them", *(str(sum(each.values())) for each in programs)),
             (f"of {depthwise}", *(str(each[depthwise]) for each in programs)),
         ]
-        stages = table(("", *(name.replace("_", " ") for name in compilations)), rows)
+        stages = table(("", *map(words, compilations)), rows)
         name, size, batch = line["key"]
         parts.append(f"""\
 **{name}**, {size}×{size} pixels, batch {batch}; {place(line["environment"])}:
@@ -269,7 +270,7 @@ def against_peers() -> str:
 def large_tensors() -> str:
     """How near the plans come to the floor where no cache holds a tensor."""
     rows = []
-    for kept, words in ((False, ""), (True, ", freed memory kept")):
+    for kept, note in ((False, ""), (True, ", freed memory kept")):
         lines = [
             line
             for line in records_of("suite-large-*")
@@ -281,13 +282,12 @@ def large_tensors() -> str:
                 near = (means[f"{name} over floor, large"] for name in PASSES)
                 rows.append(
                     (
-                        f"{title} ({means['problems']} problems){words}",
+                        f"{title} ({means['problems']} problems){note}",
                         *(f"{each:.2f}×" for each in near),
                         f"{means['native over plan']:.3g}×",
                     )
                 )
-    passes = (name.replace("_", " ") for name in PASSES)
-    return table(("", *passes, "native over plan"), rows)
+    return table(("", *map(words, PASSES), "native over plan"), rows)
 
 
 def by_model() -> str:
@@ -398,8 +398,7 @@ def most_lost(ours: dict, theirs: dict) -> str:
     }
     worst = max(lost, key=lambda name: lost[name][0] - lost[name][1])
     here, there = map(milliseconds, lost[worst])
-    words = worst.replace("_", " ")
-    return f"{words}, `{ours['plan'][worst]}`: {here} ms for {there}"
+    return f"{words(worst)}, `{ours['plan'][worst]}`: {here} ms for {there}"
 
 
 def against_the_floor() -> str:
@@ -428,13 +427,13 @@ def row_of(line: dict, kind: str) -> tuple[str, ...]:
     found = line["kinds"][kind]
     native, planned = total(found), total(found, found["plan"])
     plan = list(dict.fromkeys(found["plan"][name] for name in PASSES))
-    words = plan if len(plan) == 1 else [found["plan"][name] for name in PASSES]
+    named = plan if len(plan) == 1 else [found["plan"][name] for name in PASSES]
     return (
         str(Problem.from_dict(line["key"])),
         milliseconds(native),
         milliseconds(planned),
         f"{native / planned:.2f}×",
-        ", ".join(f"`{each}`" for each in words),
+        ", ".join(f"`{each}`" for each in named),
         f"{planned / (3 * found['least']):.1f}×",
     )
 
@@ -570,10 +569,10 @@ What JAX's profiler sees of the converted model, by kind of layer: the milliseco
 all threads together. Depthwise convolutions are no longer what a step waits for, so
 that a whole model gains less than its layers. XLA fuses neighbours, and a fusion counts
 for the layer of its last operation; but each pass of a depthwise convolution is a
-[compilation unit](how-it-works.md), with which nothing is fused. How much faster a step
-or a prediction could become at most is what the floor says: MobileNetV2's were to be 6
-and 9 times as fast as stock; the step is within a few percent of its floor, and the
-prediction's floor is short of 9.
+[compilation unit](how-it-works.md#how-a-call-travels), with which nothing is fused. How
+much faster a step or a prediction could become at most is what the floor says:
+MobileNetV2's were to be 6 and 9 times as fast as stock; the step is within a few
+percent of its floor, and the prediction's floor is short of 9.
 
 The second table of each is the seconds that JAX and XLA take to make the training step
 ready, those of all threads together: stock; with one pass of every depthwise

@@ -66,11 +66,16 @@ def write(name: str | Path, values: dict) -> None:
     path.write_text(json.dumps(values, indent=1) + "\n")
 
 
+def known(name: str | Path) -> dict:
+    """What a file of results holds so far."""
+    path = RESULTS / name
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
 def write_part(name: str, part: str, environment: Environment, figures: dict) -> None:
     """Puts the figures of a part, and where they were taken, into a file of results
     beside those of others."""
-    path = RESULTS / name
-    results = json.loads(path.read_text()) if path.exists() else {}
+    results = known(name)
     results[part] = {
         "date": datetime.date.today().isoformat(),
         "environment": environment.to_dict(),
