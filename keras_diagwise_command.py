@@ -12,6 +12,9 @@ import sys
 
 def run() -> None:
     """Runs the command line."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # help has characters that ASCII lacks
+            stream.reconfigure(errors="replace")
     if "keras_diagwise" not in sys.modules:
         spec = importlib.util.find_spec("keras_diagwise")
         assert spec is not None

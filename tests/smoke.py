@@ -56,7 +56,7 @@ def models():
         ]
     )
     stock.compile("sgd", "mse")
-    return stock, keras_diagwise.convert(stock, plan="direct", verbose=0)
+    return stock, keras_diagwise.convert(stock, plan="direct", copy=True, verbose=0)
 
 
 def trains_as_stock(stock, converted):

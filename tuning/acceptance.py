@@ -43,7 +43,10 @@ MODEL, IMAGE_SIZE, BATCH = "MobileNetV2", 96, 16
 def stock_and_converted(**compile_arguments) -> dict[str, keras.Model]:
     """The same model twice, compiled alike; nothing is traced yet."""
     stock = trainable(MODEL, IMAGE_SIZE, **compile_arguments)
-    return {"stock": stock, "converted": keras_diagwise.convert(stock, verbose=0)}
+    return {
+        "stock": stock,
+        "converted": keras_diagwise.convert(stock, copy=True, verbose=0),
+    }
 
 
 def step_of(model):
@@ -193,7 +196,7 @@ def tune_model() -> dict:
     """Tunes a model in an empty store, twice; then its step by what was tuned
     against its step by what is shipped."""
     model = stock_and_converted()["converted"]
-    shipped = keras_diagwise.convert(model, verbose=0)
+    shipped = keras_diagwise.convert(model, copy=True, verbose=0)
     keras_diagwise.pin(shipped, batch_size=BATCH)
     reports = [
         keras_diagwise.tune(model, batch_size=BATCH, verbose=0) for _ in range(2)

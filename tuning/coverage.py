@@ -169,9 +169,9 @@ def figures_of(name: str, build) -> dict:
         return {"layers": len(expected), "stock_failure": str(failed(error))}
     if sensitive:
         # By the converted model: stock's step may take more memory than there is.
-        keras_diagwise.convert(model, plan=PLAN, inplace=True, verbose=0)
+        keras_diagwise.convert(model, plan=PLAN, verbose=0)
         settle(model, images, targets)
-        keras_diagwise.revert(model, inplace=True)
+        keras_diagwise.revert(model)
     before, outputs = model.get_weights(), outputs_of(model, images)
     against: dict[str, object] = {}
     try:
@@ -181,7 +181,7 @@ def figures_of(name: str, build) -> dict:
         against["stock_failure"] = str(failed(error))
         model = without_noise(with_head(build(name), name))
     model.set_weights(before)
-    keras_diagwise.convert(model, plan=PLAN, inplace=True, verbose=0)
+    keras_diagwise.convert(model, plan=PLAN, verbose=0)
     converted = [line.path for line in keras_diagwise.summary(model)]
     against["outputs_error"] = apart(outputs_of(model, images), outputs)
     ours = weights_after_a_step(model, images, targets)
@@ -189,7 +189,7 @@ def figures_of(name: str, build) -> dict:
         against["step_error"] = most_apart(ours, stock)
     del ours, stock
     model.set_weights(before)
-    keras_diagwise.revert(model, inplace=True)
+    keras_diagwise.revert(model)
     same = all(map(np.array_equal, model.get_weights(), before))
     return {
         "layers": len(expected),

@@ -33,7 +33,7 @@ from tuning.workloads import WHOLE_MODELS, trainable
 def floor_of(converted) -> keras.Model:
     """The model with each depthwise convolution replaced by a strided slice times
     a scale: nothing that is done to those layers can go below its time."""
-    floor = keras_diagwise.convert(converted, plan="native", verbose=0)
+    floor = keras_diagwise.convert(converted, plan="native", copy=True, verbose=0)
     for layer in floor.layers:
         if isinstance(layer, keras.layers.DepthwiseConv2D):
             layer.call = functools.partial(slice_and_scale, layer)
@@ -100,7 +100,7 @@ def measured(name: str, options: argparse.Namespace) -> dict:
     """Stock against converted; how long tuning took, and first steps."""
     image_size, batch_size = options.image_size, options.batch_size
     stock = trainable(name, image_size)
-    converted = keras_diagwise.convert(stock, verbose=0)
+    converted = keras_diagwise.convert(stock, copy=True, verbose=0)
     report = keras_diagwise.tune(
         converted, batch_size=batch_size, budget=options.budget, verbose=0
     )

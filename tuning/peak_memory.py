@@ -33,7 +33,10 @@ def xla_peak(model: keras.Model, images, labels) -> int:
 def peaks_of(name: str) -> dict:
     """What a model needs, stock and converted."""
     stock = trainable(name, IMAGE_SIZE)
-    models = {"stock": stock, "converted": keras_diagwise.convert(stock, verbose=0)}
+    models = {
+        "stock": stock,
+        "converted": keras_diagwise.convert(stock, copy=True, verbose=0),
+    }
     images, labels = batch_of(IMAGE_SIZE, BATCH_SIZE)
     peaks = {each: xla_peak(model, images, labels) for each, model in models.items()}
     return {

@@ -276,11 +276,13 @@ def profiled(name: str) -> dict:
     """What a model's profile shows."""
     stock = trainable(name, IMAGE_SIZE)
     images, labels = batch_of(IMAGE_SIZE, BATCH_SIZE)
-    converted = keras_diagwise.convert(stock, verbose=0)
+    converted = keras_diagwise.convert(stock, copy=True, verbose=0)
     environment = environment_of(converted).to_dict()
     compilations = {"stock": compilation(stock, images, labels)}
     for each in PASSES:
-        model = keras_diagwise.convert(stock, plan={each: str(PLAN[each])}, verbose=0)
+        model = keras_diagwise.convert(
+            stock, plan={each: str(PLAN[each])}, copy=True, verbose=0
+        )
         compilations[each] = compilation(model, images, labels)
     compilations["converted"] = compilation(converted, images, labels)
     return {

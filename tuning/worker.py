@@ -80,7 +80,7 @@ class Worker:
         is_xla = self._environment.compiler_mode == "xla"
         model = trainable(name, image_size, jit_compile=is_xla)
         if converts:
-            keras_diagwise.convert(model, inplace=True, verbose=0)
+            keras_diagwise.convert(model, verbose=0)
         self._step = steps_of(model, *batch_of(image_size, batch_size))["train"]
         self._step()
 

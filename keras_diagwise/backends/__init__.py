@@ -28,7 +28,7 @@ A backend's module provides
   process computes alike;
 - `environment()`: the fields of the `Environment` that the backend knows;
 - `device_place()`: a word for the device of this machine that is measured on;
-- `needs_other_processes()`: whether a model's step waits for other processes;
+- `needs_other_processes(model)`: whether a model's step waits for other processes;
 - `compiler_mode_of(model)`: how the model's steps are compiled;
 - `batch_shards()`: by how much the batch of a trace exceeds a device's;
 - `step_shards(model)`: by how much the batch of a model's step does, of any step if

@@ -213,7 +213,7 @@ def device_place():
     return f"{device.platform} {os.environ.get('CUDA_VISIBLE_DEVICES')} {device.id}"
 
 
-def needs_other_processes():
+def needs_other_processes(model):
     return jax.process_count() > 1
 
 
@@ -231,6 +231,34 @@ def batch_shards():
 
 def step_shards(model):
     return batch_shards()
+
+
+TENSORS = (jax.Array,)
+TENSOR_ATTRIBUTES = ()
+SHARED = (jax.core.Tracer, jax.Device, jax.sharding.Sharding, jax.sharding.Mesh)
+PROXIES = FLAGS_OF_PROXIES = ()
+PLAIN = ()
+
+
+def tensor_copy(tensor):
+    """Also of what is immutable: Keras's steps donate their operands."""
+    return tensor.copy()
+
+
+def restored_tensor(tensor, copy):
+    return copy
+
+
+def random_state():
+    return None
+
+
+def set_random_state(state):
+    """Nothing: JAX has no global generator."""
+
+
+def keys_of_tensor(tensor):
+    return ()
 
 
 def forget_compiled(function):

@@ -6,6 +6,10 @@ import sys
 
 import keras
 from keras.src.backend.common import global_state
+from keras.src.saving.keras_saveable import KerasSaveable
+
+__all__ = ["KerasSaveable"]
+"""What defines for `pickle` that it is saved as a file. Seen in 3.15."""
 
 
 def in_symbolic_scope() -> bool:
@@ -54,35 +58,6 @@ def layers_with_paths(model) -> list[tuple[str, object]]:
 
     visit(model, "")
     return list(found.values())
-
-
-def call_alike(model, copy) -> None:
-    """Makes layers of a copy count as called where the model's are.
-
-    Keras exports only a model that was called, and a loaded one was not. Seen in 3.15.
-    """
-    pairs = zip(flatten_layers(model), flatten_layers(copy), strict=True)
-    for layer, copied in pairs:
-        copied._called = layer._called
-
-
-def remat_mode(layer) -> str | None:
-    """The mode of the `keras.RematScope` that a layer was made in.
-
-    Public to enter but not to ask, and not saved. Seen in 3.15.
-    """
-    return getattr(getattr(layer, "_remat_mode", None), "mode", None)
-
-
-def exempt_from_weight_decay(optimizer) -> tuple[int, str | None]:
-    """How many variables, and which names, an optimizer was told to spare.
-
-    `exclude_from_weight_decay` is public, but what it keeps is not, and not
-    saved. Seen in 3.15.
-    """
-    variables = getattr(optimizer, "_exclude_from_weight_decay", None) or ()
-    names = getattr(optimizer, "_exclude_from_weight_decay_pattern", None)
-    return len(variables), getattr(names, "pattern", None)
 
 
 def call_shapes(model) -> dict[int, list[tuple]]:

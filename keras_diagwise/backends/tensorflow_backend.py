@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import os
 
@@ -11,6 +12,7 @@ from tensorflow.compiler.tf2xla.python import xla
 from tensorflow.python.eager.forwardprop_util import pack_tangents
 from tensorflow.python.framework import config as tf_config
 from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
+from tensorflow.python.trackable import data_structures
 
 from keras_diagwise.backends import onednn
 from keras_diagwise.backends.keras_internals import is_exporting
@@ -251,9 +253,13 @@ def device_place():
     return f"{kind} {os.environ.get('CUDA_VISIBLE_DEVICES')}"
 
 
-def needs_other_processes():
-    """False: a model of a strategy is not copied, so that none of its steps runs."""
-    return False
+def needs_other_processes(model):
+    several = (
+        tf.distribute.MultiWorkerMirroredStrategy,
+        tf.distribute.ParameterServerStrategy,
+        tf.distribute.TPUStrategy,
+    )
+    return isinstance(model.distribute_strategy, several)
 
 
 def compiler_mode_of(model):
@@ -273,6 +279,39 @@ def step_shards(model):
         getattr(model, "distribute_strategy", None) or tf.distribute.get_strategy()
     )
     return strategy.num_replicas_in_sync
+
+
+TENSORS = (tf.Variable,)
+TENSOR_ATTRIBUTES = ()
+SHARED = (
+    *(tf.Tensor, tf.TypeSpec, tf.TensorShape, tf.DType, tf.Graph),
+    *(tf.distribute.Strategy, tf.distribute.StrategyExtended),
+)
+PLAIN = ()
+PROXIES = (data_structures._DictWrapper, data_structures._TupleWrapper)
+FLAGS_OF_PROXIES = ("_self_trainable",)
+
+
+def tensor_copy(tensor):
+    return copy.deepcopy(tensor)
+
+
+def restored_tensor(tensor, copy):
+    tensor.assign(copy)
+    return tensor
+
+
+def random_state():
+    return None
+
+
+def set_random_state(state):
+    """Nothing: that of TensorFlow's global generator is set, but not told."""
+
+
+def keys_of_tensor(tensor):
+    """Keras's optimizers keep a private name in place of a variable (seen in 3.15)."""
+    return (tensor._unique_id,) if isinstance(tensor, tf.Variable) else ()
 
 
 def forget_compiled(function):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import itertools
 import operator
@@ -236,7 +237,7 @@ def device_place():
     return f"{kind} {os.environ.get('CUDA_VISIBLE_DEVICES')} {index}"
 
 
-def needs_other_processes():
+def needs_other_processes(model):
     """False: that of a model that is not wrapped does not."""
     return False
 
@@ -251,6 +252,40 @@ def batch_shards():
 
 def step_shards(model):
     return batch_shards()
+
+
+TENSORS = (torch.Tensor,)
+TENSOR_ATTRIBUTES = ("grad", "_backward_hooks", "_post_accumulate_grad_hooks")
+SHARED = (torch.dtype, torch.device, torch.Size, torch.layout, torch.memory_format)
+PROXIES = FLAGS_OF_PROXIES = ()
+PLAIN = (torch.nn.Module,)
+
+
+def tensor_copy(tensor):
+    """Without the history of what is no leaf."""
+    copied = copy.deepcopy(tensor.detach())
+    if isinstance(tensor, torch.nn.Parameter):
+        return torch.nn.Parameter(copied, tensor.requires_grad)
+    return copied.requires_grad_(tensor.requires_grad and tensor.is_leaf)
+
+
+def restored_tensor(tensor, copy):
+    with torch.no_grad():
+        tensor.copy_(copy)
+    return tensor
+
+
+def random_state():
+    return torch.get_rng_state(), torch.cuda.get_rng_state_all()
+
+
+def set_random_state(state):
+    torch.set_rng_state(state[0])
+    torch.cuda.set_rng_state_all(state[1])
+
+
+def keys_of_tensor(tensor):
+    return ()
 
 
 def forget_compiled(function):

@@ -73,19 +73,15 @@ def benchmark(
 
 def measured(model, batch_size: int | None, seconds: float, progress: Progress) -> dict:
     """The figures, in JSON's types."""
-    from keras_diagwise import revert
     from keras_diagwise.cli.batch_size import batch_size_of
     from keras_diagwise.cli.place import place
     from keras_diagwise.models.benchmark import benchmark
     from keras_diagwise.models.summary import environment_of, summary
 
-    stock = revert(model)
     model = converted(model)
     size, where_from = batch_size_of(model, batch_size)
     plans = summary(model, batch_size=size)
-    found = benchmark(
-        stock, model, batch_size=size, seconds=seconds, phase=progress.phase
-    )
+    found = benchmark(model, batch_size=size, seconds=seconds, phase=progress.phase)
     return {
         "model": model.name,
         "batch_size": size,

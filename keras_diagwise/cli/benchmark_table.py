@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-import rich.console
 from rich.table import Table
 from rich.text import Text
 
+from keras_diagwise._terminal import printable, standard_console
 from keras_diagwise.cli.decision_tables import duration
 from keras_diagwise.cli.demo_tables import plain_table
-from keras_diagwise.printable import printable
 
 KINDS = {"training": "training step", "prediction": "prediction"}
 
 
 def show(figures: dict) -> None:
     """Prints the times, and what they hold for."""
-    console = rich.console.Console(highlight=False)
+    console = standard_console(highlight=False)
     console.print(Text(printable(title(figures)), style="bold"))
     console.print(table(figures))
     for line in closing(figures):

@@ -8,12 +8,12 @@ import rich.console
 from rich.table import Table
 from rich.text import Text
 
+from keras_diagwise._terminal import printable, standard_console
 from keras_diagwise.cli.demo_tables import plain_table
 from keras_diagwise.conductor import conductor
 from keras_diagwise.planning.decision import Comparison, Decision, Outcome
 from keras_diagwise.planning.document import Document
 from keras_diagwise.planning.environment import Environment
-from keras_diagwise.printable import printable
 from keras_diagwise.problem import PASSES
 
 WIDE = 110
@@ -48,7 +48,7 @@ def decision_figures(decision: Decision) -> dict:
 
 def show_all(document: Document, where: str) -> None:
     """Prints a table for each environment."""
-    console = rich.console.Console(highlight=False)
+    console = standard_console(highlight=False)
     if not len(document):
         console.print(
             f"No decisions in {where}. Make some with: keras-diagwise tune",
@@ -107,7 +107,7 @@ def simplified(text: str) -> str:
 
 def show_candidates(document: Document) -> None:
     """Prints a table for each pass of each decision."""
-    console = rich.console.Console(highlight=False)
+    console = standard_console(highlight=False)
     for environment, decisions in by_environment(document):
         console.print(heading(environment))
         for decision in sorted_decisions(decisions):

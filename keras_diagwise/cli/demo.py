@@ -224,6 +224,6 @@ def converted_copy(stock, plan):
     from keras_diagwise import convert
 
     try:
-        return convert(stock, plan=plan, verbose=0)
+        return convert(stock, plan=plan, copy=True, verbose=0)
     except ValueError as error:
         raise UserError(f"--plan does not fit the model: {error}") from error

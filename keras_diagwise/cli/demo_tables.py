@@ -9,6 +9,8 @@ import rich.console
 import rich.markup
 import rich.table
 
+from keras_diagwise._terminal import standard_console
+
 WIDTH = 80
 
 WHERE_NEXT = """\
@@ -23,8 +25,8 @@ and measure what it needs on this machine, from its file:
 
 def show(report: dict) -> None:
     """Prints the figures as two tables, with what they mean around them."""
-    console = rich.console.Console(highlight=False)
-    console = rich.console.Console(highlight=False, width=min(console.width, WIDTH))
+    console = standard_console(highlight=False)
+    console = standard_console(highlight=False, width=min(console.width, WIDTH))
     console.print(title(report), "", sep="\n")
     console.print(measured_table(report), "", sep="\n")
     for line in meaning(report):
@@ -120,7 +122,7 @@ def why_native(layers: list[dict]) -> str:
     rungs = {each["rung"] for each in layers}
     if rungs == {"layer"}:
         return "By --plan the converted model runs stock's own operations."
-    if rungs <= {"native", "called in no graph"}:
+    if rungs <= {"native", "not called yet"}:
         return (
             "Nothing measured for this backend and device is at hand: the converted "
             "model runs stock's own operations."

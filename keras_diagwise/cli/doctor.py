@@ -8,18 +8,17 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 
-import rich.console
 import rich.table
 import typer
 from rich.text import Text
 
+from keras_diagwise._terminal import printable_lines, standard_console
 from keras_diagwise.cli import findings
 from keras_diagwise.cli.errors import UserError, one_line_errors
 from keras_diagwise.cli.findings import Finding, worst
 from keras_diagwise.cli.import_keras import import_keras
 from keras_diagwise.cli.options import AsJson, Debug
 from keras_diagwise.cli.progress import Progress
-from keras_diagwise.printable import printable_lines
 
 WIDTH = 80
 STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
@@ -84,8 +83,8 @@ def figures(found: list[Finding]) -> dict:
 
 def show(found: list[Finding]) -> None:
     """Prints the findings, at most 80 columns wide."""
-    console = rich.console.Console(highlight=False)
-    console = rich.console.Console(highlight=False, width=min(console.width, WIDTH))
+    console = standard_console(highlight=False)
+    console = standard_console(highlight=False, width=min(console.width, WIDTH))
     table = rich.table.Table(box=None, show_header=False, pad_edge=False)
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True, style="bold")

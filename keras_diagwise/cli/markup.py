@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 
-from keras_diagwise.printable import printable
+from keras_diagwise._terminal import printable
 
 
 class Markup(str):

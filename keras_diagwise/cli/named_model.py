@@ -116,4 +116,4 @@ def converted(model):
     with warnings.catch_warnings():
         # Nothing to convert is what the report says by itself.
         warnings.simplefilter("ignore", UserWarning)
-        return convert(model, inplace=True, verbose=0)
+        return convert(model, verbose=0)

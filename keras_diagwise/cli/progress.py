@@ -9,10 +9,9 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import rich.console
 import rich.progress
 
-from keras_diagwise.time_left import ESTIMATE_PERIOD, TimeLeftColumn
+from keras_diagwise._terminal import ESTIMATE_PERIOD, TimeLeftColumn, standard_console
 
 
 class Progress(contextlib.AbstractContextManager):
@@ -25,7 +24,7 @@ class Progress(contextlib.AbstractContextManager):
     def __init__(self) -> None:
         self._interrupted = False
         self._handler_before: Any = None
-        self._console = rich.console.Console(stderr=True)
+        self._console = standard_console(stderr=True)
         self._bar = rich.progress.Progress(
             rich.progress.SpinnerColumn(),
             rich.progress.TextColumn("{task.description:<20}"),

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import rich.console
 from rich.text import Text
 
+from keras_diagwise._terminal import printable, standard_console
 from keras_diagwise.cli.decision_tables import duration
 from keras_diagwise.cli.demo_tables import plain_table
 from keras_diagwise.cli.report_page import cant_be_measured, gain_of
 from keras_diagwise.models.report import PASS_NAMES
-from keras_diagwise.printable import printable
 
 ALL = "all passes"
 
 
 def show(figures: dict, path: str) -> None:
     """Prints the totals, what is missing, and where the page is."""
-    console = rich.console.Console(highlight=False)
+    console = standard_console(highlight=False)
     totals = figures["totals"]
     layers, measured = totals["layers"], totals["measured"]
 

@@ -31,7 +31,7 @@ RUNGS = {
     "or on one of the same device and versions",
     "other device": "measured on another device of the kind; comes with the package",
     "native": "nothing measured speaks for it: stock's own operation",
-    "called in no graph": "no graph of layers tells the shape of its inputs",
+    "not called yet": "the shape of its inputs is not known",
 }
 """Where a plan comes from, in words."""
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import warnings
 from typing import Annotated
 
-import rich
 import typer
 
+from keras_diagwise._terminal import standard_console
 from keras_diagwise.cli.errors import UserError, one_line_errors
 from keras_diagwise.cli.import_keras import import_keras
 from keras_diagwise.cli.named_model import (
@@ -77,6 +77,6 @@ def tune(
         if as_json:
             typer.echo(report.to_json())
         else:
-            rich.print(report)
+            standard_console().print(report)
         if report.ended == "interrupted":
             raise KeyboardInterrupt

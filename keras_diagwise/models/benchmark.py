@@ -11,7 +11,11 @@ from collections.abc import Callable, Iterator, Mapping
 import keras
 import numpy as np
 
-from keras_diagwise.models.check import steps_of
+from keras_diagwise.models.example import example_of
+from keras_diagwise.models.problems import layers_to_convert
+from keras_diagwise.models.snapshot import restored
+from keras_diagwise.models.survey import is_one_of_ours
+from keras_diagwise.models.variants import Variant, as_stock, by_plan, step_of
 from keras_diagwise.tuner.measure import interleaved
 from keras_diagwise.tuner.tuner import MEASURING, least_ratio
 
@@ -71,21 +75,19 @@ class Benchmark:
 
 
 def benchmark(
-    stock: keras.Model,
-    converted: keras.Model,
+    model: keras.Model,
     *,
     batch_size: int,
     seconds: float,
     phase: Phase,
 ) -> Benchmark:
-    """Times the steps of a stock model and of its converted twin.
+    """Times the steps of a converted model, as it is and with stock layers.
 
-    Both are compiled anew with a small SGD and a mean squared error, and run on random
-    inputs.
+    It is compiled anew with a small SGD and a mean squared error, runs on random
+    inputs, and is put back as it was.
 
     Args:
-        stock: the model.
-        converted: its twin, of equal weights.
+        model: the model.
         batch_size: images in a step.
         seconds: how long each kind of step is timed.
         phase: shows how far it is.
@@ -93,35 +95,43 @@ def benchmark(
     Raises:
         ValueError: if the shapes of the inputs are not known.
     """
-    if not getattr(converted, "inputs", None):
+    if not getattr(model, "inputs", None):
         raise ValueError(
             "The model must be a graph of layers, whose inputs' shapes are known. "
-            f"Received: {converted.name!r}, a {type(converted).__name__}"
+            f"Received: {model.name!r}, a {type(model).__name__}"
         )
-    if any(None in each.shape[1:] for each in converted.inputs):
+    if any(None in each.shape[1:] for each in model.inputs):
         raise ValueError(
             "The model's inputs must have sizes that are known: build it on such a "
             "keras.Input to time it. Received: shapes "
-            f"{[each.shape for each in converted.inputs]}"
+            f"{[each.shape for each in model.inputs]}"
         )
-    models = {"stock": stock, "converted": converted}
     found: dict[str, Steps] = {}
     difference = 0.0
-    for kind in reversed(KINDS):  # weights are equal before any training
-        steps = steps_of(models, converted, batch_size, KINDS[kind])
-        with phase(f"compiling {kind}", None):
-            firsts, results = first_steps(steps)
-        if kind == "prediction":
-            difference = relative_difference(results["stock"], results["converted"])
-        with phase(kind, seconds) as advance, MEASURING:
-            samples = interleaved(
-                {name: ticking(step, advance) for name, step in steps.items()},
-                (),
-                seconds=seconds,
-                least_rounds=LEAST_ROUNDS,
-                most_rounds=10_000,
-            )
-        found[kind] = steps_found(samples, firsts)
+    example = example_of(model, batch_size)
+    layers = [layer for _, layer in layers_to_convert(model)]
+    ours = [layer for layer in layers if is_one_of_ours(layer)]
+    changes = {
+        "stock": [as_stock(layer) for layer in layers],
+        "converted": [by_plan(layer, layer.plan) for layer in ours],
+    }
+    with restored(model):
+        for kind in reversed(KINDS):  # weights are equal before any training
+            step = step_of(model, example, KINDS[kind])
+            steps = {name: Variant(model, each, step) for name, each in changes.items()}
+            with phase(f"compiling {kind}", None):
+                firsts, results = first_steps(steps)
+            if kind == "prediction":
+                difference = relative_difference(results["stock"], results["converted"])
+            with phase(kind, seconds) as advance, MEASURING:
+                samples = interleaved(
+                    {name: ticking(step, advance) for name, step in steps.items()},
+                    (),
+                    seconds=seconds,
+                    least_rounds=LEAST_ROUNDS,
+                    most_rounds=10_000,
+                )
+            found[kind] = steps_found(samples, firsts)
     return Benchmark(found["training"], found["prediction"], difference)
 
 

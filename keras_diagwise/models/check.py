@@ -7,17 +7,17 @@ import dataclasses
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import keras
-import numpy as np
 
 from keras_diagwise import backends
 from keras_diagwise.conductor import conductor
-from keras_diagwise.layers.family import Diagonalwise
-from keras_diagwise.models.convert import convert, revert, swap
-from keras_diagwise.models.problems import uses_in
+from keras_diagwise.models.example import example_of
+from keras_diagwise.models.problems import Shapes, uses_in
 from keras_diagwise.models.report import ModelCheck
+from keras_diagwise.models.snapshot import restored
+from keras_diagwise.models.variants import Variant, as_stock, by_plan, step_of
 from keras_diagwise.planning.decision import Decision
 from keras_diagwise.planning.plan import NATIVE, Plan
 from keras_diagwise.problem import PASSES, Problem
@@ -63,31 +63,47 @@ def check_step(
     batch_size: int,
     training: bool,
     until: float,
+    data: Any = None,
+    shapes: Shapes | None = None,
 ) -> tuple[ModelCheck, list[Decision]]:
-    """Times a model's step, stock against converted by decisions, on random inputs.
+    """Times a model's step, stock against converted by decisions.
+
+    The model itself runs, in turn as the one and the other, and is then put back as it
+    was in every part, also after an exception or Ctrl-C.
 
     Args:
-        model: the model; it is not changed.
+        model: the model.
         decisions: what was decided, by problem.
         batch_size: of a step.
         training: whether a step trains or predicts.
         until: the `time.monotonic()` at which no further trial begins.
+        data: a batch as `train_on_batch` takes it; random numbers, if it is left out.
+        shapes: of the inputs that layers were seen to be called on, see `uses_in`.
 
     Returns:
         What was seen, and the decisions that are overruled by it.
     """
-    if not getattr(model, "inputs", None):
-        return ModelCheck(skipped="it is no graph of layers"), []
-    if backends.active.needs_other_processes():
+    if backends.active.needs_other_processes(model):
         return ModelCheck(skipped="its step needs other processes"), []
     expected = SECONDS_TO_COMPILE + 3 * LEAST_ROUNDS * native_seconds(decisions)
     if time.monotonic() + expected > until:
         return ModelCheck(skipped="there was no time left for it"), []
+    uses = uses_in(model, batch_size, shapes)
     try:
-        race = Race(model, decisions, batch_size, training, until)
-        trial = race.trial((), last=True)
-    except Exception as error:  # whatever a model does that can't be copied or fed
+        example = example_of(model, batch_size, data)
+        with restored(model):
+            step = step_of(model, example, training)
+            race = Race(model, decisions, uses, step, until)
+            return judgement(race, decisions)
+    except Exception as error:  # whatever a model does that can't be fed or run
         return ModelCheck(skipped=reason_of(error)), []
+
+
+def judgement(
+    race: Race, decisions: Mapping[Problem, Decision]
+) -> tuple[ModelCheck, list[Decision]]:
+    """What a race comes to, and the decisions that it overrules."""
+    trial = race.trial((), last=True)
     overruled: Sequence[PassOfProblem] = ()
     if trial.slower > LOSES:  # once more: what is overruled stays so
         trial = race.trial((), last=True)
@@ -131,17 +147,23 @@ def overrule(decision: Decision, pass_name: str, reason: str) -> Decision:
 
 
 class Race:
-    """A stock model and its converted twin, on the same random inputs."""
+    """A model's step, stock and converted, in turn on the same batch.
 
-    def __init__(self, model, decisions, batch_size, training, until):
-        self._decisions = decisions
-        self._batch_size = batch_size
+    Args:
+        model: the model, which is not what it was afterwards, see `snapshot`.
+        decisions: what was decided, by problem.
+        uses: where the model poses these.
+        step: a step of the model.
+        until: the `time.monotonic()` at which no further trial begins.
+    """
+
+    def __init__(self, model, decisions, uses, step, until):
+        self._decisions, self._uses = decisions, uses
         self._until = until
         self._trials = 0
-        stock = revert(model)
-        self._converted = convert(stock, plan=NATIVE, verbose=0)
-        models = {"stock": stock, "converted": self._converted}
-        self._steps = steps_of(models, model, batch_size, training)
+        self._converted = Variant(model, [], step)
+        stock = Variant(model, [as_stock(use.layer) for use in uses], step)
+        self._steps = {"stock": stock, "converted": self._converted}
 
     @property
     def choices(self) -> list[PassOfProblem]:
@@ -175,13 +197,13 @@ class Race:
         )
 
     def _run_without(self, overruled: set[PassOfProblem]) -> None:
-        plans: dict[int, tuple[keras.layers.Layer, type, Plan]] = {}
-        for use in uses_in(self._converted, self._batch_size):
+        changes = {id(use.layer): by_plan(use.layer, NATIVE) for use in self._uses}
+        for use in self._uses:
             decision = self._decisions.get(use.problem) if use.problem else None
-            if decision is not None and isinstance(use.layer, Diagonalwise):
+            if decision is not None:
                 plan = plan_without(decision, overruled)
-                plans[id(use.layer)] = use.layer, type(use.layer), plan
-        swap(self._converted, list(plans.values()))
+                changes[id(use.layer)] = by_plan(use.layer, plan)
+        self._converted.become(list(changes.values()))
 
 
 def plan_without(decision: Decision, overruled: set[PassOfProblem]) -> Plan:
@@ -225,57 +247,3 @@ def fewest_losers(
     first = fewest_losers(halves[0], lambda out: loses([*out, *halves[1]]))
     second = fewest_losers(halves[1], lambda out: loses([*out, *first]))
     return [*first, *second]
-
-
-def steps_of(
-    models: Mapping[str, keras.Model],
-    like: keras.Model,
-    batch_size: int,
-    training: bool,
-) -> dict[str, Callable[[], object]]:
-    """A step of each of several twins, on the same random inputs.
-
-    Args:
-        models: the twins, by name; they are compiled anew.
-        like: the model that says how they are compiled.
-        batch_size: of a step.
-        training: whether a step trains or predicts.
-
-    Raises:
-        ValueError: if the shape of an input is not known.
-    """
-    generator = np.random.default_rng(0)
-    inputs = [random_input(generator, each, batch_size) for each in like.inputs]
-    outputs = [np.zeros((batch_size, *each.shape[1:])) for each in like.outputs]
-    modes = {name: getattr(like, name) for name in ("jit_compile", "run_eagerly")}
-    steps = {}
-    for name, each in models.items():
-        each.compile(keras.optimizers.SGD(1e-6), "mse", **modes)
-        steps[name] = step_of(each, inputs, outputs, training)
-    return steps
-
-
-def step_of(model, inputs, outputs, training: bool) -> Callable[[], object]:
-    """One step of a model, and whatever it returns."""
-    # A Sequential tells no structure, and needs none.
-    is_plain = isinstance(model, keras.Sequential)
-    given = inputs[0] if is_plain else keras.tree.pack_sequence_as(model.input, inputs)
-    if not training:
-        return lambda: model.predict_on_batch(given)
-    expected = outputs if len(outputs) > 1 else outputs[0]
-    return lambda: model.train_on_batch(given, expected)
-
-
-def random_input(generator, tensor, batch_size: int) -> np.ndarray:
-    """What an input can be fed with.
-
-    Raises:
-        ValueError: if its shape is not known.
-    """
-    shape = (batch_size, *tensor.shape[1:])
-    if None in shape:
-        raise ValueError(f"the shape of its input {tensor.name!r} is not known")
-    dtype = keras.backend.standardize_dtype(tensor.dtype)
-    if dtype.startswith(("int", "uint", "bool")):
-        return np.zeros(shape, dtype)
-    return generator.standard_normal(shape).astype("float32")

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import keras
-import rich.console
 
 from keras_diagwise import backends
+from keras_diagwise._terminal import standard_console
 from keras_diagwise.layers.family import (
     FAMILY,
     built_input_shape,
     check_plan,
     ours_for,
 )
-from keras_diagwise.models.copy import faithful_copy
+from keras_diagwise.models.copy import duplicated
 from keras_diagwise.models.summary import summary
 from keras_diagwise.models.survey import (
     Skipped,
@@ -25,6 +24,7 @@ from keras_diagwise.models.survey import (
     skipped_lines,
     survey,
 )
+from keras_diagwise.models.swap import swap, swapped
 from keras_diagwise.planning.plan import AUTO, Plan, standardize_plan
 
 Filters = str | Iterable[str] | Callable[[keras.layers.Layer], bool] | None
@@ -35,7 +35,7 @@ def convert(
     *,
     filters: Filters = None,
     plan: str | Mapping[str, str] | Plan = AUTO,
-    inplace: bool = False,
+    copy: bool = False,
     verbose: int = 1,
 ) -> keras.Model:
     """Makes the depthwise, separable and grouped convolutions of a model run by a
@@ -48,30 +48,32 @@ def convert(
     a subclass, is quantized or has LoRA enabled, or its `call` was replaced.
 
     Args:
-        model: any Keras model, compiled or not, trained or not.
+        model: any Keras model, compiled or not, trained or not. It is changed, as by
+            Keras's own `quantize`.
         filters: which layers: a regular expression or several, of which one must
             be found in the layer's path (its own name, behind those of the layers
             that it stands in, joined by slashes), or a callable from a layer to a
             bool. `None` takes all.
         plan: what the layers shall run: `"auto"`, an algorithm for all three
             passes, or a `keras_diagwise.Plan`.
-        inplace: `True` changes `model` itself, `False` a faithful copy of it.
+        copy: `True` leaves `model` as it is and converts a duplicate of it, which
+            is equal in everything and shares nothing that can change.
         verbose: 1 prints what became of the layers, those alike in one line; 2 a
             line for each; 0 nothing.
 
     Returns:
-        The converted model: `model` itself under `inplace=True`.
+        `model`, converted; or its duplicate under `copy=True`.
 
     Raises:
         TypeError: if `model` is not a Keras model.
         ValueError: if `plan` or `filters` are not valid, a partition size does
-            not fit a layer, or the model can't be copied faithfully. The model
-            is then as it was, as it is after any other error.
+            not fit a layer, or, under `copy=True`, a part of the model can't be
+            duplicated. The model is then as it was, as it is after any other error.
 
     Example:
 
     >>> model = keras.applications.MobileNetV2(weights=None)
-    >>> faster = keras_diagwise.convert(model)
+    >>> model = keras_diagwise.convert(model)
     """
     check_model(model)
     plan = standardize_plan(plan)
@@ -79,16 +81,16 @@ def convert(
     for layer in found.chosen.values():
         if layer.built:
             check_plan(layer, built_input_shape(layer), plan)
-    converted = model if inplace else faithful_copy(model)
+    converted = duplicated(model) if copy else model
     places = backends.keras_internals.layers_with_paths(converted)
     layers = [places[i][1] for i in found.chosen]
     if not layers:
         warnings.warn(nothing_found(model, found.skipped), stacklevel=2)
         return converted
     with swapped(converted, [(layer, ours_for(layer), plan) for layer in layers]):
-        if verbose:
-            report = summary(converted)
-            rich.console.Console().print(report.detailed() if verbose > 1 else report)
+        report = summary(converted) if verbose else None
+    if report is not None:
+        standard_console().print(report.detailed() if verbose > 1 else report)
     return converted
 
 
@@ -103,23 +105,24 @@ def nothing_found(model: keras.Model, skipped: Iterable[Skipped]) -> str:
     return " ".join([text, *skipped_lines(skipped)])
 
 
-def revert(model: keras.Model, *, inplace: bool = False) -> keras.Model:
+def revert(model: keras.Model, *, copy: bool = False) -> keras.Model:
     """The way back: makes the package's layers of a model stock ones again.
 
     Args:
         model: a model that `convert` returned, or that holds layers of the
-            package otherwise.
-        inplace: `True` changes `model` itself, `False` a faithful copy of it.
+            package otherwise. It is changed.
+        copy: `True` leaves `model` as it is and reverts a duplicate of it.
 
     Returns:
-        The model with stock layers only, its weights bit-equal.
+        `model`, with stock layers only and its weights bit-equal; or its duplicate
+        under `copy=True`.
 
     Raises:
         TypeError: if `model` is not a Keras model.
-        ValueError: if it can't be copied faithfully.
+        ValueError: if a part of it can't be duplicated under `copy=True`.
     """
     check_model(model)
-    reverted = model if inplace else faithful_copy(model)
+    reverted = duplicated(model) if copy else model
     layers = [
         layer
         for layer in backends.keras_internals.flatten_layers(reverted)
@@ -154,48 +157,3 @@ def standardize_filters(
             f"layer to a bool. Received: filters={filters!r} ({error})"
         ) from None
     return lambda path, layer: any(pattern.search(path) for pattern in compiled)
-
-
-def swap(model, changes: list[tuple]) -> None:
-    """Gives layers other classes and plans, all of them or none."""
-    with swapped(model, changes):
-        pass
-
-
-@contextlib.contextmanager
-def swapped(model, changes: list[tuple]) -> Iterator[None]:
-    """The same, to stay if nothing fails inside the context either."""
-    before = [
-        (layer, type(layer), getattr(layer, "plan", None)) for layer, *_ in changes
-    ]
-    try:
-        for change in changes:
-            assign(*change)
-        forget_compiled(model)
-        yield
-    except BaseException:
-        for change in before:
-            assign(*change)
-        forget_compiled(model)
-        raise
-
-
-def assign(layer, new_class, plan) -> None:
-    layer.__class__ = new_class
-    if plan is not None:
-        layer.plan = plan
-    elif hasattr(layer, "plan"):
-        del layer.plan
-
-
-def forget_compiled(model) -> None:
-    """Makes a model's next step trace anew: a compiled one keeps its plans."""
-    for layer in backends.keras_internals.flatten_layers(model):
-        if isinstance(layer, keras.Model):
-            for name in ("train_step", "test_step"):
-                step = getattr(layer, name, None)  # there if the backend trains
-                backends.active.forget_compiled(step)
-            for name in ("train", "test", "predict"):
-                if getattr(layer, f"{name}_function", None) is not None:
-                    # Made anew at once: a `fit` that is running would miss it.
-                    getattr(layer, f"make_{name}_function")(force=True)

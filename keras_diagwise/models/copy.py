@@ -1,201 +1,182 @@
-"""A copy of a model that is equal in everything that training touches."""
+"""A second model, made by duplicating every object that the first is made of."""
 
 from __future__ import annotations
 
-import json
-import random
+import dis
+import inspect
+import operator
 import re
-import tempfile
-import warnings
-from pathlib import Path
+import types
+from typing import Any, NoReturn
 
 import keras
-import numpy as np
 
 from keras_diagwise import backends
-from keras_diagwise.backends.keras_internals import (
-    call_alike,
-    exempt_from_weight_decay,
-    remat_mode,
+from keras_diagwise.models.object_graph import (
+    COMPILED,
+    Cell,
+    Content,
+    Dictionary,
+    ObjectGraph,
+    Proxy,
+    Reduced,
+    Reference,
 )
-from keras_diagwise.layers.family import Diagonalwise
+
+KEY_OF_NODE = re.compile(r"(\d+)(_ib-\d+)")
+"""By which Keras names a node: the `id` of its operation, and its place there."""
 
 
-def faithful_copy(model: keras.Model) -> keras.Model:
-    """A model with the same layers, weights, seed states, trainable flags,
-    optimizer state and compile settings, that shares nothing with the first.
+def duplicated(model: keras.Model) -> keras.Model:
+    """A model equal to another in everything, that shares nothing mutable with it.
 
-    `keras.models.clone_model` copies none of the states. Saving and loading copies
-    all but the seeds' (seen in Keras 3.15), for what Keras can save. What the copy
-    should hold is compared afterwards.
+    All that the model is made of is duplicated: layers, variables, optimizers, metrics,
+    nodes, containers, arrays, functions with what they close over, and the attributes
+    of each. What it shares within itself, the duplicate shares within itself. Compiled
+    steps are left behind; classes, modules and what these hold are no part of it.
 
     Raises:
-        ValueError: if the model can't be copied so, with the difference.
+        ValueError: if a part can't be duplicated, or code that both models would run
+            names a part of the first; with the path to it.
     """
-    for layer in backends.keras_internals.flatten_layers(model):
-        if isinstance(layer, keras.layers.Lambda):
-            raise refusal(
-                model,
-                f"The code of its Lambda layer {layer.name!r} may miss what it uses",
-            )
-        if "call" in vars(layer):
-            raise refusal(
-                model, f"The patched `call` of its layer {layer.name!r} would be lost"
-            )
-    random_state = random.getstate()  # seeds that are not given are drawn from it
-    try:
-        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
-            path = Path(folder) / "model.keras"
-            model.save(path)
-            copy = keras.models.load_model(path)
-    except Exception as error:
-        raise refusal(model, f"Keras can't save and load it: {error}") from error
-    finally:
-        random.setstate(random_state)
-    for original, copied in zip(model.variables, copy.variables, strict=False):
-        if original.shape == copied.shape and original.dtype == copied.dtype:
-            copied.assign(own_array(original))
-    convert_as(model, copy)
-    call_alike(model, copy)
-    for name in SET_AFTER_COMPILE if model.compiled else ():
-        setattr(copy, name, getattr(model, name))
-    difference = first_difference(model, copy)
-    if difference:
-        raise refusal(model, difference)
-    return copy
+    return Duplication(model).result
 
 
-def convert_as(model: keras.Model, copy: keras.Model) -> None:
-    """Makes the layers of a copy the package's where the model's are: a layer of the
-    user's that holds others makes stock ones when it is loaded."""
-    pairs = zip(
-        backends.keras_internals.flatten_layers(model),
-        backends.keras_internals.flatten_layers(copy),
-        strict=False,
-    )
-    for layer, copied in pairs:
-        if isinstance(layer, Diagonalwise) and type(copied) is layer.stock:
-            copied.__class__ = type(layer)
-            copied.plan = layer.plan
+class Duplication:
+    """A duplicate of each object in a model's graph: first all are made, then filled.
+
+    Attributes:
+        result: the duplicate of the model.
+    """
+
+    def __init__(self, model: keras.Model):
+        self._model = model
+        self._graph = ObjectGraph(model, self._refuse)
+        self._check_code()
+        self._made: dict[int, Any] = {}
+        self._named = {
+            key: each
+            for each in self._graph.objects
+            for key in (id(each), *backends.active.keys_of_tensor(each))
+        }
+        for each in self._graph.objects:
+            self._of(each)
+        for each in sorted(self._graph.objects, key=self._turn):
+            self._fill(each)
+        self.result = self._made[id(model)]
+
+    def _refuse(self, error: Exception, path: str) -> NoReturn:
+        raise ValueError(
+            f"The model {self._model.name!r} can't be duplicated, since {path} can't "
+            f"be: {error}. Without `copy` the model itself is converted."
+        ) from error
+
+    def _of(self, each: Any) -> Any:
+        """The duplicate of an object; itself, if models may share it."""
+        if id(each) in self._made:
+            return self._made[id(each)]
+        if each not in self._graph:
+            return self._renamed(each)
+        try:
+            made = self._another(each)
+        except Exception as error:
+            self._refuse(error, self._graph.path(each))
+        return self._made.setdefault(id(each), made)
+
+    def _another(self, each: Any) -> Any:
+        kind, content = self._graph.contents[id(each)]
+        if isinstance(kind, Reference) and each() in self._graph:
+            return type(each)(self._of(each()), *map(self._of, content.items))
+        if not kind.is_made_of_items:
+            return kind.make(each, [])
+        items = [self._of(item) for item in content.items]
+        same = all(map(operator.is_, items, content.items)) and not content.attributes
+        return each if same and kind.is_immutable else kind.make(each, items)
+
+    def _renamed(self, each: Any) -> Any:
+        """A name of an object in the graph, for its duplicate: where Keras keeps the
+        `id` of an object, or a key of the backend's, in place of it."""
+        if type(each) is int and each in self._named:
+            return id(self._of(self._named[each]))
+        if type(each) is not str:
+            return each
+        if each in self._named:
+            return backends.active.keys_of_tensor(self._of(self._named[each]))[0]
+        node = KEY_OF_NODE.fullmatch(each)
+        return f"{self._renamed(int(node[1]))}{node[2]}" if node else each
+
+    def _turn(self, each: Any) -> int:
+        """Keys are hashed, maybe by what they hold; what is reduced, or a proxy, takes
+        what it is given as it is then. These are filled after the others."""
+        kind, _ = self._graph.contents[id(each)]
+        if isinstance(kind, Reduced | Proxy):
+            return 2
+        return int(isinstance(kind, Dictionary) or isinstance(each, set))
+
+    def _fill(self, each: Any) -> None:
+        made = self._made[id(each)]
+        if made is each:
+            return
+        kind, content = self._graph.contents[id(each)]
+        left = COMPILED if isinstance(each, keras.Model) else ()
+        attributes = {
+            name: None if name in left else self._of(value)
+            for name, value in content.attributes.items()
+        }
+        kind.put(made, Content(attributes, [self._of(item) for item in content.items]))
+
+    def _check_code(self) -> None:
+        """Refuses code that both models would run, where it names a part of one."""
+        classes = {base for each in self._graph.objects for base in type(each).__mro__}
+        held = [each for cls in classes for each in vars(cls).values()]
+        in_modules: dict[int, set[str]] = {}
+        for each in (*held, *self._graph.shared, *self._graph.objects):
+            function = plain_function(each)
+            if function is None:
+                continue
+            variables = function.__globals__
+            if id(variables) not in in_modules:
+                in_modules[id(variables)] = {
+                    name for name, value in variables.items() if value in self._graph
+                }
+            named = {n: variables[n] for n in in_modules[id(variables)]}
+            if named:
+                read = names_read(function.__code__)
+                named = {name: each for name, each in named.items() if name in read}
+            if function not in self._graph:
+                named.update(closed_over(function))
+            for name, value in named.items():
+                if value in self._graph:
+                    part = self._graph.path(value)
+                    error = TypeError(f"its code names {part} by its variable {name!r}")
+                    self._refuse(
+                        error, f"{function.__module__}.{function.__qualname__}"
+                    )
 
 
-SET_AFTER_COMPILE = ("run_eagerly", "steps_per_execution", "jit_compile")
-"""Settings of a compiled model that can be changed and are not saved."""
+def plain_function(each: Any) -> types.FunctionType | None:
+    """What Python code an attribute of a class, or another object, runs."""
+    each = each.fget if isinstance(each, property) else each
+    each = inspect.unwrap(getattr(each, "__func__", each))
+    return each if isinstance(each, types.FunctionType) else None
 
 
-def own_array(variable) -> np.ndarray:
-    """A variable's value in memory of its own: JAX's steps donate theirs, and a
-    plain conversion to numpy may share it."""
-    return np.array(keras.ops.convert_to_numpy(variable.value), copy=True)
-
-
-def refusal(model, reason: str) -> ValueError:
-    return ValueError(
-        f"The model {model.name!r} can't be copied faithfully. {reason}. Use "
-        "`inplace=True` to change the model itself."
-    )
-
-
-def first_difference(model, copy) -> str | None:
-    """What differs between two models, or `None` if nothing does."""
-    for name, facts in FACTS.items():
-        expected = facts(model)
-        if expected is not None and facts(copy) != expected:
-            return f"Its {name} would differ"
-    return None
-
-
-def structure(model) -> list:
-    layers = backends.keras_internals.flatten_layers(model)
-    return [(type(layer).__qualname__, layer.name) for layer in layers]
-
-
-def trainable_flags(model) -> list:
-    layers = backends.keras_internals.flatten_layers(model)
-    flags = [variable.trainable for variable in model.variables]
-    return [layer.trainable for layer in layers] + flags
-
-
-def dtype_policies(model) -> list:
-    layers = backends.keras_internals.flatten_layers(model)
-    return [layer.dtype_policy.name for layer in layers]
-
-
-def values(variables) -> list:
-    arrays = [keras.ops.convert_to_numpy(variable.value) for variable in variables]
-    names = [variable.name for variable in variables]
-    return [
-        (name, array.shape, str(array.dtype), array.tobytes())
-        for name, array in zip(names, arrays, strict=True)
-    ]
-
-
-def variables(model) -> list:
-    return [(given_name(name), *state) for name, *state in values(model.variables)]
-
-
-def given_name(name: str) -> str | None:
-    """A variable's name, unless Keras made it up: it counts those, so that a copy's
-    go on from the model's (`variable`, `variable_1`, …)."""
-    return None if re.fullmatch(r"variable(_\d+)?", name) else name
-
-
-def optimizer_state(model) -> list | None:
-    """Without the variables' names: those of a `Sequential` that was trained before it
-    was saved begin with the model's, and those of a loaded one do not (seen in Keras
-    3.15)."""
-    optimizer = getattr(model, "optimizer", None)
-    if optimizer is None or not optimizer.built:
-        return None
-    return [state for _, *state in values(optimizer.variables)]
-
-
-def compile_settings(model) -> str | None:
-    """The configuration, and what Keras does not save of it."""
-    if not model.compiled:
-        return None
-    now = {name: getattr(model, name) for name in SET_AFTER_COMPILE}
-    return json.dumps([model.get_compile_config(), now], default=repr)
-
-
-def attributes(model) -> list:
-    """What layers, loss and optimizer hold beside their configuration."""
-    layers = backends.keras_internals.flatten_layers(model)
-    found: list = [(own_attributes(layer), remat_mode(layer)) for layer in layers]
-    if model.compiled:
-        optimizer = model.optimizer
-        found += [own_attributes(model.loss), own_attributes(optimizer)]
-        found += [exempt_from_weight_decay(optimizer)]
-    return found
-
-
-def own_attributes(holder) -> dict:
-    """The public plain attributes of an object whose class is not Keras's own:
-    Keras's are told by their configuration."""
-    if type(holder).__module__.partition(".")[0] in ("keras", "keras_diagwise"):
-        return {}
-    plain = (bool, int, float, str, tuple, list, set, dict, type(None))
-    return {
-        name: repr(value)
-        for name, value in getattr(holder, "__dict__", {}).items()
-        if not name.startswith("_") and type(value) in plain
+def names_read(code: types.CodeType) -> set[str]:
+    """The global variables that code reads, and the functions within it."""
+    found = {
+        step.argval
+        for step in dis.get_instructions(code)
+        if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")
     }
+    inner = (each for each in code.co_consts if isinstance(each, types.CodeType))
+    return found.union(*map(names_read, inner))
 
 
-def strategy(model) -> str | None:
-    """The class of a model's `tf.distribute` strategy."""
-    found = getattr(model, "distribute_strategy", None)
-    return found and type(found).__name__
-
-
-FACTS = {
-    "structure": structure,
-    "trainable flags": trainable_flags,
-    "dtype policies": dtype_policies,
-    "weights and seed states": variables,
-    "optimizer state": optimizer_state,
-    "compile settings": compile_settings,
-    "distribution strategy": strategy,
-    "attributes": attributes,
-}
+def closed_over(function: types.FunctionType) -> dict[str, Any]:
+    """What a function closes over, by name."""
+    cells = function.__closure__ or ()
+    return {
+        name: value
+        for name, cell in zip(function.__code__.co_freevars, cells, strict=True)
+        for value in Cell().items(cell)
+    }

@@ -10,8 +10,9 @@ from pathlib import Path
 import keras
 
 from keras_diagwise.conductor import conductor
-from keras_diagwise.models.convert import check_model, forget_compiled
+from keras_diagwise.models.convert import check_model
 from keras_diagwise.models.summary import environment_of_models
+from keras_diagwise.models.swap import forget_compiled
 from keras_diagwise.planning.document import Document
 from keras_diagwise.planning.folder import replacement, shown
 from keras_diagwise.planning.store import Store

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 
 import keras
 
 from keras_diagwise import backends
 from keras_diagwise.conductor import NOT_SERVED, is_measurable, is_served, on_one_device
 from keras_diagwise.layers.family import problem_of
+from keras_diagwise.models.example import build_shapes
 from keras_diagwise.models.survey import is_of_a_family, reason_to_leave
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.problem import Problem
 
-CALLED_IN_NO_GRAPH = "called in no graph"
+NOT_CALLED = "not called yet"
+
+Shapes = Mapping[int, Sequence[tuple]]
+"""By a layer's `id`, the shapes of the inputs that it was seen to be called on."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,42 +37,53 @@ class Use:
     problem: Problem | None
 
 
-def uses_in(model: keras.Model, batch_size: int | None) -> list[Use]:
+def uses_in(
+    model: keras.Model, batch_size: int | None, shapes: Shapes | None = None
+) -> list[Use]:
     """Every use of a layer that is or can become one of the package's.
 
     Args:
         model: the model.
         batch_size: the batch of a step, or `None` if unknown.
+        shapes: those that a call of the model showed, see `calls`. Without
+            them a layer that no graph describes counts as called on what it was
+            built on.
     """
-    shapes = backends.keras_internals.call_shapes(model)
+    in_graphs = backends.keras_internals.call_shapes(model)
     shards = backends.active.step_shards(model)
+    found = []
+    for path, layer in layers_to_convert(model):
+        seen = [tuple(each) for each in (shapes or {}).get(id(layer), ())]
+        batches = [(batch_size, *each[1:]) for each in in_graphs[id(layer)]]
+        built = [(batch_size, *each[1:]) for each in build_shapes(layer)]
+        found += uses_of(path, layer, seen or batches or built, shards)
+    return found
+
+
+def layers_to_convert(model: keras.Model) -> list[tuple[str, keras.layers.Layer]]:
+    """Paths and layers below a model, those that are or can become the package's."""
     return [
-        use
+        (path, layer)
         for path, layer in backends.keras_internals.layers_with_paths(model)
         if is_of_a_family(layer) and reason_to_leave(layer) is None
-        for use in uses_of(path, layer, shapes[id(layer)], batch_size, shards)
     ]
 
 
 def uses_of(
-    path: str,
-    layer: keras.layers.Layer,
-    shapes: list[tuple],
-    batch_size: int | None,
-    shards: int,
+    path: str, layer: keras.layers.Layer, shapes: list[tuple], shards: int
 ) -> list[Use]:
     """The uses of one layer, called on inputs of these shapes, the batch of which so
     many devices share."""
     if not shapes:
         return [Use(path, layer, None)]
-    problems = (problem_of(layer, (batch_size, *shape[1:])) for shape in shapes)
+    problems = (problem_of(layer, shape) for shape in dict.fromkeys(shapes))
     return [Use(path, layer, on_one_device(each, shards)) for each in problems]
 
 
 def why_not_measured(problem: Problem | None, environment: Environment) -> str | None:
     """Why a use's problem can't be measured in an environment, or `None`."""
     if problem is None:
-        return CALLED_IN_NO_GRAPH
+        return NOT_CALLED
     if not problem.has_static_spatial_shape:
         return "the spatial shape is not known"
     if not is_served(environment):

@@ -11,10 +11,9 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from keras_diagwise.models.text import as_text
+from keras_diagwise._terminal import as_text, printable, printable_lines
 from keras_diagwise.planning.decision import MISHAPS, Comparison, is_positive
 from keras_diagwise.planning.environment import Environment
-from keras_diagwise.printable import printable, printable_lines
 from keras_diagwise.problem import Problem
 
 WIDE = 100

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
+from typing import Any
 
 import keras
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -11,15 +12,15 @@ from rich.table import Table
 from rich.text import Text
 
 from keras_diagwise import backends
+from keras_diagwise._terminal import as_text, printable
 from keras_diagwise.conductor import Convolution, conductor, is_served
 from keras_diagwise.layers.family import Diagonalwise
-from keras_diagwise.models.problems import CALLED_IN_NO_GRAPH, Use, uses_in
+from keras_diagwise.models.calls import shapes_called
+from keras_diagwise.models.problems import NOT_CALLED, Use, uses_in
 from keras_diagwise.models.survey import Skipped, abridged, skipped_lines, survey
-from keras_diagwise.models.text import as_text
 from keras_diagwise.planning.decision import Decision
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.planning.plan import NATIVE, Plan
-from keras_diagwise.printable import printable
 from keras_diagwise.problem import Problem
 
 
@@ -110,12 +111,17 @@ def times(gain: float | None) -> str:
     return "-" if gain is None else f"{gain:.1f}×"
 
 
-def summary(model: keras.Model, *, batch_size: int | None = None) -> Summary:
+def summary(
+    model: keras.Model, *, batch_size: int | None = None, data: Any = None
+) -> Summary:
     """What each layer of the package in a model runs, and which layers it can't be.
 
     Args:
         model: a converted model.
-        batch_size: the batch of a step; `None` is unknown.
+        batch_size: the batch of a step; `None` is unknown, or that of `data`.
+        data: a batch as `train_on_batch` takes it, by which a model is called that no
+            graph of layers describes. Without it a layer of such a model counts as
+            called on what it was built on.
 
     Returns:
         A list of one `LayerPlan` for each of the package's layers, and for each shape
@@ -123,9 +129,10 @@ def summary(model: keras.Model, *, batch_size: int | None = None) -> Summary:
         layers that were left alone, with the reasons. Printed, it is a table.
     """
     environment = environment_of(model)
+    shapes = None if data is None else shapes_called(model, data)
     plans = [
         layer_plan(use, environment)
-        for use in uses_in(model, batch_size)
+        for use in uses_in(model, batch_size, shapes)
         if isinstance(use.layer, Diagonalwise)
     ]
     skipped = survey(model, lambda path, layer: isinstance(layer, Diagonalwise)).skipped
@@ -149,7 +156,7 @@ def layer_plan(use: Use, environment: Environment) -> LayerPlan:
     """What a layer runs in an environment."""
     path, name, problem = use.path, type(use.layer).__qualname__, use.problem
     if problem is None:
-        return LayerPlan(path, name, None, None, CALLED_IN_NO_GRAPH, None)
+        return LayerPlan(path, name, None, None, NOT_CALLED, None)
     answer = conductor.answer(problem, use.layer.plan, environment)
     plan = NATIVE
     if is_served(environment):

@@ -9,24 +9,27 @@ import time
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import rich.console
 import rich.progress
 
 from keras_diagwise import backends
+from keras_diagwise._terminal import ESTIMATE_PERIOD, TimeLeftColumn, standard_console
 from keras_diagwise.conductor import NOT_SERVED, conductor, is_measurable, is_served
+from keras_diagwise.models.calls import shapes_called
 from keras_diagwise.models.check import check_step
-from keras_diagwise.models.convert import forget_compiled
+from keras_diagwise.models.example import batch_size_of_data
 from keras_diagwise.models.load import load
-from keras_diagwise.models.problems import uses_in, why_not_measured
+from keras_diagwise.models.problems import Shapes, uses_in, why_not_measured
 from keras_diagwise.models.report import ModelCheck, Row, TuningReport
 from keras_diagwise.models.summary import environment_of, environment_of_models
+from keras_diagwise.models.swap import forget_compiled
 from keras_diagwise.planning.decision import Decision
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.planning.record import digest_of
 from keras_diagwise.problem import PASSES, Problem
-from keras_diagwise.time_left import ESTIMATE_PERIOD, TimeLeftColumn
 from keras_diagwise.tuner.tuner import BudgetSpentError, Tuner, is_decided
 
 NOTHING_TO_MEASURE = "keras_diagwise.tune found nothing to measure"
@@ -38,6 +41,7 @@ def tune(
     model_or_problems: keras.Model | str | Path | Iterable[Problem],
     *,
     batch_size: int | Sequence[int] | None = None,
+    data: Any = None,
     training: bool = True,
     budget: float | str | None = None,
     verbose: int = 1,
@@ -53,7 +57,11 @@ def tune(
         model_or_problems: a model, stock or converted; a `.keras` file; the name of
             a model of `keras.applications`; or problems.
         batch_size: images in a step, or several numbers to tune for each. It may be
-            left out for problems only, which hold theirs.
+            left out for problems, which hold theirs, and where `data` tells it.
+        data: a batch as `train_on_batch` takes it: inputs, or a tuple of inputs,
+            targets and sample weights. With it the model is called once, to see what
+            layers are called on that no graph of layers describes, and the whole
+            model's check trains on it with the model's own loss and optimizer.
         training: `True` decides all three passes, `False` the forward pass.
         budget: seconds that it may take, or a text such as `"30s"` or `"5m"`; `None`
             is as long as it takes.
@@ -75,12 +83,13 @@ def tune(
     report = measure(
         model_or_problems,
         batch_size=batch_size,
+        data=data,
         training=training,
         budget=budget,
         has_bar=bool(verbose),
     )
     if verbose:
-        rich.console.Console().print(report)
+        standard_console().print(report)
     if report.ended == "interrupted":
         raise KeyboardInterrupt
     return report
@@ -90,6 +99,7 @@ def measure(
     model_or_problems: keras.Model | str | Path | Iterable[Problem],
     *,
     batch_size: int | Sequence[int] | None,
+    data: Any = None,
     training: bool,
     budget: float | str | None,
     has_bar: bool,
@@ -99,6 +109,7 @@ def measure(
     Args:
         model_or_problems: as of `tune`, and so the others.
         batch_size: images in a step.
+        data: a batch of the model's.
         training: whether all passes are decided.
         budget: the time that it may take.
         has_bar: whether a progress bar is shown on a terminal.
@@ -107,8 +118,10 @@ def measure(
     seconds = standardize_budget(budget)
     until = started + (float("inf") if seconds is None else seconds)
     batch_sizes = standardize_batch_sizes(batch_size)
+    if data is not None and not batch_sizes:
+        batch_sizes = (batch_size_of_data(data),)
     target = with_queued(
-        standardize_target(model_or_problems, batch_sizes), batch_sizes
+        standardize_target(model_or_problems, batch_sizes, data), batch_sizes
     )
     passes = PASSES if training else PASSES[:1]
     tuner = Tuner(conductor.store, target.environment, until=until)
@@ -152,12 +165,16 @@ class Target:
         uses: the problems, each with the paths of the layers that pose it.
         skipped: layers that were passed over, with the reason.
         model: the model, if there is one.
+        data: a batch of it, if one was given.
+        shapes: what it was seen to call its layers on, see `uses_in`.
     """
 
     environment: Environment
     uses: Mapping[Problem, tuple[str, ...]]
     skipped: tuple[tuple[str, str], ...] = ()
     model: keras.Model | None = None
+    data: Any = None
+    shapes: Shapes | None = None
 
     @property
     def problems(self) -> list[Problem]:
@@ -197,7 +214,9 @@ class Step:
         ]
 
 
-def standardize_target(model_or_problems, batch_sizes: Sequence[int]) -> Target:
+def standardize_target(
+    model_or_problems, batch_sizes: Sequence[int], data: Any = None
+) -> Target:
     """What `tune` was given.
 
     Raises:
@@ -210,10 +229,10 @@ def standardize_target(model_or_problems, batch_sizes: Sequence[int]) -> Target:
     if isinstance(model_or_problems, keras.Model):
         if not batch_sizes:
             raise ValueError(
-                "`batch_size` must be given for a model: the images in a step. "
-                "Received: batch_size=None"
+                "`batch_size` must be given for a model: the images in a step; or "
+                "`data`, a batch. Received: batch_size=None, data=None"
             )
-        return target_of_model(model_or_problems, batch_sizes)
+        return target_of_model(model_or_problems, batch_sizes, data)
     if isinstance(model_or_problems, Iterable):
         problems = list(model_or_problems)
         if all(isinstance(each, Problem) for each in problems):
@@ -247,13 +266,16 @@ def check_measurable(problems: Sequence[Problem], environment: Environment) -> N
             )
 
 
-def target_of_model(model: keras.Model, batch_sizes: Sequence[int]) -> Target:
+def target_of_model(
+    model: keras.Model, batch_sizes: Sequence[int], data: Any
+) -> Target:
     """The problems of a model."""
+    shapes = None if data is None else shapes_called(model, data)
     uses: dict[Problem, tuple[str, ...]] = {}
     skipped: dict[str, str] = {}
     environment = environment_of(model)
     for batch_size in batch_sizes:
-        for use in uses_in(model, batch_size):
+        for use in uses_in(model, batch_size, shapes):
             reason = why_not_measured(use.problem, environment)
             if reason:
                 skipped[use.path] = reason
@@ -265,7 +287,7 @@ def target_of_model(model: keras.Model, batch_sizes: Sequence[int]) -> Target:
             "or grouped convolution.",
             stacklevel=4,
         )
-    return Target(environment, uses, tuple(skipped.items()), model)
+    return Target(environment, uses, tuple(skipped.items()), model, data, shapes)
 
 
 def with_queued(target: Target, batch_sizes: Sequence[int]) -> Target:
@@ -282,7 +304,7 @@ def decide(
 ) -> dict[Problem, Decision]:
     """The decisions for problems, while a bar tells how far it is: first of what no
     other worker measures, then of the rest."""
-    console = rich.console.Console(stderr=True)
+    console = standard_console(stderr=True)
     columns = (
         rich.progress.TextColumn("{task.description}"),
         rich.progress.BarColumn(bar_width=12),
@@ -365,6 +387,8 @@ def check_model(
         batch_size=step.batch_sizes[-1],
         training=step.training,
         until=until,
+        data=step.target.data,
+        shapes=step.target.shapes,
     )
     for decision in overruled:
         tuner.store.put(tuner.environment, decision)

@@ -240,7 +240,7 @@ def test_what_was_measured_for_another_problem_is_told_apart(file):
 def test_a_plan_of_the_layers_own_is_shown_with_what_was_measured(tmp_path, store):
     model = small_model(*SECONDS)
     measure_all(store, model)
-    kd.convert(model, plan="direct", inplace=True, verbose=0)
+    kd.convert(model, plan="direct", verbose=0)
     model.save(tmp_path / "pinned.keras")
     layers = figures(tmp_path / "pinned.keras")["layers"]
     assert {each["rung"] for each in layers} == {"layer"}

@@ -36,7 +36,7 @@ def network(converted=False):
     x = layers.GlobalAveragePooling2D()(x)
     model = keras.Model(inputs, layers.Dense(CLASSES)(x))
     for name, plan in PLANS.items() if converted else ():
-        kd.convert(model, filters=name, plan=plan, inplace=True, verbose=0)
+        kd.convert(model, filters=name, plan=plan, verbose=0)
     return model
 
 

@@ -78,16 +78,16 @@ def snapshot(model):
     )
 
 
-@pytest.mark.parametrize("inplace", [False, True])
-def test_converts_and_reverts_bit_exactly(inplace):
+@pytest.mark.parametrize("copy", [False, True])
+def test_converts_and_reverts_bit_exactly(copy):
     model = compiled(small_model())
     model.train_on_batch(*batch())
     before = snapshot(model)
-    converted = kd.convert(model, inplace=inplace, verbose=0)
-    assert (converted is model) == inplace
+    converted = kd.convert(model, copy=copy, verbose=0)
+    assert (converted is model) != copy
     assert [layer.name for layer in ours_in(converted)] == ["first", "second"]
     assert snapshot(converted) == before
-    reverted = kd.revert(converted, inplace=inplace)
+    reverted = kd.revert(converted, copy=copy)
     assert not ours_in(reverted)
     assert [type(layer) for layer in reverted.layers] == [
         type(layer) for layer in small_model().layers
@@ -98,28 +98,23 @@ def test_converts_and_reverts_bit_exactly(inplace):
         assert "plan" not in layer.get_config()
 
 
-@pytest.mark.parametrize("inplace", [False, True])
-def test_a_half_trained_model_goes_on_bit_equal_under_native(inplace):
+@pytest.mark.parametrize("copy", [False, True])
+def test_a_half_trained_model_goes_on_bit_equal_under_native(copy):
     """Optimizer state, seeds of dropout, moving averages, learning rate: all stay."""
     model = compiled(small_model(dropout=0.5))
     for step in range(3):
         model.train_on_batch(*batch(seed=step))
     model.optimizer.learning_rate = 0.003
-    twin = kd.convert(model, plan="native", verbose=0)
-    if inplace:
-        twin, model = (
-            kd.convert(model, plan="native", inplace=True, verbose=0),
-            kd.revert(twin),
-        )
+    stock = kd.revert(model, copy=True)
+    twin = kd.convert(model, plan="native", copy=copy, verbose=0)
     for step in range(3, 6):
         losses = []
-        for each in (model, twin):
-            keras.utils.set_random_seed(
-                step
-            )  # torch's dropout draws from the global one
+        for each in (stock, twin):
+            # torch's dropout draws from the global one.
+            keras.utils.set_random_seed(step)
             losses.append(each.train_on_batch(*batch(seed=step)))
         assert losses[0] == losses[1]
-    assert snapshot(model)[2] == snapshot(twin)[2]
+    assert snapshot(stock)[2] == snapshot(twin)[2]
 
 
 def images():
@@ -133,7 +128,7 @@ def mobilenet_v2_and_its_step():
     keras.utils.set_random_seed(0)
     stock = keras.applications.MobileNetV2((64, 64, 3), weights=None, classes=5)
     compiled(stock, keras.optimizers.SGD(0.05))
-    trained = kd.revert(stock)
+    trained = kd.revert(stock, copy=True)
     loss = trained.train_on_batch(*images())
     return stock, loss, trained.get_weights()
 
@@ -146,7 +141,7 @@ def mobilenet_v2_and_its_step():
 def test_one_step_of_mobilenet_v2_in_float64(float64, plan):
     """Every weight after a step of SGD agrees with stock to 1e-9 in norm."""
     untrained, loss, after = mobilenet_v2_and_its_step()
-    ours = kd.convert(untrained, plan=plan, verbose=0)
+    ours = kd.convert(untrained, plan=plan, copy=True, verbose=0)
     np.testing.assert_allclose(ours.train_on_batch(*images()), loss, rtol=1e-10)
     moved = 0
     for start, one, other in zip(
@@ -164,7 +159,7 @@ def test_a_copy_takes_no_random_numbers_of_the_users():
     model.add(keras.layers.Dropout(0.5))
     keras.utils.set_random_seed(7)
     before = random.getstate(), np.random.get_state()[1].tolist()
-    kd.convert(model, verbose=0)
+    kd.convert(model, copy=True, verbose=0)
     assert (random.getstate(), np.random.get_state()[1].tolist()) == before
 
 
@@ -178,7 +173,7 @@ def test_a_sequential_that_was_trained_before_converts():
     )
     compiled(model, keras.optimizers.SGD(0.1, momentum=0.9))
     model.train_on_batch(*batch())
-    converted = kd.convert(model, plan="native", verbose=0)
+    converted = kd.convert(model, plan="native", copy=True, verbose=0)
     assert snapshot(converted)[2] == snapshot(model)[2]
     losses = [each.train_on_batch(*batch()) for each in (model, converted)]
     assert losses[0] == losses[1]
@@ -187,17 +182,17 @@ def test_a_sequential_that_was_trained_before_converts():
 def test_a_copy_counts_as_called_if_its_model_was():
     """Keras exports no other."""
     model = small_model()
-    assert not kd.convert(model, verbose=0)._called
+    assert not kd.convert(model, copy=True, verbose=0)._called
     model(batch()[0])
-    converted = kd.convert(model, verbose=0)
+    converted = kd.convert(model, copy=True, verbose=0)
     assert converted._called
-    assert kd.revert(converted)._called
+    assert kd.revert(converted, copy=True)._called
 
 
 def test_weight_files_serve_both_ways(tmp_path):
     stock = small_model()
-    converted = kd.convert(stock, verbose=0)
-    partly = kd.convert(stock, filters="first", verbose=0)
+    converted = kd.convert(stock, copy=True, verbose=0)
+    partly = kd.convert(stock, filters="first", copy=True, verbose=0)
     models = {"stock": stock, "converted": converted, "partly": partly}
     for name, model in models.items():
         model.save_weights(tmp_path / f"{name}.weights.h5")
@@ -230,7 +225,7 @@ def test_weight_files_of_unnamed_lists_serve_both_ways(tmp_path):
     images = np.random.default_rng(0).normal(size=(2, 9, 9, 3)).astype("float32")
     expected = stock.predict(images, verbose=0)
     ours.predict(images, verbose=0)
-    kd.convert(ours, filters="_1$", plan="direct", inplace=True, verbose=0)
+    kd.convert(ours, filters="_1$", plan="direct", verbose=0)
     stock.save_weights(tmp_path / "stock.weights.h5")
     ours.load_weights(tmp_path / "stock.weights.h5")
     np.testing.assert_allclose(ours.predict(images, verbose=0), expected, atol=1e-5)
@@ -259,7 +254,7 @@ def test_the_next_step_runs_the_new_plans(monkeypatch):
     held = [model.train_function, model.test_function, model.predict_function]
     assert not seen
     for plan in ("direct", "diagonal:4"):
-        kd.convert(model, plan=plan, inplace=True, verbose=0)
+        kd.convert(model, plan=plan, verbose=0)
         for step in (
             lambda: model.train_on_batch(*batch()),
             lambda: model.test_on_batch(*batch()),
@@ -269,7 +264,7 @@ def test_the_next_step_runs_the_new_plans(monkeypatch):
             step()
             assert set(seen) == {plan}
         held += [model.train_function, model.test_function, model.predict_function]
-    kd.revert(model, inplace=True)
+    kd.revert(model)
     seen.clear()
     model.train_on_batch(*batch())
     assert not seen
@@ -279,9 +274,9 @@ def test_the_next_step_runs_the_new_plans(monkeypatch):
 def test_converting_again_changes_the_plan_only():
     model = kd.convert(small_model(), plan="direct", verbose=0)
     before = snapshot(model)
-    kd.convert(model, plan="direct", inplace=True, verbose=0)
+    kd.convert(model, plan="direct", verbose=0)
     assert snapshot(model) == before
-    kd.convert(model, plan="native", inplace=True, verbose=0)
+    kd.convert(model, plan="native", verbose=0)
     assert [str(layer.plan) for layer in ours_in(model)] == ["native"] * 2
 
 
@@ -289,25 +284,25 @@ def test_unbuilt_models_convert():
     model = keras.Sequential(
         [keras.layers.DepthwiseConv2D(3), keras.layers.DepthwiseConv2D(3)]
     )
-    kd.convert(model, plan="direct", inplace=True, verbose=0)
+    kd.convert(model, plan="direct", verbose=0)
     assert model.predict(np.ones((2, 8, 8, 2)), verbose=0).shape == (2, 4, 4, 2)
     assert len(ours_in(model)) == 2
 
 
 def test_unbuilt_models_revert():
     model = keras.Sequential([keras.layers.DepthwiseConv2D(3)])
-    kd.convert(model, plan="direct", inplace=True, verbose=0)
-    kd.revert(model, inplace=True)
+    kd.convert(model, plan="direct", verbose=0)
+    kd.revert(model)
     assert model.predict(np.ones((2, 8, 8, 2)), verbose=0).shape == (2, 6, 6, 2)
     assert type(model.layers[0]) is keras.layers.DepthwiseConv2D
     ours = keras.Sequential([kd.DiagonalwiseDepthwiseConv2D(3)])
-    kd.revert(ours, inplace=True)
+    kd.revert(ours)
     assert ours.predict(np.ones((2, 8, 8, 2)), verbose=0).shape == (2, 6, 6, 2)
 
 
 def test_an_unbuilt_layer_refuses_a_plan_that_does_not_fit_when_built():
     model = keras.Sequential([keras.layers.DepthwiseConv2D(3)])
-    kd.convert(model, plan="diagonal:9", inplace=True, verbose=0)
+    kd.convert(model, plan="diagonal:9", verbose=0)
     with pytest.raises(ValueError, match="partition_size=9"):
         model.build((None, 8, 8, 2))
 
@@ -317,91 +312,26 @@ def test_subclasses_of_ours_are_left_alone():
         pass
 
     model = keras.Sequential([keras.Input(SHAPE), Own(3)])
-    kd.revert(model, inplace=True)
+    kd.revert(model)
     assert type(model.layers[0]) is Own
 
 
 def test_a_filter_sees_the_layers_of_the_model_that_was_given():
     model = small_model()
-    converted = kd.convert(
-        model, filters=lambda layer: layer is model.get_layer("first"), verbose=0
-    )
+    first = model.get_layer("first")
+    converted = kd.convert(model, filters=lambda x: x is first, copy=True, verbose=0)
     assert [layer.name for layer in ours_in(converted)] == ["first"]
 
 
 def test_what_was_set_after_compile_is_copied():
     model = compiled(small_model())
     model.run_eagerly, model.steps_per_execution, model.jit_compile = True, 3, False
-    copy = kd.convert(model, verbose=0)
+    copy = kd.convert(model, copy=True, verbose=0)
     assert (copy.run_eagerly, copy.steps_per_execution, copy.jit_compile) == (
         True,
         3,
         False,
     )
-
-
-@keras.saving.register_keras_serializable("tests")
-class Gain(keras.layers.Layer):
-    """A layer with a state that its configuration does not hold."""
-
-    gain = 1.0
-
-    def call(self, inputs):
-        return self.gain * inputs
-
-
-@keras.saving.register_keras_serializable("tests")
-class Scaled(keras.losses.Loss):
-    """The same, a loss."""
-
-    alpha = 1.0
-
-    def call(self, y_true, y_pred):
-        return self.alpha * keras.ops.mean((y_true - y_pred) ** 2, axis=-1)
-
-    def get_config(self):
-        return {"name": self.name}
-
-
-def hidden_states():
-    """Models with something that no file holds, and what it is called."""
-    own = keras.Sequential(
-        [keras.Input(SHAPE), Gain(), keras.layers.DepthwiseConv2D(3)]
-    )
-    own.layers[0].gain = 5.0
-    code = keras.Sequential(
-        [
-            keras.Input(SHAPE),
-            keras.layers.Lambda(lambda t: t, output_shape=SHAPE),
-            keras.layers.DepthwiseConv2D(3),
-        ]
-    )
-    patched = small_model()
-    patched.get_layer("first").call = lambda inputs: inputs
-    lossy = keras.Sequential([keras.Input(SHAPE), keras.layers.DepthwiseConv2D(3)])
-    lossy.compile("sgd", Scaled())
-    lossy.loss.alpha = 7.0
-    sparing = compiled(small_model(), keras.optimizers.AdamW())
-    sparing.optimizer.exclude_from_weight_decay(var_names=["bias"])
-    return {
-        "attribute": (own, "attributes"),
-        "Lambda": (code, "Lambda"),
-        "patched call": (patched, "call"),
-        "loss": (lossy, "attributes"),
-        "weight decay": (sparing, "attributes"),
-    }
-
-
-@pytest.mark.parametrize(
-    "name", ["attribute", "Lambda", "patched call", "loss", "weight decay"]
-)
-def test_a_copy_that_would_lose_something_is_refused(name):
-    model, named = hidden_states()[name]
-    with pytest.raises(ValueError, match=rf"{named}.*inplace=True"):
-        kd.convert(model)
-    assert not ours_in(model)
-    kd.convert(model, inplace=True, verbose=0)
-    assert ours_in(model)
 
 
 @keras.saving.register_keras_serializable("tests")
@@ -419,7 +349,7 @@ def test_a_model_with_an_unnamed_weight_is_copied():
     inputs = keras.Input((8, 8, 4))
     x = keras.layers.DepthwiseConv2D(3)(inputs)
     model = compiled(keras.Model(inputs, Scale()(Scale()(x))))
-    converted = kd.convert(model, verbose=0)
+    converted = kd.convert(model, copy=True, verbose=0)
     assert ours_in(converted)
     images = np.ones((2, 8, 8, 4), "float32")
     np.testing.assert_allclose(
@@ -429,7 +359,7 @@ def test_a_model_with_an_unnamed_weight_is_copied():
 
 def test_the_copy_shares_nothing():
     model = compiled(small_model())
-    converted = kd.convert(model, verbose=0)
+    converted = kd.convert(model, copy=True, verbose=0)
     before = snapshot(model)
     converted.train_on_batch(*batch())
     assert snapshot(model) == before
@@ -463,7 +393,7 @@ def test_subclasses_of_stock_layers_are_left_alone():
     model = keras.Sequential(
         [keras.Input(SHAPE), Own(3), keras.layers.DepthwiseConv2D(3)]
     )
-    kd.convert(model, inplace=True, verbose=0)
+    kd.convert(model, verbose=0)
     assert [type(layer).__qualname__.split(".")[-1] for layer in model.layers] == [
         "Own",
         "DiagonalwiseDepthwiseConv2D",
@@ -473,11 +403,11 @@ def test_subclasses_of_stock_layers_are_left_alone():
 def test_nothing_to_convert_is_one_warning():
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
     with pytest.warns(UserWarning, match="nothing to convert") as caught:
-        assert kd.convert(model, inplace=True) is model
+        assert kd.convert(model) is model
     assert len(caught) == 1
 
 
-@pytest.mark.parametrize("inplace", [False, True])
+@pytest.mark.parametrize("copy", [False, True])
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
@@ -489,11 +419,11 @@ def test_nothing_to_convert_is_one_warning():
         ({"filters": 7}, "filters=7"),
     ],
 )
-def test_bad_arguments_leave_the_model_as_it_was(arguments, named, inplace):
+def test_bad_arguments_leave_the_model_as_it_was(arguments, named, copy):
     model = compiled(small_model())
     before = snapshot(model)
     with pytest.raises(ValueError) as error:
-        kd.convert(model, **arguments, inplace=inplace)
+        kd.convert(model, **arguments, copy=copy)
     assert named in str(error.value)
     assert snapshot(model) == before
     assert not ours_in(model)
@@ -507,16 +437,6 @@ def test_what_is_no_model_is_refused(model):
         kd.convert(model)
     with pytest.raises(TypeError, match=r"keras\.Model"):
         kd.revert(model)
-
-
-def test_what_cannot_be_copied_is_refused_with_the_way_out():
-    model = ListOfLayers()
-    model.predict(np.ones((1, 9, 9, 3)), verbose=0)
-    with pytest.raises(ValueError, match="inplace=True"):
-        kd.convert(model)
-    assert {type(layer) for layer in model.convolutions} == {
-        keras.layers.DepthwiseConv2D
-    }
 
 
 def test_a_failure_in_the_middle_swaps_back(monkeypatch):
@@ -535,7 +455,7 @@ def test_a_failure_in_the_middle_swaps_back(monkeypatch):
     monkeypatch.setitem(FAMILY, keras.layers.DepthwiseConv2D, Cursed)
     before = snapshot(model)
     with pytest.raises(RuntimeError, match="planted"):
-        kd.convert(model, inplace=True)
+        kd.convert(model)
     assert snapshot(model) == before
     assert {type(model.get_layer(name)) for name in ("first", "second")} == {
         keras.layers.DepthwiseConv2D
@@ -570,7 +490,7 @@ def test_summary_names_the_plan_that_runs():
     model = keras.Sequential(
         [keras.Input((4, 160, 2)), keras.layers.DepthwiseConv2D((1, 150))]
     )
-    kd.convert(model, plan="direct", inplace=True, verbose=0)
+    kd.convert(model, plan="direct", verbose=0)
     assert [str(line.plan) for line in kd.summary(model)] == ["native"]
 
 
@@ -599,7 +519,7 @@ def test_the_default_plan_is_the_shipped_one_under_xla_and_native_elsewhere(
             keras.layers.GlobalAveragePooling2D(),
         ]
     )
-    kd.convert(model, inplace=True, verbose=0)
+    kd.convert(model, verbose=0)
     seen = traced_plans(monkeypatch)
     for jit_compile in (True, False) if BACKEND == "tensorflow" else ("auto",):
         model.compile("sgd", "mse", jit_compile=jit_compile)

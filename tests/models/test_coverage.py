@@ -18,7 +18,7 @@ from tests.strategies import to_numpy
 CONVERT = importlib.import_module("keras_diagwise.models.convert")
 SHAPE = (10, 10, 4)
 layers = keras.layers
-both_ways = pytest.mark.parametrize("inplace", [False, True])
+both_ways = pytest.mark.parametrize("copy", [False, True])
 
 
 @pytest.fixture(autouse=True)
@@ -181,20 +181,19 @@ def facts(model):
 
 @both_ways
 @pytest.mark.parametrize("name", MODELS)
-def test_converts_and_reverts(name, inplace):
+def test_converts_and_reverts(name, copy):
     model = MODELS[name]()
     before, outputs = facts(model), outputs_of(model)
     variables = [v.path for v in model.variables]
     classes = [type(layer) for layer in model._flatten_layers()]
-    converted = kd.convert(model, plan="direct", inplace=inplace, verbose=0)
+    converted = kd.convert(model, plan="direct", copy=copy, verbose=0)
     assert list(dict.fromkeys(paths(converted))) == EXPECTED[name]
     assert facts(converted) == before
-    if inplace:  # a layer that Keras loads may be built outside of what holds it
-        assert [v.path for v in converted.variables] == variables
+    assert [v.path for v in converted.variables] == variables
     low = name == "policies"
     for one, other in zip(outputs_of(converted), outputs, strict=True):
         np.testing.assert_allclose(one, other, atol=3e-2 if low else 1e-4)
-    reverted = kd.revert(converted, inplace=inplace)
+    reverted = kd.revert(converted, copy=copy)
     assert [type(layer) for layer in reverted._flatten_layers()] == classes
     assert facts(reverted) == before
     for one, other in zip(outputs_of(reverted), outputs, strict=True):
@@ -258,7 +257,7 @@ def test_subclassed_models_convert_in_place(is_built):
     model = Subclassed()
     if is_built:
         outputs = to_numpy(model(images()))
-    assert kd.convert(model, plan="direct", inplace=True, verbose=0) is model
+    assert kd.convert(model, plan="direct", verbose=0) is model
     assert paths(model) == HELD
     assert isinstance(model.block.listed[1][0], Diagonalwise)
     assert isinstance(model.block.by_name["b"][0], Diagonalwise)
@@ -266,7 +265,7 @@ def test_subclassed_models_convert_in_place(is_built):
     found = to_numpy(model(images()))
     if is_built:
         np.testing.assert_allclose(found, outputs, atol=1e-5)
-    kd.revert(model, inplace=True)
+    kd.revert(model)
     assert paths(model) == []
     np.testing.assert_allclose(to_numpy(model(images())), found, atol=1e-5)
 
@@ -276,7 +275,7 @@ def test_a_subclassed_model_trains_as_its_twin_does(float64, tmp_path):
     for model in twins:
         model(images())
     twins[1].set_weights(twins[0].get_weights())
-    kd.convert(twins[1], plan="direct", inplace=True, verbose=0)
+    kd.convert(twins[1], plan="direct", verbose=0)
     for model in twins:
         model.compile(keras.optimizers.Adam(0.01), "mse")
         model.fit(images(size=8), np.ones((8, 10, 10, 3)), 4, shuffle=False, verbose=0)
@@ -304,7 +303,7 @@ def test_wrappers(wrap):
     model = keras.Model(inputs, wrap(inside)(inputs))
     outputs = outputs_of(model)
     model.compile("sgd", "mse")
-    twin = kd.convert(model, plan="direct", verbose=0)
+    twin = kd.convert(model, plan="direct", copy=True, verbose=0)
     assert len(paths(twin)) == 1
     np.testing.assert_allclose(outputs_of(twin)[0], outputs[0], atol=1e-5)
     losses = [
@@ -354,7 +353,7 @@ def test_what_is_left_alone_is_said_with_the_reason():
     model = left_alone()
     model.add(layers.DepthwiseConv2D(1, name="converted"))
     classes = [type(layer) for layer in model.layers[:-1]]
-    kd.convert(model, inplace=True, verbose=0)
+    kd.convert(model, verbose=0)
     assert [type(layer) for layer in model.layers[:-1]] == classes
     assert paths(model) == ["converted"]
     assert reasons(model) == ALONE
@@ -365,7 +364,7 @@ def test_what_is_left_alone_is_said_with_the_reason():
 
 def test_nothing_to_convert_is_one_warning_with_the_reasons():
     with pytest.warns(UserWarning, match="nothing to convert") as caught:
-        kd.convert(left_alone(), inplace=True)
+        kd.convert(left_alone())
     assert len(caught) == 1
     for reason in ALONE.values():
         assert REASONS[reason] in str(caught[0].message)
@@ -402,7 +401,7 @@ def test_a_name_that_two_layers_have_means_both():
 
     model = Twice()
     outputs = to_numpy(model(images()))
-    kd.convert(model, filters="^same$", plan="direct", inplace=True, verbose=0)
+    kd.convert(model, filters="^same$", plan="direct", verbose=0)
     assert paths(model) == ["same", "same"]
     np.testing.assert_allclose(to_numpy(model(images())), outputs, atol=1e-5)
 
@@ -410,7 +409,7 @@ def test_a_name_that_two_layers_have_means_both():
 def test_converted_again_nothing_changes():
     model = kd.convert(functional(), verbose=0)
     before = facts(model), [type(layer) for layer in model.layers]
-    with_nothing_said = kd.convert(model, inplace=True, verbose=0)
+    with_nothing_said = kd.convert(model, verbose=0)
     assert with_nothing_said is model
     assert (facts(model), [type(layer) for layer in model.layers]) == before
 
@@ -466,7 +465,7 @@ def test_whatever_goes_wrong_the_model_is_as_it_was(monkeypatch, plant):
     outputs = outputs_of(model)
     plant(monkeypatch)
     with pytest.raises(PlantedError):
-        kd.convert(model, plan="direct", inplace=True)
+        kd.convert(model, plan="direct")
     assert (facts(model), [type(layer) for layer in model.layers]) == before
     assert not any(hasattr(layer, "plan") for layer in model.layers)
     np.testing.assert_array_equal(outputs_of(model), outputs)
@@ -481,12 +480,12 @@ def test_a_filter_that_fails_leaves_the_model_as_it_was():
 
     model = functional()
     with pytest.raises(PlantedError):
-        kd.convert(model, filters=fail, inplace=True)
+        kd.convert(model, filters=fail)
     assert paths(model) == []
 
 
 @both_ways
-def test_the_next_20_steps_of_a_half_trained_model_equal_stocks(float64, inplace):
+def test_the_next_20_steps_of_a_half_trained_model_equal_stocks(float64, copy):
     """In the copy, and in place against a copy of stock."""
 
     def fed(step):
@@ -502,9 +501,9 @@ def test_the_next_20_steps_of_a_half_trained_model_equal_stocks(float64, inplace
     model.compile(optimizer, "mse", metrics=["mae"], jit_compile="auto")
     for step in range(3):
         model.train_on_batch(*fed(step))
-    twin = kd.revert(model)
-    ours = kd.convert(model, plan="direct", inplace=inplace, verbose=0)
-    assert (ours is model) == inplace
+    twin = kd.revert(model, copy=True)
+    ours = kd.convert(model, plan="direct", copy=copy, verbose=0)
+    assert (ours is model) != copy
     for step in range(3, 23):
         for each in (twin, ours):
             each.reset_metrics()

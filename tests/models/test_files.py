@@ -140,8 +140,9 @@ def copied(copies):
 
     def outputs(model, folder):
         again = copies(model)
-        assert [plan_of(layer) for layer in again.layers] == [
-            plan_of(layer) for layer in model.layers
+        # `clone_model` names inputs anew (seen in Keras 3.15).
+        assert [plan_of(layer) for layer in again.layers[1:]] == [
+            plan_of(layer) for layer in model.layers[1:]
         ]
         again.set_weights(model.get_weights())
         return outputs_of(again, images(1))
@@ -198,7 +199,7 @@ def file_of(saved_by, end=""):
 
 
 def stock_of(model):
-    return kd.revert(model)
+    return kd.revert(model, copy=True)
 
 
 OUTPUTS = {
@@ -234,7 +235,7 @@ def test_what_stock_can_a_converted_model_can(tmp_path, name, plan):
     model = converted_model(plan, grouped=name != "ONNX")
     if cell.neither or (cell.stock_cant and plan == "auto"):
         errors = []
-        for each in (kd.revert(model), model):
+        for each in (kd.revert(model, copy=True), model):
             with pytest.raises(Exception) as error:
                 OUTPUTS[name](each, tmp_path)
             errors.append(error.type)

@@ -145,10 +145,10 @@ def outputs_of(model):
 @hypothesis.given(
     graph=graphs,
     plan=st.sampled_from(PLANS),
-    inplace=st.booleans(),
+    copy=st.booleans(),
 )
 @hypothesis.settings(max_examples=max(6, hypothesis.settings().max_examples // 4))
-def test_any_graph(graph, plan, inplace):
+def test_any_graph(graph, plan, copy):
     keras.utils.clear_session(free_memory=False)
     model = built(graph)
     before, of_stock, outputs = facts(model), classes(model), outputs_of(model)
@@ -158,7 +158,7 @@ def test_any_graph(graph, plan, inplace):
         if type(layer) in FAMILY and reason_to_leave(layer) is None
     }
     hypothesis.assume(due)
-    converted = kd.convert(model, plan=plan, inplace=inplace, verbose=0)
+    converted = kd.convert(model, plan=plan, copy=copy, verbose=0)
     below = converted._flatten_layers()
     assert {i for i, each in enumerate(below) if isinstance(each, Diagonalwise)} == due
     assert facts(converted) == before
@@ -170,7 +170,7 @@ def test_any_graph(graph, plan, inplace):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "ours.weights.h5"
         converted.save_weights(path)
-        reverted = kd.revert(converted, inplace=inplace)
+        reverted = kd.revert(converted, copy=copy)
         assert (classes(reverted), facts(reverted)) == (of_stock, before)
         np.testing.assert_array_equal(outputs_of(reverted), outputs)
         keras.utils.clear_session(free_memory=False)

@@ -125,7 +125,7 @@ def test_converting_again_undoes_it(store):
     model = small_model()
     measure(store, model)
     kd.pin(model, batch_size=BATCH)
-    kd.convert(model, inplace=True, verbose=0)
+    kd.convert(model, verbose=0)
     assert planned(model) == [(PLAN, "decision")] * 2
     assert [use.layer.plan for use in uses_in(model, BATCH)] == ["auto"] * 2
 
@@ -201,7 +201,7 @@ def test_without_a_batch_size_the_largest_measured_one_counts(store):
 def test_plans_that_are_given_stay(store):
     model = small_model()
     measure(store, model)
-    kd.convert(model, plan="direct:rows", filters="second", inplace=True, verbose=0)
+    kd.convert(model, plan="direct:rows", filters="second", verbose=0)
     given = planned(model)[1]
     kd.pin(model, batch_size=BATCH)
     assert planned(model) == [(PLAN, "layer"), given]

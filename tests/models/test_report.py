@@ -80,7 +80,7 @@ def test_json_has_all_of_it():
     one = report(
         row(outcomes={"diagonal:64": PRUNED}),
         undecided=("kernel_gradient of it",),
-        skipped=(("second", "called in no graph"),),
+        skipped=(("second", "not called yet"),),
         measured=1,
         seconds=2.5,
         ended="budget",
@@ -98,7 +98,7 @@ def test_json_has_all_of_it():
         "reason": "needs 9 times the arithmetic",
     }
     assert values["environment"] == HERE.to_dict()
-    assert values["skipped"] == {"second": "called in no graph"}
+    assert values["skipped"] == {"second": "not called yet"}
     assert (values["ended"], values["measured"]) == ("budget", 1)
     assert values["model"]["speedup"] == 2.0
 

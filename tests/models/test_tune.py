@@ -13,7 +13,7 @@ import keras_diagwise as kd
 from keras_diagwise import backends
 from keras_diagwise.conductor import conductor
 from keras_diagwise.layers.family import Diagonalwise
-from keras_diagwise.models.problems import CALLED_IN_NO_GRAPH
+from keras_diagwise.models.problems import NOT_CALLED
 from keras_diagwise.models.report import ModelCheck
 from keras_diagwise.models.summary import environment_of_models
 from keras_diagwise.models.tune import standardize_budget
@@ -165,9 +165,9 @@ class TestTheNextStep:
         model = compiled(tiny_model())
         tuned(model)
         assert plans_of_the_next(model, seen) == all_steps()
-        kd.convert(model, inplace=True, verbose=0)
+        kd.convert(model, verbose=0)
         assert plans_of_the_next(model, seen) == all_steps("direct")
-        kd.revert(model, inplace=True)
+        kd.revert(model)
         assert plans_of_the_next(model, seen) == all_steps()
 
     @pytest.mark.skipif(BACKEND == "torch", reason="torch's steps are not compiled")
@@ -373,7 +373,7 @@ class TestModels:
             assert report.measured == 6
             assert plans_of_the_next(model, seen) == all_steps("direct")
 
-    def test_what_is_called_in_no_graph_is_skipped_with_the_reason(self):
+    def test_what_was_not_called_is_skipped_with_the_reason(self):
         class Subclassed(keras.Model):
             def __init__(self):
                 super().__init__()
@@ -382,14 +382,12 @@ class TestModels:
             def call(self, inputs):
                 return self.convolve(inputs)
 
-        called = Subclassed()
-        called(np.ones((1, *SHAPE), "float32"))
         unbuilt = keras.Sequential([depthwise(name="hidden")])
-        for model in (Subclassed(), called, unbuilt):
+        for model in (Subclassed(), unbuilt):
             report = tuned(model)
             ((path, reason),) = report.skipped
             assert "hidden" in path or "depthwise_conv2d" in path
-            assert reason == CALLED_IN_NO_GRAPH
+            assert reason == NOT_CALLED
             assert report.rows == ()
             assert f"Skipped {path}: {reason}." in str(report)
 
@@ -438,7 +436,7 @@ def test_the_model_is_left_exactly_as_it_was(prepared, convert, monkeypatch):
     monkeypatch.setattr("keras_diagwise.models.check.LEAST_ROUNDS", 1)
     model = small_model()
     if convert:
-        kd.convert(model, inplace=True, verbose=0)
+        kd.convert(model, verbose=0)
     prepared(model)
     before = snapshot(model)
     report = tuned(model)

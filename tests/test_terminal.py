@@ -5,7 +5,7 @@ import io
 import rich.console
 import rich.progress
 
-from keras_diagwise.time_left import ESTIMATE_PERIOD, TimeLeftColumn
+from keras_diagwise._terminal import ESTIMATE_PERIOD, TimeLeftColumn
 
 
 class Clock:

@@ -1,0 +1,66 @@
+"""Gives layers other classes and plans, and lets the model trace anew."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import keras
+
+from keras_diagwise import backends
+
+Change = tuple[keras.layers.Layer, type, Any]
+"""A layer, the class that it gets, and the plan, or `None` for a stock class."""
+
+
+def swap(model, changes: Sequence[Change]) -> None:
+    """Gives layers other classes and plans, all of them or none."""
+    with swapped(model, changes):
+        pass
+
+
+@contextlib.contextmanager
+def swapped(model, changes: Sequence[Change]) -> Iterator[None]:
+    """The same, to stay if nothing fails inside the context either."""
+    before = [
+        (layer, type(layer), getattr(layer, "plan", None)) for layer, *_ in changes
+    ]
+    try:
+        for change in changes:
+            assign(*change)
+        forget_compiled(model)
+        yield
+    except BaseException:
+        for change in before:
+            assign(*change)
+        forget_compiled(model)
+        raise
+
+
+def assign(layer, new_class, plan) -> None:
+    layer.__class__ = new_class
+    if plan is not None:
+        layer.plan = plan
+    elif hasattr(layer, "plan"):
+        del layer.plan
+
+
+def forget_compiled(model) -> None:
+    """Makes a model's next step trace anew: a compiled one keeps its plans."""
+    for layer in backends.keras_internals.flatten_layers(model):
+        if isinstance(layer, keras.Model):
+            for name in ("train_step", "test_step"):
+                step = getattr(layer, name, None)  # there if the backend trains
+                backends.active.forget_compiled(step)
+            for name in ("train", "test", "predict"):
+                if getattr(layer, f"{name}_function", None) is not None:
+                    make_anew(layer, f"{name}_function")
+
+
+def make_anew(model, function: str) -> None:
+    """Has a model make a compiled function again, at once: a `fit` that is running
+    would miss it. What a user's own method raises, it raises at the next step too."""
+    setattr(model, function, None)
+    with contextlib.suppress(Exception):
+        getattr(model, f"make_{function}")()

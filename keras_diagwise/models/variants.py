@@ -1,0 +1,90 @@
+"""A model's step by several sets of plans in turn, by the model itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+
+from keras_diagwise.layers.family import Diagonalwise, ours_for
+from keras_diagwise.models.example import Example
+from keras_diagwise.models.object_graph import COMPILED
+from keras_diagwise.models.swap import Change, assign
+from keras_diagwise.planning.plan import Plan
+
+TRAINING = ("train_step", "compute_loss")
+"""The methods that a user writes in place of Keras's, to train otherwise."""
+
+
+class Variant:
+    """A model with some layers' classes and plans, and what it compiles then.
+
+    Args:
+        model: the model.
+        changes: what its layers become.
+        run: a step of the model.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        changes: Sequence[Change],
+        run: Callable[[], object],
+    ):
+        self._model, self._run = model, run
+        self.become(changes)
+
+    def become(self, changes: Sequence[Change]) -> None:
+        """Has other changes from now on, and compiles anew."""
+        self._changes = changes
+        self._attributes: dict[str, Any] = dict.fromkeys(COMPILED)
+        # JAX compiles once for all functions that are equal, as a model's methods are.
+        step: Any = getattr(self._model, "train_step", None)
+        self._attributes["train_step"] = lambda *arguments: step(*arguments)
+
+    def __call__(self) -> object:
+        """A step; the model is left as the variant has it."""
+        for change in self._changes:
+            assign(*change)
+        vars(self._model).update(self._attributes)
+        result = self._run()
+        for name in COMPILED:
+            self._attributes[name] = vars(self._model).get(name)
+        return result
+
+
+def as_stock(layer: keras.layers.Layer) -> Change:
+    """What makes a layer stock."""
+    return layer, layer.stock if isinstance(layer, Diagonalwise) else type(layer), None
+
+
+def by_plan(layer: keras.layers.Layer, plan: str | Plan) -> Change:
+    """What makes a layer the package's, with a plan."""
+    return layer, ours_for(layer), plan
+
+
+def step_of(model: keras.Model, example: Example, training: bool):
+    """A step of a model on a batch.
+
+    A model is compiled anew with a small SGD and a mean squared error, as it was
+    otherwise; but as it is if the batch is the user's, or its step is its own.
+    """
+    if not training:
+        return lambda: model.predict_on_batch(example.inputs)
+    if not (model.compiled and (example.is_users or has_own_step(model))):
+        modes = {name: getattr(model, name) for name in ("jit_compile", "run_eagerly")}
+        model.compile(keras.optimizers.SGD(1e-6), "mse", **modes)
+    given = {"x": example.inputs, "y": example.targets}
+    return lambda: model.train_on_batch(**given, sample_weight=example.weights)
+
+
+def has_own_step(model: keras.Model) -> bool:
+    """Whether a user's own code trains a model."""
+    return any(
+        name in vars(model) or getattr(type(model), name) is not stock
+        for name, stock in OF_STOCK.items()
+    )
+
+
+OF_STOCK = {name: getattr(keras.Model, name, None) for name in TRAINING}
