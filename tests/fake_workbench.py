@@ -8,8 +8,10 @@ from keras_diagwise.conductor import conductor
 from keras_diagwise.planning.document import Document
 from keras_diagwise.planning.store import Store
 from keras_diagwise.tuner.limits import Limits
-from keras_diagwise.tuner.verify import standard_problem
+from keras_diagwise.tuner.verify import Error, standard_problem
 from keras_diagwise.tuner.workbench import Finding
+
+NONE = Error(0.0, 0.0, 0.0)
 
 
 class FakeWorkbench:
@@ -28,9 +30,9 @@ class FakeWorkbench:
 
     def examine(self, task, candidate, enough=0.0, patience=0.0):
         if task.problem == standard_problem(task.problem.dtype):
-            return Finding(1e-9, 0.0, 0.0)
+            return Finding(1e-9, NONE, 0.0)
         self.asked.append((task.problem, task.pass_name, str(candidate)))
-        return Finding(self.seconds.get(str(candidate), 1.0), 0.0, 0.0)
+        return Finding(self.seconds.get(str(candidate), 1.0), NONE, 0.0)
 
     def time(self, task, candidates, seconds, least_rounds, expected=0.0):
         return {

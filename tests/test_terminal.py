@@ -1,11 +1,19 @@
-"""The time left of a progress bar."""
+"""What is printed: on any stream, and the time left of a progress bar."""
 
 import io
+import sys
 
+import keras
+import pytest
 import rich.console
 import rich.progress
 
-from keras_diagwise._terminal import ESTIMATE_PERIOD, TimeLeftColumn
+import keras_diagwise as kd
+from keras_diagwise._terminal import (
+    ESTIMATE_PERIOD,
+    TimeLeftColumn,
+    standard_console,
+)
 
 
 class Clock:
@@ -44,3 +52,53 @@ def test_nothing_is_told_that_is_not_known():
 
 def test_nothing_is_left_at_the_end():
     assert shown(3, [1.0] * 3) == ""
+
+
+def stream_of(encoding):
+    return io.TextIOWrapper(io.BytesIO(), encoding=encoding, write_through=True)
+
+
+def written(stream):
+    return stream.buffer.getvalue().decode(stream.encoding)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "seen"),
+    [("utf-8", "A → B, 3×3 …"), ("ascii", "A > B, 3x3 ~"), ("cp1252", "A > B, 3x3 ~")],
+)
+def test_what_a_stream_cannot_encode_is_put_in_other_words(encoding, seen, monkeypatch):
+    stream = stream_of(encoding)
+    monkeypatch.setattr(sys, "stdout", stream)
+    standard_console().print("A → B, 3×3 …", highlight=False)
+    assert written(stream).strip() == seen
+
+
+def test_the_stream_stays_the_users(monkeypatch):
+    stream = stream_of("ascii")
+    monkeypatch.setattr(sys, "stderr", stream)
+    standard_console(stderr=True).print("→")
+    assert sys.stderr is stream
+    with pytest.raises(UnicodeEncodeError):
+        stream.write("→")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_a_conversion_is_printed_and_stays_whatever_the_stream(encoding, monkeypatch):
+    stream = stream_of(encoding)
+    monkeypatch.setattr(sys, "stdout", stream)
+    model = keras.Sequential([keras.Input((8, 8, 4)), keras.layers.DepthwiseConv2D(3)])
+    kd.convert(model)
+    assert isinstance(model.layers[0], kd.DiagonalwiseDepthwiseConv2D)
+    assert "DepthwiseConv2D >" in written(stream)
+
+
+def test_a_stream_that_fails_undoes_nothing(monkeypatch):
+    class Broken(io.StringIO):
+        def write(self, text):
+            raise OSError("no space left")
+
+    model = keras.Sequential([keras.Input((8, 8, 4)), keras.layers.DepthwiseConv2D(3)])
+    monkeypatch.setattr(sys, "stdout", Broken())
+    with pytest.raises(OSError, match="no space"):
+        kd.convert(model)
+    assert isinstance(model.layers[0], kd.DiagonalwiseDepthwiseConv2D)

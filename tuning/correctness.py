@@ -21,7 +21,6 @@ import keras
 from keras_diagwise import algorithms, backends
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.problem import PASSES, Problem
-from keras_diagwise.tuner import verify
 from keras_diagwise.tuner.isolated import IsolatedWorkbench
 from keras_diagwise.tuner.tuner import judged, standard_error
 from keras_diagwise.tuner.workbench import Task
@@ -123,12 +122,11 @@ def check(records: Records, workbench: IsolatedWorkbench, mode: str, until: floa
                 name = task.pass_name
                 standard = standard_error(workbench, problem.dtype, name, mode)
             finding = workbench.examine(task, candidate)
-            judgement = judged(finding, candidate, task, standard)
+            judgement = judged(finding, candidate, standard)
             records.add(
                 key,
-                error=finding.error,
-                standard=standard,
-                allowed=verify.most_error(candidate, problem, task.pass_name, standard),
+                error=finding.error and finding.error._asdict(),
+                standard=standard._asdict(),
                 failure=judgement.failure,
                 reason=judgement.reason,
             )

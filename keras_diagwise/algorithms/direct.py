@@ -111,6 +111,8 @@ class Direct(Algorithm):
             return "the spatial shape is not known"
         if 0 in problem.output_spatial_shape:
             return "the output is empty"
+        if self.compiled and backends.active.compiles_alone_refusal():
+            return backends.active.compiles_alone_refusal()
         terms = problem.taps * problem.channels_per_group // problem.kernel_size[0]
         if self.lowering == "rows":
             if problem.rank > 2 or not problem.is_depthwise:

@@ -39,6 +39,16 @@ A backend's module provides
 - `device_events()`: two events that the device's own queue can record, the time
   between which it tells, or `None`;
 - `compiled(function, compiler_mode)`: `function` as a model's step is compiled;
+- `compiles_alone_refusal()`: why nothing can be compiled so now, or `None`;
+- `TENSORS`, the types of its tensors and variables; `tensor_copy(tensor)`, a tensor of
+  its own; `restored_tensor(tensor, copy)`, the tensor with the copy's values again, or
+  the copy where tensors do not change; `TENSOR_ATTRIBUTES`, what belongs to one beside
+  its values; `keys_of_tensor(tensor)`, private names that Keras keeps in place of it;
+- `SHARED`, types of what two models may share; `PLAIN`, types that are no more than
+  their attributes, whatever they tell `pickle`; `PROXIES` and `FLAGS_OF_PROXIES`,
+  wrappers that pass for containers;
+- `COMPILED_FUNCTIONS`, types of functions that keep what they were traced with;
+- `random_state()` and `set_random_state(state)`: of the global generator;
 - `compiled_alone(function)`: `function` compiled so that its operations are fused
   in a step that is not compiled, and `COMPILES_ALONE`, whether that is of use; where
   it is not, `function` itself.

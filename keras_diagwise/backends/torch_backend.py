@@ -254,6 +254,7 @@ def step_shards(model):
     return batch_shards()
 
 
+COMPILED_FUNCTIONS = ()
 TENSORS = (torch.Tensor,)
 TENSOR_ATTRIBUTES = ("grad", "_backward_hooks", "_post_accumulate_grad_hooks")
 SHARED = (torch.dtype, torch.device, torch.Size, torch.layout, torch.memory_format)
@@ -306,6 +307,10 @@ def device_events():
 
 def compiled(function, compiler_mode):
     return torch.compile(function) if compiler_mode == "inductor" else function
+
+
+def compiles_alone_refusal():
+    return None
 
 
 COMPILES_ALONE = torch.cuda.is_available()

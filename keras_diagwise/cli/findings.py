@@ -273,7 +273,7 @@ def algorithms(is_isolated: bool, advance: Callable[[float], None]) -> Finding:
                 mode = task.compiler_mode
                 standard[name] = standard_error(workbench, problem.dtype, name, mode)
             finding = workbench.examine(task, candidate)
-            results[name, candidate] = judged(finding, candidate, task, standard[name])
+            results[name, candidate] = judged(finding, candidate, standard[name])
             advance(1 / len(tasks))
     finally:
         workbench.close()

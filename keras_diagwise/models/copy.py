@@ -80,7 +80,7 @@ class Duplication:
         try:
             made = self._another(each)
         except Exception as error:
-            self._refuse(error, self._graph.path(each))
+            self._refuse(error, self._graph.place(each))
         return self._made.setdefault(id(each), made)
 
     def _another(self, each: Any) -> Any:

@@ -428,7 +428,7 @@ class ObjectGraph:
     Args:
         model: the model.
         on_unknown: called with the error for an object that can't be taken apart, and
-            its path, which is then left out.
+            where it is; it is then left out.
 
     Attributes:
         objects: each once, the model first.
@@ -450,7 +450,7 @@ class ObjectGraph:
             try:
                 kind_and_content = taken(each)
             except Exception as error:
-                on_unknown(error, self.path(each))
+                on_unknown(error, self.place(each))
                 continue
             if kind_and_content is None:
                 self.shared.append(each)
@@ -473,6 +473,20 @@ class ObjectGraph:
             each, label = self._came_from[id(each)]
             labels.append(label)
         return "".join([self._name, *reversed(labels)])
+
+    def place(self, each: Any) -> str:
+        """The path of an object, and the innermost layer on it."""
+        path, layer = self.path(each), each
+        while id(layer) in self._came_from and not is_layer(layer):
+            layer, _ = self._came_from[id(layer)]
+        if layer is each or layer is self.objects[0]:
+            return path
+        return f"{path}, in the layer {layer.name!r},"
+
+
+def is_layer(each: Any) -> bool:
+    """Whether an object is one."""
+    return isinstance(each, keras.layers.Layer)
 
 
 def parts(each: Any, kind: Kind, content: Content) -> Iterator[tuple[str, Any]]:

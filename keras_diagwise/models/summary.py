@@ -17,7 +17,13 @@ from keras_diagwise.conductor import Convolution, conductor, is_served
 from keras_diagwise.layers.family import Diagonalwise
 from keras_diagwise.models.calls import shapes_called
 from keras_diagwise.models.problems import NOT_CALLED, Use, uses_in
-from keras_diagwise.models.survey import Skipped, abridged, skipped_lines, survey
+from keras_diagwise.models.survey import (
+    Skipped,
+    abridged,
+    own_compiled,
+    skipped_lines,
+    survey,
+)
 from keras_diagwise.planning.decision import Decision
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.planning.plan import NATIVE, Plan
@@ -56,17 +62,26 @@ class Summary(list[LayerPlan]):
     Attributes:
         model: the model's name.
         skipped: layers that are left alone, with the reasons.
+        compiled: functions that the model's user compiled: each goes on by the plans
+            that it was traced with, until it is made anew.
     """
 
-    def __init__(self, model: str, plans: Iterable[LayerPlan], skipped: tuple):
+    def __init__(
+        self,
+        model: str,
+        plans: Iterable[LayerPlan],
+        skipped: tuple[Skipped, ...],
+        compiled: tuple[str, ...] = (),
+    ):
         super().__init__(plans)
         self.model = model
-        self.skipped: tuple[Skipped, ...] = skipped
+        self.skipped = skipped
+        self.compiled = compiled
         self._is_detailed = False
 
     def detailed(self) -> Summary:
         """The same, that prints a line for each layer."""
-        found = Summary(self.model, self, self.skipped)
+        found = Summary(self.model, self, self.skipped, self.compiled)
         found._is_detailed = True
         return found
 
@@ -83,6 +98,10 @@ class Summary(list[LayerPlan]):
             yield table_of(self, self._is_detailed)
         for line in skipped_lines(self.skipped):
             yield Text(printable(line), overflow="fold")
+        if self.compiled:
+            names = ", ".join(self.compiled)
+            said = f"Compiled by yourself, {names}: traced once, it keeps its plans."
+            yield Text(printable(said), overflow="fold")
 
 
 def table_of(plans: Iterable[LayerPlan], is_detailed: bool) -> Table:
@@ -136,7 +155,7 @@ def summary(
         if isinstance(use.layer, Diagonalwise)
     ]
     skipped = survey(model, lambda path, layer: isinstance(layer, Diagonalwise)).skipped
-    return Summary(model.name, plans, skipped)
+    return Summary(model.name, plans, skipped, own_compiled(model))
 
 
 def environment_of(model: keras.Model) -> Environment:

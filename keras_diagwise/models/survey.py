@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import keras
 
 from keras_diagwise import backends
 from keras_diagwise.layers.family import FAMILY
+from keras_diagwise.models.object_graph import COMPILED
 
 REASONS = {
     "one group": "a dense convolution, which has no other algorithm",
@@ -103,6 +106,28 @@ def reason_to_leave(layer) -> str | None:
     if layer.dtype_policy.quantization_mode is not None:
         return "quantized"
     return None
+
+
+def own_compiled(model: keras.Model) -> tuple[str, ...]:
+    """Functions that a user compiled himself and that are attributes of a model's
+    layers or their classes: each keeps the plans that it was traced with."""
+    of_classes: dict[type, list[str]] = {}
+    found = []
+    places = [(model.name, model), *backends.keras_internals.layers_with_paths(model)]
+    for path, layer in places:
+        for base in type(layer).__mro__:
+            if base not in of_classes:
+                of_classes[base] = compiled_among(vars(base))
+        names = itertools.chain(*(of_classes[base] for base in type(layer).__mro__))
+        own = [name for name in compiled_among(vars(layer)) if name not in COMPILED]
+        found += [f"{path}.{name}" for name in dict.fromkeys([*own, *names])]
+    return tuple(found)
+
+
+def compiled_among(attributes: Mapping[str, Any]) -> list[str]:
+    """The names of those that are compiled functions."""
+    kinds = backends.active.COMPILED_FUNCTIONS
+    return [name for name, each in attributes.items() if isinstance(each, kinds)]
 
 
 def skipped_lines(skipped: Iterable[Skipped]) -> list[str]:

@@ -47,6 +47,8 @@ class Outcome:
             of the paired rounds; `None` where there is no such bound.
         failure: one of `FAILURES`, or `None`.
         reason: what `failure` was, in words.
+        excess: of wrong numbers, by how many times they are off that rounding explains,
+            element by element.
     """
 
     seconds: float | None = None
@@ -54,6 +56,7 @@ class Outcome:
     gain: float | None = None
     failure: str | None = None
     reason: str = ""
+    excess: float | None = None
 
     def __post_init__(self):
         for name in NUMBERS:
@@ -89,7 +92,7 @@ class Outcome:
 
 
 OUTCOME_FIELDS = frozenset(field.name for field in dataclasses.fields(Outcome))
-NUMBERS = ("seconds", "error", "gain")
+NUMBERS = ("seconds", "error", "gain", "excess")
 
 MOST_LETTERS = 500
 """Of a reason: more are cut off."""
@@ -150,6 +153,15 @@ class Comparison:
             for name, outcome in self.outcomes.items()
             if outcome.seconds is not None
         }
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether a candidate was refused by a bound that refused what is rounded right
+        (issue 19)."""
+        return any(
+            each.failure == "wrong numbers" and each.excess is None
+            for each in self.outcomes.values()
+        )
 
     def __post_init__(self):
         object.__setattr__(self, "least", to_four_digits(self.least))

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -94,7 +94,7 @@ class Planner:
     def __init__(self, store: Source, shipped: Document | None = None):
         self.store = store
         self._shipped = shipped
-        self._hinted: set[Environment] = set()
+        self._hinted: set[Hashable] = set()
         self._lock = threading.Lock()
 
     @property
@@ -141,6 +141,7 @@ class Planner:
         for source in self._sources(environment):
             decision = source.get(environment, problem)
             if decision:
+                self._hint_if_outdated(decision)
                 yield "decision", MARGIN_MEASURED, decision
         for source in self._sources(environment):
             for other in source.environments():
@@ -171,12 +172,29 @@ class Planner:
             return self._shipped
         return shipped_for(environment.backend, environment.compiler_mode)
 
+    def _hint_if_outdated(self, decision: Decision) -> None:
+        """Says once that decisions may lack candidates that were right."""
+        if any(each.is_outdated for each in decision.passes.values()):
+            if self._is_said("outdated"):
+                return
+            logger.warning(
+                "keras_diagwise: a candidate was refused for wrong numbers in %s by a "
+                "bound that refused numbers which are rounded right. Call "
+                "keras_diagwise.tune(model, …) to measure it anew.",
+                decision.problem,
+            )
+
+    def _is_said(self, what: Hashable) -> bool:
+        """Whether a hint was given before; it is, from now on."""
+        with self._lock:
+            before = what in self._hinted
+            self._hinted.add(what)
+        return before
+
     def _hint(self, other: Environment, environment: Environment) -> None:
         """Says once that decisions come from other versions."""
-        with self._lock:
-            if other in self._hinted:
-                return
-            self._hinted.add(other)
+        if self._is_said(other):
+            return
         logger.warning(
             "keras_diagwise: decisions of other versions serve here, on %s: %s. Call "
             "keras_diagwise.tune(model, …) to measure anew.",

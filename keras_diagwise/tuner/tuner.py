@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import datetime
 import logging
+import math
 import statistics
 import threading
 import time
@@ -107,7 +108,7 @@ class Tuner:
         self._until = until
         self._experience = Experience()
         self._limits: dict[str, Limits] = {}
-        self._standard_errors: dict[tuple[str, str], float] = {}
+        self._standard_errors: dict[tuple[str, str], verify.Error] = {}
         self._exhaustive = exhaustive
 
     def close(self) -> None:
@@ -249,9 +250,7 @@ class Tuner:
             outcome = self._excluded(task, candidate, found)
             if outcome is None:
                 finding = self._examine(task, candidate, found)
-                outcome = Outcome(
-                    error=finding.error, failure=finding.failure, reason=finding.reason
-                )
+                outcome = outcome_of(finding)
                 if finding.failure is None:
                     found[candidate] = finding
             outcomes[str(candidate)] = outcome
@@ -301,7 +300,7 @@ class Tuner:
         if finding.error is None:
             return finding
         standard = self.standard_error(task.problem.dtype, task.pass_name)
-        return judged(finding, candidate, task, standard)
+        return judged(finding, candidate, standard)
 
     def verified(self, decision: Decision) -> Decision:
         """A decision in which every candidate that fails here, or whose numbers are
@@ -325,12 +324,10 @@ class Tuner:
                 finding = self._examine(task, candidate, {})
             if finding.failure is not None:
                 reason = f"when it was imported: {finding.reason}"
-                outcomes[name] = Outcome(
-                    error=finding.error, failure=finding.failure, reason=reason
-                )
+                outcomes[name] = outcome_of(dataclasses.replace(finding, reason=reason))
         return dataclasses.replace(comparison, outcomes=outcomes)
 
-    def standard_error(self, dtype: str, pass_name: str) -> float:
+    def standard_error(self, dtype: str, pass_name: str) -> verify.Error:
         """The error of the backend's own dense convolution, measured once."""
         if (dtype, pass_name) not in self._standard_errors:
             mode = self.environment.compiler_mode
@@ -353,7 +350,7 @@ class Tuner:
         finalists = []
         for candidate, finding in found.items():
             if isinstance(candidate, Native) and is_lost(finding, best):
-                outcomes[str(candidate)] = Outcome(finding.seconds, finding.error)
+                outcomes[str(candidate)] = Outcome(finding.seconds, error_of(finding))
             elif finding.seconds <= OUTPACED * best or isinstance(candidate, Native):
                 finalists.append(candidate)
             else:
@@ -362,7 +359,7 @@ class Tuner:
                     f"{1e3 * best:.3g} ms"
                 )
                 outcomes[str(candidate)] = Outcome(
-                    error=finding.error, failure="outpaced", reason=reason
+                    error=error_of(finding), failure="outpaced", reason=reason
                 )
         samples, failed = self._samples_or_failures(task, found, finalists)
         outcomes |= failed
@@ -370,7 +367,7 @@ class Tuner:
         for candidate, taken in samples.items():
             outcomes[str(candidate)] = Outcome(
                 seconds=statistics.median(taken),
-                error=found[candidate].error,
+                error=error_of(found[candidate]),
                 gain=None
                 if native is None or candidate == Native()
                 else least_ratio(native, taken[: len(native)]),
@@ -456,10 +453,26 @@ def is_lost(finding: Finding, best: float) -> bool:
     return finding.seconds > max(SLOW, LOST * best)
 
 
+def error_of(finding: Finding) -> float | None:
+    """What is kept of a finding's error."""
+    return None if finding.error is None else finding.error.relative
+
+
+def outcome_of(finding: Finding) -> Outcome:
+    """The outcome of a candidate, so far as its first run tells."""
+    is_wrong = finding.failure == "wrong numbers" and finding.error is not None
+    return Outcome(
+        error=error_of(finding),
+        failure=finding.failure,
+        reason=finding.reason,
+        excess=finding.error.excess if is_wrong and finding.error else None,
+    )
+
+
 def is_decided(decision: Decision, pass_name: str) -> bool:
-    """Whether every candidate of a pass has an outcome."""
+    """Whether every candidate of a pass has an outcome, by what holds today."""
     comparison = decision.passes.get(pass_name)
-    if comparison is None:
+    if comparison is None or comparison.is_outdated:
         return False
     names = {str(each) for each in candidates_of(decision.problem, pass_name)}
     return names <= set(comparison.outcomes)
@@ -473,27 +486,28 @@ def failed_when_timed(error: FailedError) -> Outcome:
 
 def standard_error(
     workbench: Workbench | IsolatedWorkbench, dtype: str, pass_name: str, mode: str
-) -> float:
+) -> verify.Error:
     """The error of the backend's own dense convolution; 0 if it can't be had."""
     task = Task(verify.standard_problem(dtype), pass_name, mode)
-    return workbench.examine(task, Native()).error or 0.0
+    return workbench.examine(task, Native()).error or verify.Error(0.0, 0.0, 0.0)
 
 
-def judged(
-    finding: Finding, candidate: Algorithm, task: Task, standard: float
-) -> Finding:
+def judged(finding: Finding, candidate: Algorithm, standard: verify.Error) -> Finding:
     """A finding whose error is a failure if it is not allowed, see `verify`."""
     error = finding.error
-    allowed = verify.most_error(candidate, task.problem, task.pass_name, standard)
-    if error is None or error <= allowed:
+    if error is None:
         return finding
-    if error != error or error == float("inf"):
-        reason = "a number is NaN or infinite"
-        return Finding(failure="not finite", reason=reason)
+    is_native = isinstance(candidate, Native)
+    excess = error.excess_of_stock if is_native else error.excess
+    if excess <= verify.most_excess(standard):
+        return finding
+    if not math.isfinite(error.relative):
+        return Finding(failure="not finite", reason="a number is NaN or infinite")
     return dataclasses.replace(
         finding,
         failure="wrong numbers",
-        reason=f"off by {error:.2g} of the root mean square, and {allowed:.2g} allowed",
+        reason=f"off by {excess:.3g} times what rounding explains, and by "
+        f"{error.relative:.2g} of the root mean square",
     )
 
 

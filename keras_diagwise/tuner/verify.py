@@ -6,14 +6,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
-from keras_diagwise.algorithms import Algorithm, Native
-from keras_diagwise.precision import allowed_error, allowed_native_error
+from keras_diagwise.precision import allowed_errors, allowed_native_errors
 from keras_diagwise.problem import Problem
 from keras_diagwise.tuner.exact import OPERANDS, exact_pass, operand_shapes
 
@@ -75,20 +74,36 @@ def as_array(tensor) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=2 * DRAWS)
-def exact(problem: Problem, pass_name: str, draw: int) -> np.ndarray:
-    """The exact result on a draw, for the images that differ. Remembered: all
-    candidates are held against it."""
+def exact(problem: Problem, pass_name: str, draw: int) -> tuple[np.ndarray, np.ndarray]:
+    """The exact result on a draw, for the images that differ, and the sums of its
+    products' magnitudes. Remembered: all candidates are held against them."""
     few = distinct(problem)
     left, right = map(as_array, operands(few, pass_name, draw))
     result = exact_pass(few, pass_name, left, right)
+    magnitudes = exact_pass(few, pass_name, np.abs(left), np.abs(right))
     if pass_name == "kernel_gradient":
-        return result * ((problem.batch or 1) // (few.batch or 1))
-    return result
+        times = (problem.batch or 1) // (few.batch or 1)
+        return result * times, magnitudes * times
+    return result, magnitudes
 
 
-def error_of(run: Callable[..., Any], problem: Problem, pass_name: str) -> float:
-    """The largest error of a computed pass over all draws, in units of the exact
-    result's root mean square; NaN or infinite if a number of it is.
+class Error(NamedTuple):
+    """How far a computed pass is off, over all draws; NaN or infinite if a number of it
+    is.
+
+    Attributes:
+        relative: the largest error, in units of the exact result's root mean square.
+        excess: the largest error over what rounding explains of that element.
+        excess_of_stock: the same, by what it explains of stock.
+    """
+
+    relative: float
+    excess: float
+    excess_of_stock: float
+
+
+def error_of(run: Callable[..., Any], problem: Problem, pass_name: str) -> Error:
+    """The error of a computed pass.
 
     Raises:
         ValueError: if the result has another shape than it must.
@@ -96,7 +111,7 @@ def error_of(run: Callable[..., Any], problem: Problem, pass_name: str) -> float
     errors = []
     for draw in range(DRAWS):
         computed = as_array(run(*operands(problem, pass_name, draw)))
-        expected = exact(problem, pass_name, draw)
+        expected, magnitudes = exact(problem, pass_name, draw)
         shape = expected.shape
         if pass_name != "kernel_gradient":
             shape = (problem.batch, *shape[1:])
@@ -104,10 +119,19 @@ def error_of(run: Callable[..., Any], problem: Problem, pass_name: str) -> float
             raise ValueError(
                 f"The result must have the shape {shape}. Received: {computed.shape}"
             )
-        scale = math.sqrt(np.mean(np.square(expected))) or 1.0
+        scales = (
+            math.sqrt(np.mean(np.square(expected))) or 1.0,
+            allowed_errors(problem, expected, magnitudes),
+            allowed_native_errors(problem, expected, magnitudes),
+        )
         for images in computed.reshape(-1, *expected.shape):
-            error = np.max(np.abs(images - expected), initial=0.0)
-            errors.append(float(error) / scale)
+            off = np.abs(images - expected)
+            errors.append([float(np.max(off / by, initial=0.0)) for by in scales])
+    return Error(*(largest(each) for each in zip(*errors, strict=True)))
+
+
+def largest(errors: Iterable[float]) -> float:
+    """The largest of some numbers, NaN if one is."""
     return max(errors, key=lambda error: (math.isnan(error), error))
 
 
@@ -119,17 +143,12 @@ def standard_problem(dtype: str) -> Problem:
     )
 
 
-def most_error(
-    candidate: Algorithm, problem: Problem, pass_name: str, standard: float
-) -> float:
-    """How large a candidate's error may be.
+def most_excess(standard: Error) -> float:
+    """How far a candidate may exceed what rounding explains.
 
     Args:
-        candidate: the candidate.
-        problem: the problem.
-        pass_name: the pass.
         standard: the error of the same pass of `standard_problem`.
     """
-    native = isinstance(candidate, Native)
-    bound = (allowed_native_error if native else allowed_error)(problem, pass_name)
-    return max(bound, 2 * standard) if standard < MOST_OF_ROUNDING else bound
+    return (
+        max(1.0, 2 * standard.excess) if standard.relative < MOST_OF_ROUNDING else 1.0
+    )

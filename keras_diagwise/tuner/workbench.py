@@ -39,14 +39,14 @@ class Finding:
 
     Attributes:
         seconds: its time, roughly: the shorter of two calls.
-        error: its largest error against float64.
+        error: how far it is off against float64.
         compile_seconds: time until the first call was done, less one call.
         failure: one of `FAILURES`, or `None`.
         reason: what `failure` was, in words.
     """
 
     seconds: float | None = None
-    error: float | None = None
+    error: verify.Error | None = None
     compile_seconds: float | None = None
     failure: str | None = None
     reason: str = ""

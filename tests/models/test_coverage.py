@@ -541,3 +541,64 @@ def test_what_is_printed_is_compact_and_plain(capsys):
     assert all(f"number_{i} " in out for i in range(20))
     kd.convert(model, verbose=0)
     assert capsys.readouterr().out == ""
+
+
+def own_functions():
+    """A model with a call that its user compiled, as a method and as an attribute."""
+    compiled = {"jax": "jit", "tensorflow": "function", "torch": "compile"}
+    backend = keras.backend.backend()
+    compile_ = getattr(importlib.import_module(backend), compiled[backend])
+
+    class Own(keras.Model):
+        def __init__(self):
+            super().__init__(name="own")
+            self.inner = layers.DepthwiseConv2D(3, name="inner")
+
+        def call(self, inputs):
+            return self.inner(inputs)
+
+    if backend == "tensorflow":
+        Own.run = compile_(lambda self, inputs: self(inputs))
+    model = Own()
+    model(images())
+    model.fast = compile_(model.call)
+    return model
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() == "torch", reason="Dynamo guards on classes and plans"
+)
+def test_what_a_user_compiled_himself_is_named():
+    """It keeps the plans that it was traced with."""
+    model = own_functions()
+    model.fast(images())
+    kd.convert(model, plan="direct", verbose=0)
+    found = kd.summary(model)
+    assert "own.fast" in found.compiled
+    assert len(found.compiled) == (2 if keras.backend.backend() == "tensorflow" else 1)
+    text = " ".join(str(found).split())
+    assert "Compiled by yourself, own.fast" in text
+    assert kd.summary(nested()).compiled == ()
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="TensorFlow watches operations"
+)
+@pytest.mark.parametrize(
+    "plan", ["direct:compiled", "direct:rows:compiled", "diagonal:2", "native"]
+)
+def test_what_xla_compiles_gives_way_where_numbers_are_checked(plan):
+    """Issue 19, F14: stock trains under `tf.debugging.enable_check_numerics`."""
+    import tensorflow as tf
+
+    model = sequential()
+    kd.convert(model, plan=plan, verbose=0)
+    model.compile("sgd", "mse", jit_compile=False)
+    tf.debugging.enable_check_numerics()
+    try:
+        targets = np.zeros((3, 4, 4, 4), "float32")
+        assert np.isfinite(model.train_on_batch(images(), targets))
+        checked = to_numpy(model(images()))
+    finally:
+        tf.debugging.disable_check_numerics()
+    np.testing.assert_allclose(to_numpy(model(images())), checked, atol=1e-5)

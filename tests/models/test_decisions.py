@@ -18,6 +18,7 @@ from keras_diagwise.planning.document import Document
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.planning.store import Store
 from keras_diagwise.problem import PASSES
+from keras_diagwise.tuner.verify import Error
 from tests.algorithms.suite import depthwise
 from tests.fake_workbench import FakeWorkbench, traced_plans
 from tests.planning.samples import (
@@ -162,7 +163,7 @@ class Suspicious(FakeWorkbench):
     def examine(self, task, candidate, enough=0.0, patience=0.0):
         found = super().examine(task, candidate)
         wrong = str(candidate) == "direct"
-        return dataclasses.replace(found, error=1.0) if wrong else found
+        return dataclasses.replace(found, error=Error(1, 1e6, 1e6)) if wrong else found
 
 
 def test_what_is_wrong_here_does_not_serve_when_an_import_is_verified(

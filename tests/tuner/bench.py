@@ -5,8 +5,11 @@ import threading
 import time
 
 from keras_diagwise.tuner.limits import Limits
-from keras_diagwise.tuner.verify import standard_problem
+from keras_diagwise.tuner.verify import Error, standard_problem
 from keras_diagwise.tuner.workbench import FailedError, Finding
+
+STRICT, LENIENT = 1e-5, 1e-2
+"""What rounding explains of an error, and of native's."""
 
 LIMITS = Limits(copies=((1, 1e-9), (2**30, 1e-8)), flops_per_second=1e15)
 
@@ -42,7 +45,7 @@ class Bench:
 
     def examine(self, task, candidate, enough=float("inf"), patience=None):
         if task.problem == standard_problem(task.problem.dtype):
-            return Finding(1e-9, self.standard_error, 0.0)
+            return Finding(1e-9, error(self.standard_error), 0.0)
         self.before()
         with Busy(self.busy):
             name = str(candidate)
@@ -52,7 +55,7 @@ class Bench:
             seconds = self.seconds.get(name, self.OTHERS)
             if seconds > enough:
                 return Finding(seconds, None, 0.0, "outpaced", "planted")
-            return Finding(seconds, self.errors.get(name, 0.0), 0.0)
+            return Finding(seconds, error(self.errors.get(name, 0.0)), 0.0)
 
     def time(self, task, candidates, seconds, least_rounds, expected=0.0):
         self.before()
@@ -74,6 +77,11 @@ class Bench:
 
     def close(self):
         pass
+
+
+def error(relative):
+    """An error of this many times the root mean square."""
+    return Error(relative, relative / STRICT, relative / LENIENT)
 
 
 class Busy:

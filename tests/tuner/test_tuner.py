@@ -12,7 +12,6 @@ from keras_diagwise.planning.decision import Comparison, Decision
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.planning.planner import Planner
 from keras_diagwise.planning.store import Store
-from keras_diagwise.precision import allowed_error, allowed_native_error
 from keras_diagwise.problem import PASSES
 from keras_diagwise.tuner import tuner as tuner_module
 from keras_diagwise.tuner.prune import HOPELESS
@@ -27,10 +26,10 @@ from keras_diagwise.tuner.tuner import (
     judged,
     least_ratio,
 )
-from keras_diagwise.tuner.workbench import Finding, Task
+from keras_diagwise.tuner.workbench import Finding
 from tests.algorithms.suite import depthwise
 from tests.threads import in_threads
-from tests.tuner.bench import Bench
+from tests.tuner.bench import LENIENT, STRICT, Bench, error
 
 PROBLEM = depthwise((8, 8), 8, (3, 3))
 OTHER = depthwise((9, 9), 8, (3, 3))
@@ -186,8 +185,7 @@ def test_another_process_that_was_quicker_is_believed(make, store, monkeypatch):
 
 
 def test_a_candidate_whose_error_is_not_allowed_fails(make):
-    allowed = allowed_error(PROBLEM, "forward")
-    bench = Bench(errors={"direct": 2 * allowed, "diagonal:8": 0.5 * allowed})
+    bench = Bench(errors={"direct": 2 * STRICT, "diagonal:8": 0.5 * STRICT})
     outcomes = outcomes_of(make(bench).tune(PROBLEM, FORWARD))
     assert outcomes["direct"].failure == "wrong numbers"
     assert outcomes["diagonal:8"].failure is None
@@ -212,7 +210,7 @@ def test_a_dense_convolution_that_is_wrong_allows_nothing(make):
 
 def test_an_imprecise_native_makes_room_for_no_other(make):
     half = dataclasses.replace(PROBLEM, dtype="bfloat16")
-    native = 0.9 * allowed_native_error(half, "forward")
+    native = 0.9 * LENIENT
     bench = Bench(errors={"native": native, "direct": native})
     outcomes = outcomes_of(make(bench).tune(half, FORWARD))
     assert outcomes["native"].failure is None
@@ -353,10 +351,9 @@ def test_is_decided_asks_for_every_candidate(make):
     assert not is_decided(missing, "forward")
 
 
-@pytest.mark.parametrize("error", [float("nan"), float("inf")])
-def test_numbers_that_are_not_finite_are_said_to_be(error):
-    task = Task(PROBLEM, "forward", "xla")
-    finding = judged(Finding(1.0, error, 0.0), Native(), task, standard=0.0)
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_numbers_that_are_not_finite_are_said_to_be(bad):
+    finding = judged(Finding(1.0, error(bad), 0.0), Native(), error(0.0))
     assert finding.failure == "not finite"
     assert finding.error is None
 
@@ -392,3 +389,20 @@ def test_eight_threads_tune_and_plan_at_once(make, store):
     for problem in problems:
         decision = store.get(tuners[0].environment, problem)
         assert all(is_decided(decision, name) for name in PASSES)
+
+
+def test_wrong_numbers_by_the_bound_of_before_are_measured_anew(make, caplog):
+    """It refused what is rounded right."""
+    bench = Bench(errors={"direct": 2 * STRICT})
+    tuner = make(bench)
+    decision = tuner.tune(PROBLEM, FORWARD)
+    outcomes = outcomes_of(decision)
+    assert outcomes["direct"].excess == 2.0
+    assert is_decided(decision, "forward")
+    old = {
+        name: dataclasses.replace(each, excess=None) for name, each in outcomes.items()
+    }
+    comparison = dataclasses.replace(decision.passes["forward"], outcomes=old)
+    before = Decision(PROBLEM, {"forward": comparison})
+    assert comparison.is_outdated
+    assert not is_decided(before, "forward")

@@ -3,20 +3,19 @@
 import dataclasses
 import functools
 
+import hypothesis
 import keras
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 from keras import ops
 
 from keras_diagwise.algorithms import Direct, Native
-from keras_diagwise.precision import (
-    MOST_OF_A_SUM,
-    allowed_error,
-    allowed_native_error,
-)
+from keras_diagwise.precision import MOST_OF_A_SUM, allowed_error
 from keras_diagwise.problem import PASSES
 from keras_diagwise.tuner import exact, verify
 from tests.algorithms.suite import depthwise
+from tests.strategies import problems
 
 PROBLEM = depthwise((12, 10), 6, (3, 3), batch=3)
 LONG_SUMS = depthwise((48, 48), 2, (3, 3), batch=8)
@@ -33,7 +32,9 @@ def rounded(problem, pass_name):
     def run(left, right):
         operands = map(verify.as_array, (left, right))
         result = exact.exact_pass(problem, pass_name, *operands)
-        return ops.cast(ops.convert_to_tensor(result, "float32"), problem.dtype)
+        double = problem.dtype == "float64"
+        wide = ops.convert_to_tensor(result, "float64" if double else "float32")
+        return ops.cast(wide, problem.dtype)
 
     return run
 
@@ -67,7 +68,7 @@ def tap_changed(problem, pass_name, change):
 def test_rounding_once_is_allowed(dtype, pass_name):
     problem = in_dtype(dtype)
     error = verify.error_of(rounded(problem, pass_name), problem, pass_name)
-    assert 0 < error <= allowed_error(problem, pass_name)
+    assert 0 < error.excess <= 1
 
 
 @pytest.mark.parametrize("pass_name", PASSES)
@@ -75,14 +76,12 @@ def test_rounding_once_is_allowed(dtype, pass_name):
 @pytest.mark.parametrize("problem", [PROBLEM, LONG_SUMS], ids=["short", "long"])
 def test_the_errors_of_direct_and_of_native_are_allowed(problem, dtype, pass_name):
     problem = in_dtype(dtype, problem)
-    allowed = {
-        Direct(): allowed_error(problem, pass_name),
-        Native(): allowed_native_error(problem, pass_name),
-    }
-    for algorithm, most in allowed.items():
+    for algorithm in (Direct(), Native()):
         if algorithm.refusal(problem) is None:
             run = functools.partial(getattr(algorithm, pass_name), problem)
-            assert verify.error_of(run, problem, pass_name) <= most
+            error = verify.error_of(run, problem, pass_name)
+            is_native = isinstance(algorithm, Native)
+            assert (error.excess_of_stock if is_native else error.excess) <= 1
 
 
 @pytest.mark.parametrize("pass_name", PASSES)
@@ -95,14 +94,52 @@ def test_a_wrong_tap_is_not_allowed_even_of_native(problem, dtype, pass_name, ch
     problem = in_dtype(dtype, problem)
     run = tap_changed(problem, pass_name, change)
     error = verify.error_of(run, problem, pass_name)
-    assert error > allowed_native_error(problem, pass_name)
-    assert error > allowed_error(problem, pass_name)
+    assert error.excess > 1
+    assert error.excess_of_stock > 1
+
+
+@hypothesis.given(
+    problem=problems(),
+    dtype=st.sampled_from((*DTYPES, "float64")),
+    pass_name=st.sampled_from(PASSES),
+)
+def test_what_is_rounded_once_is_allowed(problem, dtype, pass_name):
+    """For any problem: what is right to the last bit."""
+    problem = dataclasses.replace(problem, dtype=dtype, batch=problem.batch or 1)
+    run = rounded(problem, pass_name)
+    verify.exact.cache_clear()
+    assert verify.error_of(run, problem, pass_name).excess <= 1
+    assert verify.error_of(run, problem, pass_name).excess_of_stock <= 1
+
+
+def test_what_is_far_from_the_root_mean_square_may_be_rounded():
+    """Issue 19: refused, off by 0.034 of the root mean square, and 0.031 allowed."""
+    problem = depthwise((49, 49), 96, (3, 3), strides=(2, 2), padding="valid", batch=16)
+    problem = in_dtype("bfloat16", problem)
+    error = verify.error_of(
+        rounded(problem, "input_gradient"), problem, "input_gradient"
+    )
+    assert error.relative > allowed_error(problem, "input_gradient")
+    assert error.excess <= 1
+
+
+@pytest.mark.parametrize("pass_name", PASSES)
+def test_an_element_that_should_be_small_is_held_to_its_own_bound(pass_name):
+    """An error that is small beside the largest elements is not beside this one."""
+    exact_run = rounded(PROBLEM, pass_name)
+
+    def run(left, right):
+        result = np.array(verify.as_array(exact_run(left, right)), "float64")
+        place = np.unravel_index(np.argmin(np.abs(result)), result.shape)
+        result[place] += 1e-4 * np.sqrt(np.mean(result**2))
+        return ops.convert_to_tensor(result, "float32")
+
+    assert verify.error_of(run, PROBLEM, pass_name).excess > 1
 
 
 def test_in_float32_a_tap_that_is_off_by_a_little_is_not_allowed():
     run = tap_changed(PROBLEM, "forward", lambda tap: (1 + 2e-5) * tap)
-    error = verify.error_of(run, PROBLEM, "forward")
-    assert error > allowed_error(PROBLEM, "forward")
+    assert verify.error_of(run, PROBLEM, "forward").excess > 1
 
 
 @pytest.mark.parametrize("factors", [(1.0, 1.5), (1.5, 1.0), (1.0, float("nan"))])
@@ -114,7 +151,8 @@ def test_wrong_numbers_in_one_draw_of_several_are_found(factors):
         return right(left, right_operand) * next(results)
 
     error = verify.error_of(wrong_once, PROBLEM, "forward")
-    assert not error <= allowed_error(PROBLEM, "forward")
+    assert not error.excess <= 1
+    assert not error.excess_of_stock <= 1
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -124,7 +162,7 @@ def test_one_number_that_is_not_finite_is_found(bad):
         result[0, 0, 0, 0] = bad
         return ops.convert_to_tensor(result)
 
-    assert not np.isfinite(verify.error_of(run, PROBLEM, "forward"))
+    assert not any(np.isfinite(verify.error_of(run, PROBLEM, "forward")))
 
 
 def test_another_shape_is_an_error():
@@ -159,7 +197,6 @@ def test_what_is_allowed_grows_with_the_roundoff_and_the_sums(pass_name):
     assert single < half < brain < MOST_OF_A_SUM
     longer = allowed_error(depthwise((12, 10), 6, (9, 9), batch=30), pass_name)
     assert longer > single
-    assert allowed_native_error(PROBLEM, pass_name) == single
 
 
 @pytest.mark.parametrize("pass_name", PASSES)
@@ -170,7 +207,7 @@ def test_a_large_batch_repeats_some_images_and_all_are_verified(monkeypatch, pas
     assert few.batch < 12
     assert 12 % few.batch == 0
     run = functools.partial(getattr(Direct(), pass_name), problem)
-    assert verify.error_of(run, problem, pass_name) < 1e-5
+    assert verify.error_of(run, problem, pass_name).relative < 1e-5
 
     def wrong_at_the_end(left, right):
         result = np.array(verify.as_array(run(left, right)))
@@ -178,5 +215,5 @@ def test_a_large_batch_repeats_some_images_and_all_are_verified(monkeypatch, pas
         return result
 
     verify.exact.cache_clear()
-    assert verify.error_of(wrong_at_the_end, problem, pass_name) > 1e-2
+    assert verify.error_of(wrong_at_the_end, problem, pass_name).relative > 1e-2
     verify.exact.cache_clear()
