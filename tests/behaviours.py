@@ -144,7 +144,7 @@ FILES = {
     "`from_config`": row("", "", ""),
     "`copy.copy`": row("", "", ""),
     "`copy.deepcopy`": row("", "", ""),
-    "`pickle`": row("", "", ""),
+    "`pickle`": row(*["where `keras_diagwise` was imported"] * 3),
     "SavedModel": row(
         Cell(needs=("tensorflow",)),
         "",

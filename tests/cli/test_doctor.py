@@ -20,6 +20,7 @@ from keras_diagwise.planning.document import Document
 from keras_diagwise.planning.store import Store
 from keras_diagwise.problem import PASSES
 from keras_diagwise.tuner import isolated
+from keras_diagwise.tuner.verify import Error
 from keras_diagwise.tuner.workbench import Finding as Result
 from keras_diagwise.tuner.workbench import Workbench
 from tests.planning.samples import ELSEWHERE, decision, document, with_batch
@@ -297,7 +298,8 @@ def test_wrong_numbers_are_named_by_algorithm_and_pass(monkeypatch):
 
 def test_a_native_that_is_wrong_is_a_warning_for_it_is_not_chosen(monkeypatch):
     def examine(self, task, candidate):
-        return Result(1.0, float(isinstance(candidate, Native)), 0.0)
+        off = float(isinstance(candidate, Native))
+        return Result(1.0, Error(off, 1e7 * off, 1e7 * off), 0.0)
 
     monkeypatch.setattr(Workbench, "examine", examine)
     finding = findings.algorithms(False, lambda part: None)
