@@ -105,7 +105,8 @@ class Rows:
         0.10.2). A NaN stays one: it reaches all taps of its channel anyway.
         """
         corner = ops.cast(output_gradient[:, 0, 0], self.dtype)
-        zeros = ops.minimum(ops.abs(corner), 0)
+        # `minimum` of a float64 tensor and a number is float32 in Keras on torch.
+        zeros = ops.cast(ops.minimum(ops.abs(corner), 0), self.dtype)
         shape = (self.problem.taps, ops.shape(corner)[0], self.problem.channels)
         return ops.broadcast_to(zeros[None], shape)
 

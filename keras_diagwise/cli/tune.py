@@ -43,6 +43,12 @@ def tune(
             metavar="TIME", help="Stop after 30s, 5m or 1h; run it again to go on."
         ),
     ] = None,
+    keep: Annotated[
+        bool,
+        typer.Option(
+            "--keep/--no-keep", help="Fail if the decisions can't be kept, or not."
+        ),
+    ] = True,
     dtype_policy: DtypePolicy = None,
     jit_compile: JitCompile = None,
     import_: Import = None,
@@ -68,9 +74,10 @@ def tune(
                 batch_size=batch_size,
                 training=training,
                 budget=budget,
+                keep=keep,
                 has_bar=True,
             )
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OSError) as error:
             if debug:
                 raise
             raise UserError(str(error)) from error

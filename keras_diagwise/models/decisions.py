@@ -185,7 +185,9 @@ def read_document(path: str | Path) -> Document:
             f"Received: path={os.fspath(path)!r}"
         )
     try:
-        return Document.read(path)
+        document = Document.read(path)
+        document.check_dates()
+        return document
     except Exception as error:  # a hostile file can fail in any way
         raise ValueError(
             f"{briefly(error)} Nothing was imported. `path` must be a file that "

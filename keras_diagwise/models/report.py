@@ -12,7 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from keras_diagwise._terminal import as_text, printable, printable_lines
-from keras_diagwise.planning.decision import MISHAPS, Comparison, is_positive
+from keras_diagwise.planning.decision import (
+    MISHAPS,
+    Comparison,
+    is_duration,
+    is_positive,
+)
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.problem import Problem
 
@@ -119,7 +124,8 @@ class ModelCheck:
         numbers = {name: values.get(name) for name in CHECK_NUMBERS}
         overruled = values.get("overruled")
         if (
-            not all(is_positive(each) for each in numbers.values())
+            not all(is_duration(numbers[name]) for name in CHECK_NUMBERS[:2])
+            or not is_positive(numbers["speedup"])
             or not isinstance(overruled, list)
             or not all(isinstance(each, str) for each in overruled)
         ):

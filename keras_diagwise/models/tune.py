@@ -28,7 +28,9 @@ from keras_diagwise.models.summary import environment_of, environment_of_models
 from keras_diagwise.models.swap import forget_compiled
 from keras_diagwise.planning.decision import Decision
 from keras_diagwise.planning.environment import Environment
+from keras_diagwise.planning.folder import shown
 from keras_diagwise.planning.record import digest_of
+from keras_diagwise.planning.store import Store
 from keras_diagwise.problem import PASSES, Problem
 from keras_diagwise.tuner.tuner import BudgetSpentError, Tuner, is_decided
 
@@ -44,6 +46,7 @@ def tune(
     data: Any = None,
     training: bool = True,
     budget: float | str | None = None,
+    keep: bool = True,
     verbose: int = 1,
 ) -> TuningReport:
     """Measures the candidates for a model's layers on this device, verifies them, and
@@ -65,6 +68,8 @@ def tune(
         training: `True` decides all three passes, `False` the forward pass.
         budget: seconds that it may take, or a text such as `"30s"` or `"5m"`; `None`
             is as long as it takes.
+        keep: `False` lets decisions last for this process where the store can't be
+            written.
         verbose: 1 shows a progress bar on a terminal and prints the report, 0
             neither.
 
@@ -73,8 +78,9 @@ def tune(
 
     Raises:
         TypeError: if `model_or_problems` is none of these.
-        ValueError: if `batch_size` or `budget` are not valid, or a problem can't be
-            measured.
+        ValueError: if `batch_size`, `data` or `budget` are not valid, or a problem
+            can't be measured.
+        OSError: if the store can't be written, unless `keep=False`.
 
     Example:
 
@@ -86,6 +92,7 @@ def tune(
         data=data,
         training=training,
         budget=budget,
+        keep=keep,
         has_bar=bool(verbose),
     )
     if verbose:
@@ -102,6 +109,7 @@ def measure(
     data: Any = None,
     training: bool,
     budget: float | str | None,
+    keep: bool = True,
     has_bar: bool,
 ) -> TuningReport:
     """As `tune`, but prints nothing, and returns a report after Ctrl-C too.
@@ -112,6 +120,7 @@ def measure(
         data: a batch of the model's.
         training: whether all passes are decided.
         budget: the time that it may take.
+        keep: whether it is an error that nothing can be kept.
         has_bar: whether a progress bar is shown on a terminal.
     """
     started = time.monotonic()
@@ -124,6 +133,9 @@ def measure(
         standardize_target(model_or_problems, batch_sizes, data), batch_sizes
     )
     passes = PASSES if training else PASSES[:1]
+    if keep:
+        check_kept(conductor.store)
+    conductor.store.sweep(target.environment)
     tuner = Tuner(conductor.store, target.environment, until=until)
     check, ended = None, None
     step = Step(target, batch_sizes, training)
@@ -154,6 +166,22 @@ def measure(
         ended=ended,
         model=check,
     )
+
+
+def check_kept(store: Store) -> None:
+    """Checks that what is measured can be kept.
+
+    Raises:
+        OSError: if it would be lost with this process.
+    """
+    reason = store.why_not_kept()
+    if reason is not None:
+        raise OSError(
+            f"What is measured can't be kept in {shown(store.location)}: {reason}. "
+            "Name a folder that can be written by keras_diagwise.decisions.location or "
+            "KERAS_DIAGWISE_STORE, or let it last for this process by `keep=False` "
+            "(`--no-keep`)."
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -344,12 +372,10 @@ def settle_when_free(step: Step, tuner: Tuner, until: float) -> ModelCheck | Non
 
 
 def settle(step: Step, tuner: Tuner, until: float) -> ModelCheck | None:
-    """The whole model's check, unless nothing has changed since the last; another
-    worker's, if it has done it."""
+    """The whole model's check: that which was kept, of an earlier call or of another
+    worker, if these decisions were checked before."""
     if step.target.model is None:
         return None
-    if not tuner.measured and not tuner.awaited:
-        return ModelCheck(skipped="nothing was measured anew")
     decisions = {each: tuner.known(each) for each in step.target.problems}
     what = step.digest_of_check(decisions)
     check = known_check(tuner, what)

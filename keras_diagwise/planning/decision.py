@@ -8,7 +8,6 @@ import functools
 import hashlib
 import json
 import math
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -77,22 +76,31 @@ class Outcome:
         """
         checked(values, "An outcome", OUTCOME_FIELDS)
         failure = values.get("failure")
+        seconds = values.get("seconds")
         if (
             not all(
                 is_positive(values[n]) for n in NUMBERS if values.get(n) is not None
             )
+            or not (seconds is None or is_duration(seconds))
             or failure not in (None, *FAILURES)
             or not isinstance(values.get("reason", ""), str)
-            or (values.get("seconds") is None) == (failure is None)
+            or (seconds is None) == (failure is None)
         ):
             raise ValueError(
-                f"An outcome must have a time or a failure. Received: {values}"
+                "An outcome must have a failure, or a time of a nanosecond to a day, "
+                f"and numbers that are not negative. Received: {values}"
             )
         return cls(**values)
 
 
 OUTCOME_FIELDS = frozenset(field.name for field in dataclasses.fields(Outcome))
 NUMBERS = ("seconds", "error", "gain", "excess")
+
+SHORTEST, LONGEST = 1e-9, 86400.0
+"""Seconds that a pass can take."""
+MOST = 1e18
+"""Of an error or a ratio."""
+CLOCKS_DIFFER = datetime.timedelta(days=1)
 
 MOST_LETTERS = 500
 """Of a reason: more are cut off."""
@@ -116,8 +124,13 @@ def is_moment(text: Any) -> bool:
 
 
 def is_positive(number: Any) -> bool:
-    """Whether `number` is one, not negative, and no larger than a float can be."""
-    return type(number) in (int, float) and 0 <= number <= sys.float_info.max
+    """Whether `number` is one, not negative, and of a size that can be."""
+    return type(number) in (int, float) and 0 <= number <= MOST
+
+
+def is_duration(seconds: Any) -> bool:
+    """Whether `seconds` are a time that something can have taken."""
+    return type(seconds) in (int, float) and SHORTEST <= seconds <= LONGEST
 
 
 def checked(values: Any, what: str, names: frozenset[str]) -> Any:
@@ -237,7 +250,7 @@ class Comparison:
                 len(name) <= MOST_LETTERS_OF_A_NAME for name in values["outcomes"]
             )
             or not isinstance(overruled, str | None)
-            or not (least is None or is_positive(least))
+            or not (least is None or is_duration(least))
         ):
             raise ValueError(
                 f"A comparison must have outcomes, {MOST_CANDIDATES} at most, and the "
@@ -327,6 +340,21 @@ class Decision:
                         f"{name!r} would need {needed / 2**30:.1f} GiB for "
                         f"{self.problem}, more than {allowed / 2**30:.1f} GiB"
                     )
+
+    def check_dates(self) -> None:
+        """Checks that nothing was measured in the future: it would stay greater than
+        what is measured from now on.
+
+        Raises:
+            ValueError: if something was.
+        """
+        latest = datetime.datetime.now(datetime.UTC) + CLOCKS_DIFFER
+        for comparison in self.passes.values():
+            if datetime.datetime.fromisoformat(comparison.measured) > latest:
+                raise ValueError(
+                    "A comparison must have been measured by now. "
+                    f"Received: measured={comparison.measured!r}"
+                )
 
     @property
     def digest_of_timings(self) -> str:

@@ -16,7 +16,7 @@ from keras_diagwise.problem import Problem
 
 FORMAT = "keras-diagwise decisions"
 FORMAT_VERSION = 1
-MOST_BYTES = 64 * 2**20
+MOST_BYTES = 2**23
 """What is larger is no document: a decision takes about a kilobyte."""
 
 Entries = Mapping[Environment, Mapping[Problem, Decision]]
@@ -131,6 +131,15 @@ class Document:
             parts.append(f'{{"environment": {head},\n"decisions": [\n{lines}\n]}}')
         head = f'{{"format": "{FORMAT}", "version": {FORMAT_VERSION}, "environments": ['
         return head + ",\n".join(parts) + "]}\n"
+
+    def check_dates(self) -> None:
+        """Checks that nothing was measured in the future.
+
+        Raises:
+            ValueError: if something was.
+        """
+        for _, decision in self:
+            decision.check_dates()
 
     def write(self, path: str | Path) -> None:
         """Writes the document to a file."""

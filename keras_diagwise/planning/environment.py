@@ -9,7 +9,7 @@ import json
 import os
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +126,7 @@ class Environment:
             or not all(type(v) in plain for n in PAIRS for v in values[n].values())
             or not all(isinstance(values[name], str) for name in WORDS)
             or type(values["cores"]) is not int
+            or not all(is_plain_text(text) for text in texts_in(values))
             or len(json.dumps(values)) > MOST_LETTERS
         ):
             raise ValueError(
@@ -141,6 +142,21 @@ class Environment:
             f"{self.compiler_mode}, {versions}"
         )
 
+
+def texts_in(values: Mapping) -> Iterator[str]:
+    """The texts of an environment: they come to be shown, in logs too."""
+    for name in PAIRS:
+        for key, each in values[name].items():
+            yield from (text for text in (key, each) if isinstance(text, str))
+    yield from (values[name] for name in WORDS)
+
+
+def is_plain_text(text: str) -> bool:
+    """Whether a text is one line that can do nothing to a terminal."""
+    return text.isprintable() and len(text) <= LONGEST_TEXT
+
+
+LONGEST_TEXT = 2000
 
 PAIRS = ("flags", "versions", "revisions")
 MOST_LETTERS = 2**16

@@ -52,6 +52,10 @@ class Folder(Protocol):
     def remove_empty(self, path: str) -> None:
         """Removes a folder if nothing is in it."""
 
+    def age(self, path: str) -> float:
+        """Seconds since a file was written, by the clock of where it lies; 0 if that
+        can't be told."""
+
 
 class LocalFolder:
     """A folder on a disk, made when it is first written."""
@@ -110,6 +114,11 @@ class LocalFolder:
         with contextlib.suppress(OSError):
             os.rmdir(self._at(path))
 
+    def age(self, path: str) -> float:
+        folder = os.path.dirname(self._at(path))
+        with temporary_file(os.path.join(folder, "now"), b"") as now:
+            return os.stat(now).st_mtime - os.lstat(self._at(path)).st_mtime
+
     def _at(self, path: str) -> str:
         return os.path.join(self._root, *path.split("/"))
 
@@ -143,6 +152,9 @@ class MemoryFolder:
 
     def remove_empty(self, path: str) -> None:
         pass
+
+    def age(self, path: str) -> float:
+        return 0.0
 
 
 class NoFolder(MemoryFolder):
@@ -215,6 +227,15 @@ class RemoteFolder:
                 self._system.rmdir(self._at(path))
 
         self._answer(ask)
+
+    def age(self, path: str) -> float:
+        def ask() -> float:
+            try:
+                return time.time() - self._system.modified(self._at(path)).timestamp()
+            except NotImplementedError:
+                return 0.0
+
+        return self._answer(ask, missing=0.0)
 
     @property
     def is_away(self) -> bool:

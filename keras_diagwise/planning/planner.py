@@ -37,6 +37,8 @@ arithmetic shrinks the gain (at 1.2 throughout, torch's `direct` lost 9 % on a s
 problem, for which a larger one spoke with a gain of 2); little where a smaller problem
 speaks for a larger."""
 
+MOST_LETTERS = 500
+
 RUNGS = (
     "layer",
     "decision",
@@ -199,8 +201,13 @@ class Planner:
             "keras_diagwise: decisions of other versions serve here, on %s: %s. Call "
             "keras_diagwise.tune(model, …) to measure anew.",
             environment,
-            "; ".join(environment.changes_since(other)),
+            abridged("; ".join(environment.changes_since(other))),
         )
+
+
+def abridged(text: str) -> str:
+    """A text that may come from a file, short enough for a log."""
+    return text if len(text) <= MOST_LETTERS else f"{text[:MOST_LETTERS]}…"
 
 
 def margin_of(known: Problem, asking: Problem) -> float:

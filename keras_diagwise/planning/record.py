@@ -57,6 +57,7 @@ def decision_from_bytes(content: bytes, path: str) -> Decision:
         raise ValueError("its checksum does not fit its content")
     environment = values.pop("environment")
     decision = Decision.from_dict(values)
+    decision.check_dates()
     if decision_path(environment, decision.problem) != path:
         raise ValueError("it is another problem's or another environment's")
     return decision

@@ -56,6 +56,7 @@ LAYOUT = "v1"
 
 MOST_WARNINGS = 5
 """So many files that can't be used are named, one a line."""
+AN_HOUR = 3600.0
 MOST_ATTEMPTS = 100
 """How often a decision is merged anew because another process wrote it meanwhile."""
 
@@ -199,13 +200,40 @@ class Store:
     def why_not_writable(self) -> str | None:
         """Why nothing can be written to the folder, or `None` if a file could be: it
         is removed, the folder stays."""
-        path = f".{secrets.token_hex(8)}.tmp"
+        return why_not_writable(self._folder)
+
+    def why_not_kept(self) -> str | None:
+        """Why what is put will be lost with this process, or `None` if it will not."""
+        *spares, _ = self._spares
+        reasons = [why_not_writable(each) for each in (self._folder, *spares)]
+        return None if None in reasons else reasons[0]
+
+    def sweep(self, environment: Environment, seconds: float = AN_HOUR) -> int:
+        """Removes what killed processes left behind in an environment: temporary files,
+        and claims that nobody has renewed for so long. Nothing younger is touched, by
+        the clock of where the files lie.
+
+        Returns:
+            How many files they were.
+        """
+        digest = environment.digest
+        folders = ("", digest, claims_path(digest), checks_path(digest))
+        removed = 0
+        for folder in (*folders, *self._buckets(digest)):
+            for name in self._listed(self._folder, folder):
+                path = f"{folder}/{name}".lstrip("/")
+                is_claim = CLAIM_NAME.fullmatch(name) and folder.endswith("/claims")
+                if TEMPORARY_NAME.fullmatch(name) or is_claim:
+                    removed += self._swept(path, seconds)
+        return removed
+
+    def _swept(self, path: str, seconds: float) -> bool:
         try:
-            self._folder.write(path, b"", None)
-            self._folder.remove(path)
-        except OSError as error:
-            return reason(error)
-        return None
+            if self._folder.age(path) > seconds:
+                return self._removed(self._folder, path)
+        except OSError:  # another process was quicker, or it may not be written
+            pass
+        return False
 
     def clear(self) -> int:
         """Removes all decisions, and leaves what is not the store's own.
@@ -461,6 +489,17 @@ def standardize_location(location: str | Path | None) -> str:
         return text
     text = os.path.expanduser(text)
     return text if text.startswith("~") else os.path.abspath(text)
+
+
+def why_not_writable(folder: Folder) -> str | None:
+    """Why nothing can be written to a folder, or `None` if a file could be."""
+    path = f".{secrets.token_hex(8)}.tmp"
+    try:
+        folder.write(path, b"", None)
+        folder.remove(path)
+    except OSError as error:
+        return reason(error)
+    return None
 
 
 def fits_a_path(text: str) -> bool:

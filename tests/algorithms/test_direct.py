@@ -11,12 +11,14 @@ from keras_diagwise import backends
 from keras_diagwise.algorithms import Direct
 from keras_diagwise.algorithms.direct import compiled_pass
 from keras_diagwise.planning.decision import can_serve
+from keras_diagwise.tuner.exact import exact_pass
 from tests.algorithms.suite import (
     EDGES,
     AlgorithmSuite,
     check_against_reference,
     depthwise,
 )
+from tests.strategies import tensors, to_backend, to_numpy
 
 
 class TestDirect(AlgorithmSuite):
@@ -120,3 +122,15 @@ def test_a_huge_kernel_is_a_program_of_a_few_rows(size):
     assert Direct().work(problem).operations <= 2 * size
     assert can_serve("direct", problem)
     assert Direct().work(depthwise((40, 40), 8, (5, 5))).operations == 25
+
+
+def test_float64_is_summed_in_float64():
+    """Issue 20: on torch a number that met a float64 tensor made float32 of it, and the
+    kernel gradient was off by 1.4e-6."""
+    problem = depthwise((6, 5), 4, (5, 5), batch=3, dtype="float64")
+    inputs, _, gradient = tensors(problem)
+    operands = to_backend([inputs, gradient], "float64")
+    found = to_numpy(Direct("rows").kernel_gradient(problem, *operands))
+    exact = exact_pass(problem, "kernel_gradient", inputs, gradient)
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(found, exact, rtol=1e-12, atol=1e-12)

@@ -2,6 +2,7 @@
 model runs by it."""
 
 import dataclasses
+import datetime
 import json
 import sys
 
@@ -114,7 +115,8 @@ def held_functions(model):
 
 def overruled_later(report):
     """The decisions of a report, by which native serves, as another worker finds."""
-    later = "2999-01-01T00:00:00+00:00"
+    soon = datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=1)
+    later = soon.isoformat(timespec="seconds")
     for row in report.rows:
         found = dataclasses.replace(row.comparison, measured=later, overruled="planted")
         yield Decision(row.problem, {row.pass_name: found})
@@ -474,3 +476,62 @@ def test_the_summary_tells_what_was_tuned():
         assert (str(line.plan), line.rung) == ("direct", "decision")
         assert line.gain == pytest.approx(10)
     assert {e.compiler_mode for e, _ in conductor.store.document()} == {mode}
+
+
+class TestTheCheckOfTheWholeModel:
+    """It is not lost where there was no time for it (issue 20)."""
+
+    def model(self):
+        return compiled(kd.convert(small_model(), verbose=0))
+
+    def test_is_made_by_the_next_call_where_there_was_no_time(self, monkeypatch):
+        monkeypatch.setattr("keras_diagwise.models.check.SECONDS_OF_TRIAL", 0.0)
+        monkeypatch.setattr("keras_diagwise.models.check.LEAST_ROUNDS", 1)
+        monkeypatch.setattr(
+            "keras_diagwise.models.check.expected_seconds", lambda *_: 1e6
+        )
+        model = self.model()
+        first = kd.tune(model, batch_size=2, budget="1h", verbose=0)
+        assert "no time left" in first.model.skipped
+        assert first.measured
+        second = kd.tune(model, batch_size=2, verbose=0)
+        assert second.measured == 0
+        assert second.model.skipped is None
+        assert second.model.stock_seconds > 0
+
+    def test_is_made_by_the_next_call_after_ctrl_c(self, monkeypatch):
+        monkeypatch.setattr("keras_diagwise.models.check.SECONDS_OF_TRIAL", 0.0)
+        monkeypatch.setattr("keras_diagwise.models.check.LEAST_ROUNDS", 1)
+        model = self.model()
+        module = sys.modules[standardize_budget.__module__]
+        check_step = module.check_step
+
+        def interrupted(*arguments, **options):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(module, "check_step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            kd.tune(model, batch_size=2, verbose=0)
+        monkeypatch.setattr(module, "check_step", check_step)
+        report = kd.tune(model, batch_size=2, verbose=0)
+        assert report.measured == 0
+        assert report.model.stock_seconds > 0
+
+    def test_is_kept_and_not_made_again(self, monkeypatch):
+        monkeypatch.setattr("keras_diagwise.models.check.SECONDS_OF_TRIAL", 0.0)
+        monkeypatch.setattr("keras_diagwise.models.check.LEAST_ROUNDS", 1)
+        model = self.model()
+        first = kd.tune(model, batch_size=2, verbose=0)
+        monkeypatch.setattr(sys.modules[standardize_budget.__module__], "check_step", 0)
+        assert kd.tune(model, batch_size=2, verbose=0).model == first.model
+
+
+def test_a_store_that_cannot_be_written_is_said_at_once(tmp_path, workbench):
+    """Not after everything was measured, and lost."""
+    (tmp_path / "file").write_text("")
+    kd.decisions.location = tmp_path / "file" / "store"
+    with pytest.raises(OSError, match=r"can't be kept in .*keep=False"):
+        kd.tune(tiny_model(), batch_size=2, verbose=0)
+    assert workbench.asked == []
+    report = kd.tune(tiny_model(), batch_size=2, keep=False, verbose=0)
+    assert report.measured

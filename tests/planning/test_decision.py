@@ -1,5 +1,6 @@
 """Decisions: which candidate wins, and what of its outcome is kept."""
 
+import datetime
 import json
 
 import hypothesis
@@ -110,3 +111,36 @@ def test_a_candidate_no_faster_than_the_margin_does_not_win(margin):
         assert getattr(just.plan(margin), name) == "direct"
         short = decision(passes=[name], native=0.99 * margin, direct=1.0)
         assert getattr(short.plan(margin), name) == "native"
+
+
+@pytest.mark.parametrize(
+    "seconds", [0, 0.0, -1.0, 5e-324, 1e-320, 9e-10, 86401.0, 1.7e308, 2**63]
+)
+def test_a_time_that_nothing_can_take_is_refused(seconds):
+    values = decision(PROBLEM).to_dict()
+    outcomes = values["passes"]["forward"]["outcomes"]
+    outcomes["direct"]["seconds"] = seconds
+    with pytest.raises(ValueError, match="a nanosecond to a day"):
+        Decision.from_dict(values)
+    values = decision(PROBLEM).to_dict()
+    values["passes"]["forward"]["least"] = seconds
+    with pytest.raises(ValueError, match="A comparison must have"):
+        Decision.from_dict(values)
+
+
+@pytest.mark.parametrize("name", ["error", "gain", "excess"])
+@pytest.mark.parametrize("number", [-1.0, float("nan"), float("inf"), 1e308])
+def test_numbers_that_cannot_be_are_refused(name, number):
+    values = decision(PROBLEM).to_dict()
+    values["passes"]["forward"]["outcomes"]["direct"][name] = number
+    with pytest.raises(ValueError, match="An outcome must have"):
+        Decision.from_dict(values)
+
+
+def test_what_was_measured_in_the_future_is_refused():
+    """It would stay greater than all that is measured from now on."""
+    ahead = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=2)
+    text = ahead.isoformat(timespec="seconds")
+    with pytest.raises(ValueError, match="measured by now"):
+        decision(PROBLEM, measured=text).check_dates()
+    decision(PROBLEM).check_dates()

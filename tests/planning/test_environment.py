@@ -102,3 +102,18 @@ def test_a_gpu_is_known_by_its_multiprocessors_and_its_driver(monkeypatch, tmp_p
     assert found.cores == 132
     assert dict(found.versions)["driver"] == "580.95.05"
     assert Environment.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+
+
+@pytest.mark.parametrize("text", ["\x1b[31mred", "a\nb", "x" * 95_000, "\u202e"])
+@pytest.mark.parametrize("place", ["device_name", "versions", "flags", "names"])
+def test_text_that_could_harm_a_terminal_or_a_log_is_refused(text, place):
+    """A document comes from anywhere, and the log says whose decisions serve."""
+    values = HERE.to_dict()
+    if place == "device_name":
+        values[place] = text
+    elif place == "names":
+        values["versions"][text] = "1"
+    else:
+        values[place]["jax"] = text
+    with pytest.raises(ValueError, match="An environment must have"):
+        Environment.from_dict(values)

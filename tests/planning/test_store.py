@@ -18,9 +18,12 @@ from keras_diagwise.planning import store as store_module
 from keras_diagwise.planning.document import Document
 from keras_diagwise.planning.folder import MOST_BYTES
 from keras_diagwise.planning.record import (
+    DECISION_FORMAT,
     OUR_FIRST_BYTES,
+    checksum,
     decision_path,
     decision_to_bytes,
+    to_bytes,
 )
 from keras_diagwise.planning.store import Store
 from keras_diagwise.problem import PASSES
@@ -734,3 +737,60 @@ def test_a_writer_killed_at_any_moment_leaves_a_whole_store(tmp_path, caplog):
     assert not warnings_of(caplog)
     assert store.clear() == len(found)
     assert not list(tmp_path.iterdir()), "a temporary file was left"
+
+
+def left_behind(store, tmp_path):
+    """What a killed process may leave, in every folder of an environment."""
+    store.put(HERE, decision(PROBLEM))
+    digest = HERE.digest
+    (bucket,) = [p for p in (tmp_path / digest).iterdir() if p.is_dir()]
+    (tmp_path / digest / "claims").mkdir()
+    found = [
+        tmp_path / f".{'0' * 16}.tmp",
+        tmp_path / digest / f".{'1' * 16}.tmp",
+        bucket / f".{'2' * 16}.tmp",
+        tmp_path / digest / "claims" / f"{'3' * 16}-1.json",
+    ]
+    for path in found:
+        path.write_bytes(OUR_FIRST_BYTES if path.suffix == ".tmp" else b"")
+    found[-1].write_bytes(OUR_FIRST_BYTES + b'claim"}')
+    return found
+
+
+def test_what_the_killed_left_is_swept_after_an_hour(tmp_path):
+    store = Store(tmp_path)
+    found = left_behind(store, tmp_path)
+    foreign = tmp_path / HERE.digest / "notes.tmp"
+    foreign.write_bytes(b"mine")
+    assert store.sweep(HERE) == 0
+    assert all(path.exists() for path in found)
+    for path in (*found, foreign, *tmp_path.rglob("*.json")):
+        before = path.stat().st_mtime - 3700
+        os.utime(path, (before, before))
+    assert store.sweep(HERE) == len(found)
+    assert not any(path.exists() for path in found)
+    assert foreign.exists()
+    assert store.get(HERE, PROBLEM) == decision(PROBLEM)
+
+
+def test_a_claim_that_is_renewed_is_not_swept(tmp_path):
+    store = Store(tmp_path)
+    store.put(HERE, decision(PROBLEM))
+    with store.claims(HERE).claimed("4" * 16) as is_ours:
+        assert is_ours
+        assert store.sweep(HERE) == 0
+        assert store.claims(HERE).is_claimed("4" * 16)
+
+
+def test_a_time_of_zero_in_a_file_is_a_miss(tmp_path, caplog):
+    """Also where its checksum fits."""
+    store = Store(tmp_path)
+    store.put(HERE, decision(PROBLEM))
+    (path,) = tmp_path.rglob("*-*-*.json")
+    values = json.loads(path.read_text())
+    del values["format"], values["version"], values["checksum"]
+    values["passes"]["forward"]["outcomes"]["direct"]["seconds"] = 0
+    content = to_bytes(DECISION_FORMAT, {"checksum": checksum(values), **values})
+    path.write_bytes(content)
+    assert Store(tmp_path).get(HERE, PROBLEM) is None
+    assert len(caplog.records) == 1
