@@ -290,7 +290,9 @@ class Problem:
         """
         names = {field.name for field in dataclasses.fields(cls)}
         if not isinstance(values, Mapping) or set(values) != names:
-            raise ValueError(f"A problem must have {sorted(names)}. Received: {values}")
+            raise ValueError(
+                f"A problem must have {sorted(names)}. Received: {values!r}"
+            )
         fields: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in values.items()
@@ -311,7 +313,7 @@ class Problem:
         )
         if not valid:
             raise ValueError(
-                f"The fields must be those of a problem. Received: {values}"
+                f"The fields must be those of a problem. Received: {values!r}"
             )
         return cls(**fields)
 

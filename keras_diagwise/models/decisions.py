@@ -9,6 +9,7 @@ from pathlib import Path
 
 import keras
 
+from keras_diagwise._terminal import printable
 from keras_diagwise.conductor import conductor
 from keras_diagwise.models.convert import check_model
 from keras_diagwise.models.summary import environment_of_models
@@ -218,7 +219,7 @@ def exportable(path: str | Path) -> str:
 
 def briefly(error: Exception) -> str:
     """What is wrong, as a sentence that is not too long."""
-    text = str(error) or type(error).__name__
+    text = printable(" ".join(str(error).split())) or type(error).__name__
     text = text if len(text) <= MOST_LETTERS else f"{text[:MOST_LETTERS]}…"
     return text if text.endswith(".") else f"{text}."
 

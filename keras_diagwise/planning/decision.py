@@ -88,7 +88,7 @@ class Outcome:
         ):
             raise ValueError(
                 "An outcome must have a failure, or a time of a nanosecond to a day, "
-                f"and numbers that are not negative. Received: {values}"
+                f"and numbers that are not negative. Received: {values!r}"
             )
         return cls(**values)
 

@@ -130,7 +130,7 @@ class Environment:
             or len(json.dumps(values)) > MOST_LETTERS
         ):
             raise ValueError(
-                f"An environment must have {sorted(names)}. Received: {values}"
+                f"An environment must have {sorted(names)}. Received: {values!r}"
             )
         pairs = {name: tuple(values[name].items()) for name in PAIRS}
         return cls(**{**values, **pairs})

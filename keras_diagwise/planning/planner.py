@@ -10,6 +10,7 @@ from collections.abc import Hashable, Iterator
 from pathlib import Path
 from typing import Protocol
 
+from keras_diagwise._terminal import printable
 from keras_diagwise.algorithms import Diagonal, Direct, Native
 from keras_diagwise.algorithms.diagonal import PAPER_PARTITION_SIZE
 from keras_diagwise.planning.decision import Decision
@@ -206,7 +207,8 @@ class Planner:
 
 
 def abridged(text: str) -> str:
-    """A text that may come from a file, short enough for a log."""
+    """A text that may come from a file, short and harmless enough for a log."""
+    text = printable(text)
     return text if len(text) <= MOST_LETTERS else f"{text[:MOST_LETTERS]}…"
 
 

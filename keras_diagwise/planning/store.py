@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import platformdirs
 
+from keras_diagwise._terminal import printable
 from keras_diagwise.planning.claims import Claims
 from keras_diagwise.planning.decision import Decision
 from keras_diagwise.planning.document import Document
@@ -526,4 +527,5 @@ def unsent_location(location: str) -> str:
 def reason(error: Exception) -> str:
     """What was wrong, in few words."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    text = printable(" ".join(text.split()))  # it may have what the file says
     return text if len(text) < 200 else f"{text[:200]}…"
