@@ -40,10 +40,13 @@ A backend's module provides
   between which it tells, or `None`;
 - `compiled(function, compiler_mode)`: `function` as a model's step is compiled;
 - `compiles_alone_refusal()`: why nothing can be compiled so now, or `None`;
-- `TENSORS`, the types of its tensors and variables; `tensor_copy(tensor)`, a tensor of
-  its own; `restored_tensor(tensor, copy)`, the tensor with the copy's values again, or
-  the copy where tensors do not change; `TENSOR_ATTRIBUTES`, what belongs to one beside
-  its values; `keys_of_tensor(tensor)`, private names that Keras keeps in place of it;
+- `TENSORS`, the types of its tensors and variables, and `STATE`, those of variables;
+  `tensor_copier()`, which copies the tensors of a model; `tensor_attributes(tensor)`,
+  what belongs to one beside its values; `restored_tensor(tensor, copy, attributes)`,
+  the tensor as it was, or the copy where it can't be written; `keys_of_tensor(tensor)`,
+  private names that Keras keeps in place of it; `UNIQUE`, types of what changes and
+  can't be copied;
+- `compiled_again(function, python_function)`: a compiled function of another one;
 - `SHARED`, types of what two models may share; `PLAIN`, types that are no more than
   their attributes, whatever they tell `pickle`; `PROXIES` and `FLAGS_OF_PROXIES`,
   wrappers that pass for containers;

@@ -235,19 +235,30 @@ def step_shards(model):
 
 COMPILED_FUNCTIONS = (type(jax.jit(len)),)  # `jax.stages.Wrapped` takes 30 µs to ask
 TENSORS = (jax.Array,)
-TENSOR_ATTRIBUTES = ()
-SHARED = (jax.core.Tracer, jax.Device, jax.sharding.Sharding, jax.sharding.Mesh)
-PROXIES = FLAGS_OF_PROXIES = ()
+STATE = ()
+SHARED = (
+    *(jax.core.Tracer, jax.Device, jax.sharding.Sharding, jax.sharding.Mesh),
+    type(jax.tree_util.tree_structure(0)),
+)
+PROXIES = FLAGS_OF_PROXIES = UNIQUE = ()
 PLAIN = ()
 
 
-def tensor_copy(tensor):
-    """Also of what is immutable: Keras's steps donate their operands."""
-    return tensor.copy()
+def tensor_copier():
+    """Copies also what is immutable: Keras's steps donate their operands."""
+    return lambda tensor: tensor if tensor.is_deleted() else tensor.copy()
 
 
-def restored_tensor(tensor, copy):
+def tensor_attributes(tensor):
+    return {}
+
+
+def restored_tensor(tensor, copy, attributes):
     return copy
+
+
+def compiled_again(function, python_function):
+    raise TypeError("jax.jit does not tell how it was compiled")
 
 
 def random_state():

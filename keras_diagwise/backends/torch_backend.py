@@ -256,24 +256,61 @@ def step_shards(model):
 
 COMPILED_FUNCTIONS = ()
 TENSORS = (torch.Tensor,)
-TENSOR_ATTRIBUTES = ("grad", "_backward_hooks", "_post_accumulate_grad_hooks")
+STATE = (torch.nn.Parameter,)
 SHARED = (torch.dtype, torch.device, torch.Size, torch.layout, torch.memory_format)
-PROXIES = FLAGS_OF_PROXIES = ()
-PLAIN = (torch.nn.Module,)
+PROXIES = FLAGS_OF_PROXIES = UNIQUE = ()
+PLAIN = (torch.nn.Module, torch.optim.Optimizer)
+
+OF_LEAVES = ("requires_grad", "grad", "_backward_hooks", "_post_accumulate_grad_hooks")
 
 
-def tensor_copy(tensor):
-    """Without the history of what is no leaf."""
-    copied = copy.deepcopy(tensor.detach())
-    if isinstance(tensor, torch.nn.Parameter):
-        return torch.nn.Parameter(copied, tensor.requires_grad)
-    return copied.requires_grad_(tensor.requires_grad and tensor.is_leaf)
+def tensor_copier():
+    """Copies tensors, those that share memory so that their copies do. What is no leaf
+    loses its history."""
+    storages = {}
+
+    def copied(tensor):
+        plain = tensor.detach()
+        if plain.layout is not torch.strided or plain.is_quantized or plain.is_meta:
+            return copy.deepcopy(plain)
+        storage = plain.untyped_storage()
+        place = str(plain.device), storage.data_ptr()
+        if not storage.data_ptr() or place not in storages:
+            storages[place] = storage.clone()
+        empty = torch.empty(0, dtype=plain.dtype, device=plain.device)
+        shape = plain.storage_offset(), plain.size(), plain.stride()
+        return empty.set_(storages[place], *shape)
+
+    def copy_of(tensor):
+        if isinstance(tensor, torch.nn.Parameter):
+            return torch.nn.Parameter(copied(tensor), tensor.requires_grad)
+        return copied(tensor)
+
+    return copy_of
 
 
-def restored_tensor(tensor, copy):
-    with torch.no_grad():
-        tensor.copy_(copy)
+def tensor_attributes(tensor):
+    if not tensor.is_leaf:
+        return {}
+    return {name: getattr(tensor, name) for name in OF_LEAVES}
+
+
+def restored_tensor(tensor, copy, attributes):
+    """The copy where the tensor's memory can't be written or is another now."""
+    try:
+        if tensor.shape != copy.shape or not torch.equal(tensor, copy):
+            with torch.no_grad():
+                tensor.copy_(copy)
+    except RuntimeError:
+        return copy
+    vars(tensor).clear()
+    for name, value in attributes.items():
+        setattr(tensor, name, value)
     return tensor
+
+
+def compiled_again(function, python_function):
+    raise TypeError("it can't be compiled again")
 
 
 def random_state():

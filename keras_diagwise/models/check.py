@@ -16,7 +16,7 @@ from keras_diagwise.conductor import conductor
 from keras_diagwise.models.example import example_of
 from keras_diagwise.models.problems import Shapes, uses_in
 from keras_diagwise.models.report import ModelCheck
-from keras_diagwise.models.snapshot import restored
+from keras_diagwise.models.snapshot import NotRestoredError, restored
 from keras_diagwise.models.variants import Variant, as_stock, by_plan, step_of
 from keras_diagwise.planning.decision import Decision
 from keras_diagwise.planning.plan import NATIVE, Plan
@@ -99,6 +99,8 @@ def check_step(
             step = step_of(model, example, training)
             race = Race(model, decisions, uses, step, until)
             return judgement(race, decisions)
+    except NotRestoredError:
+        raise
     except Exception as error:  # whatever a model does that can't be fed or run
         return ModelCheck(skipped=reason_of(error)), []
 

@@ -68,7 +68,8 @@ def convert(
         TypeError: if `model` is not a Keras model.
         ValueError: if `plan` or `filters` are not valid, a partition size does
             not fit a layer, or, under `copy=True`, a part of the model can't be
-            duplicated. The model is then as it was, as it is after any other error.
+            duplicated. The model is then as it was, as it is after any other error but
+            one in printing.
 
     Example:
 

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import dis
-import inspect
 import operator
 import re
-import types
 from typing import Any, NoReturn
 
 import keras
 
 from keras_diagwise import backends
 from keras_diagwise.models.object_graph import (
-    COMPILED,
-    Cell,
+    NO_PART,
     Content,
     Dictionary,
     ObjectGraph,
     Proxy,
     Reduced,
     Reference,
+    Tensor,
 )
+from keras_diagwise.models.shared_code import state_reached
 
 KEY_OF_NODE = re.compile(r"(\d+)(_ib-\d+)")
 """By which Keras names a node: the `id` of its operation, and its place there."""
@@ -42,6 +40,10 @@ def duplicated(model: keras.Model) -> keras.Model:
     return Duplication(model).result
 
 
+class RefusedError(ValueError):
+    """A part that can't be duplicated."""
+
+
 class Duplication:
     """A duplicate of each object in a model's graph: first all are made, then filled.
 
@@ -53,11 +55,20 @@ class Duplication:
         self._model = model
         self._graph = ObjectGraph(model, self._refuse)
         self._check_code()
+        self._copy_of_tensor = backends.active.tensor_copier()
         self._made: dict[int, Any] = {}
-        self._named = {
-            key: each
+        self._filled: set[int] = set()
+        self._named: dict[str, Any] = {}
+        for each in self._graph.objects:
+            for key in backends.active.keys_of_tensor(each):
+                self._named.setdefault(
+                    key, each
+                )  # before the parts of a distributed one
+        self._of_optimizers = {
+            id(getattr(value, "__wrapped__", value))
             for each in self._graph.objects
-            for key in (id(each), *backends.active.keys_of_tensor(each))
+            if isinstance(each, keras.optimizers.Optimizer)
+            for value in self._graph.contents[id(each)][1].attributes.values()
         }
         for each in self._graph.objects:
             self._of(each)
@@ -66,44 +77,36 @@ class Duplication:
         self.result = self._made[id(model)]
 
     def _refuse(self, error: Exception, path: str) -> NoReturn:
-        raise ValueError(
+        raise RefusedError(
             f"The model {self._model.name!r} can't be duplicated, since {path} can't "
             f"be: {error}. Without `copy` the model itself is converted."
         ) from error
 
     def _of(self, each: Any) -> Any:
         """The duplicate of an object; itself, if models may share it."""
-        if id(each) in self._made:
-            return self._made[id(each)]
         if each not in self._graph:
-            return self._renamed(each)
-        try:
-            made = self._another(each)
-        except Exception as error:
-            self._refuse(error, self._graph.place(each))
-        return self._made.setdefault(id(each), made)
+            return each
+        if id(each) not in self._made:
+            try:
+                made = self._another(each)
+            except RefusedError:  # of a part
+                raise
+            except Exception as error:
+                self._refuse(error, self._graph.place(each))
+            self._made.setdefault(id(each), made)
+        return self._made[id(each)]
 
     def _another(self, each: Any) -> Any:
         kind, content = self._graph.contents[id(each)]
+        if isinstance(kind, Tensor):
+            return self._copy_of_tensor(each)
         if isinstance(kind, Reference) and each() in self._graph:
-            return type(each)(self._of(each()), *map(self._of, content.items))
+            return kind.to(each, self._of(each()), list(map(self._of, content.items)))
         if not kind.is_made_of_items:
             return kind.make(each, [])
         items = [self._of(item) for item in content.items]
         same = all(map(operator.is_, items, content.items)) and not content.attributes
         return each if same and kind.is_immutable else kind.make(each, items)
-
-    def _renamed(self, each: Any) -> Any:
-        """A name of an object in the graph, for its duplicate: where Keras keeps the
-        `id` of an object, or a key of the backend's, in place of it."""
-        if type(each) is int and each in self._named:
-            return id(self._of(self._named[each]))
-        if type(each) is not str:
-            return each
-        if each in self._named:
-            return backends.active.keys_of_tensor(self._of(self._named[each]))[0]
-        node = KEY_OF_NODE.fullmatch(each)
-        return f"{self._renamed(int(node[1]))}{node[2]}" if node else each
 
     def _turn(self, each: Any) -> int:
         """Keys are hashed, maybe by what they hold; what is reduced, or a proxy, takes
@@ -114,69 +117,60 @@ class Duplication:
         return int(isinstance(kind, Dictionary) or isinstance(each, set))
 
     def _fill(self, each: Any) -> None:
+        """Puts into a duplicate what it holds."""
         made = self._made[id(each)]
-        if made is each:
+        if made is each or id(each) in self._filled:
             return
+        self._filled.add(id(each))
         kind, content = self._graph.contents[id(each)]
-        left = COMPILED if isinstance(each, keras.Model) else ()
+        items = [self._of(item) for item in content.items]
+        if isinstance(kind, Dictionary) or isinstance(each, set):
+            step = 2 if isinstance(kind, Dictionary) else 1
+            items[::step] = [self._key(key, each) for key in content.items[::step]]
+        is_model = isinstance(each, keras.Model)
         attributes = {
-            name: None if name in left else self._of(value)
+            name: None if is_model and name in NO_PART else self._of(value)
             for name, value in content.attributes.items()
         }
-        kind.put(made, Content(attributes, [self._of(item) for item in content.items]))
+        try:
+            kind.put(made, Content(attributes, items))
+        except Exception as error:
+            self._refuse(error, self._graph.place(each))
+
+    def _key(self, key: Any, holder: Any) -> Any:
+        """A key of a dictionary, or element of a set, for a duplicate, ready to be
+        hashed: Keras keeps there the `id` of an object in place of it, and in its
+        optimizers a key of the backend's."""
+        if type(key) is int:
+            named = self._graph.by_id.get(key)
+            return key if named is None else id(self._of(named))
+        if (
+            type(key) is str
+            and key in self._named
+            and id(holder) in self._of_optimizers
+        ):
+            return backends.active.keys_of_tensor(self._of(self._named[key]))[0]
+        node = type(key) is str and KEY_OF_NODE.fullmatch(key)
+        if node:
+            return f"{self._key(int(node[1]), holder)}{node[2]}"
+        if type(key).__hash__ is not object.__hash__:
+            self._fill_within(key, set())
+        return self._of(key)
+
+    def _fill_within(self, each: Any, visited: set[int]) -> None:
+        """Fills an object, and before it what it holds."""
+        if each in self._graph and id(each) not in visited:
+            visited.add(id(each))
+            _, content = self._graph.contents[id(each)]
+            for part in (*content.attributes.values(), *content.items):
+                self._fill_within(part, visited)
+            self._fill(each)
 
     def _check_code(self) -> None:
-        """Refuses code that both models would run, where it names a part of one."""
-        classes = {base for each in self._graph.objects for base in type(each).__mro__}
-        held = [each for cls in classes for each in vars(cls).values()]
-        in_modules: dict[int, set[str]] = {}
-        for each in (*held, *self._graph.shared, *self._graph.objects):
-            function = plain_function(each)
-            if function is None:
-                continue
-            variables = function.__globals__
-            if id(variables) not in in_modules:
-                in_modules[id(variables)] = {
-                    name for name, value in variables.items() if value in self._graph
-                }
-            named = {n: variables[n] for n in in_modules[id(variables)]}
-            if named:
-                read = names_read(function.__code__)
-                named = {name: each for name, each in named.items() if name in read}
-            if function not in self._graph:
-                named.update(closed_over(function))
-            for name, value in named.items():
-                if value in self._graph:
-                    part = self._graph.path(value)
-                    error = TypeError(f"its code names {part} by its variable {name!r}")
-                    self._refuse(
-                        error, f"{function.__module__}.{function.__qualname__}"
-                    )
-
-
-def plain_function(each: Any) -> types.FunctionType | None:
-    """What Python code an attribute of a class, or another object, runs."""
-    each = each.fget if isinstance(each, property) else each
-    each = inspect.unwrap(getattr(each, "__func__", each))
-    return each if isinstance(each, types.FunctionType) else None
-
-
-def names_read(code: types.CodeType) -> set[str]:
-    """The global variables that code reads, and the functions within it."""
-    found = {
-        step.argval
-        for step in dis.get_instructions(code)
-        if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")
-    }
-    inner = (each for each in code.co_consts if isinstance(each, types.CodeType))
-    return found.union(*map(names_read, inner))
-
-
-def closed_over(function: types.FunctionType) -> dict[str, Any]:
-    """What a function closes over, by name."""
-    cells = function.__closure__ or ()
-    return {
-        name: value
-        for name, cell in zip(function.__code__.co_freevars, cells, strict=True)
-        for value in Cell().items(cell)
-    }
+        """Refuses code that both models would run, where it names state of one."""
+        reached = state_reached(self._graph)
+        if reached is not None:
+            what = self._graph.path(reached.state)
+            what = what if reached.state in self._graph else repr(reached.state)[:80]
+            error = TypeError(f"it names {what}{reached.how}")
+            self._refuse(error, reached.code)

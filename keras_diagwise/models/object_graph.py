@@ -35,7 +35,10 @@ NEW_OBJECT = object().__reduce_ex__(4)[0]
 """By which Python makes an object that is nothing but its attributes."""
 
 COMPILED = frozenset({"train_function", "test_function", "predict_function"})
-"""Attributes of a model that hold what its steps compile to, which is no part of it."""
+"""Attributes of a model that hold what its steps compile to."""
+
+NO_PART = COMPILED | {"_eval_epoch_iterator"}
+"""Attributes that are no part of a model: these, and what `fit` keeps meanwhile."""
 
 
 class Content(NamedTuple):
@@ -231,24 +234,48 @@ class Reference(Kind):
         return [each.__callback__]
 
     def make(self, each, items):
-        return type(each)(each(), *items)
+        return self.to(each, each(), items)
+
+    def to(self, each, referent, items):
+        """Another reference like `each`."""
+        key = [each.key] if hasattr(each, "key") else []  # of a weak dictionary
+        return type(each)(referent, *items, *key)
 
 
 class Tensor(Kind):
     """A backend's tensor or variable."""
 
-    def take(self, each):
-        names = backends.active.TENSOR_ATTRIBUTES
-        return Content(attributes_of(each) | {n: getattr(each, n) for n in names}, [])
-
     def make(self, each, items):
-        return backends.active.tensor_copy(each)
+        """A copy that shares memory with no other: those of a model may, see
+        `backends.active.tensor_copier`."""
+        return backends.active.tensor_copier()(each)
+
+    def take(self, each):
+        own = attributes_of(each)
+        return Content(own | backends.active.tensor_attributes(each), [])
 
     def put(self, each, content):
-        """Adds what the copy does not have by itself."""
-        lacking = content.attributes.keys() - attributes_of(each).keys()
-        for name in lacking:
+        """Adds what a copy does not have by itself."""
+        of_leaf = backends.active.tensor_attributes(each)
+        own = content.attributes.keys() - attributes_of(each).keys()
+        for name in {*own, *of_leaf} & content.attributes.keys():
             setattr(each, name, content.attributes[name])
+
+
+class Compiled(Kind):
+    """A function that the user compiled, from one in Python."""
+
+    is_made_of_items = is_immutable = True
+
+    def take(self, each):
+        python_function = getattr(each, "python_function", None)
+        return Content({}, [python_function or each.__wrapped__])
+
+    def make(self, each, items):
+        return backends.active.compiled_again(each, *items)
+
+    def labels(self, items):
+        return [".__wrapped__"]
 
 
 class Proxy(Kind):
@@ -296,7 +323,8 @@ class Array(Kind):
 
 
 class Reduced(Kind):
-    """What says itself, as to `pickle`, how it is made and what its state is."""
+    """What says itself, as to `pickle`, how it is made and what its state is. What it
+    leaves out of its attributes is added, if that can be taken apart."""
 
     is_made_of_items = True
 
@@ -305,7 +333,13 @@ class Reduced(Kind):
         function, arguments, state, listed, mapped = reduced[:5]
         pairs = None if mapped is None else [list(pair) for pair in mapped]
         listed = None if listed is None else list(listed)
-        return Content({}, [function, arguments, state, listed, pairs])
+        said = state if isinstance(state, dict) else {}
+        left_out = {
+            name: value
+            for name, value in attributes_of(each).items()
+            if name not in said and can_be_taken(value)
+        }
+        return Content(left_out, [function, arguments, state, listed, pairs])
 
     def make(self, each, items):
         function, arguments, *_ = items
@@ -318,6 +352,9 @@ class Reduced(Kind):
         elif state is not None:
             for part in state if isinstance(state, tuple) else [state]:
                 put_attributes(each, {**attributes_of(each), **(part or {})})
+        for name, value in content.attributes.items():
+            if name not in attributes_of(each):
+                object.__setattr__(each, name, value)
         for value in listed or ():
             each.append(value)
         for key, value in mapped or ():
@@ -342,13 +379,13 @@ KINDS: dict[type, Kind] = {
     types.BuiltinMethodType: Method(),
     types.MethodWrapperType: Method(),
     weakref.ref: Reference(),
-    np.ndarray: Array(),
     # What Keras gives to `pickle` is a file, which has less than an object holds.
     backends.keras_internals.KerasSaveable: Plain(),
     **{each: Plain() for each in backends.active.PLAIN},
     **{each: Proxy() for each in backends.active.PROXIES},
 }
-TENSOR, PLAIN, REDUCED = Tensor(), Plain(), Reduced()
+TENSOR, ARRAY, PLAIN, REDUCED = Tensor(), Array(), Plain(), Reduced()
+COMPILED_BY_USER = Compiled()
 
 
 def taken(each: Any) -> tuple[Kind, Content] | None:
@@ -357,21 +394,48 @@ def taken(each: Any) -> tuple[Kind, Content] | None:
     Raises:
         Exception: whatever an object raises that can't be taken apart.
     """
+    if isinstance(each, backends.active.UNIQUE):
+        raise TypeError(f"a {type(each).__name__} has a state that can't be copied")
     if isinstance(each, IMMUTABLE) or is_of_a_module(each):
         return None
+    kind = kind_of(each)
+    return kind, kind.take(each)
+
+
+def can_be_taken(each: Any) -> bool:
+    """Whether an object can be taken apart, or is one that models share."""
+    try:
+        taken(each)
+    except Exception:
+        return False
+    return True
+
+
+def kind_of(each: Any) -> Kind:
+    """The kind of an object that models do not share.
+
+    Raises:
+        Exception: whatever an object raises that can't be taken apart.
+    """
     if isinstance(each, backends.active.TENSORS):
-        return TENSOR, TENSOR.take(each)
+        return TENSOR
+    if type(each) is np.ndarray:
+        return ARRAY
+    if isinstance(each, backends.active.COMPILED_FUNCTIONS):
+        return COMPILED_BY_USER
+    if isinstance(each, (*weakref.ProxyTypes, super)):
+        raise TypeError(f"it is a {type(each).__name__}")
     for base in type(each).__mro__:
         if base in KINDS:
-            return KINDS[base], KINDS[base].take(each)
+            return KINDS[base]
     reduced = each.__reduce_ex__(4)
     if isinstance(reduced, str):
         raise TypeError(f"no module holds it as {reduced!r}")
     function, arguments, *rest = reduced
     is_plain = function is NEW_OBJECT and arguments == (type(each),)
     if is_plain and not any(rest[1:]) and not hasattr(each, "__setstate__"):
-        return PLAIN, PLAIN.take(each)
-    return REDUCED, REDUCED.take(each)
+        return PLAIN
+    return REDUCED
 
 
 def is_of_a_module(each: Any) -> bool:
@@ -432,16 +496,20 @@ class ObjectGraph:
 
     Attributes:
         objects: each once, the model first.
+        by_id: the same by their `id`.
         contents: the kind of each and what it holds, by its `id`.
         shared: functions that they use and modules hold.
+        unknown: what can't be taken apart.
     """
 
     def __init__(
         self, model: keras.Model, on_unknown: Callable[[Exception, str], None]
     ):
         self.objects: list[Any] = []
+        self.by_id: dict[int, Any] = {}
         self.contents: dict[int, tuple[Kind, Content]] = {}
         self.shared: list[Callable] = []
+        self.unknown: list[Any] = []
         self._came_from: dict[int, tuple[Any, str]] = {}
         self._name = model.name
         waiting, found = collections.deque([model]), {id(model)}
@@ -451,11 +519,13 @@ class ObjectGraph:
                 kind_and_content = taken(each)
             except Exception as error:
                 on_unknown(error, self.place(each))
+                self.unknown.append(each)
                 continue
             if kind_and_content is None:
                 self.shared.append(each)
                 continue
             self.objects.append(each)
+            self.by_id[id(each)] = each
             self.contents[id(each)] = kind_and_content
             for label, part in parts(each, *kind_and_content):
                 if id(part) not in found and not isinstance(part, IMMUTABLE):
@@ -493,6 +563,6 @@ def parts(each: Any, kind: Kind, content: Content) -> Iterator[tuple[str, Any]]:
     """What an object holds, and how Python reaches it."""
     is_model = isinstance(each, keras.Model)
     for name, part in content.attributes.items():
-        if not (is_model and name in COMPILED):
+        if not (is_model and name in NO_PART):
             yield f".{name}", part
     yield from zip(kind.labels(content.items), content.items, strict=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 import random
 import signal
 import threading
@@ -14,13 +15,16 @@ import numpy as np
 
 from keras_diagwise import backends
 from keras_diagwise.models.object_graph import (
-    Array,
+    Compiled,
     Content,
+    Fixed,
     Method,
     ObjectGraph,
     Proxy,
     Reduced,
     Tensor,
+    attributes_of,
+    put_attributes,
 )
 
 
@@ -30,7 +34,11 @@ def restored(model: keras.Model) -> Iterator[None]:
     metrics, seeds, attributes, containers, compiled functions; also after an exception
     and Ctrl-C. So are the states of the global random generators.
 
-    What has a state that Python can't reach stays as it is.
+    What changes in place and tells `pickle` no state, as a `bytearray` or an iterator,
+    and what can't be pickled stay as they are then.
+
+    Raises:
+        NotRestoredError: if a part can't be put back.
     """
     state = State(model)
     try:
@@ -40,52 +48,113 @@ def restored(model: keras.Model) -> Iterator[None]:
             state.put_back()
 
 
+class NotRestoredError(Exception):
+    """A part of a model that could not be put back; the others are as they were."""
+
+
 class State:
     """What each object in a model's graph holds now, and copies of its tensors."""
 
     def __init__(self, model: keras.Model):
         self._graph = ObjectGraph(model, lambda error, path: None)
+        copy_of = backends.active.tensor_copier()
         self._tensors = {
-            id(each): kind.make(each, [None])
-            for each in self._graph.objects
-            for kind, _ in [self._graph.contents[id(each)]]
-            if isinstance(kind, Tensor | Array)
-        }
-        self._classes = [(each, type(each)) for each in self._graph.objects]
-        self._random = random.getstate(), np.random.get_state()
-        self._of_backend = backends.active.random_state()
-
-    def put_back(self) -> None:
-        """Makes the model what it was."""
-        for each, was in self._classes:
-            if type(each) is not was:
-                each.__class__ = was
-        held = {
-            id(each): backends.active.restored_tensor(each, self._tensors[id(each)])
+            id(each): copy_of(each)
             for each in self._graph.objects
             if isinstance(each, backends.active.TENSORS)
         }
+        self._arrays = {
+            id(each): np.array(each, copy=True)
+            for each in self._graph.objects
+            if type(each) is np.ndarray
+        }
+        self._classes = [(each, type(each)) for each in self._graph.objects]
+        # What says itself what its state is may say less than it holds.
+        kinds = (
+            (each, self._graph.contents[id(each)][0]) for each in self._graph.objects
+        )
+        reduced = [each for each, kind in kinds if isinstance(kind, Reduced)]
+        self._attributes = [
+            (each, attributes_of(each))
+            for each in (*reduced, *self._graph.unknown)
+            if type(each).__dictoffset__
+        ]
+        self._random = random.getstate(), np.random.get_state()
+        self._of_backend = backends.active.random_state()
+        self._held: dict[int, Any] = {}
 
-        def put(each: Any) -> Any:
-            return held.get(id(each), each)
+    def put_back(self) -> None:
+        """Makes the model what it was.
 
-        for each in self._graph.objects:
-            kind, content = self._graph.contents[id(each)]
-            if isinstance(kind, Tensor):
-                for name in backends.active.TENSOR_ATTRIBUTES:
-                    setattr(each, name, put(content.attributes[name]))
-            elif isinstance(kind, Array):
-                if each.flags.writeable:
-                    each[...] = self._tensors[id(each)]
-            elif isinstance(kind, Reduced):
-                if content.items[2] is not None and hasattr(each, "__setstate__"):
-                    each.__setstate__(content.items[2])
-            elif not isinstance(kind, Method | Proxy):
-                attributes = {n: put(value) for n, value in content.attributes.items()}
-                kind.put(each, Content(attributes, list(map(put, content.items))))
+        Raises:
+            NotRestoredError: if a part of it can't be; all others are.
+        """
+        errors: list[str] = []
+        steps: Any = (
+            (self._put_class, self._classes),
+            (self._put_tensor, self._tensors),
+            (self._put_object, self._graph.objects),
+            (lambda pair: put_attributes(*pair), self._attributes),
+        )
+        for step, parts in steps:
+            for part in parts:
+                try:
+                    step(part)
+                except Exception as error:
+                    errors.append(f"{type(error).__name__}: {error}")
         random.setstate(self._random[0])
         np.random.set_state(self._random[1])
         backends.active.set_random_state(self._of_backend)
+        if errors:
+            raise NotRestoredError(
+                f"{len(errors)} part(s) of the model can't be put back as they were: "
+                f"{errors[0]}"
+            )
+
+    def _is_plain(self, each: Any) -> bool:
+        """Whether its kind puts back all attributes of an object."""
+        found = self._graph.contents.get(id(each))
+        return found is not None and not isinstance(found[0], Reduced)
+
+    def _put_class(self, pair: tuple[Any, type]) -> None:
+        each, was = pair
+        if type(each) is not was:
+            each.__class__ = was
+
+    def _put_tensor(self, key: int) -> None:
+        tensor = self._graph.by_id[key]
+        content = self._graph.contents[key][1]
+        attributes = {n: self._held_now(v) for n, v in content.attributes.items()}
+        copy = self._tensors[key]
+        self._held[key] = backends.active.restored_tensor(tensor, copy, attributes)
+
+    def _put_object(self, each: Any) -> None:
+        kind, content = self._graph.contents[id(each)]
+        if id(each) in self._arrays:
+            if not np.array_equal(each, self._arrays[id(each)]):
+                each[...] = self._arrays[id(each)]
+        elif isinstance(kind, Reduced):
+            state, has_dict = content.items[2], type(each).__dictoffset__
+            if state is not None and hasattr(each, "__setstate__") and not has_dict:
+                each.__setstate__(state)
+        elif not isinstance(kind, Tensor | Compiled | Method | Proxy):
+            attributes = {n: self._held_now(v) for n, v in content.attributes.items()}
+            kind.put(
+                each, Content(attributes, list(map(self._held_now, content.items)))
+            )
+
+    def _held_now(self, part: Any) -> Any:
+        """What takes the place of a part: of a tensor that can't be written its copy,
+        and of a tuple of such another."""
+        if id(part) in self._held:
+            return self._held[id(part)]
+        if part in self._graph and isinstance(self._graph.contents[id(part)][0], Fixed):
+            kind, content = self._graph.contents[id(part)]
+            items = list(map(self._held_now, content.items))
+            same = all(map(operator.is_, items, content.items))
+            self._held[id(part)] = part if same else kind.make(part, items)
+            return self._held[id(part)]
+        return part
 
 
 @contextlib.contextmanager
@@ -95,10 +164,14 @@ def interrupted_later() -> Iterator[None]:
         yield
         return
     received: list[tuple] = []
-    before = signal.signal(signal.SIGINT, lambda *arguments: received.append(arguments))
+    before = signal.getsignal(signal.SIGINT)
+    if before is None:  # not set from Python
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda *arguments: received.append(arguments))
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-        if received and callable(before):
-            before(*received[0])
+        if received:
+            signal.raise_signal(signal.SIGINT)

@@ -60,7 +60,11 @@ def forget_compiled(model) -> None:
 
 def make_anew(model, function: str) -> None:
     """Has a model make a compiled function again, at once: a `fit` that is running
-    would miss it. What a user's own method raises, it raises at the next step too."""
+    would miss it."""
+    before = getattr(model, function)
     setattr(model, function, None)
-    with contextlib.suppress(Exception):
+    try:
         getattr(model, f"make_{function}")()
+    except BaseException:
+        setattr(model, function, before)
+        raise

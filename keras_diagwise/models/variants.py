@@ -13,7 +13,7 @@ from keras_diagwise.models.object_graph import COMPILED
 from keras_diagwise.models.swap import Change, assign
 from keras_diagwise.planning.plan import Plan
 
-TRAINING = ("train_step", "compute_loss")
+STEP_METHODS = ("train_step", "compute_loss")
 """The methods that a user writes in place of Keras's, to train otherwise."""
 
 
@@ -87,4 +87,4 @@ def has_own_step(model: keras.Model) -> bool:
     )
 
 
-OF_STOCK = {name: getattr(keras.Model, name, None) for name in TRAINING}
+OF_STOCK = {name: getattr(keras.Model, name, None) for name in STEP_METHODS}

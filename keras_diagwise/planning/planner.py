@@ -125,6 +125,7 @@ class Planner:
         first = None
         decided: dict[str, str] = {}
         for rung, margin, decision in self._ladder(problem, environment):
+            self._hint_if_outdated(decision)
             first = first or (rung, decision)
             plan = decision.plan(margin, problem, precision)
             for name in decision.passes:
@@ -144,7 +145,6 @@ class Planner:
         for source in self._sources(environment):
             decision = source.get(environment, problem)
             if decision:
-                self._hint_if_outdated(decision)
                 yield "decision", MARGIN_MEASURED, decision
         for source in self._sources(environment):
             for other in source.environments():

@@ -17,6 +17,7 @@ from keras_diagwise import backends
 from keras_diagwise.algorithms import ALGORITHMS, Algorithm, Native, parse
 from keras_diagwise.planning.claims import host
 from keras_diagwise.planning.decision import (
+    MOST,
     SURE_FAILURES,
     Comparison,
     Decision,
@@ -465,7 +466,7 @@ def outcome_of(finding: Finding) -> Outcome:
         error=error_of(finding),
         failure=finding.failure,
         reason=finding.reason,
-        excess=finding.error.excess if is_wrong and finding.error else None,
+        excess=min(finding.error.excess, MOST) if is_wrong and finding.error else None,
     )
 
 
