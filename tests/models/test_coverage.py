@@ -16,6 +16,7 @@ from keras_diagwise.planning.store import Store
 from tests.strategies import to_numpy
 
 CONVERT = importlib.import_module("keras_diagwise.models.convert")
+SWAP = importlib.import_module("keras_diagwise.models.swap")
 SHAPE = (10, 10, 4)
 layers = keras.layers
 both_ways = pytest.mark.parametrize("copy", [False, True])
@@ -449,7 +450,7 @@ def planted_in_the_compiled_functions(monkeypatch):
         if len(calls) == 1:
             raise PlantedError
 
-    monkeypatch.setattr(CONVERT, "forget_compiled", fail)
+    monkeypatch.setattr(SWAP, "forget_compiled", fail)
 
 
 @pytest.mark.parametrize(
