@@ -9,16 +9,15 @@ from typing import Any, NoReturn
 import keras
 
 from keras_diagwise import backends
-from keras_diagwise.models.object_graph import (
-    NO_PART,
+from keras_diagwise.models.kinds import (
     Content,
     Dictionary,
-    ObjectGraph,
     Proxy,
     Reduced,
     Reference,
     Tensor,
 )
+from keras_diagwise.models.object_graph import NO_PART, ObjectGraph
 from keras_diagwise.models.shared_code import state_reached
 
 KEY_OF_NODE = re.compile(r"(\d+)(_ib-\d+)")

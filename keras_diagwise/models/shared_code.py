@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import keras
 
 from keras_diagwise import backends
-from keras_diagwise.models.object_graph import Cell, ObjectGraph
+from keras_diagwise.models.kinds import Cell
+from keras_diagwise.models.object_graph import ObjectGraph
 
 MOST_VALUES = 20_000
 """That are looked at: code may reach a whole data set."""

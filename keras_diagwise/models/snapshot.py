@@ -14,18 +14,18 @@ import keras
 import numpy as np
 
 from keras_diagwise import backends
-from keras_diagwise.models.object_graph import (
+from keras_diagwise.models.kinds import (
     Compiled,
     Content,
     Fixed,
     Method,
-    ObjectGraph,
     Proxy,
     Reduced,
     Tensor,
     attributes_of,
     put_attributes,
 )
+from keras_diagwise.models.object_graph import ObjectGraph
 
 
 @contextlib.contextmanager

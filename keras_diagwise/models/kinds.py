@@ -1,0 +1,476 @@
+"""Kinds of objects: what each holds, taken out, and put into another or back."""
+
+from __future__ import annotations
+
+import abc
+import collections
+import enum
+import functools
+import inspect
+import itertools
+import re
+import sys
+import types
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from keras_diagwise import backends
+
+IMMUTABLE = (
+    *(type(None), bool, int, float, complex, str, bytes, range, slice, enum.Enum),
+    *(type, types.ModuleType, types.CodeType, property, np.generic, np.dtype),
+    *(type(...), types.GenericAlias, types.UnionType, np.ufunc, re.Pattern),
+    *(types.WrapperDescriptorType, types.MethodDescriptorType, inspect.Signature),
+    *backends.active.SHARED,
+)
+
+NEW_OBJECT = object().__reduce_ex__(4)[0]
+"""By which Python makes an object that is nothing but its attributes."""
+
+
+class Content(NamedTuple):
+    """What an object holds.
+
+    Attributes:
+        attributes: by name.
+        items: what else, in an order that its kind knows; of a dictionary keys and
+            values in turn.
+    """
+
+    attributes: dict[str, Any]
+    items: list[Any]
+
+
+class Kind(abc.ABC):
+    """A kind of objects.
+
+    Attributes:
+        is_made_of_items: whether they are given when an object is made; else it is
+            made empty, and they are put into it.
+        is_immutable: whether one can be shared where all that it holds is.
+    """
+
+    is_made_of_items = is_immutable = False
+
+    def take(self, each: Any) -> Content:
+        """What an object holds."""
+        return Content(attributes_of(each), self.items(each))
+
+    def items(self, each: Any) -> list:
+        """What an object holds beside its attributes."""
+        return []
+
+    @abc.abstractmethod
+    def make(self, each: Any, items: list) -> Any:
+        """Another object of the class of `each`."""
+
+    def put(self, each: Any, content: Content) -> None:
+        """Makes an object hold this, and nothing else."""
+        put_attributes(each, content.attributes)
+        self.put_items(each, content.items)
+
+    def put_items(self, each: Any, items: list) -> None:
+        """Makes an object hold these items, and no others."""
+
+    def labels(self, items: list) -> Iterable[str]:
+        """How Python reaches each of the items from the object."""
+        return (f"[{i}]" for i in itertools.count())
+
+
+class Plain(Kind):
+    """An object of a class written in Python: attributes and nothing else."""
+
+    def make(self, each, items):
+        return object.__new__(type(each))
+
+
+class Dictionary(Kind):
+    """By the methods of the built-in class: Keras's own track what they are given."""
+
+    def __init__(self, base: type[dict]):
+        self._base = base
+
+    def items(self, each):
+        return [part for pair in self._base.items(each) for part in pair]
+
+    def make(self, each, items):
+        return self._base.__new__(type(each))
+
+    def put_items(self, each, items):
+        self._base.clear(each)
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            self._base.__setitem__(each, key, value)
+
+    def labels(self, items):
+        return (f"[{key!r:.60}]" for key in items[::2] for _ in range(2))
+
+
+class DefaultDictionary(Dictionary):
+    """A dictionary that makes what it lacks; what makes it is the first value."""
+
+    def items(self, each):
+        return ["default_factory", each.default_factory, *super().items(each)]
+
+    def put_items(self, each, items):
+        each.default_factory = items[1]
+        super().put_items(each, items[2:])
+
+
+class Sequence(Kind):
+    """A list, set or deque, by the methods of the built-in class."""
+
+    def __init__(self, base: Any, extend: Callable[[Any, list], None]):
+        self._base, self._extend = base, extend
+
+    def items(self, each):
+        return list(self._base.__iter__(each))
+
+    def make(self, each, items):
+        made = self._base.__new__(type(each))
+        if isinstance(each, collections.deque):
+            collections.deque.__init__(made, (), each.maxlen)
+        return made
+
+    def put_items(self, each, items):
+        self._base.clear(each)
+        self._extend(each, items)
+
+
+class Fixed(Kind):
+    """A tuple or a frozen set."""
+
+    is_made_of_items = is_immutable = True
+
+    def __init__(self, base: Any):
+        self._base = base
+
+    def items(self, each):
+        return list(self._base.__iter__(each))
+
+    def make(self, each, items):
+        return self._base.__new__(type(each), items)
+
+
+class Cell(Kind):
+    """A variable that functions close over, which may be empty."""
+
+    def items(self, each):
+        try:
+            return [each.cell_contents]
+        except ValueError:
+            return []
+
+    def make(self, each, items):
+        return types.CellType()
+
+    def put_items(self, each, items):
+        del each.cell_contents
+        if items:
+            (each.cell_contents,) = items
+
+    def labels(self, items):
+        return [".cell_contents"]
+
+
+class Function(Kind):
+    """A function that no module holds, with what it closes over."""
+
+    is_made_of_items = is_immutable = True
+
+    def items(self, each):
+        return [each.__defaults__, each.__kwdefaults__, each.__closure__]
+
+    def make(self, each, items):
+        defaults, of_keywords, closure = items
+        made = types.FunctionType(
+            each.__code__, each.__globals__, each.__name__, defaults, closure
+        )
+        made.__kwdefaults__ = of_keywords
+        for name in ("__doc__", "__module__", "__qualname__", "__annotations__"):
+            setattr(made, name, getattr(each, name))
+        return made
+
+    def labels(self, items):
+        return [".__defaults__", ".__kwdefaults__", ".__closure__"]
+
+
+class Method(Kind):
+    """A method of an object, of a class in Python or of a built-in one."""
+
+    is_made_of_items = is_immutable = True
+
+    def take(self, each):
+        return Content({}, [each.__self__, getattr(each, "__func__", each.__name__)])
+
+    def make(self, each, items):
+        owner, function = items
+        if isinstance(function, str):
+            return getattr(owner, function)
+        return types.MethodType(function, owner)
+
+    def labels(self, items):
+        return [".__self__", ".__func__"]
+
+
+class Reference(Kind):
+    """A weak one. What it refers to is no item: it may be held by nothing else."""
+
+    is_made_of_items = is_immutable = True
+
+    def items(self, each):
+        return [each.__callback__]
+
+    def make(self, each, items):
+        return self.to(each, each(), items)
+
+    def to(self, each, referent, items):
+        """Another reference like `each`."""
+        key = [each.key] if hasattr(each, "key") else []  # of a weak dictionary
+        return type(each)(referent, *items, *key)
+
+
+class Tensor(Kind):
+    """A backend's tensor or variable."""
+
+    def make(self, each, items):
+        """A copy that shares memory with no other: those of a model may, see
+        `backends.active.tensor_copier`."""
+        return backends.active.tensor_copier()(each)
+
+    def take(self, each):
+        own = attributes_of(each)
+        return Content(own | backends.active.tensor_attributes(each), [])
+
+    def put(self, each, content):
+        """Adds what a copy does not have by itself."""
+        of_leaf = backends.active.tensor_attributes(each)
+        own = content.attributes.keys() - attributes_of(each).keys()
+        for name in {*own, *of_leaf} & content.attributes.keys():
+            setattr(each, name, content.attributes[name])
+
+
+class Compiled(Kind):
+    """A function that the user compiled, from one in Python."""
+
+    is_made_of_items = is_immutable = True
+
+    def take(self, each):
+        python_function = getattr(each, "python_function", None)
+        return Content({}, [python_function or each.__wrapped__])
+
+    def make(self, each, items):
+        return backends.active.compiled_again(each, *items)
+
+    def labels(self, items):
+        return [".__wrapped__"]
+
+
+class Proxy(Kind):
+    """What passes for the container that it wraps, and tracks what is in it."""
+
+    is_made_of_items = True
+
+    def take(self, each):
+        flags = {n: getattr(each, n) for n in backends.active.FLAGS_OF_PROXIES}
+        return Content(flags, [each.__wrapped__])
+
+    def make(self, each, items):
+        return type(each)(*items)
+
+    def put(self, each, content):
+        """Made anew, now that what it wraps is filled."""
+        type(each).__init__(each, *content.items)
+        for name, flag in content.attributes.items():
+            setattr(each, name, flag)
+
+
+class Array(Kind):
+    """numpy's; it may hold objects, or be a view of another's memory."""
+
+    is_made_of_items = True
+
+    def items(self, each):
+        is_view = type(each.base) is np.ndarray and each.base.flags.c_contiguous
+        objects = list(each.flat) if each.dtype.hasobject else []
+        return [each.base if is_view else None, *objects]
+
+    def make(self, each, items):
+        base, *objects = items
+        if base is not None:
+            start, of_base = (
+                a.__array_interface__["data"][0] for a in (each, each.base)
+            )
+            return np.ndarray(
+                each.shape, each.dtype, base, start - of_base, each.strides
+            )
+        made = np.array(each, copy=True, order="K")
+        for i, value in enumerate(objects):
+            made.flat[i] = value
+        return made
+
+
+class Reduced(Kind):
+    """What says itself, as to `pickle`, how it is made and what its state is. What it
+    leaves out of its attributes is added, if that can be taken apart."""
+
+    is_made_of_items = True
+
+    def take(self, each):
+        reduced = (*each.__reduce_ex__(4), None, None, None)
+        function, arguments, state, listed, mapped = reduced[:5]
+        pairs = None if mapped is None else [list(pair) for pair in mapped]
+        listed = None if listed is None else list(listed)
+        said = state if isinstance(state, dict) else {}
+        left_out = {
+            name: value
+            for name, value in attributes_of(each).items()
+            if name not in said and can_be_taken(value)
+        }
+        return Content(left_out, [function, arguments, state, listed, pairs])
+
+    def make(self, each, items):
+        function, arguments, *_ = items
+        return function(*arguments)
+
+    def put(self, each, content):
+        _, _, state, listed, mapped = content.items
+        if state is not None and hasattr(each, "__setstate__"):
+            each.__setstate__(state)
+        elif state is not None:
+            for part in state if isinstance(state, tuple) else [state]:
+                put_attributes(each, {**attributes_of(each), **(part or {})})
+        for name, value in content.attributes.items():
+            if name not in attributes_of(each):
+                object.__setattr__(each, name, value)
+        for value in listed or ():
+            each.append(value)
+        for key, value in mapped or ():
+            each[key] = value
+
+    def labels(self, items):
+        return [f".__reduce_ex__(4)[{i}]" for i in range(5)]
+
+
+KINDS: dict[type, Kind] = {
+    collections.OrderedDict: Dictionary(collections.OrderedDict),
+    collections.defaultdict: DefaultDictionary(collections.defaultdict),
+    dict: Dictionary(dict),
+    list: Sequence(list, list.extend),
+    set: Sequence(set, set.update),
+    collections.deque: Sequence(collections.deque, collections.deque.extend),
+    tuple: Fixed(tuple),
+    frozenset: Fixed(frozenset),
+    types.CellType: Cell(),
+    types.FunctionType: Function(),
+    types.MethodType: Method(),
+    types.BuiltinMethodType: Method(),
+    types.MethodWrapperType: Method(),
+    weakref.ref: Reference(),
+    # What Keras gives to `pickle` is a file, which has less than an object holds.
+    backends.keras_internals.KerasSaveable: Plain(),
+    **{each: Plain() for each in backends.active.PLAIN},
+    **{each: Proxy() for each in backends.active.PROXIES},
+}
+TENSOR, ARRAY, PLAIN, REDUCED = Tensor(), Array(), Plain(), Reduced()
+COMPILED_BY_USER = Compiled()
+
+
+def taken(each: Any) -> tuple[Kind, Content] | None:
+    """An object's kind and what it holds, or `None` if it is one that models share.
+
+    Raises:
+        Exception: whatever an object raises that can't be taken apart.
+    """
+    if isinstance(each, backends.active.UNIQUE):
+        raise TypeError(f"a {type(each).__name__} has a state that can't be copied")
+    if isinstance(each, IMMUTABLE) or is_of_a_module(each):
+        return None
+    kind = kind_of(each)
+    return kind, kind.take(each)
+
+
+def can_be_taken(each: Any) -> bool:
+    """Whether an object can be taken apart, or is one that models share."""
+    try:
+        taken(each)
+    except Exception:
+        return False
+    return True
+
+
+def kind_of(each: Any) -> Kind:
+    """The kind of an object that models do not share.
+
+    Raises:
+        Exception: whatever an object raises that can't be taken apart.
+    """
+    if isinstance(each, backends.active.TENSORS):
+        return TENSOR
+    if type(each) is np.ndarray:
+        return ARRAY
+    if isinstance(each, backends.active.COMPILED_FUNCTIONS):
+        return COMPILED_BY_USER
+    if isinstance(each, (*weakref.ProxyTypes, super)):
+        raise TypeError(f"it is a {type(each).__name__}")
+    for base in type(each).__mro__:
+        if base in KINDS:
+            return KINDS[base]
+    reduced = each.__reduce_ex__(4)
+    if isinstance(reduced, str):
+        raise TypeError(f"no module holds it as {reduced!r}")
+    function, arguments, *rest = reduced
+    is_plain = function is NEW_OBJECT and arguments == (type(each),)
+    if is_plain and not any(rest[1:]) and not hasattr(each, "__setstate__"):
+        return PLAIN
+    return REDUCED
+
+
+def is_of_a_module(each: Any) -> bool:
+    """Whether an object is a function, or another thing without state of its own, that
+    a module holds by its name."""
+    owner = getattr(each, "__self__", None)
+    if isinstance(each, types.BuiltinMethodType | types.MethodWrapperType):
+        return owner is None or isinstance(owner, types.ModuleType | type)
+    name, module = (getattr(each, n, None) for n in ("__qualname__", "__module__"))
+    if not (callable(each) and isinstance(name, str) and isinstance(module, str)):
+        return False
+    found: Any = sys.modules.get(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return found is each
+
+
+def attributes_of(each: Any) -> dict[str, Any]:
+    """The attributes that an object has itself, in its dictionary or in slots."""
+    kind: Any = type(each)
+    own = dict(vars(each)) if kind.__dictoffset__ else {}
+    return own | {n: getattr(each, n) for n in slots_of(kind) if hasattr(each, n)}
+
+
+@functools.lru_cache(maxsize=1024)
+def slots_of(cls: Any) -> tuple[str, ...]:
+    """The names of the slots of a class and its bases."""
+    return tuple(
+        name
+        for base in cls.__mro__
+        if "__slots__" in vars(base)
+        for name, each in vars(base).items()
+        if isinstance(each, types.MemberDescriptorType)
+    )
+
+
+def put_attributes(each: Any, attributes: Mapping[str, Any]) -> None:
+    """Gives an object these attributes and no others, by no method of its class."""
+    kind: Any = type(each)
+    slots = slots_of(kind)
+    for name in slots:
+        if name in attributes:
+            object.__setattr__(each, name, attributes[name])
+        elif hasattr(each, name):
+            object.__delattr__(each, name)
+    if kind.__dictoffset__:
+        vars(each).clear()
+        vars(each).update({n: v for n, v in attributes.items() if n not in slots})
