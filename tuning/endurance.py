@@ -153,8 +153,11 @@ def kills(count: int = KILLS, problems: int = 80, seed: int = 0) -> dict:
         finished = start(store, log, 0, problems).wait(MOST_SECONDS)
         found, complaints = stored(store)
         logged = collections.Counter(line[:2] for line in lines_of(log))
+        left, swept = swept_an_hour_later(store)
         return {
             "kills": killed,
+            "files_left_by_the_killed": left,
+            "files_left_an_hour_later": swept,
             "seconds_to_first_pass": round(seconds_to_first, 2),
             "kill_moments_s": [round(moment, 2) for moment in moments],
             "passes": problems * len(PASSES),
@@ -167,6 +170,23 @@ def kills(count: int = KILLS, problems: int = 80, seed: int = 0) -> dict:
             "stored_but_killed_before_the_log": unlogged[-1],
             "seconds": round(time.monotonic() - begun, 1),
         }
+
+
+def swept_an_hour_later(folder: Path) -> tuple[int, int]:
+    """How many files of the killed lie in a store, and how many do after the sweep with
+    which the next `tune` begins an hour later."""
+
+    def left() -> list[Path]:
+        patterns = (TEMPORARY_NAME, CLAIM_NAME)
+        paths = (path for path in folder.rglob("*") if path.is_file())
+        return [path for path in paths if any(p.fullmatch(path.name) for p in patterns)]
+
+    before = left()
+    for path in before:
+        earlier = path.stat().st_mtime - 3700
+        os.utime(path, (earlier, earlier))
+    Store(folder).sweep(Environment.current())
+    return len(before), len(left())
 
 
 def kill(process: subprocess.Popen) -> None:

@@ -16,7 +16,7 @@ from keras_diagwise.models.check import check_step, fewest_losers, losers, overr
 from keras_diagwise.models.problems import uses_in
 from keras_diagwise.planning.planner import MARGIN_MEASURED
 from keras_diagwise.problem import PASSES
-from tests.fake_workbench import install, nothing_known
+from tests.fake_workbench import FakeWorkbench, install, nothing_known
 from tests.planning.samples import PROBLEM, decision
 
 
@@ -244,3 +244,42 @@ def test_it_is_skipped_where_no_time_is_left():
     )
     assert "no time left" in found.skipped
     assert overruled == []
+
+
+class Cut(FakeWorkbench):
+    """It ends a tuning at a moment: by its budget, or by Ctrl-C."""
+
+    def __init__(self, moment, error):
+        super().__init__({"direct": 0.1})
+        self._left, self._error = moment, error
+
+    def examine(self, *arguments, **options):
+        self._left -= 1
+        if self._left < 0:
+            raise self._error
+        return super().examine(*arguments, **options)
+
+
+@pytest.mark.usefixtures("decisions")
+@pytest.mark.parametrize("error", [TimeoutError, KeyboardInterrupt])
+@pytest.mark.parametrize("moment", range(20))
+def test_wherever_a_tuning_is_cut_the_next_call_makes_the_check(
+    moment, error, monkeypatch
+):
+    """And what loses there is given up (issue 20)."""
+    plant(monkeypatch, second_kernel_gradient=0.5)
+    model = kd.convert(small_model(), verbose=0)
+    workbench = "keras_diagwise.tuner.tuner.IsolatedWorkbench"
+    with monkeypatch.context() as cut:
+        cut.setattr(workbench, Cut(moment, error()))
+        if error is KeyboardInterrupt:
+            with pytest.raises(KeyboardInterrupt):
+                tuned(model)
+        else:
+            first = tuned(model)
+            assert first.ended == "budget"
+            assert first.model is None
+    report = tuned(model)
+    assert report.ended is None
+    assert len(report.model.overruled) == 1
+    assert plans_of(model)["second"]["kernel_gradient"] == "native"
