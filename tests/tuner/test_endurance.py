@@ -11,6 +11,7 @@ def test_a_tuning_that_is_killed_goes_on_where_it_was():
     assert figures["finished_passes_measured_twice"] == 0
     assert figures["exit_status_at_the_end"] == 0
     assert figures["passes_decided_at_the_end"] == figures["passes"] == 6
+    assert figures["files_left_an_hour_later"] == 0
 
 
 def test_processes_that_tune_the_same_problems_decide_them_all_once():
