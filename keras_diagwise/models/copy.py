@@ -58,11 +58,9 @@ class Duplication:
         self._made: dict[int, Any] = {}
         self._filled: set[int] = set()
         self._named: dict[str, Any] = {}
-        for each in self._graph.objects:
+        for each in self._graph.objects:  # a distributed variable before its parts
             for key in backends.active.keys_of_tensor(each):
-                self._named.setdefault(
-                    key, each
-                )  # before the parts of a distributed one
+                self._named.setdefault(key, each)
         self._of_optimizers = {
             id(getattr(value, "__wrapped__", value))
             for each in self._graph.objects
@@ -143,15 +141,11 @@ class Duplication:
         if type(key) is int:
             named = self._graph.by_id.get(key)
             return key if named is None else id(self._of(named))
-        if (
-            type(key) is str
-            and key in self._named
-            and id(holder) in self._of_optimizers
-        ):
-            return backends.active.keys_of_tensor(self._of(self._named[key]))[0]
-        node = type(key) is str and KEY_OF_NODE.fullmatch(key)
-        if node:
-            return f"{self._key(int(node[1]), holder)}{node[2]}"
+        if type(key) is str:
+            if id(holder) in self._of_optimizers and key in self._named:
+                return backends.active.keys_of_tensor(self._of(self._named[key]))[0]
+            node = KEY_OF_NODE.fullmatch(key)
+            return f"{self._key(int(node[1]), holder)}{node[2]}" if node else key
         if type(key).__hash__ is not object.__hash__:
             self._fill_within(key, set())
         return self._of(key)

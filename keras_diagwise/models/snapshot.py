@@ -70,10 +70,11 @@ class State:
         }
         self._classes = [(each, type(each)) for each in self._graph.objects]
         # What says itself what its state is may say less than it holds.
-        kinds = (
-            (each, self._graph.contents[id(each)][0]) for each in self._graph.objects
-        )
-        reduced = [each for each, kind in kinds if isinstance(kind, Reduced)]
+        reduced = [
+            each
+            for each in self._graph.objects
+            if isinstance(self._graph.contents[id(each)][0], Reduced)
+        ]
         self._attributes = [
             (each, attributes_of(each))
             for each in (*reduced, *self._graph.unknown)
@@ -111,11 +112,6 @@ class State:
                 f"{errors[0]}"
             )
 
-    def _is_plain(self, each: Any) -> bool:
-        """Whether its kind puts back all attributes of an object."""
-        found = self._graph.contents.get(id(each))
-        return found is not None and not isinstance(found[0], Reduced)
-
     def _put_class(self, pair: tuple[Any, type]) -> None:
         each, was = pair
         if type(each) is not was:
@@ -139,9 +135,8 @@ class State:
                 each.__setstate__(state)
         elif not isinstance(kind, Tensor | Compiled | Method | Proxy):
             attributes = {n: self._held_now(v) for n, v in content.attributes.items()}
-            kind.put(
-                each, Content(attributes, list(map(self._held_now, content.items)))
-            )
+            items = list(map(self._held_now, content.items))
+            kind.put(each, Content(attributes, items))
 
     def _held_now(self, part: Any) -> Any:
         """What takes the place of a part: of a tensor that can't be written its copy,

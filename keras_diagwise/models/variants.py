@@ -33,6 +33,7 @@ class Variant:
         run: Callable[[], object],
     ):
         self._model, self._run = model, run
+        self._step: Any = getattr(model, "train_step", None)
         self.become(changes)
 
     def become(self, changes: Sequence[Change]) -> None:
@@ -40,8 +41,7 @@ class Variant:
         self._changes = changes
         self._attributes: dict[str, Any] = dict.fromkeys(COMPILED)
         # JAX compiles once for all functions that are equal, as a model's methods are.
-        step: Any = getattr(self._model, "train_step", None)
-        self._attributes["train_step"] = lambda *arguments: step(*arguments)
+        self._attributes["train_step"] = lambda *arguments: self._step(*arguments)
 
     def __call__(self) -> object:
         """A step; the model is left as the variant has it."""
