@@ -190,7 +190,7 @@ def compiler_mode() -> str:
 
 def trace_key():
     mode = "eager" if executing_eagerly() else compiler_mode()
-    watched = should_invoke_op_callbacks()
+    watched = bool(should_invoke_op_callbacks())  # a list, if it is empty
     return mode, tensor_float_32_enabled(), determinism_enabled(), watched
 
 
