@@ -142,7 +142,7 @@ def expected_seconds(
     convolutions were measured; the rest of a step takes about as long as they."""
     mode = backends.active.compiler_mode_of(model)
     layers = len(backends.keras_internals.flatten_layers(model))
-    compiling = 2 * layers * SECONDS_TO_COMPILE[mode]
+    compiling = 2 * layers * SECONDS_TO_COMPILE.get(mode, 0.0)
     passes = [each for one in decisions.values() for each in one.passes.values()]
     stock = sum(each.seconds.get("native", 0.0) for each in passes)
     best = sum(min(each.seconds.values(), default=0.0) for each in passes)

@@ -376,6 +376,8 @@ def settle(step: Step, tuner: Tuner, until: float) -> ModelCheck | None:
     worker, if these decisions were checked before."""
     if step.target.model is None:
         return None
+    if not step.target.problems:
+        return ModelCheck(skipped="none of its layers can be measured here")
     decisions = {each: tuner.known(each) for each in step.target.problems}
     what = step.digest_of_check(decisions)
     check = known_check(tuner, what)
