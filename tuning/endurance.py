@@ -40,6 +40,8 @@ BACKEND = keras.backend.backend()
 
 KILLS = 50
 LONGEST_LIFE = 1.6
+MOST_CHANGES = 40
+"""Of a store, by what decides four passes or so."""
 PROCESSES = 8
 PROBLEMS_EACH = 6
 BUDGET = 30.0
@@ -53,10 +55,20 @@ def small_problems(count: int) -> list[Problem]:
     return [square(5 + n // 4, 4 + n % 4, 3, batch=2) for n in range(count)]
 
 
-def work(store: str, log: str, first: int, count: int) -> None:
+def work(store: str, log: str, first: int, count: int, change: int) -> None:
     """Tunes small problems, and writes down each pass that was measured right after
-    it was stored. Timings are cut short: they do not matter here."""
+    it was stored. Timings are cut short: they do not matter here.
+
+    Args:
+        store: the store's folder.
+        log: the file to write down in.
+        first: the first problem.
+        count: how many there are.
+        change: which change of the store it is killed right before; 0 is none.
+    """
     tuner_module.SECONDS_PER_PASS = 0.02
+    if change:
+        die_before(store, change)
     with contextlib.closing(Tuner(Store(store))) as tuner, open(log, "a") as lines:
         for problem in small_problems(first + count)[first:]:
             for name in PASSES:
@@ -68,9 +80,31 @@ def work(store: str, log: str, first: int, count: int) -> None:
                     os.fsync(lines.fileno())
 
 
-def start(store: Path, log: Path, first: int, count: int) -> subprocess.Popen:
+CHANGES = ("os.rename", "os.link", "os.remove")
+"""What Python tells its auditors of, beside the opening of a file to write it."""
+
+
+def die_before(folder: str, change: int) -> None:
+    """Kills this process right before it changes a file in a folder, the so many-th
+    time that it would."""
+    left = change
+
+    def audit(event: str, arguments: tuple) -> None:
+        nonlocal left
+        writes = event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+        if (event in CHANGES or writes) and str(arguments[0]).startswith(folder):
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(audit)
+
+
+def start(
+    store: Path, log: Path, first: int, count: int, change: int = 0
+) -> subprocess.Popen:
     command = [sys.executable, "-m", "tuning.endurance", "--work"]
-    arguments = [str(store), str(log), str(first), str(count)]
+    arguments = [str(store), str(log), str(first), str(count), str(change)]
     return subprocess.Popen([*command, *arguments])
 
 
@@ -121,8 +155,9 @@ def stored(folder: Path) -> tuple[dict[tuple[str, str], str], list[str]]:
 def kills(count: int = KILLS, problems: int = 80, seed: int = 0) -> dict:
     """Kills a process that tunes, again and again, until all is decided.
 
-    The moments are uniform over `LONGEST_LIFE` times what a process takes from its
-    start until its first pass is stored, so that some of them are before it.
+    Half of them die right before one of their first `MOST_CHANGES` changes of the
+    store, the others at a moment, uniform over `LONGEST_LIFE` times what a process takes
+    from its start until its first pass is stored, so that some of them are before it.
     """
     draw = random.Random(seed)
     with tempfile.TemporaryDirectory() as folder:
@@ -134,6 +169,7 @@ def kills(count: int = KILLS, problems: int = 80, seed: int = 0) -> dict:
         seconds_to_first = time.monotonic() - begun
         kill(process)
         killed, moments, unreadable, lost, unlogged = 1, [seconds_to_first], [], 0, []
+        changes = []
         while True:
             found, complaints = stored(store)
             logged = {line[:2]: line[2] for line in lines_of(log)}
@@ -142,12 +178,18 @@ def kills(count: int = KILLS, problems: int = 80, seed: int = 0) -> dict:
             unlogged.append(len(set(found) - set(logged)))
             if killed == count:
                 break
-            process = start(store, log, 0, problems)
-            moments.append(draw.uniform(0, LONGEST_LIFE * seconds_to_first))
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(moments[-1])
-                break
-            kill(process)
+            if killed % 2:
+                changes.append(draw.randint(1, MOST_CHANGES))
+                process = start(store, log, 0, problems, changes[-1])
+                if process.wait(MOST_SECONDS) != -signal.SIGKILL:
+                    break
+            else:
+                process = start(store, log, 0, problems)
+                moments.append(draw.uniform(0, LONGEST_LIFE * seconds_to_first))
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(moments[-1])
+                    break
+                kill(process)
             killed += 1
         before = len(lines_of(log))
         finished = start(store, log, 0, problems).wait(MOST_SECONDS)
@@ -159,6 +201,7 @@ def kills(count: int = KILLS, problems: int = 80, seed: int = 0) -> dict:
             "files_left_by_the_killed": left,
             "files_left_an_hour_later": swept,
             "seconds_to_first_pass": round(seconds_to_first, 2),
+            "killed_before_the_change": changes,
             "kill_moments_s": [round(moment, 2) for moment in moments],
             "passes": problems * len(PASSES),
             "passes_measured_between_kills": before,
@@ -276,11 +319,11 @@ PARTS = {"kills": kills, "processes": processes, "budget": budget}
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; all if none")
-    parser.add_argument("--work", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--work", nargs=5, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.work:
-        store, log, first, count = options.work
-        return work(store, log, int(first), int(count))
+        store, log, *numbers = options.work
+        return work(store, log, *map(int, numbers))
     for part in options.parts or PARTS:
         figures = PARTS[part]()
         write_part(f"endurance-{BACKEND}.json", part, Environment.current(), figures)
