@@ -64,6 +64,29 @@ def exhaustive(session, backend):
         session.run("python", "-m", "pytest", *files, *session.posargs)
 
 
+KERNELS = {"torch": ["triton"], "jax": ["triton", "jax-triton", "jax-cuda13-plugin"]}
+
+
+@nox.session
+@nox.parametrize("backend", list(KERNELS), ids=list(KERNELS))
+def triton(session, backend):
+    """The kernels for NVIDIA GPUs: in Triton's interpreter, and as programs for GPUs
+    that need not be there."""
+    install(session, backend, *TEST_TOOLS, *KERNELS[backend])
+    file = "tests/algorithms/test_triton.py"
+    for interpreted in "10":
+        session.env["TRITON_INTERPRET"] = interpreted
+        session.run("python", "-m", "pytest", *TWO_AT_ONCE, file, *session.posargs)
+
+
+@nox.session
+def gpu_compile(session):
+    """Every candidate of the workloads' problems, compiled for three kinds of GPU and
+    read; half an hour on two cores."""
+    install(session, "torch", "triton")
+    session.run("python", "-m", "tuning.gpu_programs", *session.posargs)
+
+
 @nox.session
 @nox.parametrize("backend", list(BACKENDS), ids=list(BACKENDS))
 def exports(session, backend):

@@ -87,6 +87,19 @@ class Convolution:
         """Whether a pass runs stock's own operation."""
         return isinstance(self.algorithm(pass_name), Native)
 
+    def is_kernel(self, pass_name: str) -> bool:
+        """Whether the plan has a kernel for a pass, for one kind of device."""
+        return self.plan[pass_name].is_kernel
+
+    @property
+    def without_kernels(self) -> Convolution:
+        """The convolution with `native` in place of kernels."""
+        names = {
+            name: "native" if self.plan[name].is_kernel else getattr(self.plan, name)
+            for name in PASSES
+        }
+        return dataclasses.replace(self, plan=Plan(**names))
+
     @property
     def effective_plan(self) -> Plan:
         """The plan with what runs in place of what can't compute the problem."""
@@ -95,7 +108,9 @@ class Convolution:
     @property
     def to_export(self) -> Convolution:
         """What an artefact runs that other devices may run."""
-        return Convolution(self.problem, NATIVE) if self.is_of_this_device else self
+        if self.is_of_this_device:
+            return Convolution(self.problem, NATIVE)
+        return self.without_kernels
 
     def result_shape(self, pass_name: str, left_shape, right_shape) -> tuple:
         """The shape of a pass's result, from those of its operands."""

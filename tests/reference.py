@@ -116,4 +116,4 @@ def bounds(problem, inputs, kernel, output_gradient, accumulator=None) -> Passes
 def summed_in(algorithm, dtype):
     """The dtype in which an algorithm promises to sum; native promises nothing."""
     low = dtype in ("float16", "bfloat16")
-    return "float32" if low and algorithm.name == "direct" else dtype
+    return "float32" if low and algorithm.name in ("direct", "triton") else dtype

@@ -156,8 +156,8 @@ def kills(count: int = KILLS, problems: int = 80, seed: int = 0) -> dict:
     """Kills a process that tunes, again and again, until all is decided.
 
     Half of them die right before one of their first `MOST_CHANGES` changes of the
-    store, the others at a moment, uniform over `LONGEST_LIFE` times what a process takes
-    from its start until its first pass is stored, so that some of them are before it.
+    store. The others die at a moment, uniform over `LONGEST_LIFE` times what a process
+    takes from its start until its first pass is stored: some are before it.
     """
     draw = random.Random(seed)
     with tempfile.TemporaryDirectory() as folder:

@@ -226,6 +226,21 @@ def sequences() -> list[Problem]:
     return [line(*each, batch=1) for each in (*shapes, (2048, 1024, 3))]
 
 
+def headlines() -> list[Problem]:
+    """What a GPU is judged by: batches of 64 and 32, tensors beyond its caches."""
+    batch = {"batch": 64}
+    return [
+        square(56, 144, 3, **batch),
+        square(112, 32, 3, strides=(2, 2), **batch),
+        square(14, 576, 3, **batch),
+        square(28, 240, 5, **batch),
+        square(56, 144, 5, strides=(2, 2), **batch),
+        square(56, 96, 7, batch=32),
+        square(56, 144, 3, data_format="channels_first", **batch),
+        line(4096, 768, 4, batch=32),
+    ]
+
+
 LARGER_THAN_CACHES = 64 * 2**20
 """Least bytes beyond which a problem's tensors can't stay in a CPU's caches."""
 
@@ -247,7 +262,7 @@ def larger_than_caches() -> list[Problem]:
 
 SETS = (
     *("models", "applications", "large_kernels", "sequences", "single", "large"),
-    "small",
+    *("small", "headlines"),
 )
 
 
@@ -257,7 +272,8 @@ def problems_of(name: str, most_batch: int = 16, most_elements: int = 2**22):
     Args:
         name: one of `SETS`: those of the models measured whole or of all
             applications, large kernels, one-dimensional ones, the MobileNets' at
-            batch 1, those larger than caches, or a few of all for a rehearsal.
+            batch 1, those larger than caches, a few of all for a rehearsal, or those
+            that a GPU is judged by.
         most_batch: images in a batch, if they are small.
         most_elements: of a problem's input.
     """
@@ -268,6 +284,8 @@ def problems_of(name: str, most_batch: int = 16, most_elements: int = 2**22):
     if name == "small":
         some = [*applications()[:4:2], large_kernels()[-1], sequences()[0]]
         return [in_batch(each, 2, 2**18) for each in some]
+    if name == "headlines":
+        return headlines()
     found = {
         "models": functools.partial(applications, WHOLE_MODELS),
         "applications": applications,

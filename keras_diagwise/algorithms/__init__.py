@@ -1,12 +1,13 @@
-"""The algorithms, one file each, and the words that name them."""
+"""The algorithms, a file or a folder each, and the words that name them."""
 
 from keras_diagwise.algorithms.algorithm import Algorithm
 from keras_diagwise.algorithms.diagonal import Diagonal
 from keras_diagwise.algorithms.direct import Direct
 from keras_diagwise.algorithms.native import Native
+from keras_diagwise.algorithms.triton import Triton
 
 ALGORITHMS: dict[str, type[Algorithm]] = {
-    algorithm.name: algorithm for algorithm in (Native, Direct, Diagonal)
+    algorithm.name: algorithm for algorithm in (Native, Direct, Diagonal, Triton)
 }
 
 
@@ -25,4 +26,4 @@ def parse(text: str) -> Algorithm:
     return ALGORITHMS[name].parse(parameters)
 
 
-__all__ = ["ALGORITHMS", "Algorithm", "Diagonal", "Direct", "Native", "parse"]
+__all__ = ["ALGORITHMS", "Algorithm", "Diagonal", "Direct", "Native", "Triton", "parse"]

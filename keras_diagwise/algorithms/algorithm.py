@@ -41,6 +41,9 @@ class Algorithm(abc.ABC):
     revision: ClassVar[int]
     """Raised when the numbers or the speed of the algorithm change, so that
     decisions measured before are not taken for decisions about it."""
+    is_kernel: ClassVar[bool] = False
+    """Whether it is a program of its own for one device of one kind, which no compiler
+    looks into and no transformation can take apart."""
 
     @abc.abstractmethod
     def forward(self, problem: Problem, inputs: Tensor, kernel: Tensor) -> Tensor:

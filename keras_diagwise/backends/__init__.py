@@ -39,6 +39,8 @@ A backend's module provides
 - `device_events()`: two events that the device's own queue can record, the time
   between which it tells, or `None`;
 - `compiled(function, compiler_mode)`: `function` as a model's step is compiled;
+- `triton_refusal()`: why no kernel of Triton's can run here, or `None`, and
+  `launched(launch, left, right)`: the result of a kernel's `Launch`;
 - `compiles_alone_refusal()`: why nothing can be compiled so now, or `None`;
 - `TENSORS`, the types of its tensors and variables, and `STATE`, those of variables;
   `tensor_copier()`, which copies the tensors of a model; `tensor_attributes(tensor)`,

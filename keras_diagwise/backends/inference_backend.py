@@ -90,6 +90,10 @@ def keys_of_tensor(tensor):
     return ()
 
 
+def triton_refusal():
+    return "it is for JAX and torch"
+
+
 def compiles_alone_refusal():
     return None
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import operator
 import os
+import re
 
 import jax
 import keras
@@ -14,6 +16,7 @@ from jax.interpreters import ad, batching, mlir
 
 from keras_diagwise.backends.keras_internals import is_exporting
 from keras_diagwise.backends.transposition import transpose_left, transpose_right
+from keras_diagwise.backends.triton import WARPS, capability_refusal
 from keras_diagwise.problem import PASSES
 
 
@@ -51,9 +54,8 @@ def make_primitive(pass_name: str) -> Primitive:
             pair = (merged, right) if folded == 0 else (left, merged)
             result = bind(pass_name, convolution, *pair)
             return jax.numpy.reshape(result, (*moved.shape[:2], *result.shape[1:])), 0
-        mapped = jax.vmap(
-            functools.partial(compute, convolution=convolution), in_axes=axes
-        )
+        plain = convolution.without_kernels
+        mapped = jax.vmap(functools.partial(compute, convolution=plain), in_axes=axes)
         return mapped(left, right), 0
 
     def compute_apart(left, right, *, convolution):
@@ -67,11 +69,23 @@ def make_primitive(pass_name: str) -> Primitive:
         module = context.module_context
         if module.lowering_parameters.for_export:
             convolution = convolution.to_export
+        elif convolution.is_kernel(pass_name):
+            if not runs_kernels(module):
+                convolution = convolution.without_kernels
         elif is_for_one_cpu(module) and not convolution.is_native(pass_name):
             return lower_apart(context, *operands, convolution=convolution)
         return lower(context, *operands, convolution=convolution)
 
-    primitive.def_impl(jitted)
+    @functools.partial(jax.jit, static_argnames="convolution")
+    def jitted_primitive(left, right, *, convolution):
+        return primitive.bind(left, right, convolution=convolution)
+
+    def run(left, right, *, convolution):
+        is_kernel = convolution.is_kernel(pass_name)
+        function = jitted_primitive if is_kernel else jitted
+        return function(left, right, convolution=convolution)
+
+    primitive.def_impl(run)
     primitive.def_abstract_eval(abstract)
     mlir.register_lowering(primitive, lower_for)
     batching.primitive_batchers[primitive] = batch
@@ -90,6 +104,13 @@ def is_for_one_cpu(module) -> bool:
     """
     devices = getattr(module.axis_context, "num_devices", None)
     return tuple(module.platforms) == ("cpu",) and devices == 1
+
+
+def runs_kernels(module) -> bool:
+    """Whether a program is for one NVIDIA GPU: several would gather what a kernel reads
+    (seen in 0.11.2)."""
+    devices = getattr(module.axis_context, "num_devices", None)
+    return tuple(module.platforms) == ("cuda",) and devices == 1
 
 
 def folded_operand(pass_name: str) -> int | None:
@@ -287,6 +308,51 @@ def device_events():
 
 def compiled(function, compiler_mode):
     return jax.jit(function)
+
+
+def triton_refusal():
+    if not all(map(importlib.util.find_spec, ("triton", "jax_triton"))):
+        return "jax-triton is not installed"
+    return capability_refusal(compute_capability())
+
+
+@functools.cache
+def compute_capability():
+    """That of the first device, as `(8, 0)`, or `None` if it is no NVIDIA GPU."""
+    found = getattr(jax.local_devices()[0], "compute_capability", "")
+    return (
+        tuple(map(int, found.split("."))) if re.fullmatch(r"\d+\.\d", found) else None
+    )
+
+
+@functools.cache
+def jax_triton():
+    """The package, which takes the variable of Triton's cache away."""
+    cache = os.environ.get("TRITON_CACHE_DIR")
+    module = importlib.import_module("jax_triton")
+    if cache is None:
+        os.environ.pop("TRITON_CACHE_DIR", None)
+    else:
+        os.environ["TRITON_CACHE_DIR"] = cache
+    return module
+
+
+def launched(launch, left, right):
+    from keras_diagwise.algorithms.triton import kernels
+
+    major, minor = compute_capability()
+    return jax_triton().triton_call(
+        left,
+        right,
+        *launch.sizes,
+        kernel=getattr(kernels, launch.kernel),
+        out_shape=jax.ShapeDtypeStruct(launch.shape, launch.dtype),
+        grid=(launch.programs,),
+        num_warps=WARPS,
+        num_stages=1,
+        compute_capability=10 * major + minor,
+        **dict(launch.constants),
+    )
 
 
 def compiles_alone_refusal():

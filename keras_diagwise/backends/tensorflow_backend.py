@@ -382,6 +382,14 @@ def compiled(function, compiler_mode):
 COMPILES_ALONE = True
 
 
+def triton_refusal():
+    return "it is for JAX and torch"
+
+
+def launched(launch, left, right):
+    raise NotImplementedError
+
+
 def compiles_alone_refusal():
     """Under `tf.debugging.enable_check_numerics` and the like, which put operations
     into compiled functions too that XLA has no kernel for. Whether they are at work

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import importlib.util
 import itertools
 import operator
 import os
@@ -17,6 +18,7 @@ from torch.nn import grad as convolution_gradients
 
 from keras_diagwise.backends import onednn
 from keras_diagwise.backends.transposition import transpose_left, transpose_right
+from keras_diagwise.backends.triton import WARPS, capability_refusal
 
 
 def differentiable(convolution, inputs, kernel):
@@ -344,6 +346,27 @@ def device_events():
 
 def compiled(function, compiler_mode):
     return torch.compile(function) if compiler_mode == "inductor" else function
+
+
+@functools.cache
+def triton_refusal():
+    if importlib.util.find_spec("triton") is None:
+        return "Triton is not installed"
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        return None
+    is_nvidia = device().type == "cuda" and torch.version.hip is None
+    return capability_refusal(torch.cuda.get_device_capability() if is_nvidia else None)
+
+
+def launched(launch, left, right):
+    from keras_diagwise.algorithms.triton import kernels
+
+    dtype = getattr(torch, launch.dtype)
+    result = torch.empty(launch.shape, dtype=dtype, device=left.device)
+    kernel = getattr(kernels, launch.kernel)[launch.programs,]
+    operands = left.contiguous(), right.contiguous(), *launch.sizes, result
+    kernel(*operands, **dict(launch.constants), num_warps=WARPS, num_stages=1)
+    return result
 
 
 def compiles_alone_refusal():

@@ -1,0 +1,286 @@
+"""How a pass is laid out over a GPU: its kernel, programs, sizes and constants."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+from keras_diagwise.backends.triton import WARPS
+from keras_diagwise.problem import BYTES_PER_ELEMENT, Problem
+
+THREADS = 32 * WARPS
+
+MOST_WRITTEN_OUT = 25
+"""Taps beyond which a kernel loops over its rows, and the kernel gradient sums groups
+of them: the registers hold no more sums of a thread's channels."""
+
+MOST_SUMS = 128
+MOST_SUMS_OF_TAPS = 100
+"""Registers of a thread for sums and weights, of its 255; in the kernel gradient those
+of the pixels come on top."""
+
+MOST_TAPS_OF_MANY, FEW = 16, 4
+"""Taps summed by one program of a kernel gradient beyond which a lane takes few
+neighbours: more pixels would fit no register (seen for sm_90 in Triton 3.6)."""
+
+FEWEST_PROGRAMS = 528
+ENOUGH_PROGRAMS = 2 * FEWEST_PROGRAMS
+"""Four and eight for each of the 132 multiprocessors of an H100, whatever the device
+is: the sum in the kernel gradient shall not depend on it."""
+
+MOST_SHARES = 0.02
+"""Of a pass's bytes, those of the shares of a kernel gradient, unless it takes more to
+have programs enough."""
+
+WIDTHS_BYTES = (32, 64, 256)
+"""That neighbouring lanes read in one piece, in whole sectors of the memory. They are
+few, since each makes another program."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Launch:
+    """A call of a kernel, but for its operands.
+
+    Attributes:
+        kernel: its name in `kernels`.
+        programs: how many run.
+        sizes: its arguments between the operands and the result.
+        constants: the arguments that are compiled in.
+        shape: of the result.
+        dtype: of the result.
+    """
+
+    kernel: str
+    programs: int
+    sizes: tuple[int, ...]
+    constants: tuple[tuple[str, Any], ...]
+    shape: tuple[int, ...]
+    dtype: str
+
+
+class Axis(NamedTuple):
+    """A problem along one spatial axis; the defaults are those of an axis it lacks."""
+
+    inputs: int = 1
+    outputs: int = 1
+    taps: int = 1
+    stride: int = 1
+    dilation: int = 1
+    before: int = 0
+
+
+def axes(problem: Problem) -> tuple[Axis, Axis]:
+    """The axes across and along, see `kernels`."""
+    found = [
+        Axis(*values)
+        for values in zip(
+            problem.spatial_shape,
+            problem.output_spatial_shape,
+            problem.kernel_size,
+            problem.strides,
+            problem.dilation_rate,
+            [before for before, _ in problem.padding_pairs],
+            strict=True,
+        )
+    ]
+    across, along = [Axis()] * (2 - problem.rank) + found
+    if problem.data_format == "channels_first":
+        across, along = along, across
+    return across, along
+
+
+@functools.lru_cache(maxsize=4096)
+def launch(
+    problem: Problem, pass_name: str, batch: int, unroll: int, vector_bytes: int
+) -> Launch:
+    """How a pass runs.
+
+    Args:
+        problem: the problem, whose refusal was asked for.
+        pass_name: one of `PASSES`.
+        batch: images.
+        unroll: neighbouring results that a lane computes, at most.
+        vector_bytes: that a lane loads at once, at most.
+    """
+    lay_out = {
+        "forward": of_forward,
+        "input_gradient": of_input_gradient,
+        "kernel_gradient": of_kernel_gradient,
+    }[pass_name]
+    return lay_out(problem, batch, unroll, vector_bytes)
+
+
+def of_forward(problem, batch, unroll, vector_bytes):
+    across, along = axes(problem)
+    unroll = fitting(unroll, along.outputs)
+    vector = vector_of(problem, vector_bytes, unroll + along.taps, MOST_SUMS)
+    inner, outer = ordered(problem, problem.filters, across.outputs)
+    lanes, width = tile(problem, inner, vector)
+    programs = -(-inner // width) * -(
+        -batch * outer * -(-along.outputs // unroll) // lanes
+    )
+    return Launch(
+        "forward",
+        programs,
+        sizes(problem, batch, vector, across, along),
+        (
+            *constants(problem, vector, unroll, lanes, width, across, along),
+            ("ROWS", rows_written_out(problem, across)),
+        ),
+        problem.output_shape(batch),
+        problem.dtype,
+    )
+
+
+def of_input_gradient(problem, batch, unroll, vector_bytes):
+    across, along = axes(problem)
+    unroll = -(-fitting(unroll, along.inputs) // along.stride) * along.stride
+    wanted = across.stride * unroll + along.taps
+    vector = vector_of(problem, vector_bytes, wanted, MOST_SUMS)
+    bands = -(-across.inputs // across.stride)
+    inner, outer = ordered(problem, problem.channels, bands)
+    lanes, width = tile(problem, inner, vector)
+    programs = -(-inner // width) * -(
+        -batch * outer * -(-along.inputs // unroll) // lanes
+    )
+    before = [
+        axis._replace(before=axis.before // axis.stride) for axis in (across, along)
+    ]
+    return Launch(
+        "input_gradient",
+        programs,
+        sizes(problem, batch, vector, *before),
+        (
+            *constants(problem, vector, unroll, lanes, width, across, along),
+            ("LOOPED", problem.taps > MOST_WRITTEN_OUT),
+            ("PHASE_ACROSS", across.before % across.stride),
+            ("PHASE_ALONG", along.before % along.stride),
+        ),
+        problem.input_shape(batch),
+        problem.dtype,
+    )
+
+
+def of_kernel_gradient(problem, batch, unroll, vector_bytes):
+    across, along = axes(problem)
+    unroll = fitting(unroll, along.outputs)
+    taps_along = evenly(along.taps, MOST_WRITTEN_OUT)
+    taps_across = evenly(across.taps, max(1, MOST_WRITTEN_OUT // taps_along))
+    summed = taps_across * taps_along
+    if summed > MOST_TAPS_OF_MANY:
+        unroll = min(unroll, FEW)
+    vector = vector_of(problem, vector_bytes, summed, MOST_SUMS_OF_TAPS)
+    inner, outer = ordered(problem, problem.filters, across.outputs)
+    lanes, width = tile(problem, inner, vector)
+    strips = -(-along.outputs // unroll)
+    groups = -(-across.taps // taps_across) * -(-along.taps // taps_along)
+    if problem.data_format == "channels_last":
+        blocks, tiles = -(-inner // width), -(-batch * outer * strips // lanes)
+    else:
+        blocks, tiles = outer, -(-inner // width) * -(-batch * strips // lanes)
+    tiles = max(1, tiles)
+    each = -(-tiles // shares(problem, batch, groups * blocks, tiles))
+    count = -(-tiles // each)
+    return Launch(
+        "kernel_gradient",
+        groups * blocks * count,
+        (*sizes(problem, batch, vector, across, along), each),
+        (
+            *constants(problem, vector, unroll, lanes, width, across, along),
+            ("TAPS_ACROSS", taps_across),
+            ("TAPS_ALONG", taps_along),
+        ),
+        (count, problem.taps, problem.filters),
+        "float64" if problem.dtype == "float64" else "float32",
+    )
+
+
+def fitting(unroll: int, size: int) -> int:
+    """Neighbours that a lane computes along an axis of a size: a power of two, so that
+    sizes make few programs."""
+    return min(unroll, 2 ** (size - 1).bit_length())
+
+
+def shares(problem: Problem, batch: int, programs_of_one: int, tiles: int) -> int:
+    """Into how many shares the sum over the outputs is divided."""
+    whole = dataclasses.replace(problem, batch=batch)
+    bytes_of_one = 4 * problem.taps * problem.filters
+    wanted = min(
+        -(-ENOUGH_PROGRAMS // programs_of_one),
+        int(MOST_SHARES * whole.least_bytes / bytes_of_one),
+    )
+    return max(1, min(tiles, max(wanted, -(-FEWEST_PROGRAMS // programs_of_one))))
+
+
+def evenly(count: int, most: int) -> int:
+    """The size of the groups into which `count` is divided, `most` at most each."""
+    return -(-count // -(-count // most))
+
+
+def ordered(problem: Problem, channels: int, across: int) -> tuple[int, int]:
+    """The innermost axis of a tensor, and the one between images and strips."""
+    last = problem.data_format == "channels_last"
+    return (channels, across) if last else (across, channels)
+
+
+def vector_of(problem: Problem, vector_bytes: int, wanted: int, most: int) -> int:
+    """The elements that a lane takes at once.
+
+    Args:
+        problem: the problem.
+        vector_bytes: at most.
+        wanted: how many such vectors are to be held in registers.
+        most: registers for them.
+    """
+    if problem.data_format == "channels_first":
+        return 1
+    vector = vector_bytes // BYTES_PER_ELEMENT[problem.dtype]
+    while vector > 1 and (problem.channels % vector or wanted * vector > most):
+        vector //= 2
+    return max(1, vector)
+
+
+def tile(problem: Problem, inner: int, vector: int) -> tuple[int, int]:
+    """Lanes, and the width of a tile: the one that leaves the fewest lanes idle, and of
+    those the widest."""
+    elements = THREADS * vector
+    size = BYTES_PER_ELEMENT[problem.dtype]
+    widths = [max(vector, each // size) for each in WIDTHS_BYTES]
+    width = min(widths, key=lambda n: (-(-inner // n) * n, -n))
+    return elements // width, width
+
+
+def rows_written_out(problem: Problem, across: Axis) -> int:
+    """Kernel rows that are written out rather than looped over."""
+    return across.taps if problem.taps <= MOST_WRITTEN_OUT else 1
+
+
+def sizes(
+    problem: Problem, batch: int, vector: int, across: Axis, along: Axis
+) -> tuple[int, ...]:
+    """The sizes that every kernel takes."""
+    return (
+        *(batch, problem.channels // vector),
+        *(across.inputs, along.inputs, across.outputs, along.outputs),
+        *(across.before, along.before),
+    )
+
+
+def constants(problem, vector, unroll, lanes, width, across, along):
+    """The constants that every kernel takes."""
+    return (
+        ("MULTIPLIER", problem.filters_per_group),
+        ("KERNEL_ACROSS", across.taps),
+        ("KERNEL_ALONG", along.taps),
+        ("STRIDE_ACROSS", across.stride),
+        ("STRIDE_ALONG", along.stride),
+        ("DILATION_ACROSS", across.dilation),
+        ("DILATION_ALONG", along.dilation),
+        ("CHANNELS_LAST", problem.data_format == "channels_last"),
+        ("VECTOR", vector),
+        ("DOUBLE", problem.dtype == "float64"),
+        ("UNROLL", unroll),
+        ("LANES", lanes),
+        ("WIDTH", width),
+    )

@@ -1,0 +1,22 @@
+"""What the backends that launch Triton's kernels have in common."""
+
+from __future__ import annotations
+
+WARPS = 4
+"""Of a program."""
+
+LEAST_CAPABILITY = (8, 0)
+
+
+def capability_refusal(capability: tuple[int, int] | None) -> str | None:
+    """Why kernels can't run on a device of a compute capability, or `None`.
+
+    Args:
+        capability: the device's, or `None` if it is no NVIDIA GPU.
+    """
+    if capability is None:
+        return "it is for NVIDIA GPUs"
+    if capability < LEAST_CAPABILITY:
+        least = ".".join(map(str, LEAST_CAPABILITY))
+        return f"the GPU's compute capability is below {least}"
+    return None

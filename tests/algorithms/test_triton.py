@@ -1,0 +1,236 @@
+"""`triton` against the float64 reference, in the interpreter."""
+
+import dataclasses
+import importlib.util
+import os
+import sys
+from typing import ClassVar
+
+import hypothesis
+import keras
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+from keras_diagwise import Plan, backends
+from keras_diagwise.algorithms import Triton, parse
+from keras_diagwise.conductor import Convolution
+from keras_diagwise.problem import PASSES
+from tests import reference
+from tests.algorithms.suite import (
+    EDGES,
+    AlgorithmSuite,
+    check_against_reference,
+    depthwise,
+)
+from tests.interpreter import interpreted, needs_interpreter
+from tests.strategies import problems, tensors, to_backend, to_numpy
+from tuning import gpu_programs
+
+BACKEND = keras.backend.backend()
+
+__all__ = ["interpreted"]  # a fixture
+
+
+MOST_TAPS = 60
+"""In the interpreter a tap takes some milliseconds."""
+SMALL = {name: each for name, each in EDGES.items() if each.taps <= MOST_TAPS}
+
+
+@needs_interpreter
+@pytest.mark.usefixtures("interpreted")
+class TestTriton(AlgorithmSuite):
+    algorithms: ClassVar = [Triton(), Triton(8, 8)]
+
+    @pytest.mark.parametrize("problem", SMALL.values(), ids=SMALL)
+    def test_equals_the_reference_at_the_edges(self, problem):
+        for algorithm in self.pick(problem):
+            check_against_reference(algorithm, problem)
+
+    @hypothesis.given(
+        problem=problems(ranks=(1, 2), depthwise=True), seed=st.integers(0, 3)
+    )
+    def test_equals_the_reference(self, problem, seed):
+        algorithm = self.algorithms[seed % 2]
+        hypothesis.assume(algorithm.refusal(problem) is None)
+        check_against_reference(algorithm, problem, seed)
+
+    @pytest.mark.parametrize("pass_name", PASSES)
+    def test_an_empty_batch_gives_zeros_though_the_problem_knows_none(self, pass_name):
+        problem = depthwise((5, 5), 4, (3, 3), batch=None)
+        empty = depthwise((5, 5), 4, (3, 3), batch=0)
+        inputs, kernel, gradient = to_backend(tensors(empty), "float32")
+        operands = {
+            "forward": (inputs, kernel),
+            "input_gradient": (kernel, gradient),
+            "kernel_gradient": (inputs, gradient),
+        }[pass_name]
+        result = to_numpy(getattr(Triton(), pass_name)(problem, *operands))
+        expected = getattr(reference.passes(empty, *tensors(empty)), pass_name)
+        np.testing.assert_array_equal(result, expected)
+
+    def test_a_tensor_that_is_not_contiguous_is_read_as_it_is(self):
+        problem = EDGES["unequal strides"]
+        inputs, kernel, _ = to_backend(tensors(problem), "float32")
+        turned = keras.ops.transpose(keras.ops.transpose(inputs, (3, 1, 2, 0)))
+        turned = keras.ops.transpose(turned, (3, 1, 2, 0))
+        turned = keras.ops.transpose(turned)
+        result = to_numpy(Triton().forward(problem, turned, kernel))
+        np.testing.assert_array_equal(
+            result, to_numpy(Triton().forward(problem, inputs, kernel))
+        )
+
+
+def test_its_text_names_it():
+    for algorithm in (Triton(), Triton(8, 8)):
+        assert parse(str(algorithm)) == algorithm
+    assert parse("triton") == Triton()
+
+
+@pytest.mark.parametrize(
+    "text", ["triton:3", "triton:4:12", "triton:4:8:1", "triton:x"]
+)
+def test_what_is_no_parameter_is_an_error_that_says_what_would_do(text):
+    with pytest.raises(ValueError, match=f"'triton:8:16'.*{text}"):
+        parse(text)
+
+
+@pytest.mark.parametrize(
+    ("edge", "reason"),
+    [
+        ("three dimensions", "rank 1 and 2"),
+        ("groups of several channels", "depthwise"),
+        ("empty batch", "nothing to compute"),
+        ("huge kernel, one dimension", "131 taps"),
+    ],
+)
+def test_it_says_what_it_can_not_compute(edge, reason):
+    assert reason in Triton().refusal(EDGES[edge])
+
+
+def test_a_stride_far_beyond_the_kernel_is_refused():
+    problem = depthwise((40, 40), 4, (3, 3), strides=(9, 9))
+    assert "stride" in Triton().refusal(problem)
+
+
+@pytest.mark.skipif(needs_interpreter.args[0] is False, reason="a kernel can run here")
+def test_without_a_gpu_the_plan_runs_native_and_nothing_is_offered():
+    """And nothing of Triton is imported."""
+    problem = EDGES["one image"]
+    assert backends.active.triton_refusal()
+    assert not list(Triton.candidates(problem, "forward"))
+    convolution = Convolution(problem, Plan("triton", "triton", "triton"))
+    assert convolution.effective_plan.is_native
+    assert "keras_diagwise.algorithms.triton.kernels" not in sys.modules
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="about JAX's transformations")
+@needs_interpreter
+def test_what_takes_a_call_apart_runs_native(interpreted):
+    """`vmap` over kernels, which no kernel of ours has an axis for."""
+    import jax
+
+    problem = EDGES["one image"]
+    convolution = Convolution(problem, Plan("triton", "triton", "triton"))
+    inputs, kernel, _ = to_backend(tensors(problem), "float32")
+    kernels = keras.ops.stack([kernel, 2 * kernel])
+
+    def run(kernel):
+        return backends.active.differentiable(convolution, inputs, kernel)
+
+    mapped = to_numpy(jax.jit(jax.vmap(run))(kernels))
+    one = to_numpy(run(kernel))
+    np.testing.assert_allclose(mapped[0], one, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(mapped[1], 2 * one, rtol=1e-5, atol=1e-6)
+
+
+needs_compiler = pytest.mark.skipif(
+    importlib.util.find_spec("triton") is None
+    or os.environ.get("TRITON_INTERPRET") == "1",
+    reason="Triton is not installed, or interprets",
+)
+
+
+@needs_compiler
+@pytest.mark.parametrize("capability", gpu_programs.CAPABILITIES)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_programs_keep_their_sums_in_registers_and_load_whole_vectors(
+    dtype, capability
+):
+    """Of a kernel that is written out, and of one that loops over its rows."""
+    square = depthwise((56, 56), 144, (3, 3), strides=(2, 2), batch=64, dtype=dtype)
+    line = depthwise((512,), 256, (31,), batch=2, dtype=dtype)
+    for problem in (square, line):
+        launches = [(name, Triton().launch(problem, name, 64)) for name in PASSES]
+        for pass_name, how in launches:
+            program = gpu_programs.program_of(how, dtype, capability)
+            reading = gpu_programs.compiled_and_read(program)
+            assert gpu_programs.faults(program, reading) == []
+            if problem is square:
+                assert reading.widths == (16,), pass_name
+
+
+@needs_compiler
+def test_a_program_that_spills_is_seen():
+    problem = depthwise((56, 56), 144, (5, 5), batch=64)
+    how = Triton().launch(problem, "kernel_gradient", 64)
+    greedy = [("UNROLL", 8) if n == "UNROLL" else (n, v) for n, v in how.constants]
+    how = dataclasses.replace(how, constants=tuple(greedy))
+    program = gpu_programs.program_of(how, "float32", 90)
+    (fault,) = gpu_programs.faults(program, gpu_programs.compiled_and_read(program))
+    assert "what fits no register" in fault
+
+
+@pytest.fixture
+def aims_at_cuda(monkeypatch):
+    """Lowering is for an H100, which need not be there."""
+    if BACKEND != "jax" or importlib.util.find_spec("jax_triton") is None:
+        pytest.skip("about JAX's programs for GPUs")
+    monkeypatch.setattr(backends.active, "triton_refusal", lambda: None)
+    monkeypatch.setattr(backends.active, "compute_capability", lambda: (9, 0))
+
+
+def lowered_for_cuda(devices):
+    """JAX's program of a convolution's three passes, its batch on some devices."""
+    import jax
+    from jax.sharding import NamedSharding, PartitionSpec
+
+    problem = depthwise((8, 8), 16, (3, 3), batch=4)
+    convolution = Convolution(problem, Plan("triton", "triton", "triton"))
+    mesh = jax.sharding.Mesh(jax.devices()[:devices], ("batch",))
+    sharded = NamedSharding(mesh, PartitionSpec("batch"))
+    replicated = NamedSharding(mesh, PartitionSpec())
+
+    def run(inputs, kernel, gradient):
+        value, pull_back = jax.vjp(
+            lambda x, k: backends.active.differentiable(convolution, x, k),
+            inputs,
+            kernel,
+        )
+        return value, *pull_back(gradient)
+
+    operands = [
+        jax.ShapeDtypeStruct(shape, "float32", sharding=sharding)
+        for shape, sharding in (
+            (problem.input_shape(), sharded),
+            (problem.kernel_shape, replicated),
+            (problem.output_shape(), sharded),
+        )
+    ]
+    traced = jax.jit(run).trace(*operands)
+    return traced.lower(lowering_platforms=("cuda",)).as_text()
+
+
+@needs_compiler
+def test_on_one_gpu_jax_calls_a_kernel_for_each_pass(aims_at_cuda):
+    text = lowered_for_cuda(devices=1)
+    assert text.count("custom_call @triton_kernel_call") == 3
+    assert "stablehlo.convolution" not in text
+
+
+@needs_compiler
+def test_on_two_gpus_jax_runs_native(aims_at_cuda):
+    """A kernel that is not told how to divide its work would gather the batch."""
+    text = lowered_for_cuda(devices=2)
+    assert "triton_kernel_call" not in text
+    assert text.count("stablehlo.convolution") == 3

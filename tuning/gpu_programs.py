@@ -1,0 +1,323 @@
+"""The programs of `triton`, compiled for GPUs that need not be there, and read.
+
+    python -m tuning.gpu_programs [--problems NAME,…] [--capabilities 80,90,100]
+                                  [--dtypes float32,…] [--processes 2]
+                                  [--records FILE]
+
+Every candidate of each pass of the problems is compiled; those that differ in sizes
+only are one program. What is in the file of records is not compiled again. The table in
+tuning/results/gpu-programs.json is of the headline problems. The exit status is 1 if a
+program breaks a rule of `faults`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import dataclasses
+import datetime
+import importlib.metadata
+import itertools
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from keras_diagwise.algorithms.triton import Triton
+from keras_diagwise.algorithms.triton.launch import Launch
+from keras_diagwise.backends.triton import WARPS
+from keras_diagwise.problem import BYTES_PER_ELEMENT, PASSES, Problem
+from tuning.records import Records, key_of, write
+from tuning.workloads import headlines, problems_of
+
+CAPABILITIES = (80, 90, 100)
+DTYPES = ("float32", "bfloat16", "float16")
+SHORT = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16", "float64": "fp64"}
+
+REGISTERS = 65536
+"""Of a multiprocessor."""
+MOST_REGISTERS = 255
+"""Of a thread."""
+LEAST_BLOCKS = 2
+"""Of threads that a multiprocessor shall hold at once."""
+
+HEADLINE = 90
+"""The capability whose programs are shown: an H100's."""
+
+
+class Program(NamedTuple):
+    """What was compiled, apart from the sizes that it is called with."""
+
+    kernel: str
+    constants: tuple
+    dtype: str
+    result_dtype: str
+    capability: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """What the machine code says.
+
+    Attributes:
+        registers: of a thread.
+        local: loads and stores of what did not fit the registers.
+        widths: bytes of the global loads in its innermost loop, or in all of it.
+        instructions: that a warp executes for a result of each of its threads, with the
+            turns of its loops counted; of a kernel gradient, for a product with each of
+            its taps.
+    """
+
+    registers: int
+    local: int
+    widths: tuple[int, ...]
+    instructions: float
+
+
+def program_of(how: Launch, dtype: str, capability: int) -> Program:
+    """What a launch runs on a GPU of a compute capability."""
+    return Program(how.kernel, how.constants, dtype, how.dtype, capability)
+
+
+def compiled(program: Program) -> bytes:
+    """The machine code, as a file that CUDA's tools read."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from keras_diagwise.algorithms.triton import kernels
+
+    function = getattr(kernels, program.kernel)
+    constants = dict(program.constants)
+    signature, attributes = {}, {}
+    results = [name for name in function.arg_names if name not in constants][-1]
+    for index, name in enumerate(function.arg_names):
+        if name in constants:
+            signature[name] = "constexpr"
+        elif name in kernels.SIZES:
+            signature[name] = "i32"
+        else:
+            dtype = program.result_dtype if name == results else program.dtype
+            signature[name] = f"*{SHORT[dtype]}"
+            attributes[index,] = [["tt.divisibility", 16]]
+    source = ASTSource(function, signature, constexprs=constants, attrs=attributes)
+    target = GPUTarget("cuda", program.capability, 32)
+    options = {"num_warps": WARPS, "num_stages": 1}
+    return triton.compile(source, target=target, options=options).asm["cubin"]
+
+
+def tool(name: str) -> str:
+    """One of CUDA's programs, which come with Triton."""
+    import triton.backends.nvidia
+
+    return str(Path(triton.backends.nvidia.__file__).with_name("bin") / name)
+
+
+def read(program: Program, code: bytes) -> Reading:
+    """What the machine code of a program says."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "program.cubin")
+        path.write_bytes(code)
+
+        def output(*command: str) -> str:
+            run = [tool(command[0]), *command[1:], str(path)]
+            return subprocess.run(
+                run, check=True, capture_output=True, text=True
+            ).stdout
+
+        usage, text = output("cuobjdump", "-res-usage"), output("nvdisasm", "-c")
+    lines = instructions_of(text)
+    loop = innermost(lines)
+    loads = [load for _, word in lines[loop] if (load := width_of(word))]
+    found = re.search(r"REG:(\d+)", usage)
+    assert found, usage
+    return Reading(
+        registers=int(found[1]),
+        local=sum(word.startswith(("LDL", "STL")) for _, word in lines),
+        widths=tuple(sorted(set(loads))),
+        instructions=round(executed(program, lines, loop), 1),
+    )
+
+
+def instructions_of(text: str) -> list[tuple[str | None, str]]:
+    """The instructions of a listing, each with the label before it, if there is one."""
+    found: list[tuple[str | None, str]] = []
+    label = None
+    for line in text.splitlines():
+        if named := re.match(r"\s*(\.L_\w+):", line):
+            label = named[1]
+        elif word := re.search(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\d+ +)?(.*?);", line):
+            found.append((label, word[1]))
+            label = None
+    return found
+
+
+def innermost(lines: list[tuple[str | None, str]]) -> slice:
+    """The longest loop without another in it, or everything if there is no loop."""
+    places = {label: index for index, (label, _) in enumerate(lines) if label}
+    loops = []
+    for index, (_, word) in enumerate(lines):
+        named = re.search(r"(\.L_\w+)", word) if "BRA" in word else None
+        start = places.get(named[1], index) if named else index
+        if start < index:
+            loops.append(slice(start, index + 1))
+    if not loops:
+        return slice(0, len(lines))
+    return max(loops, key=lambda each: each.stop - each.start)
+
+
+def width_of(word: str) -> int | None:
+    """The bytes that a load from the device's memory takes, or `None` if it is none."""
+    if not word.startswith("LDG"):
+        return None
+    operation = word.split()[0]
+    if "128" in operation:
+        return 16
+    if "64" in operation:
+        return 8
+    return 2 if "U16" in operation else 1 if "U8" in operation else 4
+
+
+def executed(program: Program, lines: list, loop: slice) -> float:
+    """Instructions for a result, see `Reading`."""
+    constants = dict(program.constants)
+    inside = loop.stop - loop.start
+    results = constants["UNROLL"] * constants["LANES"] * constants["WIDTH"] / 32 / WARPS
+    if program.kernel == "kernel_gradient":
+        return inside / results
+    if program.kernel == "input_gradient":
+        results *= constants["STRIDE_ACROSS"]
+    if inside == len(lines):
+        return inside / results
+    return (len(lines) + inside * (turns(constants) - 1)) / results
+
+
+def turns(constants: dict) -> int:
+    """How often a kernel of results loops over the rows of its kernel."""
+    if "ROWS" in constants:
+        return constants["KERNEL_ACROSS"] // constants["ROWS"]
+    return -(-constants["KERNEL_ACROSS"] // constants["STRIDE_ACROSS"])
+
+
+def faults(program: Program, reading: Reading) -> list[str]:
+    """What a program must not do."""
+    constants = dict(program.constants)
+    found = []
+    if reading.local:
+        found.append(f"{reading.local} loads and stores of what fits no register")
+    blocks = REGISTERS // (reading.registers * 32 * WARPS)
+    if reading.registers > MOST_REGISTERS or blocks < LEAST_BLOCKS:
+        found.append(f"{reading.registers} registers leave room for {blocks} blocks")
+    expected = min(16, constants["VECTOR"] * BYTES_PER_ELEMENT[program.dtype])
+    if constants["MULTIPLIER"] == 1 and min(reading.widths) < expected:
+        found.append(f"loads of {reading.widths} bytes, not {expected}")
+    return found
+
+
+def launches(problem: Problem) -> Iterator[tuple[str, Triton, Launch]]:
+    """Each pass of a problem by each candidate."""
+    for pass_name in PASSES:
+        for each in Triton.variants(problem, pass_name):
+            yield pass_name, each, each.launch(problem, pass_name, problem.batch or 1)
+
+
+def compiled_and_read(program: Program) -> Reading:
+    return read(program, compiled(program))
+
+
+def readings(
+    programs: Iterable[Program], processes: int, path: Path | None
+) -> dict[Program, Reading]:
+    """What the machine code of programs says, of which some may be in a file."""
+    records = Records(path) if path else None
+    known = {
+        key_of(line["key"]): Reading(**{**line["reading"], "widths": tuple(widths)})
+        for line in (records.lines if records else ())
+        for widths in [line["reading"]["widths"]]
+    }
+    programs = list(dict.fromkeys(programs))
+    new = [each for each in programs if key_of(each) not in known]
+    with concurrent.futures.ProcessPoolExecutor(processes) as pool:
+        for program, reading in zip(new, pool.map(compiled_and_read, new), strict=True):
+            known[key_of(program)] = reading
+            if records:
+                records.add(program, reading=dataclasses.asdict(reading))
+            complain(program, reading)
+    return {each: known[key_of(each)] for each in programs}
+
+
+def complain(program: Program, reading: Reading) -> None:
+    """Prints what is wrong with a program, if something is."""
+    for fault in faults(program, reading):
+        print(f"{program.kernel} {dict(program.constants)}", fault, flush=True)
+
+
+def table(
+    problems: Sequence[Problem], found: Mapping[Program, Reading], capability: int
+) -> list[dict]:
+    """For each pass of each problem the candidate that executes the fewest
+    instructions, and what it does."""
+    rows = []
+    for problem, pass_name in itertools.product(problems, PASSES):
+        read = {
+            candidate: found[program_of(how, problem.dtype, capability)]
+            for name, candidate, how in launches(problem)
+            if name == pass_name
+        }
+        best = min(read, key=lambda each: read[each].instructions)
+        names = {"problem": str(problem), "pass": pass_name, "candidate": str(best)}
+        rows.append({**names, **dataclasses.asdict(read[best])})
+    return rows
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--problems", default="models,large_kernels,sequences")
+    parser.add_argument("--capabilities", default=",".join(map(str, CAPABILITIES)))
+    parser.add_argument("--dtypes", default=",".join(DTYPES))
+    parser.add_argument("--processes", type=int, default=os.cpu_count())
+    parser.add_argument("--records", type=Path, help="what goes on where it was")
+    options = parser.parse_args()
+    begun = time.monotonic()
+    sets = [problems_of(name) for name in options.problems.split(",")]
+    dtypes = options.dtypes.split(",")
+    capabilities = [int(each) for each in options.capabilities.split(",")]
+
+    def of_dtypes(problems: Iterable[Problem]) -> list[Problem]:
+        pairs = itertools.product(problems, dtypes)
+        return [dataclasses.replace(each, dtype=dtype) for each, dtype in pairs]
+
+    problems = of_dtypes(itertools.chain(*sets))
+    shown = of_dtypes(headlines())
+    programs = [
+        program_of(how, problem.dtype, capability)
+        for problem in [*problems, *shown]
+        for _, _, how in launches(problem)
+        for capability in capabilities
+    ]
+    found = readings(programs, options.processes, options.records)
+    wrong = sum(bool(faults(*each)) for each in found.items())
+    figures = {
+        "date": datetime.date.today().isoformat(),
+        "triton": importlib.metadata.version("triton"),
+        "capabilities": capabilities,
+        "problems": len(dict.fromkeys(problems)),
+        "launches": len(programs),
+        "programs": len(found),
+        "programs_with_faults": wrong,
+        "most_registers": max(each.registers for each in found.values()),
+        "seconds": round(time.monotonic() - begun),
+        "headlines": table(shown, found, HEADLINE if HEADLINE in capabilities else 80),
+    }
+    write("gpu-programs.json", figures)
+    print({name: value for name, value in figures.items() if name != "headlines"})
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
