@@ -1,14 +1,15 @@
 """The whole campaign on this machine, by one command that goes on where it was.
 
-    python -m tuning [--setting small|cpu|gpu] [--minutes 9.5] [--backends jax,torch]
-                     [--collect FOLDER]
+    python -m tuning [--setting small|cpu|gpu|rehearsal] [--minutes 9.5]
+                     [--backends jax,torch] [--collect FOLDER]
 
-Correctness first, then the curve of partition sizes, the suite, and whole models, on
-every backend that is installed; each part in processes of its own. It stops in time,
-says what is left, and goes on when it is called again. At the setting for a GPU what
-was measured is added to what ships. `--collect` puts all results and what ships into
-one archive, for a machine that is given back. Exit status: 0 if all is done, 75 if
-there is more to do, 1 if a part failed.
+On a CPU correctness first, then the suite, and whole models, on every backend that is
+installed; each part in processes of its own. On a GPU, whose minutes are few, a queue
+of small jobs: see `tuning.campaign`; its rehearsal does the same jobs on a CPU, where
+Triton's interpreter stands for the device. It stops in time, says what is left, and
+goes on when it is called again. `--collect` puts all results and what ships into one
+archive, for a machine that is given back. Exit status: 0 if all is done, 75 if there is
+more to do, 1 if a part failed.
 """
 
 from __future__ import annotations
@@ -20,15 +21,13 @@ import tarfile
 import time
 from pathlib import Path
 
+from tuning import campaign
 from tuning.records import OVER, RESULTS, child_environment, installed
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "keras_diagwise/planning/shipped"
 
-ON_A_GPU = (
-    *("MobileNetV2", "EfficientNetB0", "ConvNeXtTiny"),
-    *("MobileNetV3Large", "EfficientNetV2B0", "Xception"),
-)
+QUEUES = {"gpu": campaign.full, "rehearsal": campaign.rehearsal}
 
 SETTINGS: dict[str, dict[str, list[str]]] = {
     "small": {
@@ -39,18 +38,6 @@ SETTINGS: dict[str, dict[str, list[str]]] = {
         "suite": ["--problems", "models"],
         "models": [],
     },
-    "gpu": {
-        "partition_sizes": ["--batch", "128", "--dtype", "bfloat16"],
-        "suite": [
-            *("--problems", "models", "--batch", "128"),
-            *("--dtypes", "bfloat16,float32"),
-        ],
-        "models": [
-            *("--names", ",".join(ON_A_GPU)),
-            *("--image-size", "224", "--batch-size", "64", "--budget", "120"),
-            *("--policies", "mixed_bfloat16,float32"),
-        ],
-    },
 }
 
 
@@ -58,10 +45,8 @@ def parts(setting: str, backends: list[str]) -> list[tuple[str, str, list[str]]]
     """Module, backend and arguments of each part, in order."""
     options = SETTINGS[setting]
     suite = [*options["suite"], "--backends", ",".join(backends)]
-    curve = options.get("partition_sizes")
     return [
         *(("tuning.correctness", backend, []) for backend in backends),
-        *(("tuning.partition_sizes", each, curve) for each in backends if curve),
         ("tuning.suite", backends[0], suite),
         *(("tuning.models", backend, options["models"]) for backend in backends),
     ]
@@ -102,7 +87,8 @@ def collect(folder: Path) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--setting", choices=SETTINGS, default="small")
+    settings = [*SETTINGS, *QUEUES]
+    parser.add_argument("--setting", choices=settings, default="small")
     parser.add_argument("--minutes", type=float, default=9.5)
     parser.add_argument("--backends", default=",".join(installed()))
     parser.add_argument("--collect", type=Path)
@@ -111,9 +97,13 @@ def main() -> int:
     if options.collect:
         options.collect.mkdir(parents=True, exist_ok=True)
     backends = options.backends.split(",")
-    status = run_all(options.setting, backends, until)
-    if options.setting == "gpu":
-        run("tuning.ship", backends[0], ["--measured"], 0)
+    if options.setting in QUEUES:
+        folder = RESULTS / options.setting
+        is_done = campaign.run(QUEUES[options.setting](), backends, until, folder)
+        campaign.show(folder)
+        status = 0 if is_done else OVER
+    else:
+        status = run_all(options.setting, backends, until)
     if options.collect:
         collect(options.collect)
     if status == OVER:

@@ -226,6 +226,22 @@ def launches(problem: Problem) -> Iterator[tuple[str, Triton, Launch]]:
             yield pass_name, each, each.launch(problem, pass_name, problem.batch or 1)
 
 
+def size_of(program: Program) -> int:
+    """Bytes of machine code."""
+    return len(compiled(program))
+
+
+def capability_here() -> int | None:
+    """The compute capability of torch's device, or `None` if it is none of CUDA's, or
+    kernels are interpreted."""
+    import torch
+
+    if not torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") == "1":
+        return None
+    major, minor = torch.cuda.get_device_capability()
+    return 10 * major + minor
+
+
 def compiled_and_read(program: Program) -> Reading:
     return read(program, compiled(program))
 

@@ -65,6 +65,11 @@ class Algorithm(abc.ABC):
         """Why the algorithm can't compute `problem`, or `None` if it can."""
         return None
 
+    @classmethod
+    def is_for(cls, device_kind: str) -> bool:
+        """Whether there are devices of a kind, `"cpu"` or `"gpu"`, that it runs on."""
+        return True
+
     def redundancy(self, compiler_mode: str) -> str | None:
         """Why the algorithm is the same as another in a compiler mode, or `None`."""
         return None

@@ -14,10 +14,10 @@ from keras_diagwise import backends
 from keras_diagwise.algorithms import phases, rows
 from keras_diagwise.algorithms.algorithm import Algorithm, Work
 from keras_diagwise.algorithms.terms import (
-    MOST_UNROLLED,
     Reach,
     accumulated,
     accumulator,
+    is_written_out,
     multiply_and_reduce,
     multiply_forward,
     pad,
@@ -45,8 +45,8 @@ class Direct(Algorithm):
 
     Attributes:
         lowering: how the kernel gradient runs: `"taps"` reduces the whole tensor
-            for each tap, `"rows"` blocks of its rows for many taps at once. The
-            other passes are the same in both.
+            for each tap, `"rows"` blocks of its rows for many taps at once, which is
+            for caches of CPUs. The other passes are the same in both.
         compiled: whether the backend's compiler fuses the terms though it does not
             compile the step around them.
     """
@@ -147,7 +147,8 @@ class Direct(Algorithm):
 
     @classmethod
     def candidates(cls, problem, pass_name) -> Iterator[Direct]:
-        for lowering in LOWERINGS if pass_name == "kernel_gradient" else LOWERINGS[:1]:
+        by_rows = pass_name == "kernel_gradient" and not backends.computes_on_gpu()
+        for lowering in LOWERINGS if by_rows else LOWERINGS[:1]:
             yield cls(lowering)
             if backends.active.COMPILES_ALONE:
                 yield cls(lowering, compiled=True)
@@ -162,6 +163,7 @@ class Direct(Algorithm):
 @functools.lru_cache(maxsize=1024)
 def compiled_pass(algorithm: Direct, pass_name: str, problem: Problem) -> Callable:
     """A pass as a function that the backend's compiler compiles for itself."""
+    backends.computes_on_gpu()  # before it is asked for in what is traced
     plain = dataclasses.replace(algorithm, compiled=False)
     run = functools.partial(getattr(plain, pass_name), problem)
     return backends.active.compiled_alone(run)
@@ -185,7 +187,7 @@ def reduced_by_taps(problem: Problem, padded, gradient):
         )
         return ops.stack([multiply_and_reduce(problem, p, gradient) for p in pixels])
 
-    if problem.taps * problem.channels_per_group <= MOST_UNROLLED:
+    if is_written_out(problem):
         return ops.stack([reduced(first) for first in rows])
 
     def add(i, total):

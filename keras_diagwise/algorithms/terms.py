@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from keras import ops
 
+from keras_diagwise import backends
 from keras_diagwise.problem import Problem
 
 
@@ -92,18 +93,28 @@ def sum_over_taps(problem: Problem, tensor, kernel, reaches, sizes, multiply):
 
 
 MOST_UNROLLED = 32
+MOST_UNROLLED_ON_GPU = 50
 TERMS_AT_ONCE = 8
 """Taps × channels in a group that are written out one by one, if these are all of a
 problem, and in a loop. On XLA's CPU compiler (jaxlib 0.10.2) a loop over rows takes 0.3
 to 0.9 of the time for 7×7, 0.02 for 13×13, and 1.1 to 1.2 for 5×5. The phases of a
 stride are fused into one program, so that their taps count together: 0.1 to 0.3 of the
-time for the input gradient of 7×7 with stride 2."""
+time for the input gradient of 7×7 with stride 2. For a GPU it makes of such a loop a
+copy of the padded input, and reads that anew in each turn: ten times what must be moved
+(compiled by jax 0.11.2 and read, not timed)."""
+
+
+def is_written_out(problem: Problem) -> bool:
+    """Whether all of a problem's terms are written out one by one."""
+    on_gpu = backends.computes_on_gpu()
+    most = MOST_UNROLLED_ON_GPU if on_gpu else MOST_UNROLLED
+    return problem.taps * problem.channels_per_group <= most
 
 
 def rows_at_once(problem: Problem, taps: int) -> int:
     """How many of a kernel's rows, or of a phase's, of so many taps each, are written
     out: all, or those of one turn of the loop."""
-    if problem.taps * problem.channels_per_group <= MOST_UNROLLED:
+    if is_written_out(problem):
         return problem.kernel_size[0]
     return max(1, TERMS_AT_ONCE // (taps * problem.channels_per_group))
 

@@ -87,4 +87,23 @@ def module_of(backend: str) -> str:
 
 active = importlib.import_module(f"{__name__}.{module_of(keras.backend.backend())}")
 
-__all__ = ["INFERENCE_ONLY", "TRAINING", "active", "keras_internals"]
+
+KINDS: dict[str, str] = {}
+"""The kind of the device, once it was asked for: torch's tracer of Python code looks
+through a cache of functools, and finds what it can't trace."""
+
+
+def computes_on_gpu() -> bool:
+    """Whether the backend computes on a GPU."""
+    if "device" not in KINDS:
+        KINDS["device"] = active.environment()["device_kind"]
+    return KINDS["device"] == "gpu"
+
+
+__all__ = [
+    "INFERENCE_ONLY",
+    "TRAINING",
+    "active",
+    "computes_on_gpu",
+    "keras_internals",
+]

@@ -35,7 +35,7 @@ class Environment:
         flags: settings of precision and determinism, by name.
         versions: versions of the backend and of the libraries and the driver that
             it computes with, by name.
-        revisions: revision of each algorithm, by its name.
+        revisions: revision of each algorithm for such devices, by its name.
     """
 
     backend: str
@@ -62,7 +62,11 @@ class Environment:
         return cls(
             backend=keras.backend.backend(),
             cores=known.pop("cores", None) or usable_cores(),
-            revisions=tuple((name, a.revision) for name, a in ALGORITHMS.items()),
+            revisions=tuple(
+                (name, algorithm.revision)
+                for name, algorithm in ALGORITHMS.items()
+                if algorithm.is_for(known["device_kind"])
+            ),
             flags=tuple(known.pop("flags").items()),
             versions=tuple(known.pop("versions").items()),
             **known,

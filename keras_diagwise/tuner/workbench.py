@@ -104,7 +104,7 @@ class Workbench:
             return failed(error).finding
 
     def _examine(self, task: Task, candidate: Algorithm, enough: float) -> Finding:
-        run = self._function(task, candidate)
+        run = self.function(task, candidate)
         operands = verify.operands(task.problem, task.pass_name, 0)
         call = functools.partial(run, *operands)
         first, second = (seconds_of(call) for _ in range(2))
@@ -128,7 +128,7 @@ class Workbench:
             FailedError: if one raised an exception.
         """
         try:
-            functions = {each: self._function(task, each) for each in candidates}
+            functions = {each: self.function(task, each) for each in candidates}
             operands = verify.operands(task.problem, task.pass_name, 0)
             return interleaved(
                 functions, operands, seconds=seconds, least_rounds=least_rounds
@@ -147,7 +147,8 @@ class Workbench:
         except Exception as error:
             raise failed(error) from error
 
-    def _function(self, task: Task, candidate: Algorithm):
+    def function(self, task: Task, candidate: Algorithm):
+        """A candidate's pass, compiled as a model is, and kept while the task is."""
         if task != self._task:
             self._task, self._compiled = task, {}
         if candidate not in self._compiled:

@@ -134,3 +134,19 @@ def test_float64_is_summed_in_float64():
     exact = exact_pass(problem, "kernel_gradient", inputs, gradient)
     assert found.dtype == np.float64
     np.testing.assert_allclose(found, exact, rtol=1e-12, atol=1e-12)
+
+
+def test_on_a_gpu_nothing_is_looped_over_below_fifty_taps(monkeypatch):
+    """Nor are there blocks of rows, which are for a CPU's caches."""
+    problem = depthwise((40, 40), 8, (7, 7))
+
+    def lowerings():
+        return {each.lowering for each in Direct.candidates(problem, "kernel_gradient")}
+
+    assert lowerings() == {"taps", "rows"}
+    assert Direct().work(problem).operations < 49
+    monkeypatch.setattr(backends, "computes_on_gpu", lambda: True)
+    assert lowerings() == {"taps"}
+    assert Direct().work(problem).operations == 49
+    assert Direct().work(depthwise((40, 40), 8, (9, 9))).operations < 81
+    check_against_reference(Direct(), problem)

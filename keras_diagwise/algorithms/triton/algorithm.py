@@ -73,6 +73,10 @@ class Triton(Algorithm):
     def refusal(self, problem):
         return self.misfit(problem) or backends.active.triton_refusal()
 
+    @classmethod
+    def is_for(cls, device_kind):
+        return device_kind == "gpu"
+
     def misfit(self, problem):
         """Why a problem is none for it on any device, or `None`."""
         if problem.rank > 2 or not problem.is_depthwise:

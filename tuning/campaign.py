@@ -1,0 +1,297 @@
+"""The campaign on a GPU: a queue of small jobs, in the order of what is learnt.
+
+    python -m tuning --setting gpu [--minutes 9.5] [--backends torch,jax]
+
+Each job runs in its backend's process, and what it found is written into
+tuning/results/gpu/campaign.jsonl as it ends; what is there is not run again. A job that
+takes too long is ended with its process.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import rich.box
+import rich.console
+import rich.table
+
+from keras_diagwise.problem import PASSES, Problem
+from tuning.records import Records, child_environment
+from tuning.workloads import headlines
+
+MOST_SECONDS = 60.0
+"""That a job may take, beside what it takes to start its process."""
+MOST_SECONDS_OF_A_STEP = 150.0
+"""XLA tries cuDNN's kernels for each convolution of a model."""
+SECONDS_TO_START = 60.0
+MOST_TRIES = 2
+
+REHEARSED = 9
+"""Pixels along an axis, and taps at most: the interpreter takes milliseconds a tap."""
+
+GPU_DTYPES = ("float32", "bfloat16")
+MODELS = ("MobileNetV2", "EfficientNetB0")
+POLICIES = ("mixed_bfloat16", "float32")
+STOCK, TRITON = None, "triton"
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """Something to measure: one of `jobs.JOBS`, on a backend, with its arguments."""
+
+    name: str
+    backend: str
+    arguments: dict
+
+    @property
+    def seconds(self) -> float:
+        """What it may take."""
+        return MOST_SECONDS_OF_A_STEP if self.name == "step" else MOST_SECONDS
+
+    @property
+    def key(self) -> list:
+        """What it is recorded under."""
+        return [self.name, self.backend, self.arguments]
+
+    def __str__(self) -> str:
+        problem = self.arguments.get("problem")
+        words = [str(Problem.from_dict(problem))] if problem else []
+        words += [
+            str(value)
+            for name, value in self.arguments.items()
+            if name not in ("problem", "problems")
+        ]
+        return f"{self.name} on {self.backend}: {', '.join(words)}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """How large the campaign is.
+
+    Attributes:
+        problems: what a device is judged by.
+        dtypes: of them.
+        image_size: of whole models.
+        batch_size: of whole models.
+        models: the models.
+    """
+
+    problems: tuple[Problem, ...]
+    dtypes: tuple[str, ...] = GPU_DTYPES
+    image_size: int = 224
+    batch_size: int = 64
+    models: tuple[str, ...] = MODELS
+
+
+def full() -> Scale:
+    return Scale(tuple(headlines()))
+
+
+def rehearsal() -> Scale:
+    """The same jobs, on what a CPU and an interpreter can do in minutes."""
+    small = [
+        dataclasses.replace(
+            each, batch=1, spatial_shape=(REHEARSED,) * each.rank, groups=8
+        )
+        for each in headlines()
+        if each.taps <= REHEARSED
+    ]
+    return Scale(tuple(small), image_size=32, batch_size=2, models=MODELS[:1])
+
+
+def jobs_of(scale: Scale, backends: Iterable[str]) -> Iterator[Job]:
+    """The jobs, in order, on the backends that are there."""
+    for job in all_jobs(scale):
+        if job.backend in backends:
+            yield job
+
+
+def all_jobs(scale: Scale) -> Iterator[Job]:
+    """What is learnt first by the least time comes first."""
+    problems = [
+        dataclasses.replace(each, dtype=dtype)
+        for dtype in scale.dtypes
+        for each in scale.problems
+    ]
+    by_kernel = {
+        (each.kernel_size, each.strides): each
+        for each in reversed(scale.problems)
+        if each.rank == 2 and each.data_format == "channels_last"
+    }
+    some = list(reversed(by_kernel.values()))
+    asked = [each.to_dict() for each in problems]
+    yield Job("limits", "torch", {})
+    yield Job("compile_programs", "torch", {"problems": asked})
+    for each in asked:
+        yield Job("compare", "torch", {"problem": each, "candidates": [], **VARIANTS})
+    yield Job("limits", "jax", {})
+    for problem in some:
+        candidates = {"candidates": ["direct", "triton"]}
+        yield Job("compare", "jax", {"problem": problem.to_dict(), **candidates})
+    for each in asked:
+        yield Job("settings", "torch", {"problem": each})
+    for problem in (some[0], some[-1]):
+        problem = dataclasses.replace(problem, dtype=scale.dtypes[-1])
+        for backend in ("torch", "jax"):
+            candidates = {"candidates": partitions(problem)}
+            yield Job("compare", backend, {"problem": problem.to_dict(), **candidates})
+    for name in scale.models:
+        for policy, backend in ((p, b) for p in POLICIES for b in ("torch", "jax")):
+            sizes = {"image_size": scale.image_size, "batch_size": scale.batch_size}
+            model = {"name": name, **sizes, "policy": policy}
+            for plan in (STOCK, TRITON):
+                yield Job("step", backend, {**model, "plan": plan})
+    profiled = {"problem": some[0].to_dict(), "candidate": "triton"}
+    yield Job("profile", "torch", profiled)
+    for problem in some:
+        candidates = {"candidates": ["direct:compiled", "direct:rows:compiled"]}
+        yield Job("compare", "torch", {"problem": problem.to_dict(), **candidates})
+
+
+VARIANTS = {"variants": True}
+
+
+def partitions(problem: Problem) -> list[str]:
+    """The paper's algorithm, in blocks of 8 and of 32, or of all channels."""
+    sizes = sorted({min(size, problem.channels) for size in (8, 32)})
+    names = [f"diagonal:{size}" for size in sizes]
+    return [*names, *(f"{name}:split" for name in names if problem.channels > 8)]
+
+
+class Worker:
+    """A process that does the jobs of a backend, one at a time."""
+
+    def __init__(self, backend: str):
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tuning.jobs"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=child_environment(backend),
+        )
+        self._lines: queue.SimpleQueue = queue.SimpleQueue()
+        threading.Thread(target=self._listen, daemon=True).start()
+        self._starting = SECONDS_TO_START
+
+    def _listen(self) -> None:
+        for line in self._process.stdout or ():
+            self._lines.put(line)
+        self._lines.put(None)
+
+    def ask(self, job: Job, seconds: float) -> dict:
+        """What a job finds, or how it failed.
+
+        Raises:
+            TimeoutError: if it takes longer; the worker is of no more use.
+        """
+        try:
+            print(
+                json.dumps([job.name, job.arguments]),
+                file=self._process.stdin,
+                flush=True,
+            )
+            line = self._lines.get(timeout=seconds + self._starting)
+        except queue.Empty:
+            raise TimeoutError from None
+        except OSError:
+            line = None
+        self._starting = 0.0
+        return json.loads(line) if line else {"error": "the process ended"}
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+def run(scale: Scale, backends: Iterable[str], until: float, folder: Path) -> bool:
+    """Does what is not done yet, until a `time.monotonic()`; whether all is done.
+
+    What is begun and not done, since this process was killed or the job took too long,
+    is tried once more.
+    """
+    records = Records(folder / "campaign.jsonl")
+    begun = Records(folder / "campaign-begun.jsonl")
+    workers: dict[str, Worker] = {}
+    try:
+        for job in jobs_of(scale, tuple(backends)):
+            tries = sum(line["key"] == job.key for line in begun.lines)
+            if job.key in records or tries >= MOST_TRIES:
+                continue
+            left = until - time.monotonic()
+            if left < 5:
+                return False
+            begun.add(job.key)
+            if job.backend not in workers:
+                workers[job.backend] = Worker(job.backend)
+            started = time.monotonic()
+            try:
+                found = workers[job.backend].ask(job, min(job.seconds, left))
+            except TimeoutError:
+                workers.pop(job.backend).end()
+                if left < job.seconds:
+                    return False
+                found = {"error": f"it took more than {job.seconds:.0f} s"}
+            if found.get("error") == "the process ended":
+                workers.pop(job.backend).end()
+            seconds = round(time.monotonic() - started, 1)
+            records.add(job.key, seconds=seconds, **found)
+            print(f"{seconds:5.1f} s  {job}  {found.get('error', '')}", flush=True)
+    finally:
+        for worker in workers.values():
+            worker.end()
+    return True
+
+
+def show(folder: Path) -> None:
+    """Prints one table of all that was compared: times of native over each
+    candidate's, and the share of the device's rate of copies."""
+    lines = Records(folder / "campaign.jsonl").lines
+    rates = {
+        line["key"][1]: max(rate for _, rate in line["answer"]["copies"])
+        for line in lines
+        if line["key"][0] == "limits" and "answer" in line
+    }
+    console = rich.console.Console(width=150)
+    table = rich.table.Table(box=rich.box.SIMPLE)
+    for title in ("backend", "problem", "pass", "native", "of the copy rate", "best"):
+        table.add_column(title)
+    for line in lines:
+        name, backend, arguments = line["key"]
+        if name == "compare" and "answer" in line:
+            problem = Problem.from_dict(arguments["problem"])
+            floor = problem.least_bytes / rates.get(backend, float("nan"))
+            for pass_name in PASSES:
+                rows = line["answer"]["passes"][pass_name]
+                table.add_row(
+                    backend, str(problem), pass_name, *columns_of(rows, floor)
+                )
+    console.print(table)
+    for line in lines:
+        if line["key"][0] == "step" and "answer" in line:
+            _, backend, model = line["key"]
+            words = [backend, *map(str, model.values())]
+            console.print(*words, f"{1e3 * line['answer']['seconds']:.1f} ms")
+        if "error" in line:
+            console.print("failed:", *line["key"][:2], line["error"])
+
+
+def columns_of(rows: dict[str, dict], floor: float) -> list[str]:
+    """Native's time, what share of the copy rate the best reaches, and the best."""
+    timed = {name: row["seconds"] for name, row in rows.items() if "seconds" in row}
+    wrong = [name for name, row in rows.items() if "failure" in row]
+    native = timed.get("native")
+    if native is None:
+        return ["failed", "", ""]
+    best = min(timed, key=lambda name: timed[name])
+    words = f"{best} {native / timed[best]:.2f}×"
+    if wrong:
+        words += f" (failed: {', '.join(wrong)})"
+    return [f"{1e6 * native:.0f} µs", f"{floor / timed[best]:.2f}", words]

@@ -1,0 +1,283 @@
+"""The jobs of the campaign on a GPU: each measures one thing on the active backend, in
+half a minute or less, and returns what it found.
+
+    python -m tuning.jobs     (on the backend of KERAS_BACKEND)
+
+Requests come in by lines of JSON on stdin, answers go out so on stdout. What is timed
+is verified first: on two images against float64, and on the whole batch against native.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import functools
+import itertools
+import json
+import multiprocessing
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+
+import keras_diagwise
+from keras_diagwise import backends
+from keras_diagwise.algorithms import Algorithm, Triton, parse
+from keras_diagwise.planning.environment import Environment
+from keras_diagwise.problem import PASSES, Problem
+from keras_diagwise.tuner import verify
+from keras_diagwise.tuner.limits import measure_limits
+from keras_diagwise.tuner.measure import interleaved
+from keras_diagwise.tuner.tuner import judged, outcome_of, standard_error
+from keras_diagwise.tuner.workbench import Task, Workbench, failed
+from tuning.models import batch_of, steps_of
+from tuning.workloads import square, trainable
+
+SECONDS = 0.4
+"""For which the candidates of a pass are timed."""
+STEPS = 12
+IMAGES = 2
+"""On which candidates are held against float64."""
+
+
+def mode() -> str:
+    """How the backend compiles a model's step as Keras leaves it."""
+    return Environment.current().compiler_mode
+
+
+def limits() -> dict:
+    """Versions; how fast the device copies; what launches cost in eager calls."""
+    environment = Environment.current()
+    found = measure_limits(environment.compiler_mode, "float32")
+    tiny = square(8, 16, 3, batch=2)
+    inputs, kernel = verify.operands(tiny, "forward", 0)
+    calls = {"an addition": lambda: inputs + 1}
+    for each in ("native", "triton"):
+        algorithm = parse(each)
+        if algorithm.refusal(tiny) is None:
+            run = functools.partial(algorithm.forward, tiny, inputs, kernel)
+            calls[each] = backends.active.compiled(run, environment.compiler_mode)
+    launches = interleaved(calls, (), seconds=2.0, most_rounds=20)
+    return {
+        "environment": environment.to_dict(),
+        "copies": [
+            [moved, rounded(moved / seconds)] for moved, seconds in found.copies
+        ],
+        "flops_per_second": rounded(found.flops_per_second),
+        "seconds_of_a_call": {n: median(taken) for n, taken in launches.items()},
+    }
+
+
+def compile_programs(problems: Sequence[dict], processes: int | None = None) -> dict:
+    """Compiles what `triton` needs for problems, on all cores at once, into Triton's
+    cache, where torch finds it."""
+    from tuning import gpu_programs
+
+    asked = [Problem.from_dict(each) for each in problems]
+    capability = gpu_programs.capability_here()
+    if capability is None:
+        return {"programs": 0, "reason": "nothing is compiled here"}
+    programs = {
+        gpu_programs.program_of(how, problem.dtype, capability)
+        for problem in asked
+        for _, _, how in gpu_programs.launches(problem)
+    }
+    begun = time.monotonic()
+    anew = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
+    with concurrent.futures.ProcessPoolExecutor(processes, anew) as pool:
+        sizes = list(pool.map(gpu_programs.size_of, programs))
+    return {
+        "programs": len(sizes),
+        "seconds": round(time.monotonic() - begun, 1),
+        "largest_bytes": max(sizes, default=0),
+    }
+
+
+def compare(problem: dict, candidates: Sequence[str], variants: bool = False) -> dict:
+    """Each pass of a problem by candidates: native, those given, and the variants of
+    `triton` if they are asked for.
+
+    Returns:
+        By pass and candidate, seconds or a failure, and the error.
+    """
+    asked = Problem.from_dict(problem)
+    found = {}
+    for pass_name in PASSES:
+        algorithms = [parse(each) for each in ("native", *candidates)]
+        if variants and Triton().refusal(asked) is None:
+            algorithms += Triton.variants(asked, pass_name)
+        found[pass_name] = compared(asked, pass_name, list(dict.fromkeys(algorithms)))
+    return {
+        "environment": Environment.current().to_dict(),
+        "least_bytes": asked.least_bytes,
+        "passes": found,
+    }
+
+
+def compared(
+    problem: Problem, pass_name: str, algorithms: Sequence[Algorithm]
+) -> dict[str, dict]:
+    """What each algorithm takes for a pass, timed in turn."""
+    bench, task = Workbench(), Task(problem, pass_name, mode())
+    small = dataclasses.replace(problem, batch=min(IMAGES, problem.batch or IMAGES))
+    few = dataclasses.replace(task, problem=small)
+    standard = standard_error(bench, problem.dtype, pass_name, task.compiler_mode)
+    operands = verify.operands(problem, pass_name, 0)
+    rows: dict[str, dict] = {}
+    runs: dict[str, Callable] = {}
+    expected = None
+    for algorithm in algorithms:
+        refusal = algorithm.refusal(problem)
+        if refusal:
+            rows[str(algorithm)] = {"failure": "refused", "reason": refusal}
+            continue
+        finding = judged(bench.examine(few, algorithm), algorithm, standard)
+        rows[str(algorithm)] = outcome_of(finding).to_dict()
+        if finding.failure:
+            continue
+        run = bench.function(task, algorithm)
+        try:
+            result = run(*operands)
+            expected = result if expected is None else expected
+            apart = difference(result, expected)
+        except Exception as error:
+            rows[str(algorithm)] = outcome_of(failed(error).finding).to_dict()
+            continue
+        rows[str(algorithm)]["apart"] = rounded(apart)
+        if apart > verify.MOST_OF_ROUNDING:
+            rows[str(algorithm)]["failure"] = "wrong numbers"
+            continue
+        runs[str(algorithm)] = run
+    for name, taken in interleaved(runs, operands, seconds=SECONDS).items():
+        rows[name]["seconds"] = median(taken)
+    return rows
+
+
+def difference(result, expected) -> float:
+    """The largest difference of two tensors, in units of the root mean square."""
+    result, expected = (keras.ops.cast(each, "float32") for each in (result, expected))
+    scale = float(keras.ops.sqrt(keras.ops.mean(keras.ops.square(expected)))) or 1.0
+    return float(keras.ops.max(keras.ops.abs(result - expected))) / scale
+
+
+def settings(problem: dict) -> dict:
+    """Each pass of a problem by torch's own convolution, in every setting that a user
+    can reach by hand: cuDNN or not, its search, TF32."""
+    import torch
+
+    asked = Problem.from_dict(problem)
+    found: dict[str, dict] = {name: {} for name in PASSES}
+    switches = ("enabled", "benchmark", "allow_tf32")
+    for values in itertools.product((True, False), repeat=3):
+        if not values[0] and any(values[1:]):
+            continue
+        words = [name for name, on in zip(switches, values, strict=True) if on]
+        with cudnn(torch, dict(zip(switches, values, strict=True))):
+            for pass_name in PASSES:
+                task = Task(asked, pass_name, "eager")
+                run = Workbench().function(task, parse("native"))
+                operands = verify.operands(asked, pass_name, 0)
+                taken = interleaved({"native": run}, operands, seconds=SECONDS / 4)
+                found[pass_name]["+".join(words) or "off"] = median(taken["native"])
+    return {"least_bytes": asked.least_bytes, "passes": found}
+
+
+@contextlib.contextmanager
+def cudnn(torch, values: dict[str, bool]) -> Iterator[None]:
+    """Sets switches of cuDNN for a while."""
+    flags = torch.backends.cudnn
+    before = {name: getattr(flags, name) for name in values}
+    for name, value in values.items():
+        setattr(flags, name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(flags, name, value)
+
+
+def profile(problem: dict, candidate: str) -> dict:
+    """What torch's profiler sees of each pass: the kernels that run, and how long."""
+    import torch
+
+    asked = Problem.from_dict(problem)
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if torch.cuda.is_available():
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    found = {}
+    for pass_name in PASSES:
+        operands = verify.operands(asked, pass_name, 0)
+        run = Workbench().function(Task(asked, pass_name, "eager"), parse(candidate))
+        run(*operands)
+        with torch.profiler.profile(activities=activities) as seen:
+            for _ in range(5):
+                run(*operands)
+            backends.active.synchronize(())
+        rows = [
+            [each.key[:80], each.count, getattr(each, "self_device_time_total", 0.0)]
+            for each in seen.key_averages()
+        ]
+        found[pass_name] = sorted(rows, key=lambda row: -row[2])[:6]
+    return found
+
+
+def step(
+    name: str, image_size: int, batch_size: int, policy: str, plan: str | None
+) -> dict:
+    """A training step of a model of `keras.applications`, stock or by a plan."""
+    keras.config.set_dtype_policy(policy)
+    keras.utils.set_random_seed(0)
+    begun = time.monotonic()
+    is_xla = mode() == "xla"
+    model = trainable(name, image_size, jit_compile=is_xla)
+    if plan is not None:
+        keras_diagwise.convert(model, plan=plan, verbose=0)
+    run = steps_of(model, *batch_of(image_size, batch_size))["train"]
+    run()
+    first = time.monotonic() - begun
+    samples = []
+    for _ in range(STEPS):
+        started = time.perf_counter()
+        run()
+        samples.append(time.perf_counter() - started)
+    return {
+        "environment": Environment.current().to_dict(),
+        "first_step": round(first, 1),
+        "seconds": median(samples[2:]),
+        "samples": [rounded(each) for each in samples],
+    }
+
+
+def median(samples: Sequence[float]) -> float:
+    return rounded(statistics.median(samples))
+
+
+def rounded(number: float) -> float:
+    return float(f"{number:.4g}")
+
+
+JOBS: dict[str, Callable[..., Any]] = {
+    each.__name__: each
+    for each in (limits, compile_programs, compare, settings, profile, step)
+}
+
+
+def main() -> None:
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        name, arguments = json.loads(line)
+        try:
+            answer = {"answer": JOBS[name](**arguments)}
+        except Exception as error:
+            answer = {"error": f"{type(error).__name__}: {error}"[:600]}
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()
