@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -317,7 +318,7 @@ class Problem:
             )
         return cls(**fields)
 
-    @property
+    @functools.cached_property
     def digest(self) -> str:
         """A short name that only this problem has."""
         text = json.dumps(self.to_dict(), sort_keys=True)

@@ -82,6 +82,7 @@ class Scale:
         image_size: of whole models.
         batch_size: of whole models.
         models: the models.
+        steps: that are timed of each.
     """
 
     problems: tuple[Problem, ...]
@@ -89,6 +90,7 @@ class Scale:
     image_size: int = 224
     batch_size: int = 64
     models: tuple[str, ...] = MODELS
+    steps: int = 12
 
 
 def full() -> Scale:
@@ -104,7 +106,7 @@ def rehearsal() -> Scale:
         for each in headlines()
         if each.taps <= REHEARSED
     ]
-    return Scale(tuple(small), image_size=32, batch_size=2, models=MODELS[:1])
+    return Scale(tuple(small), image_size=32, batch_size=2, models=MODELS[:1], steps=1)
 
 
 def jobs_of(scale: Scale, backends: Iterable[str]) -> Iterator[Job]:
@@ -146,7 +148,7 @@ def all_jobs(scale: Scale) -> Iterator[Job]:
     for name in scale.models:
         for policy, backend in ((p, b) for p in POLICIES for b in ("torch", "jax")):
             sizes = {"image_size": scale.image_size, "batch_size": scale.batch_size}
-            model = {"name": name, **sizes, "policy": policy}
+            model = {"name": name, **sizes, "steps": scale.steps, "policy": policy}
             for plan in (STOCK, TRITON):
                 yield Job("step", backend, {**model, "plan": plan})
     profiled = {"problem": some[0].to_dict(), "candidate": "triton"}

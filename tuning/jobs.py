@@ -40,7 +40,6 @@ from tuning.workloads import square, trainable
 
 SECONDS = 0.4
 """For which the candidates of a pass are timed."""
-STEPS = 12
 IMAGES = 2
 """On which candidates are held against float64."""
 
@@ -227,7 +226,12 @@ def profile(problem: dict, candidate: str) -> dict:
 
 
 def step(
-    name: str, image_size: int, batch_size: int, policy: str, plan: str | None
+    name: str,
+    image_size: int,
+    batch_size: int,
+    steps: int,
+    policy: str,
+    plan: str | None,
 ) -> dict:
     """A training step of a model of `keras.applications`, stock or by a plan."""
     keras.config.set_dtype_policy(policy)
@@ -241,14 +245,14 @@ def step(
     run()
     first = time.monotonic() - begun
     samples = []
-    for _ in range(STEPS):
+    for _ in range(steps):
         started = time.perf_counter()
         run()
         samples.append(time.perf_counter() - started)
     return {
         "environment": Environment.current().to_dict(),
         "first_step": round(first, 1),
-        "seconds": median(samples[2:]),
+        "seconds": median(samples[len(samples) // 6 :]),
         "samples": [rounded(each) for each in samples],
     }
 

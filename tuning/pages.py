@@ -530,6 +530,35 @@ most.
 """
 
 
+def gpu_programs() -> str:
+    """What the machine code of `triton` for an H100 says, of problems that a GPU is
+    judged by."""
+    result = read("gpu-programs.json")
+    rows = [
+        (
+            row["problem"],
+            words(row["pass"]),
+            f"`{row['candidate']}`",
+            str(row["registers"]),
+            " and ".join(map(str, row["widths"])),
+            f"{row['instructions']:g}",
+        )
+        for row in result["headlines"]
+    ]
+    columns = ("", "pass", "", "registers", "bytes of a load", "instructions")
+    capabilities = [f"sm_{each}" for each in result["capabilities"]]
+    return f"""\
+{result["programs"]} programs, of {result["problems"]} problems and for
+{", ".join(capabilities)}, were compiled by Triton {result["triton"]} without a GPU and
+read: {result["programs_with_faults"]} of them have sums that do not fit the registers,
+loads that are narrower than they could be, or too many registers for two blocks on a
+multiprocessor. Below are those for sm_90 that execute the fewest instructions for a
+result (of a kernel gradient, for the products of one output with all its taps). An H100
+can execute 79 while it moves the bytes of a result in float32, and 39 in bfloat16.
+
+{table(columns, rows)}"""
+
+
 def results() -> str:
     """The page of results."""
     devices = sorted(path.parent.name for path in SUITES)
@@ -630,6 +659,9 @@ measured, in geometric mean and at worst; "over native" is its time over native'
 ## The tuner
 
 {quick_tuning()}
+## The programs of `triton`
+
+{gpu_programs()}
 ## Measure it again
 
 ```shell
@@ -638,6 +670,7 @@ nox -s benchmark           # the suite, problem by problem
 python -m tuning.peers     # a model on every backend
 python -m tuning.peak_memory
 python -m tuning.profile    # where the time goes
+nox -s gpu_compile          # the programs of `triton`
 nox -s ship                # the decisions that come with the package
 python -m tuning.partition_sizes
 python -m tuning.growth

@@ -102,11 +102,11 @@ class Decisions:
             How many decisions it holds.
 
         Raises:
-            ValueError: if `path` can't be such a file.
+            ValueError: if `path` can't be such a file, or it would be too large.
         """
         target = exportable(path)
         document = self.document()
-        with replacement(target, document.to_text().encode()) as replace:
+        with replacement(target, document.to_bytes()) as replace:
             replace()
         return len(document)
 

@@ -64,8 +64,7 @@ class Outcome:
 
     def to_dict(self) -> dict:
         """The outcome in JSON's types, without what it does not have."""
-        values = dataclasses.asdict(self)
-        return {n: value for n, value in values.items() if value not in (None, "")}
+        return {n: v for n, v in vars(self).items() if v not in (None, "")}
 
     @classmethod
     def from_dict(cls, values: Mapping) -> Outcome:

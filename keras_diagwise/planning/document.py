@@ -17,6 +17,8 @@ from keras_diagwise.problem import Problem
 FORMAT = "keras-diagwise decisions"
 FORMAT_VERSION = 1
 MOST_BYTES = 2**23
+MOST_DECISIONS = 4000
+"""In a document: each becomes a file of a store, which takes a millisecond or so."""
 """What is larger is no document: a decision takes about a kilobyte."""
 
 Entries = Mapping[Environment, Mapping[Problem, Decision]]
@@ -116,7 +118,11 @@ class Document:
                 f"Its version must be {FORMAT_VERSION}. Received: "
                 f"format={found[0]!r}, version={found[1]!r}"
             )
-        return cls.merged(pairs_in(values.get("environments")))
+        pairs = pairs_in(values.get("environments"))
+        found = cls.merged(itertools.islice(pairs, MOST_DECISIONS))
+        if next(pairs, None):
+            raise ValueError(f"It must not have more than {MOST_DECISIONS} decisions.")
+        return found
 
     def to_text(self) -> str:
         """The document as JSON, a decision a line, in an order of its own."""
@@ -142,8 +148,28 @@ class Document:
             decision.check_dates()
 
     def write(self, path: str | Path) -> None:
-        """Writes the document to a file."""
-        Path(path).write_text(self.to_text(), encoding="utf-8")
+        """Writes the document to a file.
+
+        Raises:
+            ValueError: if it is too large to be read.
+        """
+        Path(path).write_bytes(self.to_bytes())
+
+    def to_bytes(self) -> bytes:
+        """The content of its file.
+
+        Raises:
+            ValueError: if it is too large to be read.
+        """
+        content = self.to_text().encode()
+        if len(self) > MOST_DECISIONS or len(content) > MOST_BYTES:
+            raise ValueError(
+                f"A document must not have more than {MOST_DECISIONS} decisions, nor "
+                f"more than {MOST_BYTES} bytes. Received: {len(self)} decisions, "
+                f"{len(content)} bytes. Share the folder that holds them instead, by "
+                "`keras_diagwise.decisions.location`."
+            )
+        return content
 
 
 def pairs_in(environments: Any) -> Iterator[tuple[Environment, Decision]]:

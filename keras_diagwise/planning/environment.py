@@ -103,7 +103,7 @@ class Environment:
     def _agrees(self, other: Environment, *fields: str) -> bool:
         return all(getattr(self, f) == getattr(other, f) for f in fields)
 
-    @property
+    @functools.cached_property
     def digest(self) -> str:
         """A short name that only this environment has."""
         text = json.dumps(self.to_dict(), sort_keys=True)

@@ -134,8 +134,11 @@ def check_from_bytes(content: bytes, path: str) -> dict[str, Any]:
 
 
 def to_bytes(kind: str, values: dict) -> bytes:
-    head = {"format": kind, "version": FORMAT_VERSION}
-    return (json.dumps({**head, **values}, indent=1) + "\n").encode()
+    """A field a line. JSON's own indentation is written by Python, and took half of the
+    time of an import."""
+    named = {"format": kind, "version": FORMAT_VERSION, **values}
+    fields = (f" {json.dumps(name)}: {json.dumps(v)}" for name, v in named.items())
+    return ("{\n" + ",\n".join(fields) + "\n}\n").encode()
 
 
 def from_bytes(kind: str, content: bytes) -> dict[str, Any]:

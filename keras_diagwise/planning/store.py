@@ -97,6 +97,7 @@ class Store:
         self._may_have_unsent = self._local is not None
         self._environments: dict[str, Environment] = {}
         self._warnings = Warnings(self.location)
+        self._seen: dict[Environment, object] = {}
         self._lock = threading.RLock()
 
     def __repr__(self) -> str:
@@ -135,10 +136,7 @@ class Store:
         """
         self._send()
         with self._lock:
-            if self._environment(environment.digest) != environment:
-                path = environment_path(environment.digest)
-                content = environment_to_bytes(environment)
-                self._replace(path, content, self._folder.version(path))
+            self._keep_environment(environment)
             path = decision_path(environment.digest, decision.problem)
             for _ in range(MOST_ATTEMPTS):
                 version = self._folder.version(path)
@@ -150,6 +148,17 @@ class Store:
                 if self._replace(path, content, version):
                     return True
             return self._written_to_spare(path, content)
+
+    def _keep_environment(self, environment: Environment) -> None:
+        """Writes down what the environment's digest stands for, if it is not there: a
+        file that was seen to say so, and is the same still, is not read again."""
+        path = environment_path(environment.digest)
+        version = self._folder.version(path)
+        if version is not None and version == self._seen.get(environment):
+            return
+        if self._environment(environment.digest) != environment:
+            self._replace(path, environment_to_bytes(environment), version)
+        self._seen[environment] = self._folder.version(path)
 
     def merge(self, document: Document) -> int:
         """Keeps all decisions of a document, merged with what is known.

@@ -20,7 +20,7 @@ import unicodedata
 from pathlib import Path
 
 from keras_diagwise.cli import run
-from keras_diagwise.planning.document import MOST_BYTES
+from keras_diagwise.planning.document import MOST_BYTES, MOST_DECISIONS
 from tests.planning.samples import HERE, decision, document, with_batch
 
 MOST_SECONDS = 5.0
@@ -50,7 +50,7 @@ def with_decisions(one: str, size: int) -> str:
 
 def different_decisions(draw, size):
     """Valid ones, all of them different."""
-    count = min(size // len(json.dumps(decisions()[0])), 4000)
+    count = min(size // len(json.dumps(decisions()[0])), MOST_DECISIONS)
     return document(
         HERE, *(decision(with_batch(n + 1)) for n in range(count))
     ).to_text()

@@ -7,6 +7,7 @@ import json
 import hypothesis
 import pytest
 
+from keras_diagwise.planning import document as document_module
 from keras_diagwise.planning.decision import FAILURES, Comparison, Decision, Outcome
 from keras_diagwise.planning.document import MOST_BYTES, Document
 from keras_diagwise.problem import PASSES
@@ -251,6 +252,20 @@ def test_what_is_not_text_is_refused(tmp_path):
     (tmp_path / "hostile.json").write_bytes(b"\xff\xfe\x00" * 100)
     with pytest.raises(ValueError, match=r"hostile\.json must be a document"):
         Document.read(tmp_path / "hostile.json")
+
+
+def test_more_decisions_than_can_be_kept_at_once_are_refused(monkeypatch, tmp_path):
+    """Where they are read, and where they are written: nobody gets a file in vain."""
+    monkeypatch.setattr(document_module, "MOST_DECISIONS", 2)
+    two = document(HERE, *(decision(with_batch(n)) for n in (1, 2)))
+    assert Document.from_text(two.to_text()) == two
+    two.write(tmp_path / "two.json")
+    three = two | document(HERE, decision(with_batch(3)))
+    with pytest.raises(ValueError, match="more than 2 decisions"):
+        Document.from_text(three.to_text())
+    with pytest.raises(ValueError, match="Received: 3 decisions"):
+        three.write(tmp_path / "three.json")
+    assert not (tmp_path / "three.json").exists()
 
 
 def test_gigabytes_are_refused_unread(tmp_path):
