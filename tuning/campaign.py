@@ -10,6 +10,7 @@ takes too long is ended with its process.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import queue
 import subprocess
@@ -82,6 +83,7 @@ class Scale:
         image_size: of whole models.
         batch_size: of whole models.
         models: the models.
+        policies: dtype policies of them.
         steps: that are timed of each.
     """
 
@@ -90,6 +92,7 @@ class Scale:
     image_size: int = 224
     batch_size: int = 64
     models: tuple[str, ...] = MODELS
+    policies: tuple[str, ...] = POLICIES
     steps: int = 12
 
 
@@ -106,7 +109,8 @@ def rehearsal() -> Scale:
         for each in headlines()
         if each.taps <= REHEARSED
     ]
-    return Scale(tuple(small), image_size=32, batch_size=2, models=MODELS[:1], steps=1)
+    few = {"dtypes": GPU_DTYPES[:1], "models": MODELS[:1], "policies": POLICIES[1:]}
+    return Scale(tuple(small), image_size=32, batch_size=1, steps=1, **few)
 
 
 def jobs_of(scale: Scale, backends: Iterable[str]) -> Iterator[Job]:
@@ -145,9 +149,9 @@ def all_jobs(scale: Scale) -> Iterator[Job]:
         for backend in ("torch", "jax"):
             candidates = {"candidates": partitions(problem)}
             yield Job("compare", backend, {"problem": problem.to_dict(), **candidates})
-    for name in scale.models:
-        for policy, backend in ((p, b) for p in POLICIES for b in ("torch", "jax")):
-            sizes = {"image_size": scale.image_size, "batch_size": scale.batch_size}
+    sizes = {"image_size": scale.image_size, "batch_size": scale.batch_size}
+    for name, policy in itertools.product(scale.models, scale.policies):
+        for backend in ("torch", "jax"):
             model = {"name": name, **sizes, "steps": scale.steps, "policy": policy}
             for plan in (STOCK, TRITON):
                 yield Job("step", backend, {**model, "plan": plan})

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from keras_diagwise import Plan, backends
+from keras_diagwise import Plan, backends, depthwise_conv
 from keras_diagwise.algorithms import Triton, parse
 from keras_diagwise.conductor import Convolution
 from keras_diagwise.problem import PASSES
@@ -23,6 +23,8 @@ from tests.algorithms.suite import (
     check_against_reference,
     depthwise,
 )
+from tests.engines.network import assert_same_training
+from tests.engines.processes import ended, free_ports, started
 from tests.interpreter import interpreted, needs_interpreter
 from tests.strategies import problems, tensors, to_backend, to_numpy
 from tuning import gpu_programs
@@ -79,6 +81,64 @@ class TestTriton(AlgorithmSuite):
         np.testing.assert_array_equal(
             result, to_numpy(Triton().forward(problem, inputs, kernel))
         )
+
+    @pytest.mark.skipif(BACKEND != "torch", reason="about torch's autograd")
+    def test_derivatives_on_torch_are_right_to_the_second_order(self):
+        import torch
+
+        draw = torch.Generator().manual_seed(0)
+        shapes = (2, 5, 4, 3), (3, 2, 3, 2)
+        operands = [
+            torch.randn(shape, generator=draw, dtype=torch.float64, requires_grad=True)
+            for shape in shapes
+        ]
+
+        def run(inputs, kernel):
+            arguments = {"strides": 2, "padding": "same", "plan": "triton"}
+            return depthwise_conv(inputs, kernel, **arguments)
+
+        assert torch.autograd.gradcheck(run, operands, fast_mode=True)
+        assert torch.autograd.gradgradcheck(run, operands, fast_mode=True)
+
+    @pytest.mark.skipif(BACKEND != "jax", reason="about JAX's transformations")
+    @pytest.mark.parametrize("name", ["jvp", "hessian", "vmap of inputs", "checkpoint"])
+    def test_derivatives_on_jax_are_stocks(self, name):
+        import jax
+
+        draw = np.random.default_rng(0)
+        inputs, kernel = draw.normal(size=(2, 4, 4, 2)), draw.normal(size=(2, 2, 2, 1))
+        many = draw.normal(size=(3, *inputs.shape))
+
+        def loss(run):
+            return lambda x, k: (jax.numpy.tanh(run(x, k)) ** 2).sum()
+
+        transform = {
+            "jvp": lambda f: jax.jvp(f, (inputs, kernel), (inputs + 1, kernel - 1)),
+            "hessian": lambda f: jax.jit(jax.hessian(loss(f), 1))(inputs, kernel),
+            "vmap of inputs": lambda f: jax.vmap(f, (0, None))(many, kernel),
+            "checkpoint": lambda f: jax.grad(jax.checkpoint(loss(f)))(inputs, kernel),
+        }[name]
+        ours = transform(lambda x, k: depthwise_conv(x, k, plan="triton"))
+        stock = transform(keras.ops.depthwise_conv)
+        for one, other in zip(
+            jax.tree.leaves(ours), jax.tree.leaves(stock), strict=True
+        ):
+            np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="DistributedDataParallel is torch's")
+@needs_interpreter
+def test_processes_train_as_stock_by_kernels():
+    (port,) = free_ports(1)
+    place = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+    ranks = {"WORLD_SIZE": "2", "PLAN": "triton", "STEPS": "3", **place}
+    found = ended(
+        started("tests.engines.torch_worker", RANK=str(rank), **ranks)
+        for rank in range(2)
+    )
+    for each in found:
+        assert_same_training(each["stock"], each["converted"], steps=3)
+        assert any("triton" in plan for plan in each["plans"])
 
 
 def test_its_text_names_it():

@@ -23,8 +23,9 @@ PLANS = {
 """One of each kind, by layer."""
 
 
-def network(converted=False):
-    """Two inverted residual blocks, a separable and a grouped convolution."""
+def network(converted=False, plan=None):
+    """Two inverted residual blocks, a separable and a grouped convolution; converted by
+    a plan, or by `PLANS`."""
     keras.utils.set_random_seed(0)
     inputs = keras.Input(SHAPE)
     x = block(
@@ -35,8 +36,8 @@ def network(converted=False):
     x = layers.Conv2D(16, 3, groups=4, padding="same", name="grouped")(x)
     x = layers.GlobalAveragePooling2D()(x)
     model = keras.Model(inputs, layers.Dense(CLASSES)(x))
-    for name, plan in PLANS.items() if converted else ():
-        kd.convert(model, filters=name, plan=plan, verbose=0)
+    for name, own in PLANS.items() if converted else ():
+        kd.convert(model, filters=name, plan=plan or own, verbose=0)
     return model
 
 
@@ -77,10 +78,10 @@ def plans_in(model):
     return {layer.name: str(layer.plan) for layer in found}
 
 
-def assert_same_training(one, other):
+def assert_same_training(one, other, steps=STEPS):
     """Losses, and weights at the end, that differ by rounding alone."""
     (losses, weights), (other_losses, other_weights) = one, other
-    assert len(losses) == STEPS
+    assert len(losses) == steps
     assert losses[-1] < losses[0] + 1
     np.testing.assert_allclose(other_losses, losses, rtol=1e-9)
     assert len(other_weights) == len(weights)

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -13,27 +14,35 @@ SECONDS = 400.0
 
 
 def started(module, *arguments, **variables):
-    return subprocess.Popen(
+    """A process; what it prints goes into a file, since a pipe takes a long line in
+    pieces, between which another thread's words can fall."""
+    output = tempfile.TemporaryFile("w+")  # noqa: SIM115
+    process = subprocess.Popen(
         [sys.executable, "-m", module, *arguments],
         env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1", **variables},
         cwd=ROOT,
-        stdout=subprocess.PIPE,
+        stdout=output,
         stderr=subprocess.PIPE,
         text=True,
     )
+    return process, output
 
 
-def ended(processes):
+def ended(started_together):
     """What processes that were started together have found, each in its last line."""
-    processes = list(processes)
+    pairs = list(started_together)
     try:
-        said = [each.communicate(timeout=SECONDS) for each in processes]
+        said = [each.communicate(timeout=SECONDS)[1] for each, _ in pairs]
     finally:
-        for each in processes:
+        for each, _ in pairs:
             each.kill()
-    for each, (_, complaints) in zip(processes, said, strict=True):
+    found = []
+    for (each, output), complaints in zip(pairs, said, strict=True):
         assert each.returncode == 0, complaints
-    return [json.loads(output.splitlines()[-1]) for output, _ in said]
+        with output:
+            output.seek(0)
+            found.append(json.loads(output.read().splitlines()[-1]))
+    return found
 
 
 def free_ports(count):

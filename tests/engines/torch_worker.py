@@ -14,7 +14,7 @@ from keras.src.backend.common import dtypes
 from torch.nn.parallel import DistributedDataParallel
 
 from keras_diagwise import backends
-from tests.engines.network import IMAGES, batches, network
+from tests.engines.network import IMAGES, STEPS, batches, network
 
 SEEN = []
 
@@ -36,11 +36,11 @@ def main():
 
 def trained(converted):
     """The loss of each step, and the weights at the end."""
-    model = network(converted)
+    model = network(converted, os.environ.get("PLAN"))
     parallel = DistributedDataParallel(model)
     optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9)
     losses = []
-    for images, classes in batches():
+    for images, classes in batches(int(os.environ.get("STEPS", STEPS))):
         outputs = parallel(share_of(images), training=True)
         loss = torch.nn.functional.cross_entropy(outputs, share_of(classes).long())
         optimizer.zero_grad()

@@ -134,7 +134,7 @@ def is_unprintable(text: str) -> bool:
 
 
 def resident() -> int:
-    """Bytes that this process holds, with which a forked one begins."""
+    """Bytes that this process holds."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize()
 
@@ -160,7 +160,6 @@ def import_in_a_process(content: bytes) -> Cost:
         folder = Path(name)
         path = folder / "hostile.json"
         path.write_bytes(content)
-        before = resident()
         process = os.fork()
         if process == 0:
             os._exit(status_of_import(path, folder))
@@ -173,8 +172,9 @@ def import_in_a_process(content: bytes) -> Cost:
         if is_unprintable(text):
             faults.append(f"it printed {text[:300]!r}")
         others = {each.name for each in folder.iterdir()}
-        if others - {"hostile.json", "output", "store"}:
+        if others - {"hostile.json", "before", "output", "store"}:
             faults.append(f"it wrote {sorted(others)}")
+        before = int((folder / "before").read_text())
         memory = max(0, 1024 * used.ru_maxrss - before)
         return Cost(used.ru_utime + used.ru_stime, memory, faults)
 
@@ -183,6 +183,7 @@ def status_of_import(path: Path, folder: Path) -> int:
     """Runs the command, its streams into a file, and returns its exit status."""
     os.environ["KERAS_DIAGWISE_STORE"] = str(folder / "store")
     os.chdir(folder)
+    Path("before").write_text(str(resident()))
     stream = os.open("output", os.O_WRONLY | os.O_CREAT)
     os.dup2(stream, 1)
     os.dup2(stream, 2)
