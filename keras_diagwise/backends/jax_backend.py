@@ -310,6 +310,7 @@ def compiled(function, compiler_mode):
     return jax.jit(function)
 
 
+@functools.cache
 def triton_refusal():
     if not all(map(importlib.util.find_spec, ("triton", "jax_triton"))):
         return "jax-triton is not installed"

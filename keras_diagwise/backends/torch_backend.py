@@ -365,7 +365,8 @@ def launched(launch, left, right):
     result = torch.empty(launch.shape, dtype=dtype, device=left.device)
     kernel = getattr(kernels, launch.kernel)[launch.programs,]
     operands = left.contiguous(), right.contiguous(), *launch.sizes, result
-    kernel(*operands, **dict(launch.constants), num_warps=WARPS, num_stages=1)
+    with torch.cuda.device_of(left):
+        kernel(*operands, **dict(launch.constants), num_warps=WARPS, num_stages=1)
     return result
 
 
