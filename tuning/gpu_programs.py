@@ -189,12 +189,21 @@ def executed(program: Program, lines: list, loop: slice) -> float:
     inside = loop.stop - loop.start
     results = constants["UNROLL"] * constants["LANES"] * constants["WIDTH"] / 32 / WARPS
     if program.kernel == "kernel_gradient":
-        return inside / results
+        return inside / results * groups_of_taps(constants)
     if program.kernel == "input_gradient":
         results *= constants["STRIDE_ACROSS"]
     if inside == len(lines):
         return inside / results
     return (len(lines) + inside * (turns(constants) - 1)) / results
+
+
+def groups_of_taps(constants: dict) -> int:
+    """How many programs of a kernel gradient meet an output, for taps of their own."""
+    across, along = (
+        -(-constants[f"KERNEL_{axis}"] // constants[f"TAPS_{axis}"])
+        for axis in ("ACROSS", "ALONG")
+    )
+    return across * along
 
 
 def turns(constants: dict) -> int:

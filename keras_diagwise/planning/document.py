@@ -18,7 +18,7 @@ FORMAT = "keras-diagwise decisions"
 FORMAT_VERSION = 1
 MOST_BYTES = 2**23
 MOST_DECISIONS = 2500
-"""In a document: each becomes a file of a store, which takes one to two milliseconds."""
+"""In a document: each becomes a file of a store, in one to two milliseconds."""
 """What is larger is no document: a decision takes about a kilobyte."""
 
 Entries = Mapping[Environment, Mapping[Problem, Decision]]
