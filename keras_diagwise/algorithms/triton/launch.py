@@ -15,14 +15,15 @@ MOST_WRITTEN_OUT = 25
 """Taps beyond which a kernel loops over its rows, and the kernel gradient sums groups
 of them: the registers hold no more sums of a thread's channels."""
 
-MOST_SUMS = 128
+MOST_SUMS = 96
 MOST_SUMS_OF_TAPS = 100
 """Registers of a thread for sums and weights, of its 255; in the kernel gradient those
 of the pixels come on top."""
 
 MOST_TAPS_OF_MANY, FEW = 16, 4
-"""Taps summed by one program of a kernel gradient beyond which a lane takes few
-neighbours: more pixels would fit no register (seen for sm_90 in Triton 3.6)."""
+"""A lane takes few neighbours where a stride lets them share little, and where one
+program of a kernel gradient sums more taps: the pixels of many would fit no register
+(seen for sm_90 in Triton 3.6)."""
 
 FEWEST_PROGRAMS = 528
 ENOUGH_PROGRAMS = 2 * FEWEST_PROGRAMS
@@ -113,7 +114,7 @@ def launch(
 
 def of_forward(problem, batch, unroll, vector_bytes):
     across, along = axes(problem)
-    unroll = fitting(unroll, along.outputs)
+    unroll = fitting(unroll, along)
     vector = vector_of(problem, vector_bytes, unroll + along.taps, MOST_SUMS)
     inner, outer = ordered(problem, problem.filters, across.outputs)
     lanes, width = tile(problem, inner, vector)
@@ -135,7 +136,7 @@ def of_forward(problem, batch, unroll, vector_bytes):
 
 def of_input_gradient(problem, batch, unroll, vector_bytes):
     across, along = axes(problem)
-    unroll = -(-fitting(unroll, along.inputs) // along.stride) * along.stride
+    unroll = -(-power_of_two(unroll, along.inputs) // along.stride) * along.stride
     wanted = across.stride * unroll + along.taps
     vector = vector_of(problem, vector_bytes, wanted, MOST_SUMS)
     bands = -(-across.inputs // across.stride)
@@ -164,7 +165,7 @@ def of_input_gradient(problem, batch, unroll, vector_bytes):
 
 def of_kernel_gradient(problem, batch, unroll, vector_bytes):
     across, along = axes(problem)
-    unroll = fitting(unroll, along.outputs)
+    unroll = fitting(unroll, along)
     taps_along = evenly(along.taps, MOST_WRITTEN_OUT)
     taps_across = evenly(across.taps, max(1, MOST_WRITTEN_OUT // taps_along))
     summed = taps_across * taps_along
@@ -196,9 +197,15 @@ def of_kernel_gradient(problem, batch, unroll, vector_bytes):
     )
 
 
-def fitting(unroll: int, size: int) -> int:
-    """Neighbours that a lane computes along an axis of a size: a power of two, so that
-    sizes make few programs."""
+def fitting(unroll: int, along: Axis) -> int:
+    """Neighbouring outputs that a lane takes along an axis."""
+    most = unroll if along.stride == 1 else FEW
+    return power_of_two(min(unroll, most), along.outputs)
+
+
+def power_of_two(unroll: int, size: int) -> int:
+    """Neighbours along an axis of a size: no more than it takes, in powers of two, so
+    that sizes make few programs."""
     return min(unroll, 2 ** (size - 1).bit_length())
 
 
