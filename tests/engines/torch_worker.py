@@ -14,6 +14,7 @@ from keras.src.backend.common import dtypes
 from torch.nn.parallel import DistributedDataParallel
 
 from keras_diagwise import backends
+from tests import interpreter  # noqa: F401, for kernels on a CPU
 from tests.engines.network import IMAGES, STEPS, batches, network
 
 SEEN = []

@@ -20,10 +20,10 @@ MOST_SUMS_OF_TAPS = 100
 """Registers of a thread for sums and weights, of its 255; in the kernel gradient those
 of the pixels come on top."""
 
-MOST_TAPS_OF_MANY, FEW = 16, 4
-"""A lane takes few neighbours where a stride lets them share little, and where one
-program of a kernel gradient sums more taps: the pixels of many would fit no register
-(seen for sm_90 in Triton 3.6)."""
+MOST_IN_A_GROUP, FEW = 16, 4
+"""Taps in a group; and a lane takes few neighbours where a stride lets them share
+little, or one program sums more taps: the pixels of many would fit no register (seen
+for sm_90 in Triton 3.6)."""
 
 FEWEST_PROGRAMS = 528
 ENOUGH_PROGRAMS = 2 * FEWEST_PROGRAMS
@@ -166,10 +166,11 @@ def of_input_gradient(problem, batch, unroll, vector_bytes):
 def of_kernel_gradient(problem, batch, unroll, vector_bytes):
     across, along = axes(problem)
     unroll = fitting(unroll, along)
-    taps_along = evenly(along.taps, MOST_WRITTEN_OUT)
-    taps_across = evenly(across.taps, max(1, MOST_WRITTEN_OUT // taps_along))
+    most = MOST_WRITTEN_OUT if problem.taps <= MOST_WRITTEN_OUT else MOST_IN_A_GROUP
+    taps_along = evenly(along.taps, most)
+    taps_across = evenly(across.taps, max(1, most // taps_along))
     summed = taps_across * taps_along
-    if summed > MOST_TAPS_OF_MANY:
+    if summed > MOST_IN_A_GROUP:
         unroll = min(unroll, FEW)
     vector = vector_of(problem, vector_bytes, summed, MOST_SUMS_OF_TAPS)
     inner, outer = ordered(problem, problem.filters, across.outputs)
