@@ -119,10 +119,10 @@ class Document:
                 f"format={found[0]!r}, version={found[1]!r}"
             )
         pairs = pairs_in(values.get("environments"))
-        found = cls.merged(itertools.islice(pairs, MOST_DECISIONS))
+        document = cls.merged(itertools.islice(pairs, MOST_DECISIONS))
         if next(pairs, None):
             raise ValueError(f"It must not have more than {MOST_DECISIONS} decisions.")
-        return found
+        return document
 
     def to_text(self) -> str:
         """The document as JSON, a decision a line, in an order of its own."""
