@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -474,11 +475,20 @@ def draw_all(folder: Path) -> None:
     for name, draw in figures().items():
         for theme_name, theme in THEMES.items():
             with matplotlib.rc_context(settings(theme)):
-                draw(theme).savefig(
-                    folder / f"{name}-{theme_name}.svg",
-                    transparent=True,
-                    metadata={"Date": None, "Creator": None},
-                )
+                path = folder / f"{name}-{theme_name}.svg"
+                metadata = {"Date": None, "Creator": None}
+                draw(theme).savefig(path, transparent=True, metadata=metadata)
+                path.write_text(with_numbers_for_names(path.read_text()))
+
+
+def with_numbers_for_names(text: str) -> str:
+    """A figure in which the names that Matplotlib makes of hashes are numbers: the last
+    bit of what is hashed is not the same on all CPUs."""
+    names = dict.fromkeys(re.findall(r'id="([a-z][0-9a-f]{10})"', text))
+    numbers = {name: f"{name[0]}{n}" for n, name in enumerate(names)}
+    return re.sub(
+        r"\b[a-z][0-9a-f]{10}\b", lambda found: numbers.get(found[0], found[0]), text
+    )
 
 
 if __name__ == "__main__":
