@@ -11,11 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
-import queue
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -25,7 +20,8 @@ import rich.console
 import rich.table
 
 from keras_diagwise.problem import PASSES, Problem
-from tuning.records import Records, child_environment
+from tuning.answers import ENDED, Answering
+from tuning.records import Records
 from tuning.workloads import headlines
 
 MOST_SECONDS = 60.0
@@ -176,21 +172,8 @@ class Worker:
     """A process that does the jobs of a backend, one at a time."""
 
     def __init__(self, backend: str):
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tuning.jobs"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=child_environment(backend),
-        )
-        self._lines: queue.SimpleQueue = queue.SimpleQueue()
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._process = Answering(backend, "tuning.jobs")
         self._starting = SECONDS_TO_START
-
-    def _listen(self) -> None:
-        for line in self._process.stdout or ():
-            self._lines.put(line)
-        self._lines.put(None)
 
     def ask(self, job: Job, seconds: float) -> dict:
         """What a job finds, or how it failed.
@@ -198,23 +181,13 @@ class Worker:
         Raises:
             TimeoutError: if it takes longer; the worker is of no more use.
         """
-        try:
-            print(
-                json.dumps([job.name, job.arguments]),
-                file=self._process.stdin,
-                flush=True,
-            )
-            line = self._lines.get(timeout=seconds + self._starting)
-        except queue.Empty:
-            raise TimeoutError from None
-        except OSError:
-            line = None
+        request = job.name, job.arguments
+        found = self._process.ask(request, seconds + self._starting)
         self._starting = 0.0
-        return json.loads(line) if line else {"error": "the process ended"}
+        return found
 
     def end(self) -> None:
-        self._process.kill()
-        self._process.wait()
+        self._process.end()
 
 
 def run(scale: Scale, backends: Iterable[str], until: float, folder: Path) -> bool:
@@ -245,7 +218,7 @@ def run(scale: Scale, backends: Iterable[str], until: float, folder: Path) -> bo
                 if left < job.seconds:
                     return False
                 found = {"error": f"it took more than {job.seconds:.0f} s"}
-            if found.get("error") == "the process ended":
+            if found.get("error") == ENDED:
                 workers.pop(job.backend).end()
             seconds = round(time.monotonic() - started, 1)
             records.add(job.key, seconds=seconds, **found)

@@ -10,17 +10,13 @@ is verified first: on two images against float64, and on the whole batch against
 from __future__ import annotations
 
 import concurrent.futures
-import contextlib
 import dataclasses
 import functools
 import itertools
-import json
 import multiprocessing
-import os
 import statistics
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -28,6 +24,7 @@ import keras
 import keras_diagwise
 from keras_diagwise import backends
 from keras_diagwise.algorithms import Algorithm, Triton, parse
+from keras_diagwise.planning.decision import to_four_digits
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.problem import PASSES, Problem
 from keras_diagwise.tuner import verify
@@ -35,6 +32,7 @@ from keras_diagwise.tuner.limits import measure_limits
 from keras_diagwise.tuner.measure import interleaved
 from keras_diagwise.tuner.tuner import judged, outcome_of, standard_error
 from keras_diagwise.tuner.workbench import Task, Workbench, failed
+from tuning.answers import answer_requests
 from tuning.models import batch_of, steps_of
 from tuning.workloads import square, trainable
 
@@ -65,9 +63,9 @@ def limits() -> dict:
     return {
         "environment": environment.to_dict(),
         "copies": [
-            [moved, rounded(moved / seconds)] for moved, seconds in found.copies
+            [moved, to_four_digits(moved / seconds)] for moved, seconds in found.copies
         ],
-        "flops_per_second": rounded(found.flops_per_second),
+        "flops_per_second": to_four_digits(found.flops_per_second),
         "seconds_of_a_call": {n: median(taken) for n, taken in launches.items()},
     }
 
@@ -147,7 +145,7 @@ def compared(
         except Exception as error:
             rows[str(algorithm)] = outcome_of(failed(error).finding).to_dict()
             continue
-        rows[str(algorithm)]["apart"] = rounded(apart)
+        rows[str(algorithm)]["apart"] = to_four_digits(apart)
         if apart > verify.MOST_OF_ROUNDING:
             rows[str(algorithm)]["failure"] = "wrong numbers"
             continue
@@ -176,7 +174,7 @@ def settings(problem: dict) -> dict:
         if not values[0] and any(values[1:]):
             continue
         words = [name for name, on in zip(switches, values, strict=True) if on]
-        with cudnn(torch, dict(zip(switches, values, strict=True))):
+        with torch.backends.cudnn.flags(**dict(zip(switches, values, strict=True))):
             for pass_name in PASSES:
                 task = Task(asked, pass_name, "eager")
                 run = Workbench().function(task, parse("native"))
@@ -184,20 +182,6 @@ def settings(problem: dict) -> dict:
                 taken = interleaved({"native": run}, operands, seconds=SECONDS / 4)
                 found[pass_name]["+".join(words) or "off"] = median(taken["native"])
     return {"least_bytes": asked.least_bytes, "passes": found}
-
-
-@contextlib.contextmanager
-def cudnn(torch, values: dict[str, bool]) -> Iterator[None]:
-    """Sets switches of cuDNN for a while."""
-    flags = torch.backends.cudnn
-    before = {name: getattr(flags, name) for name in values}
-    for name, value in values.items():
-        setattr(flags, name, value)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            setattr(flags, name, value)
 
 
 def profile(problem: dict, candidate: str) -> dict:
@@ -253,16 +237,12 @@ def step(
         "environment": Environment.current().to_dict(),
         "first_step": round(first, 1),
         "seconds": median(samples[len(samples) // 6 :]),
-        "samples": [rounded(each) for each in samples],
+        "samples": [to_four_digits(each) for each in samples],
     }
 
 
-def median(samples: Sequence[float]) -> float:
-    return rounded(statistics.median(samples))
-
-
-def rounded(number: float) -> float:
-    return float(f"{number:.4g}")
+def median(samples: Sequence[float]) -> float | None:
+    return to_four_digits(statistics.median(samples))
 
 
 JOBS: dict[str, Callable[..., Any]] = {
@@ -272,15 +252,7 @@ JOBS: dict[str, Callable[..., Any]] = {
 
 
 def main() -> None:
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
-    for line in sys.stdin:
-        name, arguments = json.loads(line)
-        try:
-            answer = {"answer": JOBS[name](**arguments)}
-        except Exception as error:
-            answer = {"error": f"{type(error).__name__}: {error}"[:600]}
-        print(json.dumps(answer), file=answers, flush=True)
+    answer_requests(lambda request: JOBS[request[0]](**request[1]))
 
 
 if __name__ == "__main__":

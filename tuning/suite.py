@@ -23,17 +23,15 @@ import json
 import os
 import random
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from keras_diagwise.problem import PASSES, Problem
+from tuning.answers import Answering
 from tuning.records import (
     OVER,
     Records,
-    child_environment,
     device_folder,
     has_gpu,
     installed,
@@ -79,13 +77,8 @@ class Peer:
     def __init__(self, kind: str):
         backend, mode, flags, _ = KINDS[kind]
         self.kind = kind
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tuning.worker", mode, json.dumps(flags or {})],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=child_environment(backend),
-        )
+        words = "tuning.worker", mode, json.dumps(flags or {})
+        self._process = Answering(backend, *words)
 
     def ask(self, name: str, *arguments):
         """The worker's answer.
@@ -93,18 +86,13 @@ class Peer:
         Raises:
             RuntimeError: if it has none.
         """
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        print(json.dumps([name, *arguments]), file=self._process.stdin, flush=True)
-        line = self._process.stdout.readline()
-        answer = json.loads(line) if line else {"error": "the worker ended"}
-        if "error" in answer:
-            raise RuntimeError(f"{self.kind}, {name}: {answer['error']}")
-        return answer["answer"]
+        found = self._process.ask([name, *arguments])
+        if "error" in found:
+            raise RuntimeError(f"{self.kind}, {name}: {found['error']}")
+        return found["answer"]
 
     def end(self) -> None:
-        self._process.kill()
-        self._process.wait()
+        self._process.end()
 
 
 @contextlib.contextmanager

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import sys
 import time
 
@@ -23,6 +22,7 @@ from keras_diagwise.planning.planner import MARGIN_MEASURED
 from keras_diagwise.problem import PASSES, Problem
 from keras_diagwise.tuner.tuner import Tuner
 from keras_diagwise.tuner.workbench import Task, Workbench
+from tuning.answers import answer_requests
 from tuning.models import batch_of, steps_of
 from tuning.workloads import trainable
 
@@ -97,16 +97,8 @@ class Worker:
 
 
 def main() -> None:
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
     worker = Worker(sys.argv[1], json.loads(sys.argv[2]))
-    for line in sys.stdin:
-        name, *arguments = json.loads(line)
-        try:
-            answer = {"answer": getattr(worker, name)(*arguments)}
-        except Exception as error:
-            answer = {"error": f"{type(error).__name__}: {error}"[:300]}
-        print(json.dumps(answer), file=answers, flush=True)
+    answer_requests(lambda request: getattr(worker, request[0])(*request[1:]))
 
 
 if __name__ == "__main__":

@@ -17,9 +17,9 @@ from keras_diagwise.problem import Problem
 FORMAT = "keras-diagwise decisions"
 FORMAT_VERSION = 1
 MOST_BYTES = 2**23
+"""What is larger is no document: a decision takes about a kilobyte."""
 MOST_DECISIONS = 1500
 """In a document: each becomes a file of a store, in one to two milliseconds."""
-"""What is larger is no document: a decision takes about a kilobyte."""
 
 Entries = Mapping[Environment, Mapping[Problem, Decision]]
 

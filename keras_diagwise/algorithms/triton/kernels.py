@@ -42,6 +42,17 @@ def place(first, second, middle, strips, CHANNELS_LAST: tl.constexpr):
 
 
 @triton.jit
+def tile_of_program(inner, LANES: tl.constexpr, WIDTH: tl.constexpr):
+    """The indices that `place` takes of the tile that this program computes; `inner` is
+    the size of what is innermost in memory."""
+    blocks = tl.cdiv(inner, WIDTH)
+    program = tl.program_id(0)
+    first = (program // blocks) * LANES + tl.arange(0, LANES)[:, None]
+    second = (program % blocks) * WIDTH + tl.arange(0, WIDTH)[None, :]
+    return first, second
+
+
+@triton.jit
 def start_of(image, channel, channels, across, along, CHANNELS_LAST: tl.constexpr):
     """Where the channel of an image begins, its size being `across` × `along`."""
     pixels = across * along
@@ -136,10 +147,7 @@ def forward(
         middle, inner = output_across, filters
     else:
         middle, inner = filters, output_across
-    blocks = tl.cdiv(inner, WIDTH)
-    program = tl.program_id(0)
-    second = (program % blocks) * WIDTH + tl.arange(0, WIDTH)[None, :]
-    first = (program // blocks) * LANES + tl.arange(0, LANES)[:, None]
+    first, second = tile_of_program(inner, LANES, WIDTH)
     image, filter, across, strip = place(first, second, middle, strips, CHANNELS_LAST)
     exists = (image < images) & (second < inner)
 
@@ -208,7 +216,6 @@ def add_kernel_row(
     size_across,
     size_along,
     REST: tl.constexpr,
-    MULTIPLIER: tl.constexpr,
     KERNEL_ACROSS: tl.constexpr,
     KERNEL_ALONG: tl.constexpr,
     STRIDE_ACROSS: tl.constexpr,
@@ -306,10 +313,7 @@ def input_gradient(
         middle, inner = bands, channels
     else:
         middle, inner = channels, bands
-    blocks = tl.cdiv(inner, WIDTH)
-    program = tl.program_id(0)
-    second = (program % blocks) * WIDTH + tl.arange(0, WIDTH)[None, :]
-    first = (program // blocks) * LANES + tl.arange(0, LANES)[:, None]
+    first, second = tile_of_program(inner, LANES, WIDTH)
     image, channel, band, strip = place(first, second, middle, strips, CHANNELS_LAST)
     exists = (image < images) & (second < inner)
 
@@ -338,7 +342,6 @@ def input_gradient(
                         output_across,
                         output_along,
                         rest,
-                        MULTIPLIER,
                         KERNEL_ACROSS,
                         KERNEL_ALONG,
                         STRIDE_ACROSS,
@@ -367,7 +370,6 @@ def input_gradient(
                     output_across,
                     output_along,
                     i % STRIDE_ACROSS,
-                    MULTIPLIER,
                     KERNEL_ACROSS,
                     KERNEL_ALONG,
                     STRIDE_ACROSS,
