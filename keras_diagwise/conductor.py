@@ -12,10 +12,10 @@ from typing import Any
 import keras
 
 from keras_diagwise import backends
-from keras_diagwise.algorithms import Algorithm, Direct, Native
 from keras_diagwise.planning.decision import Decision
 from keras_diagwise.planning.environment import Environment
-from keras_diagwise.planning.plan import NATIVE, Plan, standardize_plan
+from keras_diagwise.planning.plan import Plan, standardize_plan
+from keras_diagwise.planning.planned_convolution import PlannedConvolution
 from keras_diagwise.planning.planner import (
     MARGIN_MEASURED,
     Answer,
@@ -42,7 +42,6 @@ MOST_REMEMBERED = 4096
 MOST_QUEUED = 1024
 
 NOT_SERVED = {
-    "inductor": "torch.compile runs stock's own operation",
     "export": "what is exported runs stock's own operation",
     "inference": "a backend that trains nothing runs stock's own operation",
 }
@@ -52,73 +51,6 @@ LENGTH_OF_KEY = 9
 GROUPED = "grouped"
 """What a call of `conv` is told apart by: it stands behind what a depthwise call is
 told apart by, whose look-up takes no step for it."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Convolution:
-    """A problem and the plan that computes it: what a backend differentiates.
-
-    Attributes:
-        problem: the problem.
-        plan: the plan.
-        is_of_this_device: whether the plan was chosen for this device, rather than
-            given by the user.
-    """
-
-    problem: Problem
-    plan: Plan
-    is_of_this_device: bool = False
-
-    def compute(self, pass_name: str, left: Tensor, right: Tensor) -> Tensor:
-        """A pass, by its algorithm: `forward(inputs, kernel)`,
-        `input_gradient(kernel, output_gradient)` or `kernel_gradient(inputs,
-        output_gradient)`."""
-        return getattr(self.algorithm(pass_name), pass_name)(self.problem, left, right)
-
-    def algorithm(self, pass_name: str) -> Algorithm:
-        """The plan's algorithm for a pass, or `native` where it can't compute the
-        problem, or `direct` where native can't either."""
-        for algorithm in (self.plan[pass_name], Native(), Direct()):
-            if algorithm.refusal(self.problem) is None:
-                return algorithm
-        return Native()
-
-    def is_native(self, pass_name: str) -> bool:
-        """Whether a pass runs stock's own operation."""
-        return isinstance(self.algorithm(pass_name), Native)
-
-    def is_kernel(self, pass_name: str) -> bool:
-        """Whether the plan has a kernel for a pass, for one kind of device."""
-        return self.plan[pass_name].is_kernel
-
-    @property
-    def without_kernels(self) -> Convolution:
-        """The convolution with `native` in place of kernels."""
-        names = {
-            name: "native" if self.plan[name].is_kernel else getattr(self.plan, name)
-            for name in PASSES
-        }
-        return dataclasses.replace(self, plan=Plan(**names))
-
-    @property
-    def effective_plan(self) -> Plan:
-        """The plan with what runs in place of what can't compute the problem."""
-        return Plan(**{name: str(self.algorithm(name)) for name in PASSES})
-
-    @property
-    def to_export(self) -> Convolution:
-        """What an artefact runs that other devices may run."""
-        if self.is_of_this_device:
-            return Convolution(self.problem, NATIVE)
-        return self.without_kernels
-
-    def result_shape(self, pass_name: str, left_shape, right_shape) -> tuple:
-        """The shape of a pass's result, from those of its operands."""
-        if pass_name == "forward":
-            return self.problem.output_shape(left_shape[0])
-        if pass_name == "input_gradient":
-            return self.problem.input_shape(right_shape[0])
-        return self.problem.kernel_shape
 
 
 class Setting:
@@ -158,8 +90,10 @@ class Conductor:
             first asked.
 
     Attributes:
-        memo: what was found, by what a call is told apart by: a `Convolution`, or
-            `None` for one that is native throughout.
+        memo: what was found, by what a call is told apart by, or `None` for a call that
+            is native throughout.
+        edition: of what was found: a compiler of Python code that read it compiles anew
+            once it is another. A text, since such compilers take numbers for sizes.
         queued: the problems that `on_miss="tune"` met inside a trace, each with its
             environment, in order.
         settled: the answers to what was tuned, from when `tune` returned: what other
@@ -175,7 +109,8 @@ class Conductor:
     def __init__(self, planner: Planner | None = None):
         self._planner = planner
         self._making = threading.Lock()
-        self.memo: dict[tuple, Convolution | None] = {}
+        self.memo: dict[tuple, PlannedConvolution | None] = {}
+        self.edition = "1"
         self.queued: dict[tuple[Environment, Problem], None] = {}
         self.settled: dict[tuple[Environment, Problem], Answer] = {}
 
@@ -200,12 +135,14 @@ class Conductor:
         self.forget()
 
     def forget(self) -> None:
-        """Forgets what was found; what is traced keeps its plan.
+        """Forgets what was found; what is traced keeps its plan, but under
+        `torch.compile`.
 
         The memo is another one from here on: what a thread is just finding by what
         held before goes into the old one.
         """
         self.memo = {}
+        self.edition = str(int(self.edition) + 1)
         self.settled = {}
 
     def settle(self, environment: Environment, problems: Sequence[Problem]) -> None:
@@ -215,7 +152,7 @@ class Conductor:
             for each in problems
         }
 
-    def convolution(self, inputs, kernel, key: tuple) -> Convolution | None:
+    def convolution(self, inputs, kernel, key: tuple) -> PlannedConvolution | None:
         """The convolution of a call that is not in the memo, or `None` if it is
         native throughout. A symbolic call is native, and not remembered; nor is
         what waits for being measured."""
@@ -232,8 +169,11 @@ class Conductor:
             memo[key] = found
         return found
 
-    def find(self, key: tuple, tracing: bool) -> Convolution | None:
-        """The same from the key, without the memo."""
+    def find(
+        self, key: tuple, tracing: bool, environment: Environment | None = None
+    ) -> PlannedConvolution | None:
+        """The same from the key, without the memo, in an environment: that of a call
+        now, if none is given."""
         *arguments, plan, _ = key[:LENGTH_OF_KEY]
         is_grouped = len(key) > LENGTH_OF_KEY
         shape, data_format = arguments[0], arguments[5]
@@ -249,9 +189,25 @@ class Conductor:
             if isinstance(plan, Plan):
                 plan.check(problem)
             return None
-        answer = self.answer_to_call(problem, plan, tracing)
-        found = Convolution(problem, answer.plan, answer.rung != "layer")
+        answer = self.answer_to_call(problem, plan, tracing, environment)
+        found = PlannedConvolution(problem, answer.plan, answer.rung != "layer")
         return None if found.effective_plan.is_native else found
+
+    def name_in_trace(self, key: tuple) -> str | None:
+        """The convolution of a call that a tracer of Python code meets, as a text, or
+        `None` if it is stock's.
+
+        Args:
+            key: of the call, with `None` for the sizes that the trace leaves open.
+        """
+        kernel_shape = key[2]
+        if backends.active.must_run_native_in_trace() or None in kernel_shape:
+            return None
+        environment = dataclasses.replace(
+            Environment.current(), compiler_mode=backends.active.MODE_OF_PYTHON_TRACE
+        )
+        found = self.find(key, tracing=True, environment=environment)
+        return None if found is None else found.name_in_trace
 
     def answer(
         self,
@@ -282,14 +238,18 @@ class Conductor:
         return decision.plan(MARGIN_MEASURED, precision=self.precision)
 
     def answer_to_call(
-        self, problem: Problem, plan: str | Plan, tracing: bool
+        self,
+        problem: Problem,
+        plan: str | Plan,
+        tracing: bool,
+        environment: Environment | None = None,
     ) -> Answer:
         """The plan of a call, by what `on_miss` says.
 
         Raises:
             LookupError: if no decision is there and `on_miss` is `"error"`.
         """
-        answer = self.answer(problem, plan)
+        answer = self.answer(problem, plan, environment)
         if self.on_miss not in ("tune", "error") or not is_missed(problem, answer):
             return answer
         if self.on_miss == "error":
@@ -300,7 +260,7 @@ class Conductor:
                 f"Received: problem={problem}"
             )
         if tracing:
-            self.queue(problem)
+            self.queue(problem, environment)
             return answer
         self.tune_now(problem)
         return self.answer(problem, plan)
@@ -311,10 +271,10 @@ class Conductor:
         with contextlib.closing(Tuner(self.store)) as tuner:
             tuner.tune(problem)
 
-    def queue(self, problem: Problem) -> None:
+    def queue(self, problem: Problem, environment: Environment | None = None) -> None:
         """Leaves a problem to the next `tune()`, unless too many wait."""
         if len(self.queued) < MOST_QUEUED:
-            self.queued[Environment.current(), problem] = None
+            self.queued[environment or Environment.current(), problem] = None
 
     def queued_in(
         self, environment: Environment, batch_sizes: Sequence[int], shards: int

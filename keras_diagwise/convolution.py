@@ -12,16 +12,18 @@ from keras_diagwise import backends
 from keras_diagwise.algorithms import dense
 from keras_diagwise.conductor import (
     GROUPED,
-    Convolution,
+    LENGTH_OF_KEY,
     conductor,
     grouped_problem,
     is_symbolic,
 )
 from keras_diagwise.planning.plan import AUTO, Plan
+from keras_diagwise.planning.planned_convolution import PlannedConvolution
 
 Tensor = Any
 
 stock_depthwise_conv = ops.depthwise_conv
+standardize_dtype = keras.backend.standardize_dtype
 image_data_format = keras.config.image_data_format
 traces_python = backends.active.traces_python
 trace_key = backends.active.trace_key
@@ -70,12 +72,14 @@ def depthwise_conv(
     >>> depthwise_conv(x, k, padding="same", plan="direct").shape
     (2, 8, 8, 4)
     """
-    if traces_python():
-        return stock_depthwise_conv(
-            inputs, kernel, strides, padding, data_format, dilation_rate
-        )
     if data_format is None:
         data_format = image_data_format()
+    if traces_python():
+        arguments = strides, padding, data_format, dilation_rate
+        name = look_up_in_trace(inputs, kernel, *arguments, plan)
+        if name is None:
+            return stock_depthwise_conv(inputs, kernel, *arguments)
+        return run_in_trace(name, inputs, by_group(kernel))
     try:
         key = (
             shape_of(inputs),
@@ -181,7 +185,7 @@ def separable_conv(
         return ops.separable_conv(
             inputs, depthwise_kernel, pointwise_kernel, *arguments
         )
-    outputs = run(found, inputs, depthwise_kernel)
+    outputs = run(found, inputs, by_group(depthwise_kernel))
     pointwise_kernel = ops.convert_to_tensor(pointwise_kernel)
     shape, dtype = shape_of(outputs), outputs.dtype
     pointwise = grouped_problem(
@@ -199,10 +203,12 @@ def with_shapes(inputs, kernel) -> tuple[Tensor, Tensor]:
 
 def look_up(
     inputs, kernel, strides, padding, data_format, dilation_rate, plan, *kind
-) -> Convolution | None:
-    """The convolution that a call runs, or `None` if it is stock's."""
+) -> PlannedConvolution | str | None:
+    """The convolution that a call runs, in a trace of Python code its name, or `None`
+    if it is stock's."""
     if traces_python():
-        return None
+        arguments = strides, padding, data_format, dilation_rate
+        return look_up_in_trace(inputs, kernel, *arguments, plan, *kind)
     key = (
         shape_of(inputs),
         inputs.dtype,
@@ -235,8 +241,55 @@ def have_one_dtype(inputs, kernel) -> bool:
     return ops.convert_to_tensor(inputs).dtype == ops.convert_to_tensor(kernel).dtype
 
 
-def run(convolution: Convolution, inputs, kernel) -> Tensor:
-    """A call by its convolution."""
+def look_up_in_trace(
+    inputs, kernel, strides, padding, data_format, dilation_rate, plan, *kind
+) -> str | None:
+    """The name of the convolution that a call runs, or `None` if it is stock's, whose
+    graph then holds nothing of the package's."""
+    inputs, kernel = with_shapes(inputs, kernel)
+    dtype = standardize_dtype(inputs.dtype)
+    if dtype != standardize_dtype(kernel.dtype):
+        return None
+    if isinstance(plan, Plan):
+        plan = plan.forward, plan.input_gradient, plan.kernel_gradient
+    return name_in_trace(
+        backends.active.sizes_in_trace(inputs),
+        dtype,
+        backends.active.sizes_in_trace(kernel),
+        strides,
+        padding,
+        data_format,
+        dilation_rate,
+        plan,
+        conductor.edition,
+        *kind,
+    )
+
+
+@backends.active.constant_in_trace
+def name_in_trace(*key) -> str | None:
+    """From what a call is told apart by to its convolution's name."""
+    *arguments, plan, edition = key[:LENGTH_OF_KEY]
+    if isinstance(plan, tuple):
+        plan = Plan(*plan)
+    return conductor.name_in_trace((*arguments, plan, edition, *key[LENGTH_OF_KEY:]))
+
+
+def run_in_trace(name: str, inputs, kernel) -> Tensor:
+    """A call by its convolution's name."""
     inputs, kernel = ops.convert_to_tensor(inputs), ops.convert_to_tensor(kernel)
-    kernel = ops.reshape(kernel, convolution.problem.kernel_shape)
+    return backends.active.differentiable_in_trace(name, inputs, kernel)
+
+
+def run(convolution: PlannedConvolution | str, inputs, kernel) -> Tensor:
+    """A call by its convolution, or in a trace of Python code by its name."""
+    if isinstance(convolution, str):
+        return run_in_trace(convolution, inputs, kernel)
+    inputs, kernel = ops.convert_to_tensor(inputs), ops.convert_to_tensor(kernel)
     return backends.active.differentiable(convolution, inputs, kernel)
+
+
+def by_group(kernel) -> Tensor:
+    """A depthwise kernel as that of a grouped convolution, of one channel a group."""
+    *kernel_size, channels, multiplier = kernel.shape
+    return ops.reshape(kernel, (*kernel_size, 1, channels * multiplier))

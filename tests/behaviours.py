@@ -98,11 +98,11 @@ DERIVATIVES = {
         "`jax.checkpoint`", "`tf.recompute_grad`", "`torch.utils.checkpoint`"
     ),
     "remat": row("`keras.remat`", "`keras.remat`", "`keras.remat`"),
-    "compiled": row("`jax.jit`", "`tf.function`", native("`torch.compile`")),
+    "compiled": row("`jax.jit`", "`tf.function`", "`torch.compile`"),
     "compiled whole": row(
         "`jax.jit`, ahead of time",
         "`tf.function(jit_compile=True)`",
-        native("`torch.compile(fullgraph=True)`"),
+        "`torch.compile(fullgraph=True)`",
     ),
     "compiled map": row(
         "`jax.jit` of `jax.vmap`",

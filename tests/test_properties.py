@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from keras_diagwise import Plan, backends
 from keras_diagwise.algorithms import Diagonal, Direct, Native
-from keras_diagwise.conductor import Convolution
+from keras_diagwise.planning.planned_convolution import PlannedConvolution
 from keras_diagwise.problem import PASSES
 from tests import reference
 from tests.derivatives import vjp
@@ -45,10 +45,10 @@ def test_every_plan_equals_native_and_the_reference(drawn, seed):
     inputs, kernel, cotangent = to_backend(arrays, problem.dtype)
     exact = reference.passes(problem, *arrays)
     loose = reference.bounds(problem, *arrays)
-    ours = run(Convolution(problem, plan), [inputs, kernel], cotangent)
+    ours = run(PlannedConvolution(problem, plan), [inputs, kernel], cotangent)
     native = None
     if Native().refusal(problem) is None:
-        native = run(Convolution(problem, Plan()), [inputs, kernel], cotangent)
+        native = run(PlannedConvolution(problem, Plan()), [inputs, kernel], cotangent)
     for i, name in enumerate(PASSES):
         accumulator = reference.summed_in(plan[name], problem.dtype)
         bound = getattr(reference.bounds(problem, *arrays, accumulator), name)

@@ -4,7 +4,7 @@ in `active`, and what is private in Keras in `keras_internals`.
 A backend's module provides
 
 - `differentiable(convolution, inputs, kernel)`: the forward pass of a
-  `Convolution`, whose derivatives of every order are its three passes;
+  `PlannedConvolution`, whose derivatives of every order are its three passes;
 - `native_input_gradient(forward, problem, kernel, output_gradient)` and
   `native_kernel_gradient(forward, problem, inputs, output_gradient)`: the passes
   as the backend derives them from the stock `forward`;
@@ -19,8 +19,16 @@ A backend's module provides
   small hashable value, read at each call;
 - `must_run_native()`: whether a transformation is active that only the stock
   operation supports;
-- `traces_python()`: whether a tracer of Python code is at work, for which the
-  call must be the stock one;
+- `traces_python()`: whether a tracer of Python code is at work, whose graph holds
+  operators rather than what they do. Its compiler mode is `MODE_OF_PYTHON_TRACE`,
+  which is `None` where there is no such tracer. A backend that has one provides
+  `sizes_in_trace(tensor)`, a shape with `None` for what the trace leaves open;
+  `must_run_native_in_trace()`, as `must_run_native`; `define_operator(convolution_of)`,
+  which makes the operator `(left, right, pass_name, name)` whose convolution a name
+  tells; and `differentiable_in_trace(name, inputs, kernel)`, a call of its forward
+  pass;
+- `constant_in_trace(function)`: the function, run while a trace of Python code is made
+  rather than traced;
 - `is_tracing(*tensors)`: whether a call with these is traced rather than run, so
   that nothing can be measured meanwhile;
 - `flags()`: settings that change precision or the choice of kernels, by name, and

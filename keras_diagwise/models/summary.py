@@ -13,7 +13,7 @@ from rich.text import Text
 
 from keras_diagwise import backends
 from keras_diagwise._terminal import as_text, printable
-from keras_diagwise.conductor import Convolution, conductor, is_served
+from keras_diagwise.conductor import conductor, is_served
 from keras_diagwise.layers.family import Diagonalwise
 from keras_diagwise.models.calls import shapes_called
 from keras_diagwise.models.problems import NOT_CALLED, Use, uses_in
@@ -27,6 +27,7 @@ from keras_diagwise.models.survey import (
 from keras_diagwise.planning.decision import Decision
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.planning.plan import NATIVE, Plan
+from keras_diagwise.planning.planned_convolution import PlannedConvolution
 from keras_diagwise.problem import Problem
 
 
@@ -179,7 +180,7 @@ def layer_plan(use: Use, environment: Environment) -> LayerPlan:
     answer = conductor.answer(problem, use.layer.plan, environment)
     plan = NATIVE
     if is_served(environment):
-        plan = Convolution(problem, answer.plan).effective_plan
+        plan = PlannedConvolution(problem, answer.plan).effective_plan
     measured = answer.decision if answer.rung == "decision" else None
     gain = measured.gain(plan) if measured else None
     return LayerPlan(path, name, problem, plan, answer.rung, gain, answer.decision)

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from keras_diagwise import backends
 from keras_diagwise.algorithms import Algorithm
+from keras_diagwise.planning.plan import Plan
+from keras_diagwise.planning.planned_convolution import PlannedConvolution
 from keras_diagwise.problem import Problem
 from keras_diagwise.tuner import verify
 from keras_diagwise.tuner.limits import Limits, measure_limits
@@ -152,14 +154,22 @@ class Workbench:
         if task != self._task:
             self._task, self._compiled = task, {}
         if candidate not in self._compiled:
-            run = functools.partial(getattr(candidate, task.pass_name), task.problem)
             self._compiled[candidate] = backends.active.compiled(
-                run, task.compiler_mode
+                run_of(task, candidate), task.compiler_mode
             )
         return self._compiled[candidate]
 
     def close(self) -> None:
         """Nothing: there is no child."""
+
+
+def run_of(task: Task, candidate: Algorithm) -> Callable[..., Any]:
+    """A candidate's pass as a model's step calls it."""
+    if task.compiler_mode == backends.active.MODE_OF_PYTHON_TRACE:
+        name = str(candidate)
+        planned = PlannedConvolution(task.problem, Plan(name, name, name))
+        return planned.call_in_trace(task.pass_name)
+    return functools.partial(getattr(candidate, task.pass_name), task.problem)
 
 
 def failed(error: Exception) -> FailedError:

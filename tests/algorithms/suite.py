@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from keras_diagwise import backends
 from keras_diagwise.algorithms import Native
-from keras_diagwise.conductor import Convolution
 from keras_diagwise.planning.plan import Plan
+from keras_diagwise.planning.planned_convolution import PlannedConvolution
 from keras_diagwise.problem import PASSES, Problem
 from tests import reference
 from tests.derivatives import compiled_tensorflow_vjp, vjp
@@ -236,7 +236,7 @@ def check_against_reference(algorithm, problem, seed=0, vjp=vjp):
     bounds = reference.bounds(problem, *arrays, accumulator)
     inputs, kernel, output_gradient = to_backend(arrays, problem.dtype)
     plan = Plan(algorithm, algorithm, algorithm)
-    convolution = Convolution(problem, plan)
+    convolution = PlannedConvolution(problem, plan)
     value, gradients = vjp(
         lambda x, k: backends.active.differentiable(convolution, x, k),
         [inputs, kernel],

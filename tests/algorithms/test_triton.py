@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from keras_diagwise import Plan, backends, depthwise_conv
 from keras_diagwise.algorithms import Triton, parse
-from keras_diagwise.conductor import Convolution
+from keras_diagwise.planning.planned_convolution import PlannedConvolution
 from keras_diagwise.problem import PASSES
 from tests import reference
 from tests.algorithms.suite import (
@@ -179,7 +179,7 @@ def test_without_a_gpu_the_plan_runs_native_and_nothing_is_offered():
     problem = EDGES["one image"]
     assert backends.active.triton_refusal()
     assert not list(Triton.candidates(problem, "forward"))
-    convolution = Convolution(problem, Plan("triton", "triton", "triton"))
+    convolution = PlannedConvolution(problem, Plan("triton", "triton", "triton"))
     assert convolution.effective_plan.is_native
     assert "keras_diagwise.algorithms.triton.kernels" not in sys.modules
 
@@ -191,7 +191,7 @@ def test_what_takes_a_call_apart_runs_native(interpreted):
     import jax
 
     problem = EDGES["one image"]
-    convolution = Convolution(problem, Plan("triton", "triton", "triton"))
+    convolution = PlannedConvolution(problem, Plan("triton", "triton", "triton"))
     inputs, kernel, _ = to_backend(tensors(problem), "float32")
     kernels = keras.ops.stack([kernel, 2 * kernel])
 
@@ -256,7 +256,7 @@ def lowered_for_cuda(devices):
     from jax.sharding import NamedSharding, PartitionSpec
 
     problem = depthwise((8, 8), 16, (3, 3), batch=4)
-    convolution = Convolution(problem, Plan("triton", "triton", "triton"))
+    convolution = PlannedConvolution(problem, Plan("triton", "triton", "triton"))
     mesh = jax.sharding.Mesh(jax.devices()[:devices], ("batch",))
     sharded = NamedSharding(mesh, PartitionSpec("batch"))
     replicated = NamedSharding(mesh, PartitionSpec())

@@ -332,13 +332,14 @@ def test_jax_exports_native_unless_asked(is_of_this_device):
     import jax
 
     from keras_diagwise import backends
-    from keras_diagwise.conductor import Convolution, depthwise_problem
+    from keras_diagwise.conductor import depthwise_problem
+    from keras_diagwise.planning.planned_convolution import PlannedConvolution
 
     problem = depthwise_problem(
         (2, *SHAPE), "float32", (3, 3, 4, 1), 1, "same", "channels_last", 1
     )
     plan = kd.Plan("direct", "direct", "direct")
-    convolution = Convolution(problem, plan, is_of_this_device)
+    convolution = PlannedConvolution(problem, plan, is_of_this_device)
 
     def loss(x, k):
         return (backends.active.differentiable(convolution, x, k) ** 2).sum()

@@ -1,0 +1,279 @@
+"""`torch.compile`: plans in its graphs, breaks of them, shapes that vary, exports."""
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from keras import ops
+
+import keras_diagwise as kd
+from keras_diagwise import Plan, backends
+from keras_diagwise.conductor import conductor, depthwise_problem
+from keras_diagwise.layers.family import ours_for
+from keras_diagwise.planning.planned_convolution import (
+    PlannedConvolution,
+    operator_in_trace,
+)
+from keras_diagwise.problem import PASSES
+from tests.strategies import to_numpy
+from tests.test_convolution import draw
+
+torch = pytest.importorskip("torch")
+if keras.backend.backend() != "torch":
+    pytest.skip("about torch", allow_module_level=True)
+
+MIXED = Plan("native", "direct", "diagonal:4:split")
+PLANS = ["direct", "diagonal:2", "direct:compiled", MIXED]
+plans = pytest.mark.parametrize("plan", PLANS, ids=str)
+compilers = pytest.mark.parametrize("compiler", ["aot_eager", "inductor"])
+
+
+@pytest.fixture(autouse=True)
+def nothing_compiled():
+    torch._dynamo.reset()
+
+
+def gradients(function, inputs, kernel):
+    """A loss and its gradients by both operands, as arrays."""
+    operands = [each.detach().clone().requires_grad_() for each in (inputs, kernel)]
+    loss = (torch.tanh(function(*operands)) ** 2).sum()
+    found = loss, *torch.autograd.grad(loss, operands)
+    return [each.detach().numpy() for each in found]
+
+
+def assert_as_stock(function, stock, *operands):
+    for one, other in zip(
+        gradients(function, *operands), gradients(stock, *operands), strict=True
+    ):
+        np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-11)
+
+
+def convolved(plan, **options):
+    return lambda x, k: kd.depthwise_conv(x, k, padding="same", plan=plan, **options)
+
+
+def stock(inputs, kernel):
+    return ops.depthwise_conv(inputs, kernel, padding="same")
+
+
+def graph_of(function, *operands):
+    """The targets of the calls in the graph that Dynamo makes of a function."""
+    graphs = []
+
+    def keep(module, example_inputs):
+        graphs.append(module)
+        return module.forward
+
+    torch.compile(function, backend=keep, fullgraph=True)(*operands)
+    return [str(node.target) for node in graphs[0].graph.nodes]
+
+
+@plans
+@compilers
+def test_a_plan_runs_in_one_graph(plan, compiler):
+    compiled = torch.compile(convolved(plan), backend=compiler, fullgraph=True)
+    assert_as_stock(compiled, stock, draw(2, 9, 8, 4), draw(3, 3, 4, 2))
+
+
+@plans
+def test_the_graph_holds_one_operator(plan):
+    """And the kernel's reshape."""
+    targets = graph_of(convolved(plan), draw(2, 9, 8, 4), draw(3, 3, 4, 1))
+    assert sum("keras_diagwise.convolve" in each for each in targets) == 1
+    assert not any("conv2d" in each for each in targets)
+
+
+def test_what_is_fused_is_taken_apart():
+    """The compiler gets sums and products of `direct`, in both directions."""
+    graphs = []
+
+    def keep(module, example_inputs):
+        graphs.append([str(node.target) for node in module.graph.nodes])
+        return module.forward
+
+    from torch._dynamo.backends.common import aot_autograd
+
+    backend = aot_autograd(fw_compiler=keep, bw_compiler=keep)
+    compiled = torch.compile(convolved("direct"), backend=backend, fullgraph=True)
+    gradients(compiled, draw(2, 9, 8, 4), draw(3, 3, 4, 1))
+    assert len(graphs) == 2
+    for targets in graphs:
+        assert not any("convol" in each for each in targets)
+        assert any("mul" in each for each in targets)
+
+
+@pytest.mark.parametrize("pass_name", PASSES)
+@pytest.mark.parametrize("plan", ["direct", "native", "diagonal:2"])
+def test_the_operator_passes_opcheck(plan, pass_name):
+    inputs, kernel = draw(2, 6, 5, 4), draw(3, 3, 1, 4)
+    shapes = inputs.shape, "float64", (3, 3, 4, 1)
+    problem = depthwise_problem(*shapes, (1, 1), "same", "channels_last", (1, 1))
+    planned = PlannedConvolution(problem, Plan(plan, plan, plan))
+    left, right = {
+        "forward": (inputs, kernel),
+        "input_gradient": (kernel, inputs),
+        "kernel_gradient": (inputs, inputs + 1),
+    }[pass_name]
+    operands = left.requires_grad_(), right.requires_grad_()
+    torch.library.opcheck(
+        operator_in_trace(), (*operands, pass_name, planned.name_in_trace)
+    )
+
+
+@plans
+def test_batches_of_many_sizes(plan):
+    compiled = torch.compile(convolved(plan), backend="aot_eager", fullgraph=True)
+    for size in (2, 3, 4, 1, 5):
+        assert_as_stock(compiled, stock, draw(size, 6, 6, 4), draw(3, 3, 4, 1))
+
+
+@given(
+    plan=st.sampled_from(PLANS),
+    sizes=st.lists(st.integers(1, 4), min_size=1, max_size=3),
+    side=st.integers(3, 7),
+    dynamic=st.sampled_from([None, True, False]),
+    breaks=st.sampled_from(["no", "before", "after", "both"]),
+)
+def test_breaks_and_shapes_change_no_number(plan, sizes, side, dynamic, breaks):
+    """Behind a break of the graph the rest is compiled function by function."""
+    torch._dynamo.reset()
+
+    def broken(run):
+        def function(inputs, kernel):
+            inputs = torch.sin(inputs)
+            if breaks in ("before", "both"):
+                torch._dynamo.graph_break()
+            outputs = run(inputs * 2, kernel)
+            if breaks in ("after", "both"):
+                torch._dynamo.graph_break()
+            return run(torch.cos(outputs), kernel)
+
+        return function
+
+    compiled = torch.compile(
+        broken(convolved(plan)), backend="aot_eager", dynamic=dynamic
+    )
+    for size in sizes:
+        inputs, kernel = draw(size, side, side, 4), draw(3, 3, 4, 1)
+        assert_as_stock(compiled, broken(stock), inputs, kernel)
+
+
+def test_a_backward_behind_a_break_is_left_alone():
+    """Dynamo compiled it for each layer, until it gave up."""
+    inputs, kernel = draw(2, 6, 6, 4).requires_grad_(), draw(3, 3, 4, 1)
+    eager = kd.depthwise_conv(inputs, kernel, plan="direct").sum()
+    count = torch._dynamo.testing.CompileCounter()
+
+    @torch.compile(backend=count)
+    def step():
+        torch._dynamo.graph_break()
+        eager.backward()
+
+    step()
+    assert inputs.grad is not None
+    assert count.frame_count == 0
+
+
+def test_another_plan_is_compiled_anew():
+    layer = kd.DiagonalwiseDepthwiseConv2D(3, plan="direct")
+    inputs = draw(2, 6, 6, 4, dtype="float32")
+    layer.build(inputs.shape)
+    assert "keras_diagwise" in " ".join(graph_of(layer, inputs))
+    layer.plan = Plan()
+    compiled = torch.compile(layer, backend="aot_eager")
+    np.testing.assert_allclose(to_numpy(compiled(inputs)), to_numpy(layer(inputs)))
+    assert "keras_diagwise" not in " ".join(graph_of(layer, inputs))
+
+
+def test_what_is_decided_later_is_compiled_anew(monkeypatch):
+    """`tune`, an import of decisions, and settings make the conductor forget."""
+    chosen = {"plan": Plan()}
+
+    def answer(problem, plan, environment):
+        assert environment.compiler_mode == "inductor"
+        return type("Answer", (), {"plan": chosen["plan"], "rung": "decision"})
+
+    monkeypatch.setattr(conductor, "answer", answer)
+    count = torch._dynamo.testing.CompileCounter()
+    compiled = torch.compile(convolved("auto"), backend=count)
+    operands = draw(2, 6, 6, 4), draw(3, 3, 4, 1)
+    for _ in range(2):
+        compiled(*operands)
+    assert count.frame_count == 1
+    chosen["plan"] = Plan("direct")
+    conductor.forget()
+    for _ in range(2):
+        compiled(*operands)
+    assert count.frame_count == 2
+    assert_as_stock(compiled, stock, *operands)
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_an_export_is_stocks(strict):
+    """Whatever the plan says: others read it, who know no operator of ours."""
+    layer = kd.DiagonalwiseDepthwiseConv2D(3, plan="direct")
+    inputs = draw(2, 6, 6, 4, dtype="float32")
+    layer.build(inputs.shape)
+    exported = torch.export.export(layer, (inputs,), strict=strict)
+    targets = [str(node.target) for node in exported.graph.nodes]
+    assert not any("keras_diagwise" in each for each in targets)
+    assert any("conv2d" in each for each in targets)
+
+
+def test_autocast_is_stocks():
+    inputs, kernel = draw(2, 6, 6, 4).float(), draw(3, 3, 4, 1).float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        targets = graph_of(convolved("direct"), inputs, kernel)
+    assert not any("keras_diagwise" in each for each in targets)
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_a_model_trains_as_stock(policy):
+    layers = [
+        keras.layers.DepthwiseConv2D(3, padding="same", dtype=policy),
+        keras.layers.SeparableConv2D(8, 3, strides=2, dtype=policy),
+        keras.layers.Conv2D(8, 3, groups=2, dtype=policy),
+    ]
+    found = []
+    for plan in (None, "direct"):
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([keras.Input((12, 12, 4))])
+        for layer in layers:
+            model.add(type(layer).from_config(layer.get_config()))
+        model.add(keras.layers.GlobalAveragePooling2D())
+        model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=True)
+        if plan:
+            kd.convert(model, plan=plan, verbose=0)
+            assert all(each.plan == Plan(plan, plan, plan) for each in model.layers[:3])
+        batch = np.random.default_rng(0).normal(size=(4, 12, 12, 4)).astype("float32")
+        losses = [model.train_on_batch(batch, batch[:, 0, 0, :1]) for _ in range(3)]
+        found.append(losses)
+    tolerance = 1e-5 if policy == "float32" else 3e-2
+    np.testing.assert_allclose(*found, rtol=tolerance)
+    assert ours_for(model.layers[0]) is kd.DiagonalwiseDepthwiseConv2D
+
+
+def test_a_miss_that_is_an_error_says_so(monkeypatch):
+    monkeypatch.setattr(conductor, "on_miss", "error")
+    compiled = torch.compile(convolved("auto"), backend="aot_eager")
+    with pytest.raises(Exception, match="No decision was measured here"):
+        compiled(draw(2, 6, 6, 4), draw(3, 3, 4, 1))
+
+
+def test_the_mode_is_tuned_and_served(tmp_path):
+    """`tune` measures what the compiler makes of a candidate."""
+    before = conductor.store
+    conductor.store = type(before)(tmp_path)
+    try:
+        model = keras.Sequential(
+            [keras.Input((6, 6, 2)), keras.layers.DepthwiseConv2D(3)]
+        )
+        model.compile("sgd", "mse", jit_compile=True)
+        kd.convert(model, verbose=0)
+        result = kd.tune(model, batch_size=2, verbose=0)
+        (decision,) = result.decisions
+        assert {"native", "direct"} <= set(decision.passes["forward"].outcomes)
+        assert result.environment.compiler_mode == backends.active.MODE_OF_PYTHON_TRACE
+    finally:
+        conductor.store = before
