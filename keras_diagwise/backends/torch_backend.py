@@ -451,15 +451,39 @@ def triton_refusal():
 
 
 def launched(launch, left, right):
-    from keras_diagwise.algorithms.triton import kernels
-
+    left, right = left.contiguous(), right.contiguous()
     dtype = getattr(torch, launch.dtype)
     result = torch.empty(launch.shape, dtype=dtype, device=left.device)
-    kernel = getattr(kernels, launch.kernel)[launch.programs,]
-    operands = left.contiguous(), right.contiguous(), *launch.sizes, result
     with torch.cuda.device_of(left):
-        kernel(*operands, **dict(launch.constants), num_warps=WARPS, num_stages=1)
+        aligned = (left.data_ptr() | right.data_ptr()) % ALIGNMENT == 0
+        run = held_kernel(launch, left.dtype, left.get_device(), aligned)
+        run(left, right, *launch.sizes, result)
     return result
+
+
+ALIGNMENT = 16
+"""Bytes, of what Triton compiles a program of its own for."""
+
+
+@functools.lru_cache(maxsize=4096)
+def held_kernel(launch, dtype, device, aligned):
+    """What runs a kernel on operands and sizes of a launch. Triton looks its program up
+    by all arguments at each launch; this one is looked up once, for a device that must
+    be the current one."""
+    import triton
+
+    from keras_diagwise.algorithms.triton import kernels
+
+    function = getattr(kernels, launch.kernel)
+    constants = dict(launch.constants)
+    options = {"num_warps": WARPS, "num_stages": 1}
+    if not (aligned and isinstance(function, triton.JITFunction)):
+        return functools.partial(function[launch.programs,], **constants, **options)
+    operands = dtype, dtype, *launch.sizes, getattr(torch, launch.dtype)
+    grid = launch.programs, 1, 1
+    run = function.warmup(*operands, grid=grid, **constants, **options)[grid]
+    compiled_in = [constants[name] for name in function.arg_names if name in constants]
+    return lambda *operands: run(*operands, *compiled_in)
 
 
 def compiles_alone_refusal():
@@ -509,10 +533,14 @@ def by_inductor(function):
             return chosen(*operands)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Dynamo, about Keras's caches
+            failures = torch._dynamo.exc
             try:
                 result = compiled(*operands)
                 chosen = compiled
-            except torch._dynamo.exc.TorchDynamoException:
+            except (
+                failures.TorchDynamoException,
+                failures.FailOnRecompileLimitHit,
+            ):
                 chosen = function
                 result = function(*operands)
         return result

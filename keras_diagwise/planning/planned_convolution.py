@@ -42,9 +42,17 @@ class PlannedConvolution:
     def algorithm(self, pass_name: str) -> Algorithm:
         """The plan's algorithm for a pass, or `native` where it can't compute the
         problem, or `direct` where native can't either."""
-        for algorithm in (self.plan[pass_name], Native(), Direct()):
-            if algorithm.refusal(self.problem) is None:
-                return algorithm
+        return self._algorithms[pass_name]
+
+    @functools.cached_property
+    def _algorithms(self) -> dict[str, Algorithm]:
+        """Found once: in eager calls it is asked for each time."""
+        return {name: self._able(self.plan[name]) for name in PASSES}
+
+    def _able(self, algorithm: Algorithm) -> Algorithm:
+        for each in (algorithm, Native(), Direct()):
+            if each.refusal(self.problem) is None:
+                return each
         return Native()
 
     def is_native(self, pass_name: str) -> bool:

@@ -241,6 +241,87 @@ def test_a_program_that_spills_is_seen():
     assert "what fits no register" in fault
 
 
+class FakeDriver:
+    """An H100's driver that launches nothing, and keeps what it was to launch."""
+
+    def __init__(self):
+        self.launched = []
+        self.utils = self
+
+    def get_current_target(self):
+        from triton.backends.compiler import GPUTarget
+
+        return GPUTarget("cuda", 90, 32)
+
+    def get_current_device(self):
+        return 0
+
+    def get_current_stream(self, device):
+        return 0
+
+    def get_device_properties(self, device):
+        return {"max_shared_mem": 2**18}
+
+    def load_binary(self, name, code, shared, device):
+        return "module", "function", 64, 0, 1024
+
+    def launcher_cls(self, source, metadata):
+        def run(*arguments):
+            grid, operands = arguments[:3], arguments[9:]
+            self.launched.append((metadata.name, grid, operands))
+
+        return run
+
+
+@needs_compiler
+@pytest.mark.skipif(BACKEND != "torch", reason="about torch's launches")
+@pytest.mark.parametrize("pass_name", PASSES)
+def test_a_held_kernel_runs_as_tritons_own(monkeypatch, pass_name):
+    """The program, grid and arguments are those of a launch by Triton's look-up."""
+    import torch
+    from triton.runtime.driver import driver
+
+    from keras_diagwise.algorithms.triton import kernels
+
+    fake = FakeDriver()
+    before = driver._active
+    driver.set_active(fake)
+    backends.active.held_kernel.cache_clear()
+    try:
+        problem = depthwise((9, 8), 16, (3, 3), strides=(2, 1), batch=2)
+        inputs, kernel, gradient = to_backend(tensors(problem), "float32")
+        left, right = {
+            "forward": (inputs, kernel),
+            "input_gradient": (kernel, gradient),
+            "kernel_gradient": (inputs, gradient),
+        }[pass_name]
+        how = Triton().launch(problem, pass_name, 2)
+        result = backends.active.launched(how, left, right)
+        jitted = getattr(kernels, how.kernel)
+        jitted[how.programs,](
+            left,
+            right,
+            *how.sizes,
+            result,
+            **dict(how.constants),
+            num_warps=4,
+            num_stages=1,
+        )
+        held, own = fake.launched
+        assert held[:2] == own[:2]
+        assert len(held[2]) == len(own[2]) == len(jitted.arg_names)
+        for one, other in zip(held[2], own[2], strict=True):
+            assert one is other or one == other
+        assert result.shape == how.shape
+        apart = torch.empty(inputs.numel() + 1)[1:].reshape(inputs.shape)
+        if pass_name == "forward":  # what is not aligned has a program of its own
+            backends.active.launched(how, apart, right)
+            assert fake.launched[-1][2][0].data_ptr() % 16
+    finally:
+        driver._active = before
+        backends.active.held_kernel.cache_clear()
+
+
 @pytest.fixture
 def aims_at_cuda(monkeypatch):
     """Lowering is for an H100, which need not be there."""

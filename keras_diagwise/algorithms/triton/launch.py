@@ -59,6 +59,14 @@ class Launch:
     shape: tuple[int, ...]
     dtype: str
 
+    def __hash__(self) -> int:
+        return self._hash
+
+    @functools.cached_property
+    def _hash(self) -> int:
+        """Found once: each launch in eager code is looked up by it."""
+        return hash(dataclasses.astuple(self))
+
 
 class Axis(NamedTuple):
     """A problem along one spatial axis; the defaults are those of an axis it lacks."""
