@@ -310,6 +310,11 @@ def compiled(function, compiler_mode):
     return jax.jit(function)
 
 
+def compiled_ahead(function, compiler_mode, shapes, dtype):
+    operands = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]
+    return jax.jit(function).lower(*operands).compile()
+
+
 @functools.cache
 def triton_refusal():
     if not all(map(importlib.util.find_spec, ("triton", "jax_triton"))):
@@ -354,6 +359,10 @@ def launched(launch, left, right):
         compute_capability=10 * major + minor,
         **dict(launch.constants),
     )
+
+
+def compile_kernel(launch, dtype):
+    """Nothing: it is compiled when a program that has it is lowered."""
 
 
 def compiles_alone_refusal():

@@ -21,6 +21,11 @@ HOPELESS = 64.0
 `BEHIND` times slower than the best, and the product of these factors is `HOPELESS`."""
 
 
+PREDICTED_BEHIND = 1.5
+"""Times the least time that is predicted of a candidate of the pass: more than the
+prediction errs between two candidates of one algorithm."""
+
+
 class Experience:
     """What the candidates tried so far say about their families: the candidates of
     one algorithm and lowering, in one pass of the problems of one bucket."""
@@ -59,6 +64,21 @@ class Experience:
         """How long a candidate will take to compile."""
         operations = candidate.work(problem).operations
         return operations * self._compile_seconds[candidate.family]
+
+
+def why_outpredicted(seconds: float, best: float) -> str | None:
+    """Why a candidate is not even compiled, or `None`.
+
+    Args:
+        seconds: that it is predicted to take.
+        best: the least that is predicted of a candidate.
+    """
+    if seconds <= PREDICTED_BEHIND * best:
+        return None
+    return (
+        f"it is predicted to take {1e3 * seconds:.3g} ms, and another "
+        f"{1e3 * best:.3g} ms"
+    )
 
 
 def why_pruned(

@@ -15,8 +15,10 @@ from contextlib import AbstractContextManager
 
 from keras_diagwise import backends
 from keras_diagwise.algorithms import ALGORITHMS, Algorithm, Native, parse
+from keras_diagwise.algorithms.algorithm import Device
 from keras_diagwise.planning.claims import host
 from keras_diagwise.planning.decision import (
+    MISHAPS,
     MOST,
     SURE_FAILURES,
     Comparison,
@@ -31,7 +33,13 @@ from keras_diagwise.tuner import verify
 from keras_diagwise.tuner.isolated import IsolatedWorkbench
 from keras_diagwise.tuner.limits import Limits
 from keras_diagwise.tuner.measure import lower_bound
-from keras_diagwise.tuner.prune import BEHIND, Experience, why_pruned
+from keras_diagwise.tuner.prune import (
+    BEHIND,
+    PREDICTED_BEHIND,
+    Experience,
+    why_outpredicted,
+    why_pruned,
+)
 from keras_diagwise.tuner.workbench import FailedError, Finding, Task, Workbench
 
 OUTPACED = 2.0
@@ -197,12 +205,54 @@ class Tuner:
 
     def _tuned(self, problem, passes, told) -> Decision:
         decision = self.known(problem)
+        missing = [each for each in passes if not is_decided(decision, each)]
+        if missing and self.environment.device_kind != "cpu":
+            with self._alone():
+                self._compile(problem, missing)
         for pass_name in passes:
-            if not is_decided(decision, pass_name):
+            if pass_name in missing:
                 with self._alone():
                     decision |= self._decided(problem, pass_name)
             told(pass_name)
         return decision
+
+    def _compile(self, problem: Problem, passes: Sequence[str]) -> None:
+        """Compiles what is likely to be run, at once, before anything is timed. On a
+        CPU that would take as long as one after the other: its compilers use all cores
+        for each."""
+        jobs = []
+        for pass_name in passes:
+            self.standard_error(problem.dtype, pass_name)  # it is another task
+            task = Task(problem, pass_name, self.environment.compiler_mode)
+            predicted = self._predicted(task)
+            likely = PREDICTED_BEHIND * min(predicted.values(), default=math.inf)
+            jobs += [
+                (task, candidate)
+                for candidate in candidates_of(problem, pass_name)
+                if self._excluded(task, candidate, predicted, likely) is None
+            ]
+        self._in_time(self._workbench.compile, jobs)
+
+    def _predicted(self, task: Task) -> dict[Algorithm, float]:
+        """The seconds that candidates will take, of those by which it can be told."""
+        device = self._gpu(task.problem.dtype)
+        if device is None:
+            return {}
+        found = {
+            candidate: candidate.predicted_seconds(task.problem, task.pass_name, device)
+            for candidate in candidates_of(task.problem, task.pass_name)
+        }
+        return {each: seconds for each, seconds in found.items() if seconds is not None}
+
+    def _gpu(self, dtype: str) -> Device | None:
+        """The NVIDIA GPU that is measured on, or `None`."""
+        if self.environment.device_kind != "gpu":
+            return None
+        capability = backends.active.compute_capability()
+        if capability is None:
+            return None
+        speed = self.limits(dtype).bytes_per_second
+        return Device(speed, self.environment.cores, capability)
 
     def _decided(self, problem: Problem, pass_name: str) -> Decision:
         """The decision for a pass, unless another thread or process has made it
@@ -245,36 +295,57 @@ class Tuner:
         not timed."""
         task = Task(problem, pass_name, self.environment.compiler_mode)
         self.standard_error(problem.dtype, pass_name)  # before anything is compiled
+        predicted = self._predicted(task)
+        candidates = candidates_of(problem, pass_name)
         outcomes: dict[str, Outcome] = {}
         found: dict[Algorithm, Finding] = {}
-        for candidate in candidates_of(problem, pass_name):
-            outcome = self._excluded(task, candidate, found)
+        for candidate in by_promise(candidates, predicted):
+            best = best_of(found) if found else None
+            outcome = self._excluded(task, candidate, predicted, best)
             if outcome is None:
                 finding = self._examine(task, candidate, found)
                 outcome = outcome_of(finding)
                 if finding.failure is None:
                     found[candidate] = finding
+                elif finding.failure in MISHAPS:
+                    predicted.pop(candidate, None)  # the next best is tried
             outcomes[str(candidate)] = outcome
         least = self.limits(problem.dtype).least_seconds(problem)
-        return Comparison(self._timed(task, found, outcomes), now(), least)
+        outcomes = self._timed(task, found, outcomes)
+        in_order = {str(each): outcomes[str(each)] for each in candidates}
+        return Comparison(in_order, now(), least)
 
-    def _excluded(self, task, candidate, found) -> Outcome | None:
-        """The outcome of a candidate that is not run."""
+    def _excluded(self, task, candidate, predicted, best) -> Outcome | None:
+        """The outcome of a candidate that is not run.
+
+        Args:
+            task: the pass.
+            candidate: the candidate.
+            predicted: the seconds that candidates will take, so far as it can be told.
+            best: seconds of the fastest so far, or `None` before there is one.
+        """
         refusal = candidate.refusal(task.problem)
         refusal = refusal or candidate.redundancy(task.compiler_mode)
         if refusal:
             return Outcome(failure="refused", reason=refusal)
-        if isinstance(candidate, Native) or not found:
-            return None
-        reason = why_pruned(
+        reason = self._why_pruned(task, candidate, predicted, best)
+        return Outcome(failure="pruned", reason=reason) if reason else None
+
+    def _why_pruned(self, task, candidate, predicted, best) -> str | None:
+        reason = None
+        if candidate in predicted and not self._exhaustive:
+            seconds, least = predicted[candidate], min(predicted.values())
+            reason = why_outpredicted(seconds, least)
+        if reason or isinstance(candidate, Native) or best is None:
+            return reason
+        return why_pruned(
             candidate,
             task.problem,
             task.pass_name,
-            best=best_of(found),
+            best=best,
             limits=self.limits(task.problem.dtype),
             experience=None if self._exhaustive else self._experience,
         )
-        return Outcome(failure="pruned", reason=reason) if reason else None
 
     def _examine(self, task, candidate, found) -> Finding:
         """A finding, with numbers that are wrong as a failure."""
@@ -441,6 +512,20 @@ def candidates_of(problem: Problem, pass_name: str) -> list[Algorithm]:
         for algorithm in ALGORITHMS.values()
         for candidate in algorithm.candidates(problem, pass_name)
     ]
+
+
+def by_promise(
+    candidates: Sequence[Algorithm], predicted: Mapping[Algorithm, float]
+) -> list[Algorithm]:
+    """The candidates, native first, then those of which a time can be predicted, the
+    fastest first: the sooner a fast one is known, the fewer others are run."""
+
+    def order(candidate):
+        if isinstance(candidate, Native):
+            return 0.0
+        return predicted.get(candidate, math.inf)
+
+    return sorted(candidates, key=order)
 
 
 def best_of(found: Mapping[Algorithm, Finding]) -> float:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from keras_diagwise import Plan, backends, depthwise_conv
 from keras_diagwise.algorithms import Triton, parse
+from keras_diagwise.algorithms.triton.launch import program_of
 from keras_diagwise.conductor import Convolution
 from keras_diagwise.problem import PASSES
 from tests import reference
@@ -223,7 +224,7 @@ def test_programs_keep_their_sums_in_registers_and_load_whole_vectors(
     for problem in (square, line):
         launches = [(name, Triton().launch(problem, name, 64)) for name in PASSES]
         for pass_name, how in launches:
-            program = gpu_programs.program_of(how, dtype, capability)
+            program = program_of(how, dtype, capability)
             reading = gpu_programs.compiled_and_read(program)
             assert gpu_programs.faults(program, reading) == []
             if problem is square:
@@ -236,7 +237,7 @@ def test_a_program_that_spills_is_seen():
     how = Triton().launch(problem, "kernel_gradient", 64)
     greedy = [("UNROLL", 8) if n == "UNROLL" else (n, v) for n, v in how.constants]
     how = dataclasses.replace(how, constants=tuple(greedy))
-    program = gpu_programs.program_of(how, "float32", 90)
+    program = program_of(how, "float32", 90)
     (fault,) = gpu_programs.faults(program, gpu_programs.compiled_and_read(program))
     assert "what fits no register" in fault
 
