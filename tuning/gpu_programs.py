@@ -155,14 +155,19 @@ def executed(program: Program, lines: list, loop: slice) -> float:
     """Instructions for a result, see `Reading`."""
     constants = dict(program.constants)
     inside = loop.stop - loop.start
-    results = constants["UNROLL"] * constants["LANES"] * constants["WIDTH"] / 32 / WARPS
-    if program.kernel == "kernel_gradient":
-        return inside / results * groups_of_taps(constants)
-    if program.kernel == "input_gradient":
-        results *= constants["STRIDE_ACROSS"]
-    if inside == len(lines):
+    results = results_of(program.kernel, constants)
+    if program.kernel == "kernel_gradient" or inside == len(lines):
         return inside / results
     return (len(lines) + inside * (turns(constants) - 1)) / results
+
+
+def results_of(kernel: str, constants: dict) -> float:
+    """Results of a thread; in the kernel gradient, of a tile: outputs, of each of which
+    it meets a group of taps."""
+    results = constants["UNROLL"] * constants["LANES"] * constants["WIDTH"] / 32 / WARPS
+    if kernel == "kernel_gradient":
+        return results / groups_of_taps(constants)
+    return results * (constants["STRIDE_ACROSS"] if kernel == "input_gradient" else 1)
 
 
 def groups_of_taps(constants: dict) -> int:

@@ -7,6 +7,7 @@ import importlib.util
 import operator
 import os
 import re
+import threading
 
 import jax
 import keras
@@ -331,15 +332,19 @@ def compute_capability():
     )
 
 
+IMPORTING = threading.Lock()
+
+
 @functools.cache
 def jax_triton():
     """The package, which takes the variable of Triton's cache away."""
-    cache = os.environ.get("TRITON_CACHE_DIR")
-    module = importlib.import_module("jax_triton")
-    if cache is None:
-        os.environ.pop("TRITON_CACHE_DIR", None)
-    else:
-        os.environ["TRITON_CACHE_DIR"] = cache
+    with IMPORTING:
+        cache = os.environ.get("TRITON_CACHE_DIR")
+        module = importlib.import_module("jax_triton")
+        if cache is None:
+            os.environ.pop("TRITON_CACHE_DIR", None)
+        else:
+            os.environ["TRITON_CACHE_DIR"] = cache
     return module
 
 

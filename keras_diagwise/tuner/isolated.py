@@ -24,6 +24,7 @@ import keras
 
 from keras_diagwise import backends
 from keras_diagwise.algorithms import Algorithm
+from keras_diagwise.planning.environment import usable_cores
 from keras_diagwise.tuner.limits import Limits
 from keras_diagwise.tuner.workbench import FailedError, Finding, Job, Task, Workbench
 
@@ -59,10 +60,11 @@ class IsolatedWorkbench:
         self._here: Workbench | None = None
 
     def compile(self, jobs: Sequence[Job]) -> None:
-        """As a workbench. Where one hangs or crashes, what was compiled is lost with the
-        child: each is compiled when it is examined, which tells that one apart."""
+        """As a workbench. Where one hangs or crashes, what was compiled is lost with
+        the child: each is compiled when it is examined, which tells that one apart."""
+        patience = self.patience * (1 + len(jobs) / usable_cores())
         with contextlib.suppress(FailedError):
-            self._ask("compile", jobs)
+            self._ask("compile", jobs, patience=patience)
 
     def examine(
         self,

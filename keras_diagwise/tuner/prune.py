@@ -20,6 +20,8 @@ HOPELESS = 64.0
 """A family is given up on a kind of problem once each of its candidates was at least
 `BEHIND` times slower than the best, and the product of these factors is `HOPELESS`."""
 
+SCOUTS = 3
+"""Candidates of a family that are compiled before one of them was run."""
 
 PREDICTED_BEHIND = 1.5
 """Times the least time that is predicted of a candidate of the pass: more than the
@@ -28,9 +30,15 @@ prediction errs between two candidates of one algorithm."""
 
 class Experience:
     """What the candidates tried so far say about their families: the candidates of
-    one algorithm and lowering, in one pass of the problems of one bucket."""
+    one algorithm and lowering, in one pass of the problems of one bucket.
 
-    def __init__(self) -> None:
+    Args:
+        behind: how many times slower than the best each candidate of a family was that
+            is given up.
+    """
+
+    def __init__(self, behind: float = BEHIND) -> None:
+        self._least_behind = behind
         self._behind: dict[tuple, list[float]] = collections.defaultdict(list)
         self._compile_seconds: dict[str, float] = collections.defaultdict(float)
 
@@ -39,6 +47,12 @@ class Experience:
     ) -> None:
         """Keeps how many times slower than the best a candidate was."""
         self._behind[candidate.family, bucket(problem), pass_name].append(behind)
+
+    def is_enough(self, candidate: Algorithm, problem: Problem, pass_name: str) -> bool:
+        """Whether a candidate's family would have been given up by now, if it were to
+        be."""
+        behind = self._behind.get((candidate.family, bucket(problem), pass_name), ())
+        return self._least_behind ** len(behind) >= HOPELESS
 
     def learn_compilation(
         self, candidate: Algorithm, problem: Problem, seconds: float
@@ -52,8 +66,12 @@ class Experience:
         self, candidate: Algorithm, problem: Problem, pass_name: str
     ) -> str | None:
         """Why a candidate's family is given up, or `None`."""
-        behind = self._behind[candidate.family, bucket(problem), pass_name]
-        if min(behind, default=0.0) < BEHIND or math.prod(behind) < HOPELESS:
+        key = candidate.family, bucket(problem), pass_name
+        behind = self._behind.get(key, ())
+        if (
+            min(behind, default=0.0) < self._least_behind
+            or math.prod(behind) < HOPELESS
+        ):
             return None
         return (
             f"{len(behind)} like it were {min(behind):.0f} times slower than the best "

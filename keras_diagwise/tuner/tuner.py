@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import datetime
@@ -36,11 +37,18 @@ from keras_diagwise.tuner.measure import lower_bound
 from keras_diagwise.tuner.prune import (
     BEHIND,
     PREDICTED_BEHIND,
+    SCOUTS,
     Experience,
     why_outpredicted,
     why_pruned,
 )
-from keras_diagwise.tuner.workbench import FailedError, Finding, Task, Workbench
+from keras_diagwise.tuner.workbench import (
+    FailedError,
+    Finding,
+    Job,
+    Task,
+    Workbench,
+)
 
 OUTPACED = 2.0
 """How far behind the best a candidate's first run may be to be timed further."""
@@ -115,10 +123,13 @@ class Tuner:
         self._workbench = IsolatedWorkbench(patience, until)
         self._patience = patience
         self._until = until
-        self._experience = Experience()
         self._limits: dict[str, Limits] = {}
         self._standard_errors: dict[tuple[str, str], verify.Error] = {}
         self._exhaustive = exhaustive
+        self._compiles_ahead = self.environment.device_kind != "cpu"
+        self._behind = OUTPACED if self._compiles_ahead else BEHIND
+        self._experience = Experience(self._behind)
+        self._ahead: set[Job] = set()
 
     def close(self) -> None:
         """Ends the child process; it starts again if it is needed again."""
@@ -206,9 +217,9 @@ class Tuner:
     def _tuned(self, problem, passes, told) -> Decision:
         decision = self.known(problem)
         missing = [each for each in passes if not is_decided(decision, each)]
-        if missing and self.environment.device_kind != "cpu":
+        if missing and self._compiles_ahead:
             with self._alone():
-                self._compile(problem, missing)
+                self._compile_ahead(problem, missing)
         for pass_name in passes:
             if pass_name in missing:
                 with self._alone():
@@ -216,22 +227,40 @@ class Tuner:
             told(pass_name)
         return decision
 
-    def _compile(self, problem: Problem, passes: Sequence[str]) -> None:
-        """Compiles what is likely to be run, at once, before anything is timed. On a
-        CPU that would take as long as one after the other: its compilers use all cores
-        for each."""
+    def _compile_ahead(self, problem: Problem, passes: Sequence[str]) -> None:
+        """Compiles what is likely to be run of passes, all at once, before anything is
+        timed."""
+        self._ahead.clear()
         jobs = []
         for pass_name in passes:
             self.standard_error(problem.dtype, pass_name)  # it is another task
             task = Task(problem, pass_name, self.environment.compiler_mode)
             predicted = self._predicted(task)
-            likely = PREDICTED_BEHIND * min(predicted.values(), default=math.inf)
-            jobs += [
-                (task, candidate)
-                for candidate in candidates_of(problem, pass_name)
-                if self._excluded(task, candidate, predicted, likely) is None
-            ]
+            jobs += self._next_jobs(task, predicted, likely_best(predicted))
+        self._compile(jobs)
+
+    def _compile(self, jobs: Sequence[Job]) -> None:
+        self._ahead.update(jobs)
         self._in_time(self._workbench.compile, jobs)
+
+    def _next_jobs(self, task, predicted, best) -> list[Job]:
+        """What to compile next of a pass whose fastest candidate takes so many seconds:
+        all that is not excluded, but of a family that may turn out to be hopeless a few
+        at a time."""
+        jobs: list[Job] = []
+        of_family: collections.Counter[str] = collections.Counter()
+        for candidate in candidates_of(task.problem, task.pass_name):
+            job = task, candidate
+            excluded = self._excluded(task, candidate, predicted, best)
+            if excluded is not None or job in self._ahead:
+                continue
+            of_family[candidate.family] += 1
+            is_known = candidate in predicted or self._experience.is_enough(
+                candidate, task.problem, task.pass_name
+            )
+            if is_known or of_family[candidate.family] <= SCOUTS:
+                jobs.append(job)
+        return jobs
 
     def _predicted(self, task: Task) -> dict[Algorithm, float]:
         """The seconds that candidates will take, of those by which it can be told."""
@@ -303,6 +332,8 @@ class Tuner:
             best = best_of(found) if found else None
             outcome = self._excluded(task, candidate, predicted, best)
             if outcome is None:
+                if self._compiles_ahead and (task, candidate) not in self._ahead:
+                    self._compile(self._next_jobs(task, predicted, best))
                 finding = self._examine(task, candidate, found)
                 outcome = outcome_of(finding)
                 if finding.failure is None:
@@ -359,7 +390,7 @@ class Tuner:
             self._workbench.examine,
             task,
             candidate,
-            float("inf") if isinstance(candidate, Native) else BEHIND * best,
+            float("inf") if isinstance(candidate, Native) else self._behind * best,
             patience,
         )
         if finding.failure == "timeout":
@@ -526,6 +557,12 @@ def by_promise(
         return predicted.get(candidate, math.inf)
 
     return sorted(candidates, key=order)
+
+
+def likely_best(predicted: Mapping[Algorithm, float]) -> float:
+    """The seconds that the fastest candidate of a pass will hardly exceed, by what is
+    predicted."""
+    return PREDICTED_BEHIND * min(predicted.values(), default=math.inf)
 
 
 def best_of(found: Mapping[Algorithm, Finding]) -> float:

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from keras_diagwise.precision import allowed_errors, allowed_native_errors
-from keras_diagwise.problem import Problem
+from keras_diagwise.problem import PASSES, Problem
 from keras_diagwise.tuner.exact import OPERANDS, exact_pass, operand_shapes
 
 DRAWS = 2
@@ -94,9 +94,10 @@ class Exact(NamedTuple):
     scales: tuple[Any, ...]
 
 
-@functools.lru_cache(maxsize=2 * DRAWS)
+@functools.lru_cache(maxsize=len(PASSES) * DRAWS)
 def exact(problem: Problem, pass_name: str, draw: int) -> Exact:
-    """The exact result on a draw. Remembered: all candidates are held against it."""
+    """The exact result on a draw. Remembered, for all passes of a problem: all
+    candidates are held against it."""
     few = distinct(problem)
     left, right = map(as_array, operands(few, pass_name, draw))
     result = exact_pass(few, pass_name, left, right)

@@ -6,6 +6,7 @@ It runs in a child process where that can be had, see `isolated`.
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import functools
 import time
@@ -98,15 +99,22 @@ class Workbench:
         self._compiled: dict[Job, Compiled] = {}
 
     def compile(self, jobs: Sequence[Job]) -> None:
-        """Compiles candidates at once, on all cores, for `examine` and `time` to run.
-        What raises an exception is compiled again, and raises it again, there.
+        """Compiles candidates at once, on all cores, for `examine` and `time` to run,
+        and computes meanwhile what they are held against. What raises an exception
+        does so again there.
 
         Args:
-            jobs: what is compiled, beside which nothing is kept.
+            jobs: what is compiled. What was compiled before is kept if all of them are
+                of passes that were compiled together then.
         """
-        self._tasks, self._compiled = {task for task, _ in jobs}, {}
+        tasks = {task for task, _ in jobs}
+        if not tasks <= self._tasks:
+            self._tasks, self._compiled = tasks, {}
         with concurrent.futures.ThreadPoolExecutor(usable_cores()) as pool:
             running = {job: pool.submit(compiled_ahead, *job) for job in jobs}
+            with contextlib.suppress(FailedError):
+                for task in dict.fromkeys(task for task, _ in jobs):
+                    self.prepare(task)
         for job, each in running.items():
             if each.exception() is None:
                 self._compiled[job] = each.result()

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import os
+import subprocess
 import sys
 from typing import ClassVar
 
@@ -15,6 +16,8 @@ from hypothesis import strategies as st
 from keras_diagwise import Plan, backends, depthwise_conv
 from keras_diagwise.algorithms import Triton, parse
 from keras_diagwise.algorithms.triton.launch import program_of
+from keras_diagwise.algorithms.triton.program import compile_apart
+from keras_diagwise.backends.triton import WARPS
 from keras_diagwise.conductor import Convolution
 from keras_diagwise.problem import PASSES
 from tests import reference
@@ -240,6 +243,68 @@ def test_a_program_that_spills_is_seen():
     program = program_of(how, "float32", 90)
     (fault,) = gpu_programs.faults(program, gpu_programs.compiled_and_read(program))
     assert "what fits no register" in fault
+
+
+class OnlyTarget:
+    """Triton's driver of an H100 that is not there: it can compile, and launch
+    nothing."""
+
+    def get_current_target(self):
+        from triton.backends.compiler import GPUTarget
+
+        return GPUTarget("cuda", 90, 32)
+
+    def get_current_device(self):
+        return 0
+
+    def get_current_stream(self, device):
+        return 0
+
+
+@pytest.fixture
+def found_in_cache(monkeypatch, tmp_path):
+    """Whether Triton's cache, empty at first, had what launches ask for."""
+    from triton import knobs
+    from triton.runtime import driver
+
+    found = []
+
+    def listener(*, cache_hit, **_):
+        found.append(cache_hit)
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(knobs.compilation, "listener", listener)
+    monkeypatch.setattr(driver, "_active", OnlyTarget())
+    return found
+
+
+@needs_compiler
+@pytest.mark.skipif(BACKEND != "torch", reason="about a launch by torch")
+@pytest.mark.parametrize("pass_name", PASSES)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_what_a_process_compiles_a_launch_finds(found_in_cache, dtype, pass_name):
+    """Of other sizes, too."""
+    import torch
+
+    from keras_diagwise.algorithms.triton import kernels
+
+    problem = depthwise((14, 14), 96, (3, 3), batch=4, dtype=dtype)
+    compile_apart(program_of(Triton().launch(problem, pass_name, 4), dtype, 90))
+    larger = dataclasses.replace(problem, batch=64, spatial_shape=(28, 30))
+    how = Triton().launch(larger, pass_name, 64)
+    operands = [torch.empty(64, dtype=getattr(torch, dtype)) for _ in range(2)]
+    result = torch.empty(64, dtype=getattr(torch, how.dtype))
+    options = {**dict(how.constants), "num_warps": WARPS, "num_stages": 1}
+    kernel = getattr(kernels, how.kernel)
+    kernel.warmup(*operands, *how.sizes, result, grid=(how.programs,), **options)
+    assert found_in_cache == [True]
+
+
+@needs_compiler
+def test_a_compilation_that_fails_apart_says_so():
+    how = Triton().launch(depthwise((14, 14), 96, (3, 3)), "forward", 2)
+    with pytest.raises(subprocess.CalledProcessError):
+        compile_apart(program_of(how, "float32", 90)._replace(warps=3))
 
 
 @pytest.fixture

@@ -4,8 +4,10 @@ import dataclasses
 
 import keras
 import numpy as np
+import pytest
 
 from keras_diagwise.tuner import measure
+from tests.simulated_gpu import SimulatedGpu
 
 
 class Clock:
@@ -110,6 +112,36 @@ def test_the_device_tells_the_time_where_it_can(monkeypatch):
     monkeypatch.setattr(measure.time, "perf_counter", lambda: 0.0)
     taken = measure.seconds_of(lambda: queued.append(7e-3))
     np.testing.assert_allclose(taken, 7e-3)
+
+
+@pytest.mark.parametrize("has_events", [True, False])
+@pytest.mark.parametrize(
+    ("host", "device", "paid"),
+    [(40e-6, 5e-6, 40e-6), (10e-6, 150e-6, 150e-6), (30e-6, 30e-6, 30e-6)],
+)
+def test_the_longer_of_launch_and_kernel_is_paid(
+    monkeypatch, host, device, paid, has_events
+):
+    """Of calls in a row: what is launched more slowly than it runs leaves gaps, which
+    lie between the events as they lie in a step in eager code."""
+    gpu = SimulatedGpu()
+    gpu.install(monkeypatch, has_events)
+    calls = {"a": lambda: gpu.call(host, device)}
+    samples = measure.interleaved(calls, (), seconds=0.1)
+    np.testing.assert_allclose(samples["a"], paid, rtol=0.01)
+
+
+def test_launches_decide_between_small_kernels(monkeypatch):
+    """A kernel that is twice as fast loses, if its launch takes twice as long."""
+    gpu = SimulatedGpu()
+    gpu.install(monkeypatch)
+    calls = {
+        "quick to run": lambda: gpu.call(40e-6, 5e-6),
+        "quick to launch": lambda: gpu.call(20e-6, 10e-6),
+    }
+    medians = measure.medians(measure.interleaved(calls, (), seconds=0.1))
+    ratio = medians["quick to run"] / medians["quick to launch"]
+    np.testing.assert_allclose(ratio, 2, rtol=0.01)
 
 
 def test_calls_in_a_row_take_operands_that_no_cache_holds(monkeypatch):

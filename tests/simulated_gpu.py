@@ -1,0 +1,285 @@
+"""A GPU that is not there: its queue and its clocks, and a workbench on it.
+
+Time passes only as it would on the device and on 16 cores beside it. Where a constant
+is measured, it says by what; the others are of an H100 that nobody here has timed, and
+are marked as assumed.
+"""
+
+import collections
+import dataclasses
+import heapq
+import random
+import statistics
+
+from keras_diagwise import backends
+from keras_diagwise.algorithms import Native
+from keras_diagwise.algorithms.algorithm import Device
+from keras_diagwise.algorithms.triton.launch import program_of
+from keras_diagwise.problem import BYTES_PER_ELEMENT
+from keras_diagwise.tuner import measure, verify
+from keras_diagwise.tuner.exact import operand_shapes
+from keras_diagwise.tuner.limits import Limits
+from keras_diagwise.tuner.verify import standard_problem
+from keras_diagwise.tuner.workbench import Finding
+from tests.fake_workbench import NONE, FakeWorkbench
+from tuning import gpu_costs
+
+H100 = Device(bytes_per_second=3.0e12, multiprocessors=132, capability=(9, 0))
+"""Its copy rate as others measured it."""
+CORES = 16
+
+MATRIX_FLOPS = {"float32": 4e14, "bfloat16": 7.9e14}
+"""Of dense products a second, TF32 in float32; as others measured them."""
+
+
+class SimulatedGpu:
+    """Calls return when they are queued; what is queued runs one behind the other.
+
+    Attributes:
+        now: the host's time, in seconds.
+        free: when the device will have computed what is queued.
+    """
+
+    def __init__(self):
+        self.now = self.free = 0.0
+
+    def clock(self):
+        return self.now
+
+    def call(self, host_seconds, device_seconds):
+        """A call that the host takes some time to queue, and the device to compute."""
+        self.now += host_seconds
+        self.free = max(self.free, self.now) + device_seconds
+
+    def synchronize(self, tensors=None):
+        self.now = max(self.now, self.free)
+
+    def events(self):
+        return [Event(self), Event(self)]
+
+    def install(self, monkeypatch, has_events=True):
+        """Lets `measure` time calls on it."""
+        active = backends.active
+        events = self.events if has_events else lambda: None
+        monkeypatch.setattr(active, "device_events", events)
+        monkeypatch.setattr(active, "synchronize", self.synchronize)
+        monkeypatch.setattr(measure.time, "perf_counter", self.clock)
+        monkeypatch.setattr(measure, "habits", lambda: measure.ACCELERATOR)
+
+
+class Event:
+    """What the device's queue records when it comes to it."""
+
+    def __init__(self, gpu):
+        self._gpu = gpu
+
+    def record(self):
+        self.at = max(self._gpu.now, self._gpu.free)
+
+    def synchronize(self):
+        self._gpu.now = max(self._gpu.now, self.at)
+
+    def elapsed_time(self, last):
+        return 1e3 * (last.at - self.at)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """A tensor of which nothing is there but its size."""
+
+    shape: tuple
+    dtype: str
+
+    def __add__(self, other):
+        return self
+
+
+SECONDS_TO_START = 8.0
+"""Of the child: 3 to import Keras and its backend, and those that CUDA takes (assumed).
+"""
+SECONDS_OF_LIMITS = 4.0
+"""1.5 of timing and 0.6 of warming up (`measure_limits`); 0.7 GB from the host."""
+SECONDS_OF_EXACT = 0.5
+"""Both draws of 2**22 elements in float64, on one core of an EPYC: 0.4 to 0.7."""
+SECONDS_OF_VERIFICATION = 0.06
+"""Both draws of 2**22 elements against float64, on such a core: 0.05 to 0.06."""
+SECONDS_OF_AN_UPLOAD = 0.02
+"""Of both operands of so many elements, at 2 GB/s (assumed)."""
+
+START_OF_A_PROCESS = 0.3
+"""That imports Triton."""
+GIL_OF_TRITON = 0.4
+"""Of the seconds that a program takes, in which no other thread traces."""
+LOWERING, XLA = 0.04, 1.0
+"""Seconds of JAX's tracing, in which no other thread traces, and of XLA: for a CPU they
+were 0.037 and 0.41, the mean of 35 candidates for 32×28×28×96 (assumed for a GPU)."""
+CHOICE_OF_CUDNN = 0.3
+"""Seconds on the device in which XLA tries kernels for a convolution (assumed)."""
+INDUCTOR = 8.0
+"""Seconds of `torch.compile` for a pass (`COMPILES_ALONE` of the torch backend)."""
+
+
+class SimulatedWorkbench(FakeWorkbench):
+    """A workbench on a simulated GPU, whose programs take what `seconds_of` says.
+
+    Attributes:
+        gpu: the GPU, whose host's time is that of the tuning.
+        compiled: the candidates of passes, and the programs of `triton`, that are.
+    """
+
+    def __init__(self, gpu):
+        super().__init__({})
+        self.gpu = gpu
+        self.compiled, self.exact = set(), set()
+        self.programs = compile_seconds()
+        self.spent = collections.Counter()
+        self.spend("start", SECONDS_TO_START)
+
+    def spend(self, what, seconds):
+        self.gpu.now += seconds
+        self.spent[what] += seconds
+
+    def compile(self, jobs):
+        todo = [job for job in jobs if job not in self.compiled]
+        if not todo:
+            return
+        alone, apart, device = zip(*map(self.parts, todo), strict=True)
+        busy = [0.0] * CORES
+        for each in sorted(apart, reverse=True):
+            heapq.heapreplace(busy, busy[0] + each)
+        tasks = {task for task, _ in jobs} - self.exact
+        exact = sum(SECONDS_OF_EXACT * elements_share(task.problem) for task in tasks)
+        self.exact |= tasks
+        self.spend("compile", max(sum(alone), exact, *busy))
+        self.spend("choice of cuDNN", sum(device))
+        self.compiled.update(todo)
+
+    def parts(self, job):
+        """Seconds of a compilation in which no other thread traces, of the whole on a
+        core, and on the device."""
+        task, candidate = job
+        of_triton = self.seconds_of_triton(task, candidate)
+        if backends.active.__name__.endswith("torch_backend"):
+            return 0.0, of_triton and of_triton + START_OF_A_PROCESS, 0.0
+        alone = LOWERING + GIL_OF_TRITON * of_triton
+        convolves = candidate.name in ("native", "diagonal")
+        rest = of_triton or XLA
+        return alone, alone + rest, CHOICE_OF_CUDNN * convolves
+
+    def seconds_of_triton(self, task, candidate):
+        """Of the program that is not compiled yet, if it is one."""
+        if candidate.name != "triton":
+            return 0.0
+        how = candidate.launch(task.problem, task.pass_name, task.problem.batch)
+        program = program_of(how, task.problem.dtype, 90)
+        if program in self.compiled:
+            return 0.0
+        self.compiled.add(program)
+        return self.programs[how.kernel]
+
+    def examine(self, task, candidate, enough=0.0, patience=0.0):
+        if task.problem == standard_problem(task.problem.dtype):
+            self.spend("standard", 0.5)
+            return Finding(1e-9, NONE, 0.0)
+        self.asked.append((task.problem, task.pass_name, str(candidate)))
+        share = elements_share(task.problem)
+        if task not in self.exact:
+            self.exact.add(task)
+            self.spend("exact", SECONDS_OF_EXACT * share)
+        if (task, candidate) not in self.compiled:
+            self.compile([(task, candidate)])
+        self.spend("upload", SECONDS_OF_AN_UPLOAD * share)
+        call = self.call(task, candidate)
+        compiling = INDUCTOR if str(candidate).endswith(":compiled") else 0.0
+        self.spend("Inductor", compiling)
+        seconds = min(measure.seconds_of(call) for _ in range(3))
+        if seconds > enough:
+            return Finding(seconds, None, compiling, "outpaced", "planted")
+        self.spend("verification", SECONDS_OF_VERIFICATION * share)
+        return Finding(seconds, NONE, compiling)
+
+    def time(self, task, candidates, seconds, least_rounds, expected=0.0):
+        problem, pass_name = task.problem, task.pass_name
+        self.spend("upload", SECONDS_OF_AN_UPLOAD * elements_share(problem))
+        begun = self.gpu.now
+        shapes = operand_shapes(problem, pass_name)
+        samples = measure.interleaved(
+            {each: self.call(task, each) for each in candidates},
+            [Tensor(shape, problem.dtype) for shape in shapes],
+            seconds=seconds,
+            least_rounds=least_rounds,
+        )
+        self.spent["timing"] += self.gpu.now - begun
+        return samples
+
+    def limits(self, compiler_mode, dtype):
+        self.spend("limits", SECONDS_OF_LIMITS)
+        moved = 2**30
+        copies = ((2**14, 5e-6), (moved, moved / H100.bytes_per_second))
+        return Limits(copies, MATRIX_FLOPS[dtype])
+
+    def call(self, task, candidate):
+        host = host_seconds(task, candidate)
+        device = device_seconds(task, candidate)
+        return lambda *operands: self.gpu.call(host, device)
+
+
+def compile_seconds():
+    """Of a kernel's programs for 3×3, the mean, on a core (tuning/gpu_costs.py)."""
+    found = collections.defaultdict(list)
+    for program, sample in gpu_costs.samples().items():
+        constants = dict(program.constants)
+        if constants["KERNEL_ACROSS"] == constants["KERNEL_ALONG"] == 3:
+            found[program.kernel].append(sample.seconds)
+    return {kernel: statistics.mean(taken) for kernel, taken in found.items()}
+
+
+def elements_share(problem):
+    """The elements that are verified, of the most that are."""
+    few = verify.distinct(problem)
+    elements = few.least_bytes / BYTES_PER_ELEMENT[few.dtype]
+    return min(1.0, elements / (2 * verify.MOST_ELEMENTS))
+
+
+def seconds_of(task, candidate):
+    """What a user pays for a call among others."""
+    return max(host_seconds(task, candidate), device_seconds(task, candidate))
+
+
+def host_seconds(task, candidate):
+    """Until a call is queued: of a call of `jax.jit` 12 µs, as on a CPU; of torch for
+    each operation, and of Triton's launch (assumed)."""
+    if task.compiler_mode != "eager":
+        return 12e-6
+    if candidate.name == "triton":
+        return 40e-6
+    taps = task.problem.taps
+    operations = {"native": 1, "direct": 3 * taps, "diagonal": 4}[candidate.name]
+    if str(candidate).endswith(":compiled"):
+        operations = 4
+    if str(candidate).endswith(":split"):
+        operations += 4 * candidate.work(task.problem).operations
+    return 10e-6 * operations
+
+
+def device_seconds(task, candidate):
+    """Of the program, times what nobody predicts of it."""
+    draw = random.Random(f"{task} {candidate}")
+    return draw.uniform(0.9, 1.15) * modelled_seconds(task, candidate)
+
+
+def modelled_seconds(task, candidate):
+    problem, is_last = task.problem, task.pass_name == "kernel_gradient"
+    floor = problem.least_bytes / H100.bytes_per_second + 2.5e-6
+    if candidate.name == "triton":
+        return candidate.predicted_seconds(problem, task.pass_name, H100)
+    if isinstance(candidate, Native):  # torch's own; XLA's copies where it strides
+        strided = max(problem.strides) > 1
+        return floor * (problem.taps if is_last else 2.6 if strided else 1.6)
+    if candidate.name == "direct":  # as the compilers' programs were read
+        share = 0.47 if problem.dtype == "float32" else 0.33
+        alone = task.compiler_mode == "eager" and not candidate.compiled
+        return floor * (2 * problem.taps if alone else 5.0 if is_last else 1 / share)
+    work = candidate.work(problem)  # assumed
+    moved = 2.5 * floor + (candidate.lowering == "split") * 2 * floor
+    return moved + work.flops / (0.3 * MATRIX_FLOPS[problem.dtype])
