@@ -17,10 +17,11 @@ from keras_diagwise.algorithms.algorithm import Device
 from keras_diagwise.algorithms.triton.launch import program_of
 from keras_diagwise.problem import BYTES_PER_ELEMENT
 from keras_diagwise.tuner import measure, verify
+from keras_diagwise.tuner import tuner as tuner_module
 from keras_diagwise.tuner.exact import operand_shapes
 from keras_diagwise.tuner.limits import Limits
 from keras_diagwise.tuner.verify import standard_problem
-from keras_diagwise.tuner.workbench import Finding
+from keras_diagwise.tuner.workbench import Compiled, Finding, Workbench
 from tests.fake_workbench import NONE, FakeWorkbench
 from tuning import gpu_costs
 
@@ -105,6 +106,9 @@ SECONDS_OF_VERIFICATION = 0.06
 """Both draws of 2**22 elements against float64, on such a core: 0.05 to 0.06."""
 SECONDS_OF_AN_UPLOAD = 0.02
 """Of both operands of so many elements, at 2 GB/s (assumed)."""
+OPERATIONS_OF_JAX = 0.25
+"""Seconds to compile what repeats the operands of a pass and compares the parts of its
+result: 0.2 to 0.3 on a CPU."""
 
 START_OF_A_PROCESS = 0.3
 """That imports Triton."""
@@ -119,96 +123,87 @@ INDUCTOR = 8.0
 """Seconds of `torch.compile` for a pass (`COMPILES_ALONE` of the torch backend)."""
 
 
-class SimulatedWorkbench(FakeWorkbench):
-    """A workbench on a simulated GPU, whose programs take what `seconds_of` says.
+class SimulatedWorkbench(FakeWorkbench, Workbench):
+    """A workbench on a simulated GPU: the programs, the compilers and the verification
+    take what this file says, and the rest is the workbench's own.
 
     Attributes:
         gpu: the GPU, whose host's time is that of the tuning.
-        compiled: the candidates of passes, and the programs of `triton`, that are.
+        done: what is compiled or computed already: candidates of passes, programs of
+            `triton`, what passes are held against, shapes of results.
+        spent: seconds, by what took them.
     """
 
     def __init__(self, gpu):
-        super().__init__({})
-        self.gpu = gpu
-        self.compiled, self.exact = set(), set()
+        FakeWorkbench.__init__(self, {})
+        Workbench.__init__(self)
+        self.gpu, self.done, self.spent = gpu, set(), collections.Counter()
         self.programs = compile_seconds()
-        self.spent = collections.Counter()
         self.spend("start", SECONDS_TO_START)
+
+    def install(self, monkeypatch):
+        """In place of the child and of what it would compute on the device."""
+        monkeypatch.setattr(tuner_module, "IsolatedWorkbench", self)
+        monkeypatch.setattr(verify, "operands", self.operands)
+        monkeypatch.setattr(verify, "error_of", self.error_of)
 
     def spend(self, what, seconds):
         self.gpu.now += seconds
         self.spent[what] += seconds
 
+    def is_new(self, thing):
+        """Whether something is done for the first time."""
+        is_new = thing not in self.done
+        self.done.add(thing)
+        return is_new
+
     def compile(self, jobs):
-        todo = [job for job in jobs if job not in self.compiled]
+        todo = [job for job in jobs if self.is_new(job)]
         if not todo:
             return
         alone, apart, device = zip(*map(self.parts, todo), strict=True)
         busy = [0.0] * CORES
         for each in sorted(apart, reverse=True):
             heapq.heapreplace(busy, busy[0] + each)
-        tasks = {task for task, _ in jobs} - self.exact
-        exact = sum(SECONDS_OF_EXACT * elements_share(task.problem) for task in tasks)
-        self.exact |= tasks
-        self.spend("compile", max(sum(alone), exact, *busy))
+        exact = sum(self.exact(task) for task, _ in todo)
+        self.spend("compilation", max(sum(alone), exact, *busy))
         self.spend("choice of cuDNN", sum(device))
-        self.compiled.update(todo)
 
     def parts(self, job):
         """Seconds of a compilation in which no other thread traces, of the whole on a
         core, and on the device."""
         task, candidate = job
-        of_triton = self.seconds_of_triton(task, candidate)
-        if backends.active.__name__.endswith("torch_backend"):
+        of_triton = self.of_triton(task, candidate)
+        if task.compiler_mode == "eager":
             return 0.0, of_triton and of_triton + START_OF_A_PROCESS, 0.0
         alone = LOWERING + GIL_OF_TRITON * of_triton
         convolves = candidate.name in ("native", "diagonal")
-        rest = of_triton or XLA
-        return alone, alone + rest, CHOICE_OF_CUDNN * convolves
+        return alone, alone + (of_triton or XLA), CHOICE_OF_CUDNN * convolves
 
-    def seconds_of_triton(self, task, candidate):
-        """Of the program that is not compiled yet, if it is one."""
+    def of_triton(self, task, candidate):
+        """Seconds of the program that is not compiled yet, if it is one."""
         if candidate.name != "triton":
             return 0.0
         how = candidate.launch(task.problem, task.pass_name, task.problem.batch)
-        program = program_of(how, task.problem.dtype, 90)
-        if program in self.compiled:
-            return 0.0
-        self.compiled.add(program)
-        return self.programs[how.kernel]
+        is_new = self.is_new(program_of(how, task.problem.dtype, 90))
+        return self.programs[how.kernel] if is_new else 0.0
+
+    def exact(self, task):
+        """Seconds of what a pass is held against, unless that is known."""
+        return SECONDS_OF_EXACT * share(task.problem) if self.is_new(task) else 0.0
 
     def examine(self, task, candidate, enough=0.0, patience=0.0):
         if task.problem == standard_problem(task.problem.dtype):
             self.spend("standard", 0.5)
             return Finding(1e-9, NONE, 0.0)
         self.asked.append((task.problem, task.pass_name, str(candidate)))
-        share = elements_share(task.problem)
-        if task not in self.exact:
-            self.exact.add(task)
-            self.spend("exact", SECONDS_OF_EXACT * share)
-        if (task, candidate) not in self.compiled:
-            self.compile([(task, candidate)])
-        self.spend("upload", SECONDS_OF_AN_UPLOAD * share)
-        call = self.call(task, candidate)
-        compiling = INDUCTOR if str(candidate).endswith(":compiled") else 0.0
-        self.spend("Inductor", compiling)
-        seconds = min(measure.seconds_of(call) for _ in range(3))
-        if seconds > enough:
-            return Finding(seconds, None, compiling, "outpaced", "planted")
-        self.spend("verification", SECONDS_OF_VERIFICATION * share)
-        return Finding(seconds, NONE, compiling)
+        self.compile([(task, candidate)])
+        self.spend("compilation", self.exact(task))
+        return Workbench.examine(self, task, candidate, enough)
 
     def time(self, task, candidates, seconds, least_rounds, expected=0.0):
-        problem, pass_name = task.problem, task.pass_name
-        self.spend("upload", SECONDS_OF_AN_UPLOAD * elements_share(problem))
         begun = self.gpu.now
-        shapes = operand_shapes(problem, pass_name)
-        samples = measure.interleaved(
-            {each: self.call(task, each) for each in candidates},
-            [Tensor(shape, problem.dtype) for shape in shapes],
-            seconds=seconds,
-            least_rounds=least_rounds,
-        )
+        samples = Workbench.time(self, task, candidates, seconds, least_rounds)
         self.spent["timing"] += self.gpu.now - begun
         return samples
 
@@ -218,10 +213,30 @@ class SimulatedWorkbench(FakeWorkbench):
         copies = ((2**14, 5e-6), (moved, moved / H100.bytes_per_second))
         return Limits(copies, MATRIX_FLOPS[dtype])
 
-    def call(self, task, candidate):
-        host = host_seconds(task, candidate)
-        device = device_seconds(task, candidate)
-        return lambda *operands: self.gpu.call(host, device)
+    def function(self, task, candidate):
+        def call(*operands):
+            if str(candidate).endswith(":compiled") and self.is_new((task, "run")):
+                self.spend("Inductor", INDUCTOR)
+            self.gpu.call(host_seconds(task, candidate), seconds)
+
+        seconds = device_seconds(task, candidate)
+        self._compiled[task, candidate] = Compiled(call)
+        return call
+
+    def operands(self, problem, pass_name, draw):
+        self.gpu.now += SECONDS_OF_AN_UPLOAD * share(problem)
+        shapes = operand_shapes(problem, pass_name)
+        return [Tensor(shape, problem.dtype) for shape in shapes]
+
+    def error_of(self, run, problem, pass_name):
+        is_xla = backends.active.environment()["compiler_mode"] == "xla"
+        if is_xla and self.is_new((problem, pass_name)):
+            self.spend("verification", OPERATIONS_OF_JAX)
+        for draw in range(verify.DRAWS):
+            run(*self.operands(problem, pass_name, draw))
+        self.gpu.synchronize()
+        self.spend("verification", SECONDS_OF_VERIFICATION * share(problem))
+        return NONE
 
 
 def compile_seconds():
@@ -234,7 +249,7 @@ def compile_seconds():
     return {kernel: statistics.mean(taken) for kernel, taken in found.items()}
 
 
-def elements_share(problem):
+def share(problem):
     """The elements that are verified, of the most that are."""
     few = verify.distinct(problem)
     elements = few.least_bytes / BYTES_PER_ELEMENT[few.dtype]

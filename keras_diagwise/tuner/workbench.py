@@ -9,6 +9,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import functools
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -97,6 +98,7 @@ class Workbench:
     def __init__(self) -> None:
         self._tasks: set[Task] = set()
         self._compiled: dict[Job, Compiled] = {}
+        self._last_sample = -math.inf
 
     def compile(self, jobs: Sequence[Job]) -> None:
         """Compiles candidates at once, on all cores, for `examine` and `time` to run,
@@ -175,11 +177,17 @@ class Workbench:
         try:
             functions = {each: self.function(task, each) for each in candidates}
             operands = verify.operands(task.problem, task.pass_name, 0)
-            return interleaved(
-                functions, operands, seconds=seconds, least_rounds=least_rounds
+            samples = interleaved(
+                functions,
+                operands,
+                seconds=seconds,
+                least_rounds=least_rounds,
+                idle_seconds=time.perf_counter() - self._last_sample,
             )
         except Exception as error:
             raise failed(error) from error
+        self._last_sample = time.perf_counter()
+        return samples
 
     def limits(self, compiler_mode: str, dtype: str) -> Limits:
         """How fast the device copies and multiplies.

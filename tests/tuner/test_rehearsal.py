@@ -10,7 +10,6 @@ from keras_diagwise.models.tune import decide
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.planning.store import Store
 from keras_diagwise.problem import PASSES
-from keras_diagwise.tuner import tuner as tuner_module
 from keras_diagwise.tuner.tuner import Tuner, candidates_of
 from keras_diagwise.tuner.workbench import Task
 from tests.simulated_gpu import H100, SimulatedGpu, SimulatedWorkbench, seconds_of
@@ -40,7 +39,7 @@ def workbench(monkeypatch):
     gpu = SimulatedGpu()
     gpu.install(monkeypatch, has_events=BACKEND == "torch")
     bench = SimulatedWorkbench(gpu)
-    monkeypatch.setattr(tuner_module, "IsolatedWorkbench", lambda *_: bench)
+    bench.install(monkeypatch)
     return bench
 
 
@@ -82,6 +81,6 @@ def test_a_model_is_decided_in_two_minutes(dtype, workbench, tuner):
     assert tuner.measured == len(problems) * len(PASSES) == 30
     assert workbench.gpu.now <= MOST_SECONDS, workbench.spent
     mode = tuner.environment.compiler_mode
-    for problem, decision in decisions.items():
+    for decision in decisions.values():
         for pass_name in PASSES:
             assert over_the_best(decision, pass_name, mode) <= MARGIN
