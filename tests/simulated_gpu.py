@@ -131,13 +131,15 @@ class SimulatedWorkbench(FakeWorkbench, Workbench):
         gpu: the GPU, whose host's time is that of the tuning.
         done: what is compiled or computed already: candidates of passes, programs of
             `triton`, what passes are held against, shapes of results.
+        taken: seconds that the compilation of each candidate took.
         spent: seconds, by what took them.
     """
 
     def __init__(self, gpu):
         FakeWorkbench.__init__(self, {})
         Workbench.__init__(self)
-        self.gpu, self.done, self.spent = gpu, set(), collections.Counter()
+        self.gpu, self.done, self.taken = gpu, set(), {}
+        self.spent = collections.Counter()
         self.programs = compile_seconds()
         self.spend("start", SECONDS_TO_START)
 
@@ -161,7 +163,10 @@ class SimulatedWorkbench(FakeWorkbench, Workbench):
         todo = [job for job in jobs if self.is_new(job)]
         if not todo:
             return
-        alone, apart, device = zip(*map(self.parts, todo), strict=True)
+        parts = [self.parts(job) for job in todo]
+        for job, each in zip(todo, parts, strict=True):
+            self.taken[job] = sum(each)
+        alone, apart, device = zip(*parts, strict=True)
         busy = [0.0] * CORES
         for each in sorted(apart, reverse=True):
             heapq.heapreplace(busy, busy[0] + each)
@@ -220,7 +225,7 @@ class SimulatedWorkbench(FakeWorkbench, Workbench):
             self.gpu.call(host_seconds(task, candidate), seconds)
 
         seconds = device_seconds(task, candidate)
-        self._compiled[task, candidate] = Compiled(call)
+        self._compiled[task, candidate] = Compiled(call, self.taken[task, candidate])
         return call
 
     def operands(self, problem, pass_name, draw):

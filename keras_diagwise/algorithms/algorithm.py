@@ -107,13 +107,13 @@ class Algorithm(abc.ABC):
     def predicted_seconds(
         self, problem: Problem, pass_name: str, device: Device
     ) -> float | None:
-        """How long a pass will take, by what is known of the algorithm's program, or
-        `None` where that can't be told. The problem's batch is known."""
+        """The seconds that a pass will take, by what is known of its program, or `None`
+        where that can't be told. The problem's batch is known."""
         return None
 
     def compile(self, problem: Problem, pass_name: str) -> None:
-        """Compiles what is the algorithm's own in a pass, where the first call will
-        find it. It may be called in several threads, and by none."""
+        """Compiles programs of the algorithm's own, so that the first call of a pass
+        finds them. Called in any thread, or not at all."""
 
     @classmethod
     @abc.abstractmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import math
+from collections.abc import Sequence
 
 from keras_diagwise.algorithms import Algorithm
 from keras_diagwise.planning.decision import MOST_OPERATIONS
@@ -49,10 +50,13 @@ class Experience:
         self._behind[candidate.family, bucket(problem), pass_name].append(behind)
 
     def is_enough(self, candidate: Algorithm, problem: Problem, pass_name: str) -> bool:
-        """Whether a candidate's family would have been given up by now, if it were to
-        be."""
-        behind = self._behind.get((candidate.family, bucket(problem), pass_name), ())
-        return self._least_behind ** len(behind) >= HOPELESS
+        """Whether as many of a candidate's family were tried as it takes to give it
+        up."""
+        tried = len(self._tried(candidate, problem, pass_name))
+        return self._least_behind**tried >= HOPELESS
+
+    def _tried(self, candidate, problem, pass_name) -> Sequence[float]:
+        return self._behind.get((candidate.family, bucket(problem), pass_name), ())
 
     def learn_compilation(
         self, candidate: Algorithm, problem: Problem, seconds: float
@@ -66,12 +70,9 @@ class Experience:
         self, candidate: Algorithm, problem: Problem, pass_name: str
     ) -> str | None:
         """Why a candidate's family is given up, or `None`."""
-        key = candidate.family, bucket(problem), pass_name
-        behind = self._behind.get(key, ())
-        if (
-            min(behind, default=0.0) < self._least_behind
-            or math.prod(behind) < HOPELESS
-        ):
+        behind = self._tried(candidate, problem, pass_name)
+        least = min(behind, default=0.0)
+        if least < self._least_behind or math.prod(behind) < HOPELESS:
             return None
         return (
             f"{len(behind)} like it were {min(behind):.0f} times slower than the best "

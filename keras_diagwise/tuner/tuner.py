@@ -126,6 +126,7 @@ class Tuner:
         self._limits: dict[str, Limits] = {}
         self._standard_errors: dict[tuple[str, str], verify.Error] = {}
         self._exhaustive = exhaustive
+        # On a CPU first runs are off by more, and so is what is compiled beside others.
         self._compiles_ahead = self.environment.device_kind != "cpu"
         self._behind = OUTPACED if self._compiles_ahead else BEHIND
         self._experience = Experience(self._behind)
@@ -241,7 +242,8 @@ class Tuner:
 
     def _compile(self, jobs: Sequence[Job]) -> None:
         self._ahead.update(jobs)
-        self._in_time(self._workbench.compile, jobs)
+        if jobs:
+            self._in_time(self._workbench.compile, jobs)
 
     def _next_jobs(self, task, predicted, best) -> list[Job]:
         """What to compile next of a pass whose fastest candidate takes so many seconds:

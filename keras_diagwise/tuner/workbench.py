@@ -106,8 +106,7 @@ class Workbench:
         does so again there.
 
         Args:
-            jobs: what is compiled. What was compiled before is kept if all of them are
-                of passes that were compiled together then.
+            jobs: what is compiled, beside what was compiled before of these passes.
         """
         tasks = {task for task, _ in jobs}
         if not tasks <= self._tasks:

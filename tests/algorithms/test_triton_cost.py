@@ -96,7 +96,8 @@ def test_multiprocessors_without_a_program_are_idle():
     how = Triton(8, 16).launch(problem, "forward", 1)
     assert how.programs < H100.multiprocessors
     some, all_of_them = (
-        cost.work_of(how, problem.dtype, n).instructions for n in (132, how.programs)
+        cost.largest_share(how, problem.dtype, n).instructions
+        for n in (132, how.programs)
     )
     assert some == all_of_them
 

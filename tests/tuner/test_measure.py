@@ -71,6 +71,14 @@ def test_an_accelerator_is_warm_before_it_is_timed(monkeypatch):
     assert before == 2 * 2 + 2 * 5  # until 0.3 s are over, each in its turn
 
 
+def test_a_warm_accelerator_is_timed_at_once(monkeypatch):
+    monkeypatch.setattr(measure, "habits", lambda: measure.ACCELERATOR)
+    for idle, warms_up in ((1.9, False), (2.0, True)):
+        samples, calls = timed(monkeypatch, {"a": 0.04}, seconds=0, idle_seconds=idle)
+        before = len(calls) - len(samples["a"])
+        assert (before > 2) == warms_up
+
+
 def test_calls_are_queued_and_waited_for_once_a_sample(monkeypatch):
     """As on a device that computes what it was given later."""
     clock, queue = Clock(), []

@@ -25,13 +25,12 @@ SCHEDULERS = 4
 Programming Guide, compute capabilities 8.0 to 12.0)."""
 
 WAVEFRONT_BYTES = 128
-"""What the L1 cache of a multiprocessor moves in a cycle (the same guide)."""
+"""What the L1 cache of a multiprocessor moves in a cycle, at most."""
 
-CLOCKS = {(8, 0): 1.41e9, (8, 6): 1.7e9, (8, 9): 2.2e9}
+CLOCKS = {(8, 0): 1.41e9, (8, 6): 1.695e9, (8, 9): 2.04e9}
 CLOCK = 1.755e9
-"""Hertz under load, by compute capability, of A100, A10 and L4; and of H100 and H200,
-and of what is not known here. 79 lane-instructions at 132 × 128 × 1.755 GHz are the
-time in which an H100 moves 8 bytes."""
+"""Hertz at most, by compute capability, of A100, A10 and L4, and of H100 (PCIe), which
+stands for all others (NVIDIA's data sheets)."""
 
 
 class Fit(NamedTuple):
@@ -175,8 +174,8 @@ def apart(c: Mapping[str, Any]) -> int:
     return c["VECTOR"] if c["MULTIPLIER"] > 1 else 1
 
 
-class Work(NamedTuple):
-    """What a launch takes of the multiprocessor that has most to do.
+class Share(NamedTuple):
+    """What falls to the multiprocessor that runs the most programs.
 
     Attributes:
         instructions: of warps.
@@ -187,8 +186,9 @@ class Work(NamedTuple):
     wavefronts: float
 
 
-def work_of(how: Launch, dtype: str, multiprocessors: int) -> Work:
-    """What a launch takes of the multiprocessor that has most to do.
+def largest_share(how: Launch, dtype: str, multiprocessors: int) -> Share:
+    """What falls to the multiprocessor that runs the most programs of a launch. Lanes
+    that are idle in a tile execute as the others do.
 
     Args:
         how: the launch.
@@ -200,7 +200,7 @@ def work_of(how: Launch, dtype: str, multiprocessors: int) -> Work:
     moved = bytes_of(counts.loaded + counts.stored, counts.loads + counts.stores, dtype)
     warps = WARPS * -(-how.programs // multiprocessors)
     wavefronts = tiles_of(how) * 32 * moved / WAVEFRONT_BYTES
-    return Work(warps * executed, warps * wavefronts)
+    return Share(warps * executed, warps * wavefronts)
 
 
 def instructions(how: Launch, dtype: str) -> float:
@@ -238,20 +238,20 @@ def tiles_of(how: Launch) -> int:
 
 
 def seconds(problem: Problem, how: Launch, device: Device) -> float:
-    """How long a launch takes by what is known of it, see `Algorithm.predicted`.
+    """How long a launch takes, see `Algorithm.predicted_seconds`.
 
     Args:
         problem: the problem, with a batch.
         how: one of its passes.
         device: the GPU.
     """
-    work = work_of(how, problem.dtype, device.multiprocessors)
+    share = largest_share(how, problem.dtype, device.multiprocessors)
     clock = CLOCKS.get(device.capability, CLOCK)
     moved, kernels = problem.least_bytes, 1
     if how.kernel == "kernel_gradient":  # its shares are written, read and added up
         moved, kernels = moved + 2 * 4 * math.prod(how.shape), 2
     return kernels * SECONDS_BETWEEN_KERNELS + max(
         moved / device.bytes_per_second,
-        work.instructions / (SCHEDULERS * clock),
-        work.wavefronts / clock,
+        share.instructions / (SCHEDULERS * clock),
+        share.wavefronts / clock,
     )
