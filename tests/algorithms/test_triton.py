@@ -282,7 +282,7 @@ def found_in_cache(monkeypatch, tmp_path):
 @pytest.mark.skipif(BACKEND != "torch", reason="about a launch by torch")
 @pytest.mark.parametrize("pass_name", PASSES)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_what_a_process_compiles_a_launch_finds(found_in_cache, dtype, pass_name):
+def test_a_launch_finds_what_was_compiled(found_in_cache, dtype, pass_name):
     """Of other sizes, too."""
     import torch
 
@@ -301,7 +301,7 @@ def test_what_a_process_compiles_a_launch_finds(found_in_cache, dtype, pass_name
 
 
 @needs_compiler
-def test_a_compilation_that_fails_apart_says_so():
+def test_a_failed_compilation_apart_is_told():
     how = Triton().launch(depthwise((14, 14), 96, (3, 3)), "forward", 2)
     with pytest.raises(subprocess.CalledProcessError):
         compile_apart(program_of(how, "float32", 90)._replace(warps=3))

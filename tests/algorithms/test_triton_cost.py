@@ -75,7 +75,7 @@ def test_more_multiprocessors_take_no_longer(each, batch, pass_name):
 
 
 @kernels
-def test_a_large_problem_takes_the_time_of_its_bytes(pass_name):
+def test_a_large_problem_is_bound_by_bytes(pass_name):
     """3×3 in float32: an H100 executes 79 instructions while it moves a result."""
     problem = depthwise((56, 56), 144, (3, 3), batch=64)
     bound = problem.least_bytes / H100.bytes_per_second
@@ -91,7 +91,7 @@ def test_idle_lanes_are_paid_for():
     assert ratio > 1.5
 
 
-def test_multiprocessors_without_a_program_are_idle():
+def test_some_multiprocessors_may_be_idle():
     problem = depthwise((28, 28), 32, (7, 7), batch=1)
     how = Triton(8, 16).launch(problem, "forward", 1)
     assert how.programs < H100.multiprocessors
@@ -107,7 +107,7 @@ def test_of_float64_nothing_is_predicted():
     assert Triton().predicted_seconds(problem, "forward", H100) is None
 
 
-def test_the_coefficients_are_those_of_the_readings():
+def test_coefficients_fit_the_readings():
     every = gpu_costs.samples().values()
     assert len(every) > 200
     for kernel, fit in cost.FITS.items():
@@ -129,7 +129,7 @@ def read_of_headlines():
         yield by_name[row["problem"]], row["pass"], candidate, row["instructions"]
 
 
-def test_within_a_factor_of_the_committed_table():
+def test_close_to_the_committed_table():
     """Of which float16, among others, was not fitted to."""
     rows = list(read_of_headlines())
     assert len(rows) == 72
@@ -143,7 +143,7 @@ def test_within_a_factor_of_the_committed_table():
 
 
 @pytest.mark.parametrize("bytes_per_second", [0.6e12, 3.0e12, 1e14])
-def test_the_best_by_the_readings_is_not_pruned(monkeypatch, bytes_per_second):
+def test_the_best_reading_is_not_pruned(monkeypatch, bytes_per_second):
     """Also where the bytes count for more, or for nothing."""
     device = H100._replace(bytes_per_second=bytes_per_second)
     found = gpu_costs.samples()

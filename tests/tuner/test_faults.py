@@ -118,7 +118,7 @@ def test_the_tuning_goes_on_with_the_next_candidate(faulty):
 
 
 @pytest.mark.parametrize("fault", ["exception", "abort", "hang"])
-def test_a_fault_in_compilation_costs_no_other(tune_ahead, child_with, fault):
+def test_a_fault_compiling_costs_no_other(tune_ahead, child_with, fault):
     """Though all are compiled together, in one process."""
     child_with("none")
     problem = depthwise((7, 7), 2 + IN_COMPILATION.index(fault), (3, 3))

@@ -134,7 +134,7 @@ def test_a_child_that_was_ended_while_it_waited_starts_again(running):
     assert running.examine(TASK, Direct()).failure is None
 
 
-def test_what_was_compiled_ahead_is_run_and_timed(running):
+def test_what_is_compiled_ahead_is_timed(running):
     jobs = [(TASK, Native()), (TASK, Direct())]
     running.compile(jobs)
     process = running._child

@@ -127,9 +127,7 @@ def test_the_device_tells_the_time_where_it_can(monkeypatch):
     ("host", "device", "paid"),
     [(40e-6, 5e-6, 40e-6), (10e-6, 150e-6, 150e-6), (30e-6, 30e-6, 30e-6)],
 )
-def test_the_longer_of_launch_and_kernel_is_paid(
-    monkeypatch, host, device, paid, has_events
-):
+def test_launch_or_kernel_counts(monkeypatch, host, device, paid, has_events):
     """Of calls in a row: what is launched more slowly than it runs leaves gaps, which
     lie between the events as they lie in a step in eager code."""
     gpu = SimulatedGpu()
@@ -139,7 +137,7 @@ def test_the_longer_of_launch_and_kernel_is_paid(
     np.testing.assert_allclose(samples["a"], paid, rtol=0.01)
 
 
-def test_launches_decide_between_small_kernels(monkeypatch):
+def test_launches_decide_for_small_kernels(monkeypatch):
     """A kernel that is twice as fast loses, if its launch takes twice as long."""
     gpu = SimulatedGpu()
     gpu.install(monkeypatch)

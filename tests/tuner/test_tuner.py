@@ -372,7 +372,7 @@ def test_on_a_cpu_nothing_is_compiled_ahead(make):
     assert bench.compiled == []
 
 
-def test_on_a_gpu_all_passes_are_compiled_first(make, on_gpu):
+def test_on_a_gpu_passes_are_compiled_first(make, on_gpu):
     """What is examined was compiled, before anything was timed."""
     bench = Bench()
     seen = []
@@ -386,7 +386,7 @@ def test_on_a_gpu_all_passes_are_compiled_first(make, on_gpu):
     assert set(bench.asked) <= set(compiled)
 
 
-def test_of_a_new_family_a_few_are_compiled_at_a_time(make, on_gpu):
+def test_few_of_a_new_family_are_compiled(make, on_gpu):
     """Then it is seen whether the rest are worth it."""
     bench = hopeless()
     tuner = make(bench, environment=on_gpu)
@@ -431,7 +431,7 @@ def foretold(monkeypatch):
 
 
 @pytest.mark.usefixtures("foretold")
-def test_what_is_predicted_far_behind_is_not_compiled(make, on_gpu):
+def test_far_behind_by_prediction_is_pruned(make, on_gpu):
     bench = Bench()
     outcomes = outcomes_of(make(bench, environment=on_gpu).tune(PROBLEM, FORWARD))
     assert outcomes["foretold:1.6"].failure == "pruned"
@@ -446,7 +446,7 @@ def test_what_is_predicted_far_behind_is_not_compiled(make, on_gpu):
 
 @pytest.mark.usefixtures("foretold")
 @pytest.mark.parametrize("failure", ["wrong numbers", "crash"])
-def test_where_the_best_predicted_fails_others_run(make, on_gpu, failure):
+def test_if_the_best_predicted_fails_others_run(make, on_gpu, failure):
     bench = Bench(failures={"foretold:1.0": failure})
     outcomes = outcomes_of(make(bench, environment=on_gpu).tune(PROBLEM, FORWARD))
     assert outcomes["foretold:1.0"].failure == failure

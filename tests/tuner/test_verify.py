@@ -309,7 +309,7 @@ def test_operands_repeat_a_part_of_the_batch(three_parts, dtype, pass_name):
         np.testing.assert_array_equal(whole, np.concatenate([part] * times))
 
 
-def test_operands_share_no_memory_with_what_is_drawn():
+def test_operands_share_no_memory():
     """A candidate that writes into its operands spoils no other's."""
     first, _ = verify.operands(PROBLEM, "forward", 0)
     first = np.asarray(ops.convert_to_numpy(first))
