@@ -446,7 +446,7 @@ def test_far_behind_by_prediction_is_pruned(make, on_gpu):
 
 @pytest.mark.usefixtures("foretold")
 @pytest.mark.parametrize("failure", ["wrong numbers", "crash"])
-def test_if_the_best_predicted_fails_others_run(make, on_gpu, failure):
+def test_others_run_if_the_best_fails(make, on_gpu, failure):
     bench = Bench(failures={"foretold:1.0": failure})
     outcomes = outcomes_of(make(bench, environment=on_gpu).tune(PROBLEM, FORWARD))
     assert outcomes["foretold:1.0"].failure == failure
