@@ -399,6 +399,10 @@ def launched(launch, left, right):
     raise NotImplementedError
 
 
+def compile_kernel(launch, dtype):
+    raise NotImplementedError
+
+
 def compiles_alone_refusal():
     """Under `tf.debugging.enable_check_numerics` and the like, which put operations
     into compiled functions too that XLA has no kernel for. Whether they are at work

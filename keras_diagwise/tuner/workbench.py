@@ -102,7 +102,8 @@ class Workbench:
 
     def compile(self, jobs: Sequence[Job]) -> None:
         """Compiles candidates at once, on all cores, for `examine` and `time` to run,
-        and computes meanwhile what they are held against. What raises an exception
+        and computes meanwhile what they are held against. XLA and Triton release
+        Python's lock (seen in jaxlib 0.10.2 and Triton 3.6). What raises an exception
         does so again there.
 
         Args:
