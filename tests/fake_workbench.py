@@ -28,6 +28,9 @@ class FakeWorkbench:
     def __call__(self, patience, until):
         return self
 
+    def compile(self, jobs):
+        pass
+
     def examine(self, task, candidate, enough=0.0, patience=0.0):
         if task.problem == standard_problem(task.problem.dtype):
             return Finding(1e-9, NONE, 0.0)

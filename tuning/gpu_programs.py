@@ -29,7 +29,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from keras_diagwise.algorithms.triton import Triton
-from keras_diagwise.algorithms.triton.launch import Launch
+from keras_diagwise.algorithms.triton.launch import Launch, program_of
+from keras_diagwise.algorithms.triton.program import Program, compiled
 from keras_diagwise.backends.triton import WARPS
 from keras_diagwise.problem import BYTES_PER_ELEMENT, PASSES, Problem
 from tuning.records import Records, key_of, write
@@ -37,7 +38,6 @@ from tuning.workloads import headlines, problems_of
 
 CAPABILITIES = (80, 90, 100)
 DTYPES = ("float32", "bfloat16", "float16")
-SHORT = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16", "float64": "fp64"}
 
 REGISTERS = 65536
 """Of a multiprocessor."""
@@ -46,16 +46,6 @@ LEAST_BLOCKS = 2
 
 HEADLINE = 90
 """The capability whose programs are shown: an H100's."""
-
-
-class Program(NamedTuple):
-    """What was compiled, apart from the sizes that it is called with."""
-
-    kernel: str
-    constants: tuple
-    dtype: str
-    result_dtype: str
-    capability: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,38 +67,6 @@ class Reading:
     instructions: float
 
 
-def program_of(how: Launch, dtype: str, capability: int) -> Program:
-    """What a launch runs on a GPU of a compute capability."""
-    return Program(how.kernel, how.constants, dtype, how.dtype, capability)
-
-
-def compiled(program: Program) -> bytes:
-    """The machine code, as a file that CUDA's tools read."""
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
-    from keras_diagwise.algorithms.triton import kernels
-
-    function = getattr(kernels, program.kernel)
-    constants = dict(program.constants)
-    signature, attributes = {}, {}
-    results = [name for name in function.arg_names if name not in constants][-1]
-    for index, name in enumerate(function.arg_names):
-        if name in constants:
-            signature[name] = "constexpr"
-        elif name in kernels.SIZES:
-            signature[name] = "i32"
-        else:
-            dtype = program.result_dtype if name == results else program.dtype
-            signature[name] = f"*{SHORT[dtype]}"
-            attributes[index,] = [["tt.divisibility", 16]]
-    source = ASTSource(function, signature, constexprs=constants, attrs=attributes)
-    target = GPUTarget("cuda", program.capability, 32)
-    options = {"num_warps": WARPS, "num_stages": 1}
-    return triton.compile(source, target=target, options=options).asm["cubin"]
-
-
 def tool(name: str) -> str:
     """One of CUDA's programs, which come with Triton."""
     import triton.backends.nvidia
@@ -116,8 +74,15 @@ def tool(name: str) -> str:
     return str(Path(triton.backends.nvidia.__file__).with_name("bin") / name)
 
 
-def read(program: Program, code: bytes) -> Reading:
-    """What the machine code of a program says."""
+class Listing(NamedTuple):
+    """What CUDA's tools say of machine code: the use of resources, and the text."""
+
+    usage: str
+    text: str
+
+
+def listing(code: bytes) -> Listing:
+    """Machine code as CUDA's tools print it."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "program.cubin")
         path.write_bytes(code)
@@ -128,7 +93,12 @@ def read(program: Program, code: bytes) -> Reading:
                 run, check=True, capture_output=True, text=True
             ).stdout
 
-        usage, text = output("cuobjdump", "-res-usage"), output("nvdisasm", "-c")
+        return Listing(output("cuobjdump", "-res-usage"), output("nvdisasm", "-c"))
+
+
+def read(program: Program, code: bytes) -> Reading:
+    """What the machine code of a program says."""
+    usage, text = listing(code)
     lines = instructions_of(text)
     loop = innermost(lines)
     loads = [load for _, word in lines[loop] if (load := width_of(word))]
@@ -185,14 +155,19 @@ def executed(program: Program, lines: list, loop: slice) -> float:
     """Instructions for a result, see `Reading`."""
     constants = dict(program.constants)
     inside = loop.stop - loop.start
-    results = constants["UNROLL"] * constants["LANES"] * constants["WIDTH"] / 32 / WARPS
-    if program.kernel == "kernel_gradient":
-        return inside / results * groups_of_taps(constants)
-    if program.kernel == "input_gradient":
-        results *= constants["STRIDE_ACROSS"]
-    if inside == len(lines):
+    results = results_of(program.kernel, constants)
+    if program.kernel == "kernel_gradient" or inside == len(lines):
         return inside / results
     return (len(lines) + inside * (turns(constants) - 1)) / results
+
+
+def results_of(kernel: str, constants: dict) -> float:
+    """Results of a thread; in the kernel gradient, of a tile: outputs, of each of which
+    it meets a group of taps."""
+    results = constants["UNROLL"] * constants["LANES"] * constants["WIDTH"] / 32 / WARPS
+    if kernel == "kernel_gradient":
+        return results / groups_of_taps(constants)
+    return results * (constants["STRIDE_ACROSS"] if kernel == "input_gradient" else 1)
 
 
 def groups_of_taps(constants: dict) -> int:
@@ -233,11 +208,6 @@ def launches(problem: Problem) -> Iterator[tuple[str, Triton, Launch]]:
             yield pass_name, each, each.launch(problem, pass_name, problem.batch or 1)
 
 
-def size_of(program: Program) -> int:
-    """Bytes of machine code."""
-    return len(compiled(program))
-
-
 def capability_here() -> int | None:
     """The compute capability of torch's device, or `None` if it is none of CUDA's, or
     kernels are interpreted."""
@@ -250,7 +220,7 @@ def capability_here() -> int | None:
 
 
 def compiled_and_read(program: Program) -> Reading:
-    return read(program, compiled(program))
+    return read(program, compiled(program).asm["cubin"])
 
 
 def readings(

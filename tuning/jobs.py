@@ -13,7 +13,6 @@ import concurrent.futures
 import dataclasses
 import functools
 import itertools
-import multiprocessing
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -24,8 +23,10 @@ import keras
 import keras_diagwise
 from keras_diagwise import backends
 from keras_diagwise.algorithms import Algorithm, Triton, parse
+from keras_diagwise.algorithms.triton.launch import program_of
+from keras_diagwise.algorithms.triton.program import compile_apart
 from keras_diagwise.planning.decision import to_four_digits
-from keras_diagwise.planning.environment import Environment
+from keras_diagwise.planning.environment import Environment, usable_cores
 from keras_diagwise.problem import PASSES, Problem
 from keras_diagwise.tuner import verify
 from keras_diagwise.tuner.limits import measure_limits
@@ -80,18 +81,17 @@ def compile_programs(problems: Sequence[dict], processes: int | None = None) -> 
     if capability is None:
         return {"programs": 0, "reason": "nothing is compiled here"}
     programs = {
-        gpu_programs.program_of(how, problem.dtype, capability)
+        program_of(how, problem.dtype, capability)
         for problem in asked
         for _, _, how in gpu_programs.launches(problem)
     }
     begun = time.monotonic()
-    anew = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
-    with concurrent.futures.ProcessPoolExecutor(processes, anew) as pool:
-        sizes = list(pool.map(gpu_programs.size_of, programs))
+    with concurrent.futures.ThreadPoolExecutor(processes or usable_cores()) as pool:
+        done = [pool.submit(compile_apart, program) for program in programs]
     return {
-        "programs": len(sizes),
+        "programs": len(done),
+        "failed": sum(each.exception() is not None for each in done),
         "seconds": round(time.monotonic() - begun, 1),
-        "largest_bytes": max(sizes, default=0),
     }
 
 

@@ -547,6 +547,9 @@ def gpu_programs() -> str:
         if ", float16" not in row["problem"]  # within a tenth of bfloat16's
     ]
     columns = ("", "pass", "", "registers", "bytes of a load", "instructions")
+    costs = [each for each in read("gpu-costs.json").values() if isinstance(each, dict)]
+    error = max(each["mean_error_held_out"] for each in costs)
+    fitted = sum(each["programs"] for each in costs)
     capabilities = [f"sm_{each}" for each in result["capabilities"]]
     return f"""\
 {result["programs"]} programs, of {result["problems"]} problems and for
@@ -556,6 +559,9 @@ loads that are narrower than they could be, or too many registers for two blocks
 multiprocessor. Below are those for sm_90 that execute the fewest instructions for a
 result (of a kernel gradient, for the products of one output with all its taps). An H100
 can execute 79 while it moves the bytes of a result in float32, and 39 in bfloat16.
+The tuner estimates the instructions of a program from its layout. Fitted to one half of
+{fitted} programs, it is {100 * error:.0f} % off the other half in the mean, in the
+pass in which it errs most.
 
 {table(columns, rows)}"""
 

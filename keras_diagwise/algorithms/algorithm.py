@@ -26,6 +26,20 @@ class Work(NamedTuple):
     operations: int
 
 
+class Device(NamedTuple):
+    """A GPU, so far as a time can be predicted from it.
+
+    Attributes:
+        bytes_per_second: that a copy reads and writes together, as measured.
+        multiprocessors: how many it has.
+        capability: its compute capability, as `(9, 0)`.
+    """
+
+    bytes_per_second: float
+    multiprocessors: int
+    capability: tuple[int, int]
+
+
 @dataclasses.dataclass(frozen=True)
 class Algorithm(abc.ABC):
     """A way to compute the passes, with its parameters as fields.
@@ -89,6 +103,17 @@ class Algorithm(abc.ABC):
     def work(self, problem: Problem) -> Work:
         """What each of the passes takes, so far as it can be told beforehand."""
         return Work(problem.flops, problem.least_bytes, 1)
+
+    def predicted_seconds(
+        self, problem: Problem, pass_name: str, device: Device
+    ) -> float | None:
+        """The seconds that a pass will take, by what is known of its program, or `None`
+        where that can't be told. The problem's batch is known."""
+        return None
+
+    def compile(self, problem: Problem, pass_name: str) -> None:
+        """Compiles programs of the algorithm's own, so that the first call of a pass
+        finds them. Called in any thread, or not at all."""
 
     @classmethod
     @abc.abstractmethod

@@ -46,9 +46,13 @@ A backend's module provides
 - `synchronize(tensors)`: waits until they are computed;
 - `device_events()`: two events that the device's own queue can record, the time
   between which it tells, or `None`;
-- `compiled(function, compiler_mode)`: `function` as a model's step is compiled;
-- `triton_refusal()`: why no kernel of Triton's can run here, or `None`, and
-  `launched(launch, left, right)`: the result of a kernel's `Launch`;
+- `compiled(function, compiler_mode)`: `function` as a model's step is compiled, and
+  `compiled_ahead(function, compiler_mode, shapes, dtype)`, so far as it can be before
+  it is called, in any thread;
+- `triton_refusal()`: why no kernel of Triton's can run here, or `None`;
+  `compute_capability()`: that of the device, or `None`; and where kernels can run,
+  `launched(launch, left, right)`, the result of a kernel's `Launch`, and
+  `compile_kernel(launch, dtype)`, which compiles it where the backend keeps such;
 - `compiles_alone_refusal()`: why nothing can be compiled so now, or `None`;
 - `TENSORS`, the types of its tensors and variables, and `STATE`, those of variables;
   `tensor_copier()`, which copies the tensors of a model; `tensor_attributes(tensor)`,

@@ -7,6 +7,7 @@ import importlib.util
 import operator
 import os
 import re
+import threading
 
 import jax
 import keras
@@ -317,6 +318,11 @@ def compiled(function, compiler_mode):
     return jax.jit(function)
 
 
+def compiled_ahead(function, compiler_mode, shapes, dtype):
+    operands = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]
+    return jax.jit(function).lower(*operands).compile()
+
+
 @functools.cache
 def triton_refusal():
     if not all(map(importlib.util.find_spec, ("triton", "jax_triton"))):
@@ -333,15 +339,19 @@ def compute_capability():
     )
 
 
+IMPORTING = threading.Lock()
+
+
 @functools.cache
 def jax_triton():
     """The package, which takes the variable of Triton's cache away."""
-    cache = os.environ.get("TRITON_CACHE_DIR")
-    module = importlib.import_module("jax_triton")
-    if cache is None:
-        os.environ.pop("TRITON_CACHE_DIR", None)
-    else:
-        os.environ["TRITON_CACHE_DIR"] = cache
+    with IMPORTING:
+        cache = os.environ.get("TRITON_CACHE_DIR")
+        module = importlib.import_module("jax_triton")
+        if cache is None:
+            os.environ.pop("TRITON_CACHE_DIR", None)
+        else:
+            os.environ["TRITON_CACHE_DIR"] = cache
     return module
 
 
@@ -361,6 +371,10 @@ def launched(launch, left, right):
         compute_capability=10 * major + minor,
         **dict(launch.constants),
     )
+
+
+def compile_kernel(launch, dtype):
+    """Nothing: it is compiled when a program that has it is lowered."""
 
 
 def compiles_alone_refusal():

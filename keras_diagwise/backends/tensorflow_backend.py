@@ -386,6 +386,11 @@ def compiled(function, compiler_mode):
     return tf.function(function, jit_compile=xla_compiled, autograph=False)
 
 
+def compiled_ahead(function, compiler_mode, shapes, dtype):
+    """The same: a function is traced when it is called."""
+    return compiled(function, compiler_mode)
+
+
 COMPILES_ALONE = True
 
 
@@ -393,7 +398,15 @@ def triton_refusal():
     return "it is for JAX and torch"
 
 
+def compute_capability():
+    return None
+
+
 def launched(launch, left, right):
+    raise NotImplementedError
+
+
+def compile_kernel(launch, dtype):
     raise NotImplementedError
 
 

@@ -440,14 +440,34 @@ def compiled(function, compiler_mode):
     return function
 
 
+def compiled_ahead(function, compiler_mode, shapes, dtype):
+    """The same: torch compiles at a call."""
+    return compiled(function, compiler_mode)
+
+
 @functools.cache
 def triton_refusal():
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed"
     if os.environ.get("TRITON_INTERPRET") == "1":
         return None
+    return capability_refusal(compute_capability())
+
+
+@functools.cache
+def compute_capability():
     is_nvidia = device().type == "cuda" and torch.version.hip is None
-    return capability_refusal(torch.cuda.get_device_capability() if is_nvidia else None)
+    return torch.cuda.get_device_capability() if is_nvidia else None
+
+
+def compile_kernel(launch, dtype):
+    """In a process of its own: torch finds it in Triton's cache."""
+    from keras_diagwise.algorithms.triton.launch import program_of
+    from keras_diagwise.algorithms.triton.program import compile_apart
+
+    if compute_capability() is not None:  # else it is interpreted
+        major, minor = compute_capability()
+        compile_apart(program_of(launch, dtype, 10 * major + minor))
 
 
 def launched(launch, left, right):

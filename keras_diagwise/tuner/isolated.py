@@ -24,8 +24,9 @@ import keras
 
 from keras_diagwise import backends
 from keras_diagwise.algorithms import Algorithm
+from keras_diagwise.planning.environment import usable_cores
 from keras_diagwise.tuner.limits import Limits
-from keras_diagwise.tuner.workbench import FailedError, Finding, Task, Workbench
+from keras_diagwise.tuner.workbench import FailedError, Finding, Job, Task, Workbench
 
 SECONDS_TO_START = 120.0
 SECONDS_TO_END = 5.0
@@ -57,6 +58,13 @@ class IsolatedWorkbench:
         self.until = until
         self._child: Child | None = None
         self._here: Workbench | None = None
+
+    def compile(self, jobs: Sequence[Job]) -> None:
+        """As a workbench. Where one hangs or crashes, what was compiled is lost with
+        the child: each is compiled when it is examined, which tells that one apart."""
+        patience = self.patience * (1 + len(jobs) / usable_cores())
+        with contextlib.suppress(FailedError):
+            self._ask("compile", jobs, patience=patience)
 
     def examine(
         self,
@@ -245,8 +253,9 @@ class Child:
         return FailedError("out of memory" if how == "SIGKILL" else "crash", reason)
 
     def end(self) -> None:
-        """Ends it, whatever it does."""
-        self._process.kill()
+        """Ends it, whatever it does, and the processes that compile for it."""
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._connection.close()
         self._complaints.close()

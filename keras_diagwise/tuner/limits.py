@@ -26,6 +26,12 @@ class Limits:
     copies: tuple[tuple[int, float], ...]
     flops_per_second: float
 
+    @property
+    def bytes_per_second(self) -> float:
+        """That the largest copy reads and writes together."""
+        moved, seconds = self.copies[-1]
+        return moved / seconds
+
     def copy_seconds(self, moved: int) -> float:
         """The time to move so many bytes, between those measured by logarithms."""
         sizes, seconds = zip(*self.copies, strict=True)

@@ -33,6 +33,7 @@ class Habits:
         sample_seconds: what is faster is called several times for one sample.
         warm_up_seconds: how long it works before the first sample, until clocks have
             settled and libraries have chosen their kernels.
+        warm_seconds: how long after the last sample its clocks are settled still.
         rotated_bytes: of operands that calls in a row take in turn, so that none lies
             in a cache still, as none does in a training step; 0 takes the same.
         copied_bytes: of the copies by which the bandwidth is measured, for what fits
@@ -42,13 +43,16 @@ class Habits:
 
     sample_seconds: float
     warm_up_seconds: float
+    warm_seconds: float
     rotated_bytes: int
     copied_bytes: tuple[int, ...]
     matrix_size: int
 
 
-CPU = Habits(2e-3, 0.0, 0, tuple(2**n for n in range(14, 28, 2)), 1024)
-ACCELERATOR = Habits(10e-3, 0.3, 2**28, tuple(2**n for n in range(14, 32, 2)), 8192)
+CPU = Habits(2e-3, 0.0, 0.0, 0, tuple(2**n for n in range(14, 28, 2)), 1024)
+ACCELERATOR = Habits(
+    10e-3, 0.3, 2.0, 2**28, tuple(2**n for n in range(14, 32, 2)), 8192
+)
 
 
 def habits() -> Habits:
@@ -65,6 +69,7 @@ def interleaved(
     least_rounds: int = 3,
     most_rounds: int = 60,
     seed: int = 0,
+    idle_seconds: float = math.inf,
 ) -> dict[Name, list[float]]:
     """The seconds that calls of each function take, sample by sample.
 
@@ -80,6 +85,7 @@ def interleaved(
         least_rounds: rounds that are run even if they take longer.
         most_rounds: rounds after which it ends in any case.
         seed: of the order in the rounds.
+        idle_seconds: how long ago the last sample was taken on the device.
     """
 
     ways = habits()
@@ -91,7 +97,8 @@ def interleaved(
         name: Repeated(in_turn(function, copies[name]), ways.sample_seconds)
         for name, function in functions.items()
     }
-    warm_up(repeated.values(), ways.warm_up_seconds)
+    if idle_seconds >= ways.warm_seconds:
+        warm_up(repeated.values(), ways.warm_up_seconds)
     samples: dict[Name, list[float]] = {name: [] for name in functions}
     order = list(functions)
     shuffle = random.Random(seed).shuffle

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import math
+from collections.abc import Sequence
 
 from keras_diagwise.algorithms import Algorithm
 from keras_diagwise.planning.decision import MOST_OPERATIONS
@@ -20,12 +21,25 @@ HOPELESS = 64.0
 """A family is given up on a kind of problem once each of its candidates was at least
 `BEHIND` times slower than the best, and the product of these factors is `HOPELESS`."""
 
+SCOUTS = 3
+"""Candidates of a family that are compiled before one of them was run."""
+
+PREDICTED_BEHIND = 1.5
+"""Times the least time that is predicted of a candidate of the pass: more than the
+prediction errs between two candidates of one algorithm."""
+
 
 class Experience:
     """What the candidates tried so far say about their families: the candidates of
-    one algorithm and lowering, in one pass of the problems of one bucket."""
+    one algorithm and lowering, in one pass of the problems of one bucket.
 
-    def __init__(self) -> None:
+    Args:
+        behind: how many times slower than the best each candidate of a family was that
+            is given up.
+    """
+
+    def __init__(self, behind: float = BEHIND) -> None:
+        self._least_behind = behind
         self._behind: dict[tuple, list[float]] = collections.defaultdict(list)
         self._compile_seconds: dict[str, float] = collections.defaultdict(float)
 
@@ -34,6 +48,15 @@ class Experience:
     ) -> None:
         """Keeps how many times slower than the best a candidate was."""
         self._behind[candidate.family, bucket(problem), pass_name].append(behind)
+
+    def is_enough(self, candidate: Algorithm, problem: Problem, pass_name: str) -> bool:
+        """Whether as many of a candidate's family were tried as it takes to give it
+        up."""
+        tried = len(self._tried(candidate, problem, pass_name))
+        return self._least_behind**tried >= HOPELESS
+
+    def _tried(self, candidate, problem, pass_name) -> Sequence[float]:
+        return self._behind.get((candidate.family, bucket(problem), pass_name), ())
 
     def learn_compilation(
         self, candidate: Algorithm, problem: Problem, seconds: float
@@ -47,8 +70,9 @@ class Experience:
         self, candidate: Algorithm, problem: Problem, pass_name: str
     ) -> str | None:
         """Why a candidate's family is given up, or `None`."""
-        behind = self._behind[candidate.family, bucket(problem), pass_name]
-        if min(behind, default=0.0) < BEHIND or math.prod(behind) < HOPELESS:
+        behind = self._tried(candidate, problem, pass_name)
+        least = min(behind, default=0.0)
+        if least < self._least_behind or math.prod(behind) < HOPELESS:
             return None
         return (
             f"{len(behind)} like it were {min(behind):.0f} times slower than the best "
@@ -59,6 +83,21 @@ class Experience:
         """How long a candidate will take to compile."""
         operations = candidate.work(problem).operations
         return operations * self._compile_seconds[candidate.family]
+
+
+def why_outpredicted(seconds: float, best: float) -> str | None:
+    """Why a candidate is not even compiled, or `None`.
+
+    Args:
+        seconds: that it is predicted to take.
+        best: the least that is predicted of a candidate.
+    """
+    if seconds <= PREDICTED_BEHIND * best:
+        return None
+    return (
+        f"it is predicted to take {1e3 * seconds:.3g} ms, and another "
+        f"{1e3 * best:.3g} ms"
+    )
 
 
 def why_pruned(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import datetime
@@ -15,8 +16,10 @@ from contextlib import AbstractContextManager
 
 from keras_diagwise import backends
 from keras_diagwise.algorithms import ALGORITHMS, Algorithm, Native, parse
+from keras_diagwise.algorithms.algorithm import Device
 from keras_diagwise.planning.claims import host
 from keras_diagwise.planning.decision import (
+    MISHAPS,
     MOST,
     SURE_FAILURES,
     Comparison,
@@ -31,8 +34,21 @@ from keras_diagwise.tuner import verify
 from keras_diagwise.tuner.isolated import IsolatedWorkbench
 from keras_diagwise.tuner.limits import Limits
 from keras_diagwise.tuner.measure import lower_bound
-from keras_diagwise.tuner.prune import BEHIND, Experience, why_pruned
-from keras_diagwise.tuner.workbench import FailedError, Finding, Task, Workbench
+from keras_diagwise.tuner.prune import (
+    BEHIND,
+    PREDICTED_BEHIND,
+    SCOUTS,
+    Experience,
+    why_outpredicted,
+    why_pruned,
+)
+from keras_diagwise.tuner.workbench import (
+    FailedError,
+    Finding,
+    Job,
+    Task,
+    Workbench,
+)
 
 OUTPACED = 2.0
 """How far behind the best a candidate's first run may be to be timed further."""
@@ -107,10 +123,14 @@ class Tuner:
         self._workbench = IsolatedWorkbench(patience, until)
         self._patience = patience
         self._until = until
-        self._experience = Experience()
         self._limits: dict[str, Limits] = {}
         self._standard_errors: dict[tuple[str, str], verify.Error] = {}
         self._exhaustive = exhaustive
+        # On a CPU first runs are off by more, and so is what is compiled beside others.
+        self._compiles_ahead = self.environment.device_kind != "cpu"
+        self._behind = OUTPACED if self._compiles_ahead else BEHIND
+        self._experience = Experience(self._behind)
+        self._ahead: set[Job] = set()
 
     def close(self) -> None:
         """Ends the child process; it starts again if it is needed again."""
@@ -197,12 +217,73 @@ class Tuner:
 
     def _tuned(self, problem, passes, told) -> Decision:
         decision = self.known(problem)
+        missing = [each for each in passes if not is_decided(decision, each)]
+        if missing and self._compiles_ahead:
+            with self._alone():
+                self._compile_ahead(problem, missing)
         for pass_name in passes:
-            if not is_decided(decision, pass_name):
+            if pass_name in missing:
                 with self._alone():
                     decision |= self._decided(problem, pass_name)
             told(pass_name)
         return decision
+
+    def _compile_ahead(self, problem: Problem, passes: Sequence[str]) -> None:
+        """Compiles what is likely to be run of passes, all at once, before anything is
+        timed."""
+        self._ahead.clear()
+        jobs = []
+        for pass_name in passes:
+            self.standard_error(problem.dtype, pass_name)  # it is another task
+            task = Task(problem, pass_name, self.environment.compiler_mode)
+            predicted = self._predicted(task)
+            jobs += self._next_jobs(task, predicted, likely_best(predicted))
+        self._compile(jobs)
+
+    def _compile(self, jobs: Sequence[Job]) -> None:
+        self._ahead.update(jobs)
+        if jobs:
+            self._in_time(self._workbench.compile, jobs)
+
+    def _next_jobs(self, task, predicted, best) -> list[Job]:
+        """What to compile next of a pass whose fastest candidate takes so many seconds:
+        all that is not excluded, but of a family that may turn out to be hopeless a few
+        at a time."""
+        jobs: list[Job] = []
+        of_family: collections.Counter[str] = collections.Counter()
+        for candidate in candidates_of(task.problem, task.pass_name):
+            job = task, candidate
+            excluded = self._excluded(task, candidate, predicted, best)
+            if excluded is not None or job in self._ahead:
+                continue
+            of_family[candidate.family] += 1
+            is_known = candidate in predicted or self._experience.is_enough(
+                candidate, task.problem, task.pass_name
+            )
+            if is_known or of_family[candidate.family] <= SCOUTS:
+                jobs.append(job)
+        return jobs
+
+    def _predicted(self, task: Task) -> dict[Algorithm, float]:
+        """The seconds that candidates will take, of those by which it can be told."""
+        device = self._gpu(task.problem.dtype)
+        if device is None:
+            return {}
+        found = {
+            candidate: candidate.predicted_seconds(task.problem, task.pass_name, device)
+            for candidate in candidates_of(task.problem, task.pass_name)
+        }
+        return {each: seconds for each, seconds in found.items() if seconds is not None}
+
+    def _gpu(self, dtype: str) -> Device | None:
+        """The NVIDIA GPU that is measured on, or `None`."""
+        if self.environment.device_kind != "gpu":
+            return None
+        capability = backends.active.compute_capability()
+        if capability is None:
+            return None
+        speed = self.limits(dtype).bytes_per_second
+        return Device(speed, self.environment.cores, capability)
 
     def _decided(self, problem: Problem, pass_name: str) -> Decision:
         """The decision for a pass, unless another thread or process has made it
@@ -245,36 +326,59 @@ class Tuner:
         not timed."""
         task = Task(problem, pass_name, self.environment.compiler_mode)
         self.standard_error(problem.dtype, pass_name)  # before anything is compiled
+        predicted = self._predicted(task)
+        candidates = candidates_of(problem, pass_name)
         outcomes: dict[str, Outcome] = {}
         found: dict[Algorithm, Finding] = {}
-        for candidate in candidates_of(problem, pass_name):
-            outcome = self._excluded(task, candidate, found)
+        for candidate in by_promise(candidates, predicted):
+            best = best_of(found) if found else None
+            outcome = self._excluded(task, candidate, predicted, best)
             if outcome is None:
+                if self._compiles_ahead and (task, candidate) not in self._ahead:
+                    self._compile(self._next_jobs(task, predicted, best))
                 finding = self._examine(task, candidate, found)
                 outcome = outcome_of(finding)
                 if finding.failure is None:
                     found[candidate] = finding
+                elif finding.failure in MISHAPS:
+                    predicted.pop(candidate, None)  # the next best is tried
             outcomes[str(candidate)] = outcome
         least = self.limits(problem.dtype).least_seconds(problem)
-        return Comparison(self._timed(task, found, outcomes), now(), least)
+        outcomes = self._timed(task, found, outcomes)
+        in_order = {str(each): outcomes[str(each)] for each in candidates}
+        return Comparison(in_order, now(), least)
 
-    def _excluded(self, task, candidate, found) -> Outcome | None:
-        """The outcome of a candidate that is not run."""
+    def _excluded(self, task, candidate, predicted, best) -> Outcome | None:
+        """The outcome of a candidate that is not run.
+
+        Args:
+            task: the pass.
+            candidate: the candidate.
+            predicted: the seconds that candidates will take, so far as it can be told.
+            best: seconds of the fastest so far, or `None` before there is one.
+        """
         refusal = candidate.refusal(task.problem)
         refusal = refusal or candidate.redundancy(task.compiler_mode)
         if refusal:
             return Outcome(failure="refused", reason=refusal)
-        if isinstance(candidate, Native) or not found:
-            return None
-        reason = why_pruned(
+        reason = self._why_pruned(task, candidate, predicted, best)
+        return Outcome(failure="pruned", reason=reason) if reason else None
+
+    def _why_pruned(self, task, candidate, predicted, best) -> str | None:
+        reason = None
+        if candidate in predicted and not self._exhaustive:
+            seconds, least = predicted[candidate], min(predicted.values())
+            reason = why_outpredicted(seconds, least)
+        if reason or isinstance(candidate, Native) or best is None:
+            return reason
+        return why_pruned(
             candidate,
             task.problem,
             task.pass_name,
-            best=best_of(found),
+            best=best,
             limits=self.limits(task.problem.dtype),
             experience=None if self._exhaustive else self._experience,
         )
-        return Outcome(failure="pruned", reason=reason) if reason else None
 
     def _examine(self, task, candidate, found) -> Finding:
         """A finding, with numbers that are wrong as a failure."""
@@ -288,7 +392,7 @@ class Tuner:
             self._workbench.examine,
             task,
             candidate,
-            float("inf") if isinstance(candidate, Native) else BEHIND * best,
+            float("inf") if isinstance(candidate, Native) else self._behind * best,
             patience,
         )
         if finding.failure == "timeout":
@@ -441,6 +545,26 @@ def candidates_of(problem: Problem, pass_name: str) -> list[Algorithm]:
         for algorithm in ALGORITHMS.values()
         for candidate in algorithm.candidates(problem, pass_name)
     ]
+
+
+def by_promise(
+    candidates: Sequence[Algorithm], predicted: Mapping[Algorithm, float]
+) -> list[Algorithm]:
+    """The candidates, native first, then those of which a time can be predicted, the
+    fastest first: the sooner a fast one is known, the fewer others are run."""
+
+    def order(candidate):
+        if isinstance(candidate, Native):
+            return 0.0
+        return predicted.get(candidate, math.inf)
+
+    return sorted(candidates, key=order)
+
+
+def likely_best(predicted: Mapping[Algorithm, float]) -> float:
+    """The seconds that the fastest candidate of a pass will hardly exceed, by what is
+    predicted."""
+    return PREDICTED_BEHIND * min(predicted.values(), default=math.inf)
 
 
 def best_of(found: Mapping[Algorithm, Finding]) -> float:

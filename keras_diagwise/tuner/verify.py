@@ -6,14 +6,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
 from keras_diagwise.precision import allowed_errors, allowed_native_errors
-from keras_diagwise.problem import Problem
+from keras_diagwise.problem import PASSES, Problem
 from keras_diagwise.tuner.exact import OPERANDS, exact_pass, operand_shapes
 
 DRAWS = 2
@@ -39,31 +39,40 @@ def distinct(problem: Problem) -> Problem:
 
 
 def operands(problem: Problem, pass_name: str, draw: int) -> list[Any]:
-    """Seeded operands of a pass, normally distributed, as the backend's tensors."""
-    return [
-        keras.ops.convert_to_tensor(array, dtype=problem.dtype)
-        for array in drawn(problem, pass_name, draw)
-    ]
-
-
-def drawn(problem: Problem, pass_name: str, draw: int) -> list[np.ndarray]:
-    """The operands before they are rounded to the problem's dtype."""
-    generator = np.random.default_rng(draw)
-    dtype = np.float64 if problem.dtype == "float64" else np.float32
+    """Seeded operands of a pass, normally distributed, as the backend's tensors. The
+    images that differ come from the host, and are repeated on the device."""
     few = distinct(problem)
-    shapes = operand_shapes(few, pass_name)
-    arrays = [generator.standard_normal(shape, dtype) for shape in shapes]
+    times = (problem.batch or 1) // (few.batch or 1)
     return [
-        array if name == "kernel" else repeated(array, problem, few)
-        for name, array in zip(OPERANDS[pass_name], arrays, strict=True)
+        tensor if name == "kernel" else repeated(tensor, times)
+        for name, tensor in zip(
+            OPERANDS[pass_name],
+            (uploaded(array, problem.dtype) for array in drawn(few, pass_name, draw)),
+            strict=True,
+        )
     ]
 
 
-def repeated(images: np.ndarray, problem: Problem, few: Problem) -> np.ndarray:
+def uploaded(array: np.ndarray, dtype: str) -> Any:
+    """A tensor that shares no memory with the array."""
+    return keras.ops.convert_to_tensor(array.copy(), dtype=dtype)
+
+
+def repeated(images: Any, times: int) -> Any:
     """A part of a batch, as often as it takes to fill the batch."""
-    if few == problem:
-        return images
-    return np.concatenate([images] * ((problem.batch or 1) // (few.batch or 1)))
+    return images if times == 1 else keras.ops.concatenate([images] * times)
+
+
+@functools.lru_cache(maxsize=2 * DRAWS)
+def drawn(few: Problem, pass_name: str, draw: int) -> list[np.ndarray]:
+    """The operands for the images that differ, before they are rounded to the
+    problem's dtype."""
+    generator = np.random.default_rng(draw)
+    dtype = np.float64 if few.dtype == "float64" else np.float32
+    return [
+        generator.standard_normal(shape, dtype)
+        for shape in operand_shapes(few, pass_name)
+    ]
 
 
 def as_array(tensor) -> np.ndarray:
@@ -73,18 +82,37 @@ def as_array(tensor) -> np.ndarray:
     return np.asarray(keras.ops.convert_to_numpy(wide))
 
 
-@functools.lru_cache(maxsize=2 * DRAWS)
-def exact(problem: Problem, pass_name: str, draw: int) -> tuple[np.ndarray, np.ndarray]:
-    """The exact result on a draw, for the images that differ, and the sums of its
-    products' magnitudes. Remembered: all candidates are held against them."""
+class Exact(NamedTuple):
+    """What a result is held against, for the images that differ.
+
+    Attributes:
+        result: the pass in float64.
+        scales: what an error is measured by, in the order of `Error`.
+    """
+
+    result: np.ndarray
+    scales: tuple[Any, ...]
+
+
+@functools.lru_cache(maxsize=len(PASSES) * DRAWS)
+def exact(problem: Problem, pass_name: str, draw: int) -> Exact:
+    """The exact result on a draw. Remembered, for all passes of a problem: all
+    candidates are held against it."""
     few = distinct(problem)
     left, right = map(as_array, operands(few, pass_name, draw))
     result = exact_pass(few, pass_name, left, right)
     magnitudes = exact_pass(few, pass_name, np.abs(left), np.abs(right))
     if pass_name == "kernel_gradient":
         times = (problem.batch or 1) // (few.batch or 1)
-        return result * times, magnitudes * times
-    return result, magnitudes
+        result, magnitudes = result * times, magnitudes * times
+    return Exact(
+        result,
+        (
+            math.sqrt(np.mean(np.square(result))) or 1.0,
+            allowed_errors(problem, result, magnitudes),
+            allowed_native_errors(problem, result, magnitudes),
+        ),
+    )
 
 
 class Error(NamedTuple):
@@ -110,24 +138,35 @@ def error_of(run: Callable[..., Any], problem: Problem, pass_name: str) -> Error
     """
     errors = []
     for draw in range(DRAWS):
-        computed = as_array(run(*operands(problem, pass_name, draw)))
-        expected, magnitudes = exact(problem, pass_name, draw)
+        computed = run(*operands(problem, pass_name, draw))
+        expected, scales = exact(problem, pass_name, draw)
         shape = expected.shape
         if pass_name != "kernel_gradient":
             shape = (problem.batch, *shape[1:])
-        if computed.shape != shape:
+        if tuple(computed.shape) != shape:
             raise ValueError(
-                f"The result must have the shape {shape}. Received: {computed.shape}"
+                f"The result must have the shape {shape}. "
+                f"Received: {tuple(computed.shape)}"
             )
-        scales = (
-            math.sqrt(np.mean(np.square(expected))) or 1.0,
-            allowed_errors(problem, expected, magnitudes),
-            allowed_native_errors(problem, expected, magnitudes),
-        )
-        for images in computed.reshape(-1, *expected.shape):
+        for images in parts_that_differ(computed, expected.shape):
             off = np.abs(images - expected)
             errors.append([float(np.max(off / by, initial=0.0)) for by in scales])
     return Error(*(largest(each) for each in zip(*errors, strict=True)))
+
+
+def parts_that_differ(computed: Any, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
+    """The parts of a result, of this shape each, but for those in which every number
+    equals that of the first: they are off by the same, and stay on the device. NaN
+    equals nothing. What is below the least normal number may count as zero."""
+    if tuple(computed.shape) == shape:
+        yield as_array(computed)
+        return
+    parts = keras.ops.reshape(computed, (-1, *shape))
+    axes = tuple(range(1, len(shape) + 1))
+    is_first = keras.ops.all(keras.ops.equal(parts, parts[:1]), axis=axes)
+    for i, is_known in enumerate(keras.ops.convert_to_numpy(is_first)):
+        if i == 0 or not is_known:
+            yield as_array(parts[i])
 
 
 def largest(errors: Iterable[float]) -> float:

@@ -5,17 +5,23 @@ It runs in a child process where that can be had, see `isolated`.
 
 from __future__ import annotations
 
+import concurrent.futures
+import contextlib
 import dataclasses
 import functools
+import math
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from keras_diagwise import backends
 from keras_diagwise.algorithms import Algorithm
+from keras_diagwise.planning.environment import usable_cores
 from keras_diagwise.planning.plan import Plan
 from keras_diagwise.planning.planned_convolution import PlannedConvolution
 from keras_diagwise.problem import Problem
 from keras_diagwise.tuner import verify
+from keras_diagwise.tuner.exact import operand_shapes
 from keras_diagwise.tuner.limits import Limits, measure_limits
 from keras_diagwise.tuner.measure import interleaved, seconds_of
 
@@ -70,12 +76,52 @@ class FailedError(Exception):
         return f"{self.finding.failure}: {self.finding.reason}"
 
 
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """A candidate's pass.
+
+    Attributes:
+        run: computes it.
+        seconds: that were spent on it before its first call.
+    """
+
+    run: Callable[..., Any]
+    seconds: float = 0.0
+
+
+Job = tuple[Task, Algorithm]
+"""A pass, and what is to compute it."""
+
+
 class Workbench:
-    """Does the work in this process, and holds what is compiled for one task."""
+    """Does the work in this process, and holds what is compiled: for one task, or for
+    those that were compiled together."""
 
     def __init__(self) -> None:
-        self._task: Task | None = None
-        self._compiled: dict[Algorithm, Any] = {}
+        self._tasks: set[Task] = set()
+        self._compiled: dict[Job, Compiled] = {}
+        self._last_sample = -math.inf
+
+    def compile(self, jobs: Sequence[Job]) -> None:
+        """Compiles candidates at once, on all cores, for `examine` and `time` to run,
+        and computes meanwhile what they are held against. XLA and Triton release
+        Python's lock (seen in jaxlib 0.10.2 and Triton 3.6). What raises an exception
+        does so again there.
+
+        Args:
+            jobs: what is compiled, beside what was compiled before of these passes.
+        """
+        tasks = {task for task, _ in jobs}
+        if not tasks <= self._tasks:
+            self._tasks, self._compiled = tasks, {}
+        with concurrent.futures.ThreadPoolExecutor(usable_cores()) as pool:
+            running = {job: pool.submit(compiled_ahead, *job) for job in jobs}
+            with contextlib.suppress(FailedError):
+                for task in dict.fromkeys(task for task, _ in jobs):
+                    self.prepare(task)
+        for job, each in running.items():
+            if each.exception() is None:
+                self._compiled[job] = each.result()
 
     def prepare(self, task: Task) -> None:
         """Computes what candidates are held against; once for all of them.
@@ -110,7 +156,8 @@ class Workbench:
         operands = verify.operands(task.problem, task.pass_name, 0)
         call = functools.partial(run, *operands)
         first, second = (seconds_of(call) for _ in range(2))
-        compiling = max(0.0, first - second)
+        ahead = self._compiled[task, candidate].seconds
+        compiling = ahead + max(0.0, first - second)
         if second > enough:
             reason = f"{1e3 * second:.3g} ms in its first run"
             return Finding(second, None, compiling, "outpaced", reason)
@@ -132,11 +179,17 @@ class Workbench:
         try:
             functions = {each: self.function(task, each) for each in candidates}
             operands = verify.operands(task.problem, task.pass_name, 0)
-            return interleaved(
-                functions, operands, seconds=seconds, least_rounds=least_rounds
+            samples = interleaved(
+                functions,
+                operands,
+                seconds=seconds,
+                least_rounds=least_rounds,
+                idle_seconds=time.perf_counter() - self._last_sample,
             )
         except Exception as error:
             raise failed(error) from error
+        self._last_sample = time.perf_counter()
+        return samples
 
     def limits(self, compiler_mode: str, dtype: str) -> Limits:
         """How fast the device copies and multiplies.
@@ -149,27 +202,40 @@ class Workbench:
         except Exception as error:
             raise failed(error) from error
 
-    def function(self, task: Task, candidate: Algorithm):
+    def function(self, task: Task, candidate: Algorithm) -> Callable[..., Any]:
         """A candidate's pass, compiled as a model is, and kept while the task is."""
-        if task != self._task:
-            self._task, self._compiled = task, {}
-        if candidate not in self._compiled:
-            self._compiled[candidate] = backends.active.compiled(
-                run_of(task, candidate), task.compiler_mode
-            )
-        return self._compiled[candidate]
+        if task not in self._tasks:
+            self._tasks, self._compiled = {task}, {}
+        if (task, candidate) not in self._compiled:
+            run = pass_of(task, candidate)
+            compiled = backends.active.compiled(run, task.compiler_mode)
+            self._compiled[task, candidate] = Compiled(compiled)
+        return self._compiled[task, candidate].run
 
     def close(self) -> None:
         """Nothing: there is no child."""
 
 
-def run_of(task: Task, candidate: Algorithm) -> Callable[..., Any]:
-    """A candidate's pass as a model's step calls it."""
+def pass_of(task: Task, candidate: Algorithm) -> Callable[..., Any]:
+    """A pass as a function of its operands, as a model's step calls it."""
     if task.compiler_mode == backends.active.MODE_OF_PYTHON_TRACE:
         name = str(candidate)
         planned = PlannedConvolution(task.problem, Plan(name, name, name))
         return planned.call_in_trace(task.pass_name)
     return functools.partial(getattr(candidate, task.pass_name), task.problem)
+
+
+def compiled_ahead(task: Task, candidate: Algorithm) -> Compiled:
+    """A candidate's pass, so far as it can be compiled before it is called."""
+    begun = time.perf_counter()
+    candidate.compile(task.problem, task.pass_name)
+    run = backends.active.compiled_ahead(
+        pass_of(task, candidate),
+        task.compiler_mode,
+        operand_shapes(task.problem, task.pass_name),
+        task.problem.dtype,
+    )
+    return Compiled(run, time.perf_counter() - begun)
 
 
 def failed(error: Exception) -> FailedError:

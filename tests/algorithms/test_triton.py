@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import os
+import subprocess
 import sys
 from typing import ClassVar
 
@@ -14,6 +15,9 @@ from hypothesis import strategies as st
 
 from keras_diagwise import Plan, backends, depthwise_conv
 from keras_diagwise.algorithms import Triton, parse
+from keras_diagwise.algorithms.triton.launch import program_of
+from keras_diagwise.algorithms.triton.program import compile_apart
+from keras_diagwise.backends.triton import WARPS
 from keras_diagwise.planning.planned_convolution import PlannedConvolution
 from keras_diagwise.problem import PASSES
 from tests import reference
@@ -223,7 +227,7 @@ def test_programs_keep_their_sums_in_registers_and_load_whole_vectors(
     for problem in (square, line):
         launches = [(name, Triton().launch(problem, name, 64)) for name in PASSES]
         for pass_name, how in launches:
-            program = gpu_programs.program_of(how, dtype, capability)
+            program = program_of(how, dtype, capability)
             reading = gpu_programs.compiled_and_read(program)
             assert gpu_programs.faults(program, reading) == []
             if problem is square:
@@ -236,7 +240,7 @@ def test_a_program_that_spills_is_seen():
     how = Triton().launch(problem, "kernel_gradient", 64)
     greedy = [("UNROLL", 8) if n == "UNROLL" else (n, v) for n, v in how.constants]
     how = dataclasses.replace(how, constants=tuple(greedy))
-    program = gpu_programs.program_of(how, "float32", 90)
+    program = program_of(how, "float32", 90)
     (fault,) = gpu_programs.faults(program, gpu_programs.compiled_and_read(program))
     assert "what fits no register" in fault
 
@@ -279,13 +283,12 @@ class FakeDriver:
 def test_a_held_kernel_runs_as_tritons_own(monkeypatch, pass_name):
     """The program, grid and arguments are those of a launch by Triton's look-up."""
     import torch
-    from triton.runtime.driver import driver
+    from triton.runtime import driver
 
     from keras_diagwise.algorithms.triton import kernels
 
     fake = FakeDriver()
-    before = driver._active
-    driver.set_active(fake)
+    monkeypatch.setattr(driver, "_active", fake)
     backends.active.held_kernel.cache_clear()
     try:
         problem = depthwise((9, 8), 16, (3, 3), strides=(2, 1), batch=2)
@@ -304,7 +307,7 @@ def test_a_held_kernel_runs_as_tritons_own(monkeypatch, pass_name):
             *how.sizes,
             result,
             **dict(how.constants),
-            num_warps=4,
+            num_warps=WARPS,
             num_stages=1,
         )
         held, own = fake.launched
@@ -318,8 +321,53 @@ def test_a_held_kernel_runs_as_tritons_own(monkeypatch, pass_name):
             backends.active.launched(how, apart, right)
             assert fake.launched[-1][2][0].data_ptr() % 16
     finally:
-        driver._active = before
         backends.active.held_kernel.cache_clear()
+
+
+@pytest.fixture
+def found_in_cache(monkeypatch, tmp_path):
+    """Whether Triton's cache, empty at first, had what launches ask for."""
+    from triton import knobs
+    from triton.runtime import driver
+
+    found = []
+
+    def listener(*, cache_hit, **_):
+        found.append(cache_hit)
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(knobs.compilation, "listener", listener)
+    monkeypatch.setattr(driver, "_active", FakeDriver())
+    return found
+
+
+@needs_compiler
+@pytest.mark.skipif(BACKEND != "torch", reason="about a launch by torch")
+@pytest.mark.parametrize("pass_name", PASSES)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_launch_finds_what_was_compiled(found_in_cache, dtype, pass_name):
+    """Of other sizes, too."""
+    import torch
+
+    from keras_diagwise.algorithms.triton import kernels
+
+    problem = depthwise((14, 14), 96, (3, 3), batch=4, dtype=dtype)
+    compile_apart(program_of(Triton().launch(problem, pass_name, 4), dtype, 90))
+    larger = dataclasses.replace(problem, batch=64, spatial_shape=(28, 30))
+    how = Triton().launch(larger, pass_name, 64)
+    operands = [torch.empty(64, dtype=getattr(torch, dtype)) for _ in range(2)]
+    result = torch.empty(64, dtype=getattr(torch, how.dtype))
+    options = {**dict(how.constants), "num_warps": WARPS, "num_stages": 1}
+    kernel = getattr(kernels, how.kernel)
+    kernel.warmup(*operands, *how.sizes, result, grid=(how.programs,), **options)
+    assert found_in_cache == [True]
+
+
+@needs_compiler
+def test_a_failed_compilation_apart_is_told():
+    how = Triton().launch(depthwise((14, 14), 96, (3, 3)), "forward", 2)
+    with pytest.raises(subprocess.CalledProcessError):
+        compile_apart(program_of(how, "float32", 90)._replace(warps=3))
 
 
 @pytest.fixture

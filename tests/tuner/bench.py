@@ -26,6 +26,7 @@ class Bench:
         standard_error: that of the backend's own dense convolution.
         fail_together: a failure of candidates that are timed together.
         before: called before each request.
+        compiled: what was compiled ahead, each time: pass and candidate.
         asked: what was examined: pass and candidate.
         timed: what was timed: the candidates' names, and for how long.
     """
@@ -37,11 +38,15 @@ class Bench:
     standard_error: float = 0.0
     fail_together: str | None = None
     before: object = lambda: None
+    compiled: list = dataclasses.field(default_factory=list)
     asked: list = dataclasses.field(default_factory=list)
     timed: list = dataclasses.field(default_factory=list)
     busy: threading.Lock = dataclasses.field(default_factory=threading.Lock)
 
     OTHERS = 1e-3
+
+    def compile(self, jobs):
+        self.compiled.append([(task.pass_name, str(each)) for task, each in jobs])
 
     def examine(self, task, candidate, enough=float("inf"), patience=None):
         if task.problem == standard_problem(task.problem.dtype):

@@ -1,6 +1,8 @@
 """Planted candidates, through the real child process: what fails is recorded by its
 type and never chosen, and the tuning goes on."""
 
+import dataclasses
+import functools
 import sys
 
 import pytest
@@ -12,7 +14,7 @@ from keras_diagwise.problem import PASSES
 from keras_diagwise.tuner import isolated, tuner
 from keras_diagwise.tuner.tuner import Tuner, is_decided
 from tests.algorithms.suite import depthwise
-from tests.tuner.planted import Planted
+from tests.tuner.planted import IN_COMPILATION, Planted
 
 PROBLEM = depthwise((6, 6), 4, (3, 3))
 PATIENCE = 5.0
@@ -51,7 +53,7 @@ def tune(patch, tmp_path_factory):
     store = Store(tmp_path_factory.mktemp("store"))
     used = Tuner(store, patience=PATIENCE)
 
-    def run(*planted, passes=PASSES, problem=PROBLEM):
+    def run(*planted, passes=PASSES, problem=PROBLEM, used=used):
         patch.setattr(Planted, "planted", planted)
         used.tune(problem, passes)
         decision = store.get(used.environment, problem)
@@ -60,6 +62,16 @@ def tune(patch, tmp_path_factory):
 
     run.tuner = used
     yield run
+    used.close()
+
+
+@pytest.fixture(scope="module")
+def tune_ahead(tune):
+    """The same as on an accelerator: candidates are compiled before they are run."""
+    here = tune.tuner.environment
+    there = dataclasses.replace(here, device_kind="gpu", device_name="planted")
+    used = Tuner(tune.tuner.store, there, patience=PATIENCE)
+    yield functools.partial(tune, used=used)
     used.close()
 
 
@@ -103,6 +115,20 @@ def test_a_candidate_that_fails_has_a_typed_failure(faulty, fault):
 def test_the_tuning_goes_on_with_the_next_candidate(faulty):
     timed = set(faulty.passes["forward"].seconds)
     assert timed == SOUND
+
+
+@pytest.mark.parametrize("fault", ["exception", "abort", "hang"])
+def test_a_fault_compiling_costs_no_other(tune_ahead, child_with, fault):
+    """Though all are compiled together, in one process."""
+    child_with("none")
+    problem = depthwise((7, 7), 2 + IN_COMPILATION.index(fault), (3, 3))
+    planted = [Planted(fault), Planted("none")]
+    decision = tune_ahead(*planted, passes=PASSES[:1], problem=problem)
+    outcome = decision.passes["forward"].outcomes[f"planted:{fault}"]
+    failure, reason = TYPES[fault]
+    assert outcome.failure == failure
+    assert reason in outcome.reason
+    assert set(decision.passes["forward"].seconds) == SOUND
 
 
 def test_what_failed_is_never_chosen(faulty):

@@ -134,6 +134,18 @@ def test_a_child_that_was_ended_while_it_waited_starts_again(running):
     assert running.examine(TASK, Direct()).failure is None
 
 
+def test_what_is_compiled_ahead_is_timed(running):
+    jobs = [(TASK, Native()), (TASK, Direct())]
+    running.compile(jobs)
+    process = running._child
+    for _, candidate in jobs:
+        finding = running.examine(TASK, candidate)
+        assert finding.failure is None
+        assert finding.compile_seconds > 0
+    assert len(running.time(TASK, [Native(), Direct()], 0.0, 3)[Native()]) == 3
+    assert running._child is process
+
+
 def test_the_answer_to_what_was_interrupted_is_not_taken_for_another(
     running, monkeypatch
 ):

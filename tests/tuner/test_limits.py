@@ -26,6 +26,10 @@ def test_copies_between_those_measured_go_by_logarithms(moved, seconds):
     assert LIMITS.copy_seconds(moved) == pytest.approx(seconds)
 
 
+def test_the_largest_copy_tells_the_bandwidth():
+    assert LIMITS.bytes_per_second == pytest.approx(1e5)
+
+
 def test_the_least_time_is_the_larger_of_copying_and_computing():
     copying = Limits(LIMITS.copies, math.inf).least_seconds(PROBLEM)
     computing = Limits(((1, 0.0001), (2, 0.0001)), 1e-3).least_seconds(PROBLEM)

@@ -4,8 +4,10 @@ import dataclasses
 
 import keras
 import numpy as np
+import pytest
 
 from keras_diagwise.tuner import measure
+from tests.simulated_gpu import SimulatedGpu
 
 
 class Clock:
@@ -69,6 +71,14 @@ def test_an_accelerator_is_warm_before_it_is_timed(monkeypatch):
     assert before == 2 * 2 + 2 * 5  # until 0.3 s are over, each in its turn
 
 
+def test_a_warm_accelerator_is_timed_at_once(monkeypatch):
+    monkeypatch.setattr(measure, "habits", lambda: measure.ACCELERATOR)
+    for idle, warms_up in ((1.9, False), (2.0, True)):
+        samples, calls = timed(monkeypatch, {"a": 0.04}, seconds=0, idle_seconds=idle)
+        before = len(calls) - len(samples["a"])
+        assert (before > 2) == warms_up
+
+
 def test_calls_are_queued_and_waited_for_once_a_sample(monkeypatch):
     """As on a device that computes what it was given later."""
     clock, queue = Clock(), []
@@ -110,6 +120,34 @@ def test_the_device_tells_the_time_where_it_can(monkeypatch):
     monkeypatch.setattr(measure.time, "perf_counter", lambda: 0.0)
     taken = measure.seconds_of(lambda: queued.append(7e-3))
     np.testing.assert_allclose(taken, 7e-3)
+
+
+@pytest.mark.parametrize("has_events", [True, False])
+@pytest.mark.parametrize(
+    ("host", "device", "paid"),
+    [(40e-6, 5e-6, 40e-6), (10e-6, 150e-6, 150e-6), (30e-6, 30e-6, 30e-6)],
+)
+def test_launch_or_kernel_counts(monkeypatch, host, device, paid, has_events):
+    """Of calls in a row: what is launched more slowly than it runs leaves gaps, which
+    lie between the events as they lie in a step in eager code."""
+    gpu = SimulatedGpu()
+    gpu.install(monkeypatch, has_events)
+    calls = {"a": lambda: gpu.call(host, device)}
+    samples = measure.interleaved(calls, (), seconds=0.1)
+    np.testing.assert_allclose(samples["a"], paid, rtol=0.01)
+
+
+def test_launches_decide_for_small_kernels(monkeypatch):
+    """A kernel that is twice as fast loses, if its launch takes twice as long."""
+    gpu = SimulatedGpu()
+    gpu.install(monkeypatch)
+    calls = {
+        "quick to run": lambda: gpu.call(40e-6, 5e-6),
+        "quick to launch": lambda: gpu.call(20e-6, 10e-6),
+    }
+    medians = measure.medians(measure.interleaved(calls, (), seconds=0.1))
+    ratio = medians["quick to run"] / medians["quick to launch"]
+    np.testing.assert_allclose(ratio, 2, rtol=0.01)
 
 
 def test_calls_in_a_row_take_operands_that_no_cache_holds(monkeypatch):

@@ -1,20 +1,21 @@
 """The tuner, over a workbench on which nothing runs: what is measured, what is kept,
 and what is chosen."""
 
+import collections
 import dataclasses
 import random
 
 import pytest
 
 from keras_diagwise import backends
-from keras_diagwise.algorithms import ALGORITHMS, Native
+from keras_diagwise.algorithms import ALGORITHMS, Direct, Native, parse
 from keras_diagwise.planning.decision import Comparison, Decision
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.planning.planner import Planner
 from keras_diagwise.planning.store import Store
 from keras_diagwise.problem import PASSES
 from keras_diagwise.tuner import tuner as tuner_module
-from keras_diagwise.tuner.prune import HOPELESS
+from keras_diagwise.tuner.prune import HOPELESS, SCOUTS
 from keras_diagwise.tuner.tuner import (
     LEAST_ROUNDS,
     LONGER,
@@ -356,6 +357,107 @@ def test_numbers_that_are_not_finite_are_said_to_be(bad):
     finding = judged(Finding(1.0, error(bad), 0.0), Native(), error(0.0))
     assert finding.failure == "not finite"
     assert finding.error is None
+
+
+@pytest.fixture
+def on_gpu():
+    """The environment of an accelerator."""
+    here = Environment.current()
+    return dataclasses.replace(here, device_kind="gpu", device_name="planted")
+
+
+def test_on_a_cpu_nothing_is_compiled_ahead(make):
+    bench = Bench()
+    make(bench).tune(PROBLEM)
+    assert bench.compiled == []
+
+
+def test_on_a_gpu_passes_are_compiled_first(make, on_gpu):
+    """What is examined was compiled, before anything was timed."""
+    bench = Bench()
+    seen = []
+    bench.before = lambda: seen.append(len(bench.compiled))
+    tuner = make(bench, environment=on_gpu)
+    tuner.tune(PROBLEM)
+    assert seen[0] == 1
+    assert {name for name, _ in bench.compiled[0]} == set(PASSES)
+    compiled = [job for jobs in bench.compiled for job in jobs]
+    assert len(set(compiled)) == len(compiled)
+    assert set(bench.asked) <= set(compiled)
+
+
+def test_few_of_a_new_family_are_compiled(make, on_gpu):
+    """Then it is seen whether the rest are worth it."""
+    bench = hopeless()
+    tuner = make(bench, environment=on_gpu)
+    tuner.tune(PROBLEM, FORWARD)
+    (first,) = bench.compiled
+    families = collections.Counter(parse(name).family for _, name in first)
+    assert max(families.values()) == SCOUTS
+    tuner.tune(OTHER, FORWARD)
+    assert not any("diagonal" in name for _, name in bench.compiled[1])
+
+
+@dataclasses.dataclass(frozen=True)
+class Foretold(Direct):
+    """`direct`, of which it is known how long it takes.
+
+    Attributes:
+        seconds: that it is predicted to take.
+    """
+
+    seconds: float = 0.0
+    name = "foretold"
+
+    def predicted_seconds(self, problem, pass_name, device):
+        return self.seconds
+
+    @classmethod
+    def candidates(cls, problem, pass_name):
+        yield from (cls(seconds=each) for each in (1.6, 1.0, 1.4))
+
+    @classmethod
+    def parse(cls, parameters):
+        return cls(seconds=float(parameters[0]))
+
+    def __str__(self):
+        return f"foretold:{self.seconds}"
+
+
+@pytest.fixture
+def foretold(monkeypatch):
+    monkeypatch.setattr(backends.active, "compute_capability", lambda: (9, 0))
+    monkeypatch.setitem(ALGORITHMS, "foretold", Foretold)
+
+
+@pytest.mark.usefixtures("foretold")
+def test_far_behind_by_prediction_is_pruned(make, on_gpu):
+    bench = Bench()
+    outcomes = outcomes_of(make(bench, environment=on_gpu).tune(PROBLEM, FORWARD))
+    assert outcomes["foretold:1.6"].failure == "pruned"
+    assert "predicted to take 1.6e+03 ms" in outcomes["foretold:1.6"].reason
+    assert outcomes["foretold:1.4"].failure is None
+    compiled = [name for jobs in bench.compiled for _, name in jobs]
+    assert "foretold:1.6" not in compiled
+    asked = [name for _, name in bench.asked]
+    assert asked[:3] == ["native", "foretold:1.0", "foretold:1.4"]
+    assert list(outcomes) == names()
+
+
+@pytest.mark.usefixtures("foretold")
+@pytest.mark.parametrize("failure", ["wrong numbers", "crash"])
+def test_others_run_if_the_best_fails(make, on_gpu, failure):
+    bench = Bench(failures={"foretold:1.0": failure})
+    outcomes = outcomes_of(make(bench, environment=on_gpu).tune(PROBLEM, FORWARD))
+    assert outcomes["foretold:1.0"].failure == failure
+    assert outcomes["foretold:1.6"].failure is None
+
+
+@pytest.mark.usefixtures("foretold")
+def test_exhaustive_trusts_no_prediction(make, on_gpu):
+    tuner = make(Bench(), environment=on_gpu, exhaustive=True)
+    outcomes = outcomes_of(tuner.tune(PROBLEM, FORWARD))
+    assert outcomes["foretold:1.6"].failure is None
 
 
 def test_the_least_ratio_is_below_the_median_and_above_the_least():

@@ -217,3 +217,101 @@ def test_a_large_batch_repeats_some_images_and_all_are_verified(monkeypatch, pas
     verify.exact.cache_clear()
     assert verify.error_of(wrong_at_the_end, problem, pass_name).relative > 1e-2
     verify.exact.cache_clear()
+
+
+@pytest.fixture
+def three_parts(monkeypatch):
+    """A problem of which a part of the batch differs, and is there three times."""
+    verify.exact.cache_clear()
+    monkeypatch.setattr(verify, "MOST_ELEMENTS", 2000)
+    problem = dataclasses.replace(PROBLEM, batch=6)
+    assert verify.distinct(problem).batch == 2
+    yield problem
+    verify.exact.cache_clear()
+
+
+def spoilt(problem, change):
+    """The exact forward pass, of which `change` alters the parts."""
+
+    def run(left, right):
+        result = np.array(verify.as_array(rounded(problem, "forward")(left, right)))
+        return ops.convert_to_tensor(change(result.reshape(3, 2, *result.shape[1:])))
+
+    return lambda *operands: ops.reshape(run(*operands), problem.output_shape())
+
+
+def part_by_part(run, problem):
+    """What `error_of` gave before parts that are equal were left out."""
+    errors = []
+    for draw in range(verify.DRAWS):
+        computed = verify.as_array(run(*verify.operands(problem, "forward", draw)))
+        expected, scales = verify.exact(problem, "forward", draw)
+        off = [np.abs(each - expected) for each in computed.reshape(3, *expected.shape)]
+        errors += [[np.max(each / by) for by in scales] for each in off]
+    return verify.Error(*(verify.largest(each) for each in zip(*errors, strict=True)))
+
+
+def put(value, *place):
+    def change(parts):
+        parts[place] = value
+        return parts
+
+    return change
+
+
+CHANGES = {
+    "none": lambda parts: parts,
+    "the first part": put(1.0, 0, 0, 0, 0, 0),
+    "the last part": put(1.0, 2, 1, 0, 0, 0),
+    "a zero's sign": lambda parts: put(-0.0, 1, 0, 0)(
+        put(0.0, slice(None), 0, 0)(parts)
+    ),
+    "NaN in the first": put(float("nan"), 0, 0, 0, 0, 0),
+    "NaN in each": put(float("nan"), slice(None), 0, 0, 0, 0),
+    "NaN in the last": put(float("nan"), 2, 0, 0, 0, 0),
+    "infinity in each": put(float("inf"), slice(None), 0, 0, 0, 0),
+    "infinity in the last": put(float("inf"), 2, 0, 0, 0, 0),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_parts_that_are_equal_tell_the_same(three_parts, change):
+    """What differs from the first part is compared as it was before, NaN too."""
+    run = spoilt(three_parts, CHANGES[change])
+    np.testing.assert_array_equal(
+        verify.error_of(run, three_parts, "forward"), part_by_part(run, three_parts)
+    )
+
+
+def test_equal_parts_are_compared_once(three_parts):
+    few = verify.distinct(three_parts).output_shape()
+    same = ops.ones(three_parts.output_shape())
+    assert len(list(verify.parts_that_differ(same, few))) == 1
+    last = np.ones(three_parts.output_shape(), "float32")
+    last[-1, 0, 0, 0] = 2.0
+    first, second = verify.parts_that_differ(ops.convert_to_tensor(last), few)
+    assert first.shape == second.shape == few
+    assert second[-1, 0, 0, 0] == 2.0
+
+
+@pytest.mark.parametrize("pass_name", PASSES)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_operands_repeat_a_part_of_the_batch(three_parts, dtype, pass_name):
+    problem = in_dtype(dtype, three_parts)
+    few = verify.distinct(problem)
+    for name, whole, part in zip(
+        exact.OPERANDS[pass_name],
+        map(verify.as_array, verify.operands(problem, pass_name, 1)),
+        map(verify.as_array, verify.operands(few, pass_name, 1)),
+        strict=True,
+    ):
+        times = 1 if name == "kernel" else 3
+        np.testing.assert_array_equal(whole, np.concatenate([part] * times))
+
+
+def test_operands_share_no_memory():
+    """A candidate that writes into its operands spoils no other's."""
+    first, _ = verify.operands(PROBLEM, "forward", 0)
+    first = np.asarray(ops.convert_to_numpy(first))
+    for each in verify.drawn(verify.distinct(PROBLEM), "forward", 0):
+        assert not np.shares_memory(first, each)

@@ -10,6 +10,7 @@ from keras import ops
 
 from keras_diagwise import backends
 from keras_diagwise.algorithms.algorithm import Algorithm
+from keras_diagwise.algorithms.triton import cost
 from keras_diagwise.algorithms.triton.launch import axes, launch
 
 UNROLLS = (4, 8)
@@ -93,6 +94,16 @@ class Triton(Algorithm):
         if backends.active.batch_shards() > 1:
             return "a kernel of its own would gather the batch of all devices"
         return None
+
+    def predicted_seconds(self, problem, pass_name, device):
+        if problem.dtype == "float64":
+            return None  # no program of it was read
+        how = self.launch(problem, pass_name, problem.batch)
+        return cost.seconds(problem, how, device)
+
+    def compile(self, problem, pass_name):
+        how = self.launch(problem, pass_name, problem.batch)
+        backends.active.compile_kernel(how, problem.dtype)
 
     @classmethod
     def parse(cls, parameters):

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 from typing import Any, NamedTuple
 
+from keras_diagwise.algorithms.triton.program import Program
 from keras_diagwise.backends.triton import WARPS
 from keras_diagwise.problem import BYTES_PER_ELEMENT, Problem
 
@@ -66,6 +67,17 @@ class Launch:
     def _hash(self) -> int:
         """Found once: each launch in eager code is looked up by it."""
         return hash(dataclasses.astuple(self))
+
+
+def program_of(how: Launch, dtype: str, capability: int) -> Program:
+    """What a launch runs on a GPU of a compute capability.
+
+    Args:
+        how: the launch.
+        dtype: of its operands.
+        capability: as Triton has it: 90 for 9.0.
+    """
+    return Program(how.kernel, how.constants, dtype, how.dtype, capability, WARPS)
 
 
 class Axis(NamedTuple):
