@@ -26,8 +26,9 @@ from tuning.workloads import headlines
 
 MOST_SECONDS = 60.0
 """That a job may take, beside what it takes to start its process."""
-MOST_SECONDS_OF_A_STEP = 150.0
-"""XLA tries cuDNN's kernels for each convolution of a model."""
+MOST_SECONDS_OF_A_MODEL = 180.0
+"""XLA tries cuDNN's kernels for each convolution of a model, and a tuning checks its
+step beside its problems."""
 SECONDS_TO_START = 60.0
 MOST_TRIES = 2
 
@@ -37,7 +38,7 @@ REHEARSED = 9
 GPU_DTYPES = ("float32", "bfloat16")
 MODELS = ("MobileNetV2", "EfficientNetB0")
 POLICIES = ("mixed_bfloat16", "float32")
-STOCK, TRITON = None, "triton"
+STOCK, TRITON, TUNED = None, "triton", "auto"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +52,8 @@ class Job:
     @property
     def seconds(self) -> float:
         """What it may take."""
-        return MOST_SECONDS_OF_A_STEP if self.name == "step" else MOST_SECONDS
+        of_a_model = self.name in ("step", "tune")
+        return MOST_SECONDS_OF_A_MODEL if of_a_model else MOST_SECONDS
 
     @property
     def key(self) -> list:
@@ -81,6 +83,8 @@ class Scale:
         models: the models.
         policies: dtype policies of them.
         steps: that are timed of each.
+        tuning: seconds for each model's tuning.
+        decisions: a folder of the results for what is decided.
     """
 
     problems: tuple[Problem, ...]
@@ -90,6 +94,8 @@ class Scale:
     models: tuple[str, ...] = MODELS
     policies: tuple[str, ...] = POLICIES
     steps: int = 12
+    tuning: float = 120.0
+    decisions: str = "gpu/decisions"
 
 
 def full() -> Scale:
@@ -106,7 +112,8 @@ def rehearsal() -> Scale:
         if each.taps <= REHEARSED
     ]
     few = {"dtypes": GPU_DTYPES[:1], "models": MODELS[:1], "policies": POLICIES[1:]}
-    return Scale(tuple(small), image_size=32, batch_size=1, steps=1, **few)
+    short = {"steps": 1, "tuning": 5.0, "decisions": "rehearsal/decisions"}
+    return Scale(tuple(small), image_size=32, batch_size=1, **few, **short)
 
 
 def jobs_of(scale: Scale, backends: Iterable[str]) -> Iterator[Job]:
@@ -156,6 +163,13 @@ def all_jobs(scale: Scale) -> Iterator[Job]:
     for problem in some:
         candidates = {"candidates": ["direct:compiled", "direct:rows:compiled"]}
         yield Job("compare", "torch", {"problem": problem.to_dict(), **candidates})
+    asked_of_tuner = {"seconds": scale.tuning, "to": scale.decisions}
+    for name, policy in itertools.product(scale.models, scale.policies):
+        for backend in ("torch", "jax"):
+            model = {"name": name, **sizes, "policy": policy}
+            yield Job("tune", backend, {**model, **asked_of_tuner})
+            tuned = {"steps": scale.steps, "plan": TUNED}
+            yield Job("step", backend, {**model, **tuned})
 
 
 VARIANTS = {"variants": True}

@@ -35,6 +35,8 @@ from keras_diagwise.tuner.tuner import judged, outcome_of, standard_error
 from keras_diagwise.tuner.workbench import Task, Workbench, failed
 from tuning.answers import answer_requests
 from tuning.models import batch_of, steps_of
+from tuning.records import RESULTS
+from tuning.ship import collect
 from tuning.workloads import square, trainable
 
 SECONDS = 0.4
@@ -241,13 +243,32 @@ def step(
     }
 
 
+def tune(
+    name: str, image_size: int, batch_size: int, policy: str, seconds: float, to: str
+) -> dict:
+    """Tunes a model of `keras.applications` for some seconds, and adds what is known of
+    this device then to the documents in a folder of the results."""
+    keras.config.set_dtype_policy(policy)
+    model = trainable(name, image_size, jit_compile=mode() == "xla")
+    keras_diagwise.convert(model, verbose=0)
+    report = keras_diagwise.tune(
+        model, batch_size=batch_size, budget=seconds, verbose=0
+    )
+    figures = report.to_dict()
+    return {
+        "environment": report.environment.to_dict(),
+        "known": collect(report.environment, RESULTS / to),
+        **{name: figures[name] for name in ("measured", "seconds", "ended", "model")},
+    }
+
+
 def median(samples: Sequence[float]) -> float | None:
     return to_four_digits(statistics.median(samples))
 
 
 JOBS: dict[str, Callable[..., Any]] = {
     each.__name__: each
-    for each in (limits, compile_programs, compare, settings, profile, step)
+    for each in (limits, compile_programs, compare, settings, profile, step, tune)
 }
 
 

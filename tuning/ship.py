@@ -1,10 +1,10 @@
 """Measures the decisions that ship with the package: `nox -s ship`.
 
     python -m tuning.ship [--compiler-mode xla] [--models-only] [--add] [--to FILE]
-    python -m tuning.ship --measured
+    python -m tuning.ship --collected FOLDER
 
-`--measured` measures nothing: what the user's store holds of this device, under
-whatever flags, is added to what ships, for each backend and compiler mode.
+`--collected` measures nothing: the documents in a folder, as a campaign leaves them
+there, are added to what ships.
 
 `--add` keeps what the document holds of this very environment and measures what it
 lacks. Each pass is kept in the user's store as soon as it is decided: a run that was
@@ -46,18 +46,34 @@ def document_name(environment: Environment) -> str:
     return f"{kind}-{environment.backend}-{mode}.json"
 
 
-def ship_measured(environment: Environment) -> None:
-    """Adds what the store holds of an environment's device to what ships."""
+def collect(environment: Environment, folder: Path) -> int:
+    """Adds what the store holds of an environment's device, under whatever flags,
+    to the documents in a folder, one for each backend and compiler mode.
+
+    Returns:
+        How many decisions it holds.
+    """
     found = collections.defaultdict(list)
     for each, decision in conductor.store.document():
         if each.device_name == environment.device_name and is_served(each):
             found[document_name(each)].append((each, timed_only(decision)))
     for name, pairs in found.items():
-        path = SHIPPED / name
-        document = Document.read(path) if path.exists() else Document()
-        document |= Document.merged(pairs)
-        document.write(path)
-        print(f"{name}: {len(document)} decisions")
+        add(Document.merged(pairs), folder / name)
+    return sum(map(len, found.values()))
+
+
+def add(document: Document, path: Path) -> None:
+    """Adds a document to that of a file, if there is one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    known = Document.read(path) if path.exists() else Document()
+    (known | document).write(path)
+
+
+def ship_collected(folder: Path) -> None:
+    """Adds the documents in a folder to what ships."""
+    for path in sorted(folder.glob("*.json")):
+        add(Document.read(path), SHIPPED / path.name)
+        print(f"{path.name}: {len(Document.read(SHIPPED / path.name))} decisions")
 
 
 def main() -> None:
@@ -65,14 +81,14 @@ def main() -> None:
     parser.add_argument("--compiler-mode")
     parser.add_argument("--models-only", action="store_true")
     parser.add_argument("--add", action="store_true")
-    parser.add_argument("--measured", action="store_true")
+    parser.add_argument("--collected", type=Path)
     parser.add_argument("--to", type=Path)
     parser.add_argument("--stop-after", type=float, default=float("inf"))
     options = parser.parse_args()
-    environment = Environment.current()
-    if options.measured:
-        ship_measured(environment)
+    if options.collected:
+        ship_collected(options.collected)
         return
+    environment = Environment.current()
     if options.compiler_mode:
         mode = options.compiler_mode
         environment = dataclasses.replace(environment, compiler_mode=mode)
