@@ -18,7 +18,10 @@ from keras_diagwise.algorithms import Triton, parse
 from keras_diagwise.algorithms.triton.launch import program_of
 from keras_diagwise.algorithms.triton.program import compile_apart
 from keras_diagwise.backends.triton import WARPS
-from keras_diagwise.planning.planned_convolution import PlannedConvolution
+from keras_diagwise.planning.planned_convolution import (
+    PlannedConvolution,
+    operator_in_trace,
+)
 from keras_diagwise.problem import PASSES
 from tests import reference
 from tests.algorithms.suite import (
@@ -103,6 +106,55 @@ class TestTriton(AlgorithmSuite):
 
         assert torch.autograd.gradcheck(run, operands, fast_mode=True)
         assert torch.autograd.gradgradcheck(run, operands, fast_mode=True)
+
+    @pytest.mark.skipif(BACKEND != "torch", reason="about torch.compile")
+    def test_torch_compiles_around_it(self):
+        """In one graph, that holds an operator for each pass, and nothing within."""
+        import torch
+        from torch._dynamo.backends.common import aot_autograd
+
+        draw = np.random.default_rng(0)
+        operands = [
+            torch.tensor(draw.normal(size=shape), requires_grad=True)
+            for shape in ((2, 5, 4, 4), (3, 3, 4, 1))
+        ]
+        graphs = []
+
+        def keep(module, example_inputs):
+            graphs.append([str(node.target) for node in module.graph.nodes])
+            return module.forward
+
+        def run(inputs, kernel):
+            return torch.tanh(depthwise_conv(inputs, kernel, plan="triton")).sum()
+
+        torch._dynamo.reset()
+        backend = aot_autograd(fw_compiler=keep, bw_compiler=keep)
+        compiled = torch.compile(run, backend=backend, fullgraph=True)
+        ours = torch.autograd.grad(compiled(*operands), operands)
+        for one, other in zip(
+            ours, torch.autograd.grad(run(*operands), operands), strict=True
+        ):
+            torch.testing.assert_close(one, other)
+        counts = [sum("keras_diagwise" in each for each in graph) for graph in graphs]
+        assert counts == [1, 2]
+
+    @pytest.mark.skipif(BACKEND != "torch", reason="about torch's operators")
+    @pytest.mark.parametrize("pass_name", PASSES)
+    def test_the_operator_passes_opcheck(self, pass_name):
+        import torch
+
+        problem = depthwise((5, 4), 4, (3, 3), batch=2)
+        inputs, kernel, gradient = to_backend(tensors(problem), "float32")
+        left, right = {
+            "forward": (inputs, kernel),
+            "input_gradient": (kernel, gradient),
+            "kernel_gradient": (inputs, gradient),
+        }[pass_name]
+        planned = PlannedConvolution(problem, Plan("triton", "triton", "triton"))
+        operands = left.requires_grad_(), right.requires_grad_()
+        torch.library.opcheck(
+            operator_in_trace(), (*operands, pass_name, planned.name_in_trace)
+        )
 
     @pytest.mark.skipif(BACKEND != "jax", reason="about JAX's transformations")
     @pytest.mark.parametrize("name", ["jvp", "hessian", "vmap of inputs", "checkpoint"])
