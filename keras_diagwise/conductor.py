@@ -200,11 +200,11 @@ class Conductor:
         Args:
             key: of the call, with `None` for the sizes that the trace leaves open.
         """
-        kernel_shape = key[2]
-        if backends.active.must_run_native_in_trace() or None in kernel_shape:
+        trace, kernel_shape = backends.active.python_trace, key[2]
+        if trace.must_run_native() or None in kernel_shape:
             return None
         environment = dataclasses.replace(
-            Environment.current(), compiler_mode=backends.active.MODE_OF_PYTHON_TRACE
+            Environment.current(), compiler_mode=trace.MODE
         )
         found = self.find(key, tracing=True, environment=environment)
         return None if found is None else found.name_in_trace

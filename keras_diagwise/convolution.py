@@ -246,6 +246,9 @@ def look_up_in_trace(
 ) -> str | None:
     """The name of the convolution that a call runs, or `None` if it is stock's, whose
     graph then holds nothing of the package's."""
+    trace = backends.active.python_trace
+    if trace is None:
+        return None
     inputs, kernel = with_shapes(inputs, kernel)
     dtype = standardize_dtype(inputs.dtype)
     if dtype != standardize_dtype(kernel.dtype):
@@ -253,9 +256,9 @@ def look_up_in_trace(
     if isinstance(plan, Plan):
         plan = plan.forward, plan.input_gradient, plan.kernel_gradient
     return name_in_trace(
-        backends.active.sizes_in_trace(inputs),
+        trace.sizes(inputs),
         dtype,
-        backends.active.sizes_in_trace(kernel),
+        trace.sizes(kernel),
         strides,
         padding,
         data_format,
@@ -266,7 +269,7 @@ def look_up_in_trace(
     )
 
 
-@backends.active.constant_in_trace
+@backends.constant_in_trace
 def name_in_trace(*key) -> str | None:
     """From what a call is told apart by to its convolution's name."""
     *arguments, plan, edition = key[:LENGTH_OF_KEY]
@@ -278,7 +281,7 @@ def name_in_trace(*key) -> str | None:
 def run_in_trace(name: str, inputs, kernel) -> Tensor:
     """A call by its convolution's name."""
     inputs, kernel = ops.convert_to_tensor(inputs), ops.convert_to_tensor(kernel)
-    return backends.active.differentiable_in_trace(name, inputs, kernel)
+    return backends.active.python_trace.differentiable(name, inputs, kernel)
 
 
 def run(convolution: PlannedConvolution | str, inputs, kernel) -> Tensor:

@@ -276,6 +276,6 @@ def test_the_mode_is_tuned_and_served(tmp_path, monkeypatch):
         result = kd.tune(model, batch_size=2, training=False, verbose=0)
         (row,) = result.rows
         assert row.comparison.outcomes["direct"].failure in (None, "outpaced")
-        assert result.environment.compiler_mode == backends.active.MODE_OF_PYTHON_TRACE
+        assert result.environment.compiler_mode == backends.active.python_trace.MODE
     finally:
         conductor.store = before

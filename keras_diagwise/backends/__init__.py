@@ -20,15 +20,14 @@ A backend's module provides
 - `must_run_native()`: whether a transformation is active that only the stock
   operation supports;
 - `traces_python()`: whether a tracer of Python code is at work, whose graph holds
-  operators rather than what they do. Its compiler mode is `MODE_OF_PYTHON_TRACE`,
-  which is `None` where there is no such tracer. A backend that has one provides
-  `sizes_in_trace(tensor)`, a shape with `None` for what the trace leaves open;
-  `must_run_native_in_trace()`, as `must_run_native`; `define_operator(convolution_of)`,
-  which makes the operator `(left, right, pass_name, name)` whose convolution a name
-  tells; and `differentiable_in_trace(name, inputs, kernel)`, a call of its forward
-  pass;
-- `constant_in_trace(function)`: the function, run while a trace of Python code is made
-  rather than traced;
+  operators rather than what they do; for a backend without `python_trace` the call must
+  then be the stock one;
+- `python_trace`: what such a tracer is asked, or `None`: its compiler mode, `MODE`;
+  `constant(function)`, the function, to be run at a trace rather than traced;
+  `sizes(tensor)`, a shape with `None` for what the trace leaves open;
+  `must_run_native()`, as below, at a trace; `define_operator(convolution_of)`, which
+  makes the operator `(left, right, pass_name, name)` whose convolution a name tells;
+  and `differentiable(name, inputs, kernel)`, a call of its forward pass;
 - `is_tracing(*tensors)`: whether a call with these is traced rather than run, so
   that nothing can be measured meanwhile;
 - `flags()`: settings that change precision or the choice of kernels, by name, and
@@ -119,3 +118,16 @@ __all__ = [
     "computes_on_gpu",
     "keras_internals",
 ]
+
+
+def is_python_trace(compiler_mode: str) -> bool:
+    """Whether a tracer of Python code is at work in a compiler mode."""
+    trace = active.python_trace
+    return trace is not None and compiler_mode == trace.MODE
+
+
+def constant_in_trace(function):
+    """A function that is run while a trace of Python code is made, rather than traced:
+    its result is a constant of the trace."""
+    trace = active.python_trace
+    return function if trace is None else trace.constant(function)

@@ -10,7 +10,7 @@ import keras
 TENSORS = STATE = SHARED = PLAIN = PROXIES = FLAGS_OF_PROXIES = UNIQUE = ()
 COMPILED_FUNCTIONS = ()
 COMPILES_ALONE = False
-MODE_OF_PYTHON_TRACE = None
+python_trace = None
 
 native_conv = keras.ops.conv
 shape_of = operator.attrgetter("shape")
@@ -21,17 +21,6 @@ def differentiable(convolution, inputs, kernel):
 
 
 def traces_python():
-    return True
-
-
-def constant_in_trace(function):
-    return function
-
-
-sizes_in_trace = shape_of
-
-
-def must_run_native_in_trace():
     return True
 
 

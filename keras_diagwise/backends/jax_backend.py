@@ -170,11 +170,7 @@ def traces_python():
     return False
 
 
-MODE_OF_PYTHON_TRACE = None
-
-
-def constant_in_trace(function):
-    return function
+python_trace = None
 
 
 def is_tracing(*tensors):

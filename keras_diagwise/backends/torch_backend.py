@@ -13,11 +13,10 @@ import warnings
 
 import keras
 import torch
-from torch.autograd import forward_ad
 from torch.nn import grad as convolution_gradients
 
-from keras_diagwise.backends import onednn
-from keras_diagwise.backends.transposition import transpose_left, transpose_right
+from keras_diagwise.backends import onednn, torch_trace
+from keras_diagwise.backends.transposition import gradients
 from keras_diagwise.backends.triton import WARPS, capability_refusal
 
 
@@ -39,7 +38,9 @@ class Bilinear(torch.autograd.Function):
         def run(pass_name, *operands):
             return Bilinear.apply(pass_name, ctx.convolution, *operands)
 
-        return None, None, *gradients(ctx, ctx.needs_input_grad[2:], cotangent, run)
+        needed = ctx.needs_input_grad[2:]
+        operands = ctx.saved_tensors
+        return None, None, *gradients(ctx.pass_name, operands, needed, cotangent, run)
 
 
 DYNAMO = torch._C._dynamo.eval_frame
@@ -49,23 +50,6 @@ for _function in (Bilinear.forward, Bilinear.backward):
 """In eager code behind a break of its graph Dynamo would compile each Python function
 that is called, and did so with `backward` for each layer until it gave up. What is
 public to forbid it, `torch.compiler.disable`, imports Dynamo (seen in 2.13)."""
-
-
-def gradients(ctx, needed, cotangent, run):
-    """A pass's gradients by its operands, `None` for those that nobody needs.
-
-    Args:
-        ctx: holds `pass_name`, and the operands among its saved tensors.
-        needed: which of the two are.
-        cotangent: the gradient by the pass's result.
-        run: runs a pass, given its name and operands.
-    """
-    left, right = ctx.saved_tensors
-    transposes = ((transpose_left, right), (transpose_right, left))
-    return [
-        run(*transpose(ctx.pass_name, cotangent, other)) if is_needed else None
-        for (transpose, other), is_needed in zip(transposes, needed, strict=True)
-    ]
 
 
 def native_input_gradient(forward, problem, kernel, output_gradient):
@@ -159,98 +143,17 @@ def sum_together(tensors, axis):
 
 def must_run_native():
     """Under functorch's transforms, forward-mode derivatives, tracing, autocast."""
-    return is_tracing() or is_transformed()
-
-
-def is_transformed():
-    """An autograd function has no rule for functorch's transforms and forward-mode
-    derivatives unless it gives up the reverse mode of every order; both questions have
-    only private answers, seen in 2.13. Autocast chooses dtypes by the operation that it
-    sees.
-    """
-    return (
-        torch.is_autocast_enabled("cpu")
-        or torch.is_autocast_enabled("cuda")
-        or torch._C._functorch.peek_interpreter_stack() is not None
-        or forward_ad._current_level >= 0
-    )
+    return is_tracing() or torch_trace.is_transformed()
 
 
 def is_tracing(*tensors):
     return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
+python_trace = torch_trace
 traces_python = torch.compiler.is_dynamo_compiling
 """Not wrapped, and not `is_compiling`, which a call in eager code would wait for 0.7 µs
 longer: what exports without Dynamo can read the memo."""
-
-MODE_OF_PYTHON_TRACE = "inductor"
-
-constant_in_trace = torch.compiler.assume_constant_result
-
-
-def sizes_in_trace(tensor):
-    from torch.fx.experimental.symbolic_shapes import has_static_value  # takes 0.3 s
-
-    return tuple([n if has_static_value(n) else None for n in tensor.shape])
-
-
-def must_run_native_in_trace():
-    """Also where what is traced is to be exported."""
-    is_jit = torch.jit.is_tracing()
-    return torch.compiler.is_exporting() or is_jit or is_transformed()
-
-
-def differentiable_in_trace(name, inputs, kernel):
-    return torch.ops.keras_diagwise.convolve(inputs, kernel, "forward", name)
-
-
-def define_operator(convolution_of):
-    """An operator that Dynamo takes whole into a graph, and that is taken apart, into
-    operations that the compiler fuses, where that graph becomes one of derivatives too;
-    but a kernel stays whole.
-
-    The latter is how `torch.library.triton_op` does it (seen in 2.13).
-    """
-    from torch._subclasses.functional_tensor import FunctionalTensorMode
-
-    def compute(left, right, pass_name, name):
-        return convolution_of(name).compute(pass_name, left, right)
-
-    @torch.library.custom_op("keras_diagwise::convolve", mutates_args=())
-    def convolve(
-        left: torch.Tensor, right: torch.Tensor, pass_name: str, name: str
-    ) -> torch.Tensor:
-        return compute(left, right, pass_name, name).contiguous()
-
-    @convolve.register_fake
-    def _(left, right, pass_name, name):
-        convolution = convolution_of(name)
-        return left.new_empty(
-            convolution.result_shape(pass_name, left.shape, right.shape)
-        )
-
-    @convolve.register_torch_dispatch(FunctionalTensorMode)
-    def _(mode, operator, types, operands, options):
-        pass_name, name = operands[2:]
-        if convolution_of(name).is_kernel(pass_name):
-            return mode.__torch_dispatch__(operator, types, operands, options)
-        with mode:
-            return compute(*operands)
-
-    def save(ctx, inputs, output):
-        left, right, ctx.pass_name, ctx.name = inputs
-        ctx.save_for_backward(left, right)
-
-    def backward(ctx, cotangent):
-        def run(pass_name, *operands):
-            return convolve(*operands, pass_name, ctx.name)
-
-        return *gradients(ctx, ctx.needs_input_grad[:2], cotangent, run), None, None
-
-    convolve.register_autograd(backward, setup_context=save)
-    return convolve
-
 
 shape_of = operator.attrgetter("shape")
 
@@ -334,7 +237,7 @@ def needs_other_processes(model):
 
 
 def compiler_mode_of(model):
-    return MODE_OF_PYTHON_TRACE if model.jit_compile is True else "eager"
+    return torch_trace.MODE if model.jit_compile is True else "eager"
 
 
 def batch_shards():
@@ -435,7 +338,7 @@ def device_events():
 
 
 def compiled(function, compiler_mode):
-    if compiler_mode == MODE_OF_PYTHON_TRACE:
+    if compiler_mode == torch_trace.MODE:
         return torch.compile(function)
     return function
 

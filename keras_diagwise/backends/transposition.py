@@ -8,6 +8,7 @@ cotangent, is another of them.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 
@@ -28,3 +29,27 @@ def transpose_right(pass_name: str, cotangent: Any, left: Any) -> tuple[str, Any
         "input_gradient": ("forward", cotangent, left),
         "kernel_gradient": ("forward", left, cotangent),
     }[pass_name]
+
+
+def gradients(
+    pass_name: str,
+    operands: Sequence[Any],
+    needed: Sequence[bool],
+    cotangent: Any,
+    run: Callable[..., Any],
+) -> list[Any]:
+    """A pass's gradients with respect to its operands.
+
+    Args:
+        pass_name: the pass.
+        operands: its two operands.
+        needed: which of the gradients are; the others are `None`.
+        cotangent: the gradient with respect to its result.
+        run: runs a pass, given its name and operands.
+    """
+    left, right = operands
+    transposes = ((transpose_left, right), (transpose_right, left))
+    return [
+        run(*transpose(pass_name, cotangent, other)) if is_needed else None
+        for (transpose, other), is_needed in zip(transposes, needed, strict=True)
+    ]

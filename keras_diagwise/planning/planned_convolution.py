@@ -127,4 +127,4 @@ class PlannedConvolution:
 @functools.cache
 def operator_in_trace() -> Callable:
     """The operator that a graph of Python code holds, see `backends`."""
-    return backends.active.define_operator(PlannedConvolution.named)
+    return backends.active.python_trace.define_operator(PlannedConvolution.named)

@@ -218,7 +218,7 @@ class Workbench:
 
 def pass_of(task: Task, candidate: Algorithm) -> Callable[..., Any]:
     """A pass as a function of its operands, as a model's step calls it."""
-    if task.compiler_mode == backends.active.MODE_OF_PYTHON_TRACE:
+    if backends.is_python_trace(task.compiler_mode):
         name = str(candidate)
         planned = PlannedConvolution(task.problem, Plan(name, name, name))
         return planned.call_in_trace(task.pass_name)

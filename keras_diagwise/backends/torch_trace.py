@@ -1,0 +1,96 @@
+"""`torch.compile`: what the package asks of Dynamo, which traces Python code."""
+
+from __future__ import annotations
+
+import torch
+from torch.autograd import forward_ad
+
+from keras_diagwise.backends.transposition import gradients
+
+MODE = "inductor"
+
+
+def constant(function):
+    """What `torch.compiler.assume_constant_result` does, which imports Dynamo, a second
+    of each start (seen in 2.13)."""
+    function._dynamo_marked_constant = True
+    return function
+
+
+def sizes(tensor):
+    from torch.fx.experimental.symbolic_shapes import has_static_value  # takes 0.3 s
+
+    return tuple([n if has_static_value(n) else None for n in tensor.shape])
+
+
+def must_run_native():
+    """Also where what is traced is to be exported."""
+    is_jit = torch.jit.is_tracing()
+    return torch.compiler.is_exporting() or is_jit or is_transformed()
+
+
+def is_transformed():
+    """An autograd function has no rule for functorch's transforms and forward-mode
+    derivatives unless it gives up the reverse mode of every order; both questions have
+    only private answers, seen in 2.13. Autocast chooses dtypes by the operation that it
+    sees.
+    """
+    return (
+        torch.is_autocast_enabled("cpu")
+        or torch.is_autocast_enabled("cuda")
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or forward_ad._current_level >= 0
+    )
+
+
+def differentiable(name, inputs, kernel):
+    return torch.ops.keras_diagwise.convolve(inputs, kernel, "forward", name)
+
+
+def define_operator(convolution_of):
+    """An operator that Dynamo takes whole into a graph, and that is taken apart, into
+    operations that the compiler fuses, where that graph becomes one of derivatives too;
+    but a kernel stays whole.
+
+    The latter is how `torch.library.triton_op` does it (seen in 2.13).
+    """
+    from torch._subclasses.functional_tensor import FunctionalTensorMode
+
+    def compute(left, right, pass_name, name):
+        return convolution_of(name).compute(pass_name, left, right)
+
+    @torch.library.custom_op("keras_diagwise::convolve", mutates_args=())
+    def convolve(
+        left: torch.Tensor, right: torch.Tensor, pass_name: str, name: str
+    ) -> torch.Tensor:
+        return compute(left, right, pass_name, name).contiguous()
+
+    @convolve.register_fake
+    def _(left, right, pass_name, name):
+        convolution = convolution_of(name)
+        return left.new_empty(
+            convolution.result_shape(pass_name, left.shape, right.shape)
+        )
+
+    @convolve.register_torch_dispatch(FunctionalTensorMode)
+    def _(mode, operator, types, operands, options):
+        pass_name, name = operands[2:]
+        if convolution_of(name).is_kernel(pass_name):
+            return mode.__torch_dispatch__(operator, types, operands, options)
+        with mode:
+            return compute(*operands)
+
+    def save(ctx, inputs, output):
+        left, right, ctx.pass_name, ctx.name = inputs
+        ctx.save_for_backward(left, right)
+
+    def backward(ctx, cotangent):
+        def run(pass_name, *operands):
+            return convolve(*operands, pass_name, ctx.name)
+
+        operands, needed = ctx.saved_tensors, ctx.needs_input_grad[:2]
+        found = gradients(ctx.pass_name, operands, needed, cotangent, run)
+        return *found, None, None
+
+    convolve.register_autograd(backward, setup_context=save)
+    return convolve
