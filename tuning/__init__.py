@@ -1,2 +1,10 @@
 """The campaign: measurements that are run from a checkout and whose results are
 committed."""
+
+import os
+
+from tuning.records import installed
+
+if "tensorflow" not in installed():
+    # Keras's own default would fail, as it did in a rehearsal without TensorFlow.
+    os.environ.setdefault("KERAS_BACKEND", installed()[0])
