@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import keras
 
+from keras_diagwise._terminal import printable
 from keras_diagwise.importers.weights import Weight
 
 Shape = tuple[int, int, int]
@@ -114,6 +115,6 @@ def flat(x, number: int):
 
 
 def short(value: object) -> str:
-    """What was received, if it is long its beginning."""
-    text = str(value)
+    """What was received, as it can be printed; if it is long its beginning."""
+    text = printable(str(value))
     return text if len(text) <= 60 else f"{text[:60]}…"

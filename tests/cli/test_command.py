@@ -68,9 +68,10 @@ def test_completion_names_the_commands():
         COMP_WORDS="keras-diagwise ",
         COMP_CWORD="1",
     )
-    assert {"demo", "tune", "benchmark", "report", "decisions", "doctor"} <= set(
-        done.stdout.split()
-    )
+    assert {
+        *("demo", "tune", "benchmark", "report", "decisions", "doctor"),
+        *("import", "export"),
+    } <= set(done.stdout.split())
     assert "keras" not in imported(done)
 
 

@@ -10,13 +10,13 @@ def net(size, channels=3, width=None):
     return section("net", height=size, width=width or size, channels=channels)
 
 
-def conv(filters, size=1, activation="linear", batch_normalize=1, **options):
+def conv(filters, size=1, activation="linear", batch_normalize=1, pad=1, **options):
     return section(
         "convolutional",
         batch_normalize=batch_normalize,
         filters=filters,
         size=size,
-        pad=1,
+        pad=pad,
         activation=activation,
         **options,
     )

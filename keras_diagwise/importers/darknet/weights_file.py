@@ -43,15 +43,13 @@ class Header(NamedTuple):
                 versions wrote, with matrices transposed.
         """
         version = struct.unpack_from("<3i", content.ljust(12, b"\xff"))
-        if not all(0 <= number < 1000 for number in version):
+        form = cls(*version).format
+        has_all = len(content) >= struct.calcsize(form)
+        if not has_all or not all(0 <= number < 1000 for number in version):
             raise ValueError(
                 f"{path}, byte 0: a weights file must begin with three numbers of its "
-                f"version, from 0 to 999. Received: {version}"
-            )
-        form = cls(*version).format
-        if len(content) < struct.calcsize(form):
-            raise ValueError(
-                f"{path}, byte 12: it ends before the count of images seen"
+                "version, from 0 to 999, and the count of images seen. Received: "
+                f"{content.hex()}"
             )
         return cls(*struct.unpack_from(form, content))
 

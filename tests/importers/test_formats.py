@@ -1,0 +1,30 @@
+"""The importers as part of the package: imported by whom they are asked for by."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from keras_diagwise.importers.formats import STRUCTURES, WEIGHTS
+
+ROOT = Path(__file__).parents[2]
+
+CODE = """
+import sys
+import keras_diagwise, keras_diagwise.cli
+print(*(name for name in sys.modules if name.startswith("keras_diagwise.importers")))
+"""
+
+
+def test_nothing_is_imported_unless_asked_for():
+    done = subprocess.run(
+        [sys.executable, "-c", CODE],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == []
+
+
+def test_every_format_has_weights_for_its_structures():
+    assert set(WEIGHTS.values()) == set(STRUCTURES)
