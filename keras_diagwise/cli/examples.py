@@ -98,6 +98,11 @@ EXAMPLES = {
             "keras-diagwise import net.cfg net.weights -o model.keras --convert",
             "the same, its layers run by plans",
         ),
+        (
+            "keras-diagwise import net-symbol.json net-0000.params --image-size 96 "
+            "-o model.keras",
+            "a classifier of MXNet",
+        ),
     ],
     "export": [
         (

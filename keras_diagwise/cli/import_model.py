@@ -17,7 +17,9 @@ from keras_diagwise.cli.progress import Progress
 def import_model(
     structure: Annotated[
         Path,
-        typer.Argument(metavar="STRUCTURE", help="A .cfg file of Darknet."),
+        typer.Argument(
+            metavar="STRUCTURE", help="A .cfg of Darknet, or -symbol.json of MXNet."
+        ),
     ],
     weights: Annotated[
         Path, typer.Argument(metavar="WEIGHTS", help="The weights for it.")
@@ -32,6 +34,14 @@ def import_model(
         bool,
         typer.Option("--convert", help="Make the layers that have plans run by them."),
     ] = False,
+    image_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="PIXELS",
+            help="Height and width of a model of MXNet's images; 224, if not given.",
+        ),
+    ] = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -45,9 +55,9 @@ def import_model(
             import_keras()
         try:
             from keras_diagwise.cli.named_model import converted
-            from keras_diagwise.importers.formats import format_of
+            from keras_diagwise.importers.formats import load
 
-            model = format_of(structure).load(structure, weights)
+            model = load(structure, weights, image_size)
             model = converted(model) if convert else model
             model.save(output)
         except (ValueError, OSError) as error:

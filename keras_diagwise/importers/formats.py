@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import re
 from pathlib import Path
 from types import ModuleType
 
-STRUCTURES = {".cfg": "darknet"}
-"""The module of each format, by the end of the name of a structure."""
+import keras
 
-WEIGHTS = {".weights": ".cfg"}
-"""How a structure's name ends, by the end of its weights'."""
+STRUCTURES = {".cfg": "darknet", "-symbol.json": "mxnet"}
+"""The module of each format, by how the names of structures end."""
+
+WEIGHTS = {r"\.weights": ".cfg", r"-\d{4}\.params": "-symbol.json"}
+"""How a structure's name ends, by how its weights' does, an expression."""
 
 
 def format_of(structure: Path) -> ModuleType:
@@ -19,31 +22,55 @@ def format_of(structure: Path) -> ModuleType:
     Raises:
         ValueError: if its name ends as none's.
     """
-    name = end_of(structure, STRUCTURES, "structure")
-    return importlib.import_module(f"keras_diagwise.importers.{STRUCTURES[name]}")
+    for end, name in STRUCTURES.items():
+        if structure.name.endswith(end):
+            return importlib.import_module(f"keras_diagwise.importers.{name}")
+    raise ValueError(
+        f"`structure` must be a file whose name ends in {' or '.join(STRUCTURES)}. "
+        f"Received: structure={str(structure)!r}"
+    )
+
+
+def load(structure: Path, weights: Path, image_size: int | None) -> keras.Model:
+    """The model of a structure and its weights.
+
+    Args:
+        structure: path of it.
+        weights: path of them.
+        image_size: pixels along each side, where the structure does not say.
+
+    Raises:
+        ValueError: if it can't be loaded.
+    """
+    module = format_of(structure)
+    if image_size is None:
+        return module.load(structure, weights)
+    if "image_size" not in module.load.__annotations__:
+        raise ValueError(
+            f"--image-size must be left out for {str(structure)!r}, which says it. "
+            f"Received: {image_size}"
+        )
+    return module.load(structure, weights, image_size=image_size)
 
 
 def structure_beside(weights: Path) -> Path:
-    """The structure of the name of weights that are to be written beside it.
+    """The structure beside weights that are to be written, by their name.
 
     Raises:
         ValueError: if their name ends as no format's, or there is none.
     """
-    end = end_of(weights, WEIGHTS, "to")
-    found = weights.with_name(weights.name.removesuffix(end) + WEIGHTS[end])
-    if not found.is_file():
-        raise ValueError(
-            "--structure must name the file that the model was imported from, as "
-            f"there is no {str(found)!r}. Received: to={str(weights)!r}"
-        )
-    return found
-
-
-def end_of(path: Path, ends: dict[str, str], argument: str) -> str:
-    found = [end for end in ends if path.name.endswith(end)]
-    if not found:
-        raise ValueError(
-            f"`{argument}` must be a file whose name ends in {', '.join(ends)}. "
-            f"Received: {argument}={str(path)!r}"
-        )
-    return found[0]
+    for end, of_structure in WEIGHTS.items():
+        name, count = re.subn(f"{end}$", of_structure, weights.name)
+        found = weights.with_name(name)
+        if count and found.is_file():
+            return found
+        if count:
+            raise ValueError(
+                "--structure must name the file that the model was imported from, as "
+                f"there is no {str(found)!r}. Received: --to {weights}"
+            )
+    raise ValueError(
+        "--structure must name the file that the model was imported from, as the name "
+        f"of the weights does not say of which framework they are. Received: --to "
+        f"{weights}"
+    )

@@ -7,7 +7,8 @@ Files count channels before pixels; the models here have them last. Tensors are 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import keras
 
@@ -43,13 +44,12 @@ def convolution(
     """A convolution with as many zeros before an axis as behind it, which Keras's
     `"same"` has without strides only."""
     reach = [d * (k - 1) for d, k in zip(dilation, size, strict=True)]
-    is_same = strides == (1, 1) and [2 * p for p in padding] == reach
-    if any(padding) and not is_same:
-        x = keras.layers.ZeroPadding2D(padding, name=f"{name}_padding", **LAST)(x)
+    needs_none = strides == (1, 1) and [2 * p for p in padding] == reach
+    x = x if needs_none else padded(x, name, padding)
     settings: Any = {
         "kernel_size": size,
         "strides": strides,
-        "padding": "same" if is_same else "valid",
+        "padding": "same" if needs_none else "valid",
         "dilation_rate": dilation,
         "use_bias": use_bias,
         "name": name,
@@ -60,33 +60,114 @@ def convolution(
     return keras.layers.Conv2D(filters, groups=groups, **settings)(x)
 
 
+def windows(
+    image: Sequence[int],
+    size: Pair,
+    strides: Pair,
+    padding: Pair,
+    dilation: Pair = (1, 1),
+    is_ceil: bool = False,
+) -> Pair:
+    """How many windows an image has in each axis.
+
+    Args:
+        image: its height and width, and what may follow.
+        size: of a window.
+        strides: between windows.
+        padding: of both sides together.
+        dilation: of a window.
+        is_ceil: whether a window that ends beyond the padding counts.
+    """
+    rest = [
+        pixels + p - d * (k - 1) - 1
+        for pixels, k, p, d in zip(image[:2], size, padding, dilation, strict=True)
+    ]
+    rows, columns = (
+        (-(-each // stride) if is_ceil else each // stride) + 1
+        for each, stride in zip(rest, strides, strict=True)
+    )
+    return rows, columns
+
+
+def can_max_pool(
+    image: Sequence[int], size: Pair, strides: Pair, before: Pair, outputs: Pair
+) -> bool:
+    """Whether `max_pooling` can place these windows."""
+    axes = list(zip(image[:2], size, strides, before, outputs, strict=True))
+    return (
+        (before == (0, 0) and fits(image[:2], size, strides, outputs))
+        or all(is_same(*axis) for axis in axes)
+        or all(min(cropping(*axis)) >= 0 for axis in axes)
+    )
+
+
 def max_pooling(x, name: str, size: Pair, strides: Pair, before: Pair, outputs: Pair):
-    """The maxima of windows of which the first begins `before` pixels ahead of the
-    image, `before` being at most `(size - 1) // 2`.
+    """The maxima of windows, of which the first begins `before` pixels ahead of the
+    image.
 
     Keras pads by minus infinity only as `"same"` places it. Elsewhere all windows are
     taken at stride 1, and those that are wanted picked.
     """
-    if before == (0, 0) and fits(x.shape[1:3], size, strides, outputs):
-        pool = keras.layers.MaxPooling2D(size, strides, name=name, **LAST)
-        return pool(x)
-    if all(
-        is_same(*axis)
-        for axis in zip(x.shape[1:3], size, strides, before, outputs, strict=True)
-    ):
-        pool = keras.layers.MaxPooling2D(size, strides, "same", name=name, **LAST)
-        return pool(x)
-    starts = [(k - 1) // 2 - b for k, b in zip(size, before, strict=True)]
-    ends = [
-        image - start - stride * (count - 1) - 1
-        for image, start, stride, count in zip(
-            x.shape[1:3], starts, strides, outputs, strict=True
-        )
-    ]
-    x = keras.layers.MaxPooling2D(size, 1, "same", name=f"{name}_windows", **LAST)(x)
-    crop = tuple(zip(starts, ends, strict=True))
+    image = x.shape[1:3]
+    axes = list(zip(image, size, strides, before, outputs, strict=True))
+    layer = keras.layers.MaxPooling2D
+    if before == (0, 0) and fits(image, size, strides, outputs):
+        return layer(size, strides, name=name, **LAST)(x)
+    if all(is_same(*axis) for axis in axes):
+        return layer(size, strides, "same", name=name, **LAST)(x)
+    x = layer(size, 1, "same", name=f"{name}_windows", **LAST)(x)
+    crop = tuple(cropping(*axis) for axis in axes)
     x = keras.layers.Cropping2D(crop, name=f"{name}_cropping", **LAST)(x)
-    return keras.layers.MaxPooling2D(1, strides, name=name, **LAST)(x)
+    return layer(1, strides, name=name, **LAST)(x)
+
+
+def cropping(image: int, size: int, stride: int, before: int, outputs: int) -> Pair:
+    """How many windows of stride 1, placed as `"same"`, an axis has before the first
+    that is wanted, and behind the last."""
+    start = (size - 1) // 2 - before
+    return start, image - start - stride * (outputs - 1) - 1
+
+
+class Pooling(NamedTuple):
+    """Pooling by windows.
+
+    Attributes:
+        kind: `"max"` or `"avg"`, which counts the zeros of the padding.
+        size: of a window.
+        strides: between windows.
+        padding: before an axis and, as far as windows reach, behind it.
+        outputs: how many windows there are in each axis.
+    """
+
+    kind: str
+    size: Pair
+    strides: Pair
+    padding: Pair
+    outputs: Pair
+
+    def can_build(self, image: Sequence[int]) -> bool:
+        """Whether stock layers can place the windows."""
+        if self.kind == "max":
+            return can_max_pool(image, *self[1:])
+        both = 2 * self.padding[0], 2 * self.padding[1]
+        return windows(image, self.size, self.strides, both) == self.outputs
+
+    def build(self, x, name: str):
+        if self.kind == "max":
+            return max_pooling(x, name, *self[1:])
+        if self.size == tuple(x.shape[1:3]) and not any(self.padding):
+            return mean(x, name)
+        layer = keras.layers.AveragePooling2D(
+            self.size, self.strides, name=name, **LAST
+        )
+        return layer(padded(x, name, self.padding))
+
+
+def padded(x, name: str, padding: Pair):
+    """As many zeros before an axis as behind it."""
+    if not any(padding):
+        return x
+    return keras.layers.ZeroPadding2D(padding, name=f"{name}_padding", **LAST)(x)
 
 
 def fits(image: Pair, size: Pair, strides: Pair, outputs: Pair) -> bool:

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
+from keras_diagwise.importers import files
+
 DEPTHWISE_KERNEL = (2, 3, 0, 1)
 KERNEL = (2, 3, 1, 0)
 MATRIX = (1, 0)
@@ -62,11 +64,21 @@ class Weight(NamedTuple):
         values = keras.ops.convert_to_numpy(variable).astype("<f4")
         return values.transpose(np.argsort(self.axes))
 
-    def fault(self, values: np.ndarray) -> int | None:
-        """The first value that can be none: not finite, or of a variance negative."""
+    def read(self, path: files.Name, byte: int) -> np.ndarray:
+        """The values that begin at a byte of a file, which has them all.
+
+        Raises:
+            ValueError: if one can be none: not finite, or of a variance negative.
+        """
+        values = np.fromfile(path, "<f4", self.size, offset=byte)
         least = 0 if self.variable == "moving_variance" else -math.inf
         wrong = np.flatnonzero(~(np.isfinite(values) & (values >= least)))
-        return int(wrong[0]) if len(wrong) else None
+        if len(wrong):
+            raise ValueError(
+                f"{path}, byte {byte + 4 * wrong[0]}: the {self.place} must be finite, "
+                f"and a variance not negative. Received: {values[wrong[0]]}"
+            )
+        return values
 
 
 def batch_norm_weights(

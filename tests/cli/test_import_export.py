@@ -3,12 +3,14 @@
 import json
 
 import keras
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 import keras_diagwise
 from keras_diagwise.cli import app
 from tests.cli.lines import refusal
+from tests.importers import mxnet_nets
 from tests.importers.test_darknet import SMALL, written
 
 
@@ -48,6 +50,19 @@ def test_convert(tmp_path):
     assert again.read_bytes() == weights.read_bytes()
 
 
+def test_a_model_of_mxnet(tmp_path):
+    net, _ = mxnet_nets.mobilenet(np.zeros((1, 3, 32, 32)))
+    symbol, weights = net.write(tmp_path)
+    file = tmp_path / "model.keras"
+    done = run("import", symbol, weights, "-o", file, "--image-size", 32)
+    assert done.exit_code == 0, done.output
+    assert keras.models.load_model(file).input_shape == (None, 32, 32, 3)
+    again = tmp_path / "net-0001.params"
+    done = run("export", file, "--to", again)
+    assert done.exit_code == 0, done.output
+    assert again.read_bytes() == weights.read_bytes()
+
+
 @pytest.mark.parametrize(
     ("words", "wrong"),
     [
@@ -55,7 +70,11 @@ def test_convert(tmp_path):
         (["import", "net.txt", "net.weights", "-o", "a.keras"], "structure='net.txt'"),
         (["import", "net.cfg", "net.weights", "-o", "a.keras"], "cfg='net.cfg'"),
         (["export", "model.keras", "--to", "a.weights"], "no 'a.cfg'"),
-        (["export", "model.keras", "--to", "net.h5"], "to='net.h5'"),
+        (["export", "model.keras", "--to", "net.h5"], "--to net.h5"),
+        (
+            ["import", "a.cfg", "b", "-o", "a.keras", "--image-size", "32"],
+            "--image-size must be left out for 'a.cfg'",
+        ),
         (
             ["export", "a.keras", "--to", "a.weights", "--structure", "a.cfg"],
             "'a.keras'",

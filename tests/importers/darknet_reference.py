@@ -5,6 +5,8 @@ import struct
 
 import numpy as np
 
+from tests.importers import reference
+
 EPSILON = 1e-5
 
 
@@ -83,16 +85,13 @@ def activated(x, options, default):
     }[kind]
 
 
-def normalized(x, biases, weights):
-    count = x.shape[1]
-    scales = weights.take("scale", count)
-    means = weights.take("mean", count)
-    variances = weights.take("variance", count)
-    shape = (1, count, *[1] * (x.ndim - 2))
-    scales, means, variances, biases = (
-        each.reshape(shape) for each in (scales, means, variances, biases)
-    )
-    return (x - means) / np.sqrt(variances + EPSILON) * scales + biases
+def normalized(x, biases, statistics):
+    scales, means, variances = statistics
+    return reference.normalization(x, scales, biases, means, variances, EPSILON)
+
+
+def statistics(weights, count):
+    return [weights.take(each, count) for each in ("scale", "mean", "variance")]
 
 
 def convolutional(x, outputs, options, weights):
@@ -101,7 +100,7 @@ def convolutional(x, outputs, options, weights):
     groups = integer(options, "groups", 1)
     size = integer(options, "size", 1)
     stride = integer(options, "stride", 1)
-    rows, columns = (integer(options, f"stride_{n}", stride) for n in "yx")
+    strides = [integer(options, f"stride_{n}", stride) for n in "yx"]
     dilation = integer(options, "dilation", 1)
     padding = integer(options, "padding", 0)
     if integer(options, "pad", 0):
@@ -109,30 +108,12 @@ def convolutional(x, outputs, options, weights):
     biases = weights.take("bias", filters)
     norm = None
     if integer(options, "batch_normalize", 0):
-        norm = [weights.take(each, filters) for each in ("scale", "mean", "variance")]
+        norm = statistics(weights, filters)
     kernel = weights.take("kernel", filters, channels // groups, size, size)
-    around = padding * dilation
-    padded = np.pad(x, [(0, 0), (0, 0), (around, around), (around, around)])
-    height = (x.shape[2] + 2 * padding - size) // rows + 1
-    width = (x.shape[3] + 2 * padding - size) // columns + 1
-    result = np.zeros((len(x), filters, height, width))
-    for f in range(filters):
-        first = f // (filters // groups) * (channels // groups)
-        of_group = padded[:, first : first + channels // groups]
-        for i in range(size):
-            for j in range(size):
-                top, left = i * dilation, j * dilation
-                taps = of_group[
-                    :,
-                    :,
-                    top : top + rows * (height - 1) + 1 : rows,
-                    left : left + columns * (width - 1) + 1 : columns,
-                ]
-                result[:, f] += np.tensordot(taps, kernel[f, :, i, j], ([1], [0]))
-    if norm:
-        scales, means, variances = (each.reshape(1, -1, 1, 1) for each in norm)
-        result = (result - means) / np.sqrt(variances + EPSILON) * scales
-    return activated(result + biases.reshape(1, -1, 1, 1), options, "logistic")
+    around = 2 * [padding * dilation]
+    x = reference.convolution(x, kernel, strides, around, 2 * [dilation], groups)
+    x = normalized(x, biases, norm) if norm else x + biases.reshape(1, -1, 1, 1)
+    return activated(x, options, "logistic")
 
 
 def connected(x, outputs, options, weights):
@@ -141,36 +122,27 @@ def connected(x, outputs, options, weights):
     biases = weights.take("bias", units)
     result = flat @ weights.take("kernel", units, flat.shape[1]).T
     if integer(options, "batch_normalize", 0):
-        result = normalized(result, biases, weights)
+        result = normalized(result, biases, statistics(weights, units))
     else:
         result = result + biases
     return activated(result, options, "logistic")[:, :, None, None]
 
 
 def batchnorm(x, outputs, options, weights):
-    return normalized(x, weights.take("bias", x.shape[1]), weights)
+    biases = weights.take("bias", x.shape[1])
+    return normalized(x, biases, statistics(weights, x.shape[1]))
 
 
 def maxpool(x, outputs, options, weights):
     stride = integer(options, "stride", 1)
-    rows, columns = (integer(options, f"stride_{n}", stride) for n in "yx")
+    strides = [integer(options, f"stride_{n}", stride) for n in "yx"]
     size = integer(options, "size", stride)
     padding = integer(options, "padding", size - 1)
-    height = (x.shape[2] + padding - size) // rows + 1
-    width = (x.shape[3] + padding - size) // columns + 1
-    before = padding // 2
-    result = np.empty((*x.shape[:2], height, width))
-    for i in range(height):
-        for j in range(width):
-            top, left = i * rows - before, j * columns - before
-            window = x[
-                :,
-                :,
-                max(0, top) : max(0, top + size),
-                max(0, left) : max(0, left + size),
-            ]
-            result[:, :, i, j] = window.max((2, 3))
-    return result
+    count = [
+        (pixels + padding - size) // s + 1
+        for pixels, s in zip(x.shape[2:], strides, strict=True)
+    ]
+    return reference.pooling(x, 2 * [size], strides, 2 * [padding // 2], count)
 
 
 def avgpool(x, outputs, options, weights):
@@ -213,8 +185,7 @@ def upsample(x, outputs, options, weights):
 def softmax(x, outputs, options, weights):
     groups = integer(options, "groups", 1)
     grouped = x.reshape(len(x), groups, -1) / float(options.get("temperature", 1))
-    powers = np.exp(grouped - grouped.max(-1, keepdims=True))
-    return (powers / powers.sum(-1, keepdims=True)).reshape(len(x), -1, 1, 1)
+    return reference.softmax(grouped).reshape(len(x), -1, 1, 1)
 
 
 def unchanged(x, outputs, options, weights):

@@ -4,7 +4,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from keras_diagwise.importers.formats import STRUCTURES, WEIGHTS
+import pytest
+
+from keras_diagwise.importers import formats
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,4 +29,13 @@ def test_nothing_is_imported_unless_asked_for():
 
 
 def test_every_format_has_weights_for_its_structures():
-    assert set(WEIGHTS.values()) == set(STRUCTURES)
+    assert set(formats.WEIGHTS.values()) == set(formats.STRUCTURES)
+
+
+@pytest.mark.parametrize(
+    ("structure", "weights"),
+    [("a.cfg", "a.weights"), ("b-symbol.json", "b-0012.params")],
+)
+def test_structure_beside_weights(tmp_path, structure, weights):
+    (tmp_path / structure).touch()
+    assert formats.structure_beside(tmp_path / weights) == tmp_path / structure

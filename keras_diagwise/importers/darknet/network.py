@@ -16,7 +16,6 @@ from keras_diagwise.importers.weights import MATRIX, VECTOR, Weight, batch_norm_
 EPSILON = 1e-5
 MOMENTUM = 0.9
 """Darknet's on a CPU; with cuDNN it is 0.99."""
-Pair = tuple[int, int]
 NORM = ("beta", "gamma", "moving_mean", "moving_variance")
 
 ACTIVATIONS = {
@@ -119,15 +118,6 @@ def with_kernel(
     return lambda x: activated(apply(x, True), name, kind), [bias, kernel]
 
 
-def windows(image: Shape, size: int, strides: Pair, padding: int) -> Pair:
-    """How many windows there are in each axis, of so many pixels of padding in all."""
-    rows, columns = (
-        (pixels + padding - size) // stride + 1
-        for pixels, stride in zip(image[:2], strides, strict=True)
-    )
-    return rows, columns
-
-
 def convolutional(section: Section, graph: Graph, name: str) -> Step:
     channels = graph.last[2]
     filters = section.number("filters", 1, 1)
@@ -147,14 +137,17 @@ def convolutional(section: Section, graph: Graph, name: str) -> Step:
     shape = (filters, channels // groups, size, size)
     kernel = Weight(f"kernel of {section.place}", name, "kernel", shape, axes)
 
+    around = dilation * padding
+
     def apply(x, use_bias):
-        around = dilation * padding
         pairs = (size, size), strides, (around, around), (dilation, dilation)
         return layers.convolution(x, name, filters, *pairs, groups, use_bias)
 
     build, weights = with_kernel(section, name, kernel, apply, kernel_is_last=True)
-    outputs = (*windows(graph.last, size, strides, 2 * padding), filters)
-    return after(section, graph, outputs, build, weights)
+    pixels = layers.windows(
+        graph.last, (size, size), strides, (2 * padding, 2 * padding)
+    )
+    return after(section, graph, (*pixels, filters), build, weights)
 
 
 def connected(section: Section, graph: Graph, name: str) -> Step:
@@ -178,11 +171,12 @@ def maxpool(section: Section, graph: Graph, name: str) -> Step:
     strides = section.strides()
     size = section.number("size", max(strides), 1)
     padding = section.number("padding", size - 1, 0, size - 1)
-    outputs = windows(graph.last, size, strides, padding)
+    sizes, total = (size, size), (padding, padding)
+    outputs = layers.windows(graph.last, sizes, strides, total)
     before = (padding // 2, padding // 2)
 
     def build(x):
-        return layers.max_pooling(x, name, (size, size), strides, before, outputs)
+        return layers.max_pooling(x, name, sizes, strides, before, outputs)
 
     return after(section, graph, (*outputs, graph.last[2]), build)
 

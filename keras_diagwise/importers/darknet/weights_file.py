@@ -86,16 +86,4 @@ def read(
             f"{size}: it is of another cfg"
         )
     pairs = zip(ends, weights, strict=False)
-    return header, [values_at(path, start, weight) for start, weight in pairs]
-
-
-def values_at(path: files.Name, start: int, weight: Weight) -> np.ndarray:
-    """A weight's values, which begin at a byte."""
-    values = np.fromfile(path, "<f4", weight.size, offset=start)
-    fault = weight.fault(values)
-    if fault is not None:
-        raise ValueError(
-            f"{path}, byte {start + 4 * fault}: the {weight.place} must be finite, and "
-            f"a variance not negative. Received: {values[fault]}"
-        )
-    return values
+    return header, [weight.read(path, start) for start, weight in pairs]
