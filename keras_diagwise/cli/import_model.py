@@ -18,7 +18,8 @@ def import_model(
     structure: Annotated[
         Path,
         typer.Argument(
-            metavar="STRUCTURE", help="A .cfg of Darknet, or -symbol.json of MXNet."
+            metavar="STRUCTURE",
+            help="A .cfg of Darknet, -symbol.json of MXNet or .prototxt of Caffe.",
         ),
     ],
     weights: Annotated[

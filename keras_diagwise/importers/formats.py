@@ -9,10 +9,14 @@ from types import ModuleType
 
 import keras
 
-STRUCTURES = {".cfg": "darknet", "-symbol.json": "mxnet"}
+STRUCTURES = {".cfg": "darknet", "-symbol.json": "mxnet", ".prototxt": "caffe"}
 """The module of each format, by how the names of structures end."""
 
-WEIGHTS = {r"\.weights": ".cfg", r"-\d{4}\.params": "-symbol.json"}
+WEIGHTS = {
+    r"\.weights": ".cfg",
+    r"-\d{4}\.params": "-symbol.json",
+    r"\.caffemodel": ".prototxt",
+}
 """How a structure's name ends, by how its weights' does, an expression."""
 
 

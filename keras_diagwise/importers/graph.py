@@ -116,5 +116,5 @@ def flat(x, number: int):
 
 def short(value: object) -> str:
     """What was received, as it can be printed; if it is long its beginning."""
-    text = printable(str(value))
-    return text if len(text) <= 60 else f"{text[:60]}…"
+    text = str(value)
+    return printable(text if len(text) <= 60 else f"{text[:60]}…")

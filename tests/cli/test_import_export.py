@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 import keras_diagwise
 from keras_diagwise.cli import app
 from tests.cli.lines import refusal
-from tests.importers import mxnet_nets
+from tests.importers.mobile_nets import mobilenet
+from tests.importers.mxnet_nets import Writer
 from tests.importers.test_darknet import SMALL, written
 
 
@@ -51,7 +52,8 @@ def test_convert(tmp_path):
 
 
 def test_a_model_of_mxnet(tmp_path):
-    net, _ = mxnet_nets.mobilenet(np.zeros((1, 3, 32, 32)))
+    net = Writer(np.zeros((1, 3, 32, 32)))
+    mobilenet(net)
     symbol, weights = net.write(tmp_path)
     file = tmp_path / "model.keras"
     done = run("import", symbol, weights, "-o", file, "--image-size", 32)

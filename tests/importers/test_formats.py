@@ -34,7 +34,11 @@ def test_every_format_has_weights_for_its_structures():
 
 @pytest.mark.parametrize(
     ("structure", "weights"),
-    [("a.cfg", "a.weights"), ("b-symbol.json", "b-0012.params")],
+    [
+        ("a.cfg", "a.weights"),
+        ("b-symbol.json", "b-0012.params"),
+        ("c.prototxt", "c.caffemodel"),
+    ],
 )
 def test_structure_beside_weights(tmp_path, structure, weights):
     (tmp_path / structure).touch()

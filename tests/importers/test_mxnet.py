@@ -6,7 +6,7 @@ import pytest
 
 import keras_diagwise
 from keras_diagwise.importers import mxnet
-from tests.importers import mxnet_nets
+from tests.importers.mobile_nets import mobilenet, mobilenet_v2
 from tests.importers.mxnet_nets import Writer
 
 MOST_ERROR = 1e-5
@@ -39,9 +39,10 @@ def channels_last(values):
     return values.reshape(len(values), -1) if values.shape[1:3] == (1, 1) else values
 
 
-@pytest.mark.parametrize("make", [mxnet_nets.mobilenet, mxnet_nets.mobilenet_v2])
+@pytest.mark.parametrize("make", [mobilenet, mobilenet_v2])
 def test_mobile_networks(tmp_path, make):
-    net, _ = make(images(64))
+    net = Writer(images(64))
+    make(net)
     assert difference(tmp_path, net) <= MOST_ERROR
     paths = tmp_path / "net-symbol.json", tmp_path / "net-0000.params"
     model = mxnet.load(*paths, image_size=64)
@@ -136,7 +137,8 @@ def test_trained_model_goes_back(tmp_path):
 
 
 def test_model_of_another_symbol(tmp_path):
-    net, _ = mxnet_nets.mobilenet(images(32))
+    net = Writer(images(32))
+    mobilenet(net)
     paths = net.write(tmp_path)
     model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()])
     with pytest.raises(ValueError, match=r"node 2, Convolution conv1: `model` must"):
