@@ -92,7 +92,7 @@ class Graph:
         return sorted(used - {0})
 
     def build(self, outputs: Sequence[int], name: str) -> keras.Model:
-        """The model, its weights random. An output of one pixel is a vector.
+        """The model, its kernels 0. An output of one pixel is a vector.
 
         Args:
             outputs: the steps that are outputs.

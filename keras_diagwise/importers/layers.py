@@ -56,8 +56,21 @@ def convolution(
         **LAST,
     }
     if is_depthwise(x.shape[-1], filters, groups, strides):
-        return keras.layers.DepthwiseConv2D(**settings)(x)
-    return keras.layers.Conv2D(filters, groups=groups, **settings)(x)
+        return with_zeros(keras.layers.DepthwiseConv2D(**settings), x)
+    return with_zeros(keras.layers.Conv2D(filters, groups=groups, **settings), x)
+
+
+def with_zeros(layer: keras.layers.Layer, x):
+    """The output of a layer whose kernel is 0 until it is set; the layer keeps its
+    initializer. JAX would compile a program for each shape of a random one, which took
+    nine tenths of the time of a load (seen in 0.10)."""
+    kind = isinstance(layer, keras.layers.DepthwiseConv2D)
+    name = "depthwise_initializer" if kind else "kernel_initializer"
+    initializer = getattr(layer, name)
+    setattr(layer, name, keras.initializers.Zeros())
+    x = layer(x)
+    setattr(layer, name, initializer)
+    return x
 
 
 def windows(
@@ -231,7 +244,7 @@ def one_pixel(x, name: str):
 def dense(x, name: str, units: int, use_bias: bool):
     """A layer of all values."""
     layer = keras.layers.Dense(units, use_bias=use_bias, name=name)
-    return layer(one_pixel(x, name))
+    return with_zeros(layer, one_pixel(x, name))
 
 
 def softmax(x, name: str, groups: int = 1, temperature: float = 1.0):

@@ -21,27 +21,42 @@ def fault(load, paths, place):
         paths: the files that it takes.
         place: an expression that finds a place in an error.
     """
-    tracemalloc.start()
     start = time.process_time()
+    text = refusal(load, paths)
+    seconds = time.process_time() - start
+    if text is None:
+        return None
+    if not any(str(path) in text for path in paths):
+        return f"names no file: {text:.300}"
+    if not re.search(place, text):
+        return f"names no place: {text:.300}"
+    if not text.isprintable():
+        return f"is not printable: {text!r:.300}"
+    if len(text) > 1000 + sum(len(str(path)) for path in paths):
+        return f"is {len(text)} characters long"
+    memory = memory_of(lambda: refusal(load, paths))
+    if seconds > MOST_SECONDS or memory > MOST_MEMORY:
+        return f"took {seconds:.1f} s and {memory / 2**20:.0f} MiB: {text:.300}"
+    return None
+
+
+def refusal(load, paths):
+    """The text of the error of files, or `None`."""
     try:
         load(*paths)
     except ValueError as error:
-        seconds = time.process_time() - start
-        _, memory = tracemalloc.get_traced_memory()
-        text = str(error)
-        if not any(str(path) in text for path in paths):
-            return f"names no file: {text:.300}"
-        if not re.search(place, text):
-            return f"names no place: {text:.300}"
-        if not text.isprintable():
-            return f"is not printable: {text!r:.300}"
-        if len(text) > 1000 + sum(len(str(path)) for path in paths):
-            return f"is {len(text)} characters long"
-        if seconds > MOST_SECONDS or memory > MOST_MEMORY:
-            return f"took {seconds:.1f} s and {memory / 2**20:.0f} MiB: {text:.300}"
+        return str(error)
+    return None
+
+
+def memory_of(call):
+    """The most bytes that Python and numpy hold during a call, which it slows down."""
+    tracemalloc.start()
+    try:
+        call()
+        return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    return None
 
 
 def changed_text(draw, text, words):

@@ -67,9 +67,7 @@ def changed_nodes(draw, text):
 
 def refusal(paths):
     assert hostile.fault(load, paths, PLACE) is None
-    with pytest.raises(ValueError) as refused:
-        load(*paths)
-    return str(refused.value)
+    return hostile.refusal(load, paths)
 
 
 def changed(tmp_path, change):
@@ -133,7 +131,7 @@ def test_symbol_is_refused_by_node(tmp_path, change, wrong):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "[" * 10**6, '{"a":0}', "[1]", "null", "[" + "[]," * 600_000 + "0]"],
+    ["", "{", "[" * 10**6, '{"a":0}', "[1]", "null", "[" + "[]," * 300_000 + "0]"],
 )
 def test_no_symbol(tmp_path, text):
     symbol, params = network().write(tmp_path)
@@ -144,7 +142,7 @@ def test_no_symbol(tmp_path, text):
 def test_symbol_of_megabytes(tmp_path):
     symbol, params = network().write(tmp_path)
     symbol.write_text(" " * 2**22)
-    assert "at most 2,097,152 bytes" in refusal((symbol, params))
+    assert "at most 1,048,576 bytes" in refusal((symbol, params))
 
 
 @pytest.mark.parametrize("length", [0, 10, 24, 40, 100, 1000])

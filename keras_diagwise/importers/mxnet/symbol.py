@@ -12,7 +12,7 @@ from keras_diagwise.importers import files
 from keras_diagwise.importers.graph import short
 from keras_diagwise.importers.layers import Pair
 
-MOST_BYTES = 2**21
+MOST_BYTES = 2**20
 
 HINTS = {"workspace", "cudnn_tune", "cudnn_off", "num_args", "mode"}
 """Attributes that change no output."""
