@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
 from pathlib import Path
 from types import ModuleType
@@ -49,7 +50,7 @@ def load(structure: Path, weights: Path, image_size: int | None) -> keras.Model:
     module = format_of(structure)
     if image_size is None:
         return module.load(structure, weights)
-    if "image_size" not in module.load.__annotations__:
+    if "image_size" not in inspect.signature(module.load).parameters:
         raise ValueError(
             f"--image-size must be left out for {str(structure)!r}, which says it. "
             f"Received: {image_size}"

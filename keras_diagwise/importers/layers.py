@@ -41,8 +41,10 @@ def convolution(
     groups: int = 1,
     use_bias: bool = True,
 ):
-    """A convolution with as many zeros before an axis as behind it, which Keras's
-    `"same"` has without strides only."""
+    """A convolution with as many zeros before an axis as behind it.
+
+    Keras's `"same"` has that without strides only; elsewhere another layer pads.
+    """
     reach = [d * (k - 1) for d, k in zip(dilation, size, strict=True)]
     needs_none = strides == (1, 1) and [2 * p for p in padding] == reach
     x = x if needs_none else padded(x, name, padding)
@@ -64,8 +66,8 @@ def with_zeros(layer: keras.layers.Layer, x):
     """The output of a layer whose kernel is 0 until it is set; the layer keeps its
     initializer. JAX would compile a program for each shape of a random one, which took
     nine tenths of the time of a load (seen in 0.10)."""
-    kind = isinstance(layer, keras.layers.DepthwiseConv2D)
-    name = "depthwise_initializer" if kind else "kernel_initializer"
+    of_depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
+    name = "depthwise_initializer" if of_depthwise else "kernel_initializer"
     initializer = getattr(layer, name)
     setattr(layer, name, keras.initializers.Zeros())
     x = layer(x)
@@ -183,7 +185,7 @@ def padded(x, name: str, padding: Pair):
     return keras.layers.ZeroPadding2D(padding, name=f"{name}_padding", **LAST)(x)
 
 
-def fits(image: Pair, size: Pair, strides: Pair, outputs: Pair) -> bool:
+def fits(image: Sequence[int], size: Pair, strides: Pair, outputs: Pair) -> bool:
     """Whether windows without padding are as many as wanted."""
     return all(
         (i - k) // s + 1 == count and i >= k

@@ -79,13 +79,3 @@ class Weight(NamedTuple):
                 f"and a variance not negative. Received: {values[wrong[0]]}"
             )
         return values
-
-
-def batch_norm_weights(
-    place: str, layer: str, size: int, order: tuple[str, ...]
-) -> list[Weight]:
-    """Those of a BatchNormalization layer, in a file's order."""
-    return [
-        Weight(f"{variable} of {place}", layer, variable, (size,), VECTOR)
-        for variable in order
-    ]

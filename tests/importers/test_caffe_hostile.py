@@ -46,10 +46,23 @@ WRONG = {
     "an unknown type": ('"ReLU6"', '"LSTM"', "line 52, layer relu67: its type must be"),
     "an unknown field": ("pool: MAX", "pool: MAX quant: 3", "not supported"),
     "a phase": ('type: "Concat"', 'type: "Concat" include { phase: TRAIN }', "include"),
-    "negative outputs": ("num_output: 8", "num_output: -8", "`num_output` must be int"),
+    "negative outputs": (
+        "num_output: 8",
+        "num_output: -8",
+        "`num_output` must be integers",
+    ),
     "many outputs": ("num_output: 8", "num_output: 2147483647", "1 to 2,147,483,647"),
     "groups": ("group: 8", "group: 3", "`group` must divide 8 and 8"),
-    "a blob to come": ('bottom: "data"', 'bottom: "softmax12"', "of layers above"),
+    "a blob to come": (
+        'bottom: "data"',
+        'bottom: "softmax12"',
+        "the top of one layer above",
+    ),
+    "one name twice": (
+        '"convolution4"\n',
+        '"convolution0"\n',
+        "must not have one name",
+    ),
     "no size": ("dim: 1 dim: 3", "dim: 3", "line 2: the input must have the sizes"),
     "a huge image": ("dim: 8 dim: 8", "dim: 99999 dim: 99999", "1 to 2,147,483,647"),
     "a lone Scale": (
@@ -62,6 +75,7 @@ WRONG = {
     "no end": ("type: 'msra' }", "type: 'msra'", "line 3: this message has no end"),
     "two ends": ("type: 'msra' }", "type: 'msra' }}}}", "Received: }"),
     "no name": ("group: 8", ": 8", "Received: :"),
+    "a text without end": ("type: 'msra'", "type: 'msra", "line 8: it must be proto"),
     "old layers": ("layer {", "layers {", "must upgrade"),
 }
 

@@ -96,7 +96,7 @@ WRONG = {
     ),
     "weighted sums": (
         net(8) + conv(3) + section("shortcut", from_=-1, weights_type="per_channel"),
-        "`weights_type`",
+        "not supported must be 0 or left out. Received: weights_type=per_channel",
     ),
     "a layer that is not used": (
         net(8) + conv(2) + conv(2) + section("route", layers=0),

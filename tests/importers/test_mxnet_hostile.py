@@ -91,7 +91,7 @@ WRONG = {
     ),
     "negative filters": (
         lambda ops, all_: ops["Convolution"]["attrs"].update(num_filter="-8"),
-        "`num_filter` must be 1 integers",
+        "`num_filter` must be an integer of at least 1",
     ),
     "many filters": (
         lambda ops, all_: ops["Convolution"]["attrs"].update(num_filter="999999999"),

@@ -152,7 +152,8 @@ class Blobs:
 
     def _parts(self, blob: Span) -> tuple[tuple[int, ...], Span]:
         """A blob's shape, and where its values are."""
-        shape, old, data = (), [], Span(blob.start, blob.start)
+        shape: tuple[int, ...] = ()
+        old, data = [], Span(blob.start, blob.start)
         for field, wire, span in self._source.fields(blob):
             if field == DATA and wire == BYTES:
                 data = span

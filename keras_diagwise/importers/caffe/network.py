@@ -79,6 +79,7 @@ class Network:
         self.graph = Graph(shape.place, (height, width, channels))
         self._steps = dict.fromkeys(name, 0)
         self.blobs: list[Blob] = []
+        self._names: set[tuple[str, int]] = set()
         rest = found[is_input:]
         while rest:
             rest = rest[self._add(*rest[:2]) :]
@@ -108,10 +109,8 @@ class Network:
         unknown = [each for each in layer.bottoms if each not in self._steps]
         count = len(layer.bottoms)
         if unknown or count < least or (least == 1 and count > 1):
-            reason = (
-                f"`bottom` must name {least} top{'s' * (least > 1)} of layers above"
-            )
-            raise layer.error(reason, layer.bottoms)
+            what = "the top of one layer" if least == 1 else "tops of several layers"
+            raise layer.error(f"`bottom` must name {what} above", layer.bottoms)
         sources = [self._steps[each] for each in layer.bottoms]
         return sources, [self.graph.steps[source].shape for source in sources]
 
@@ -128,9 +127,19 @@ class Network:
         """
         name = keras_name or layer.keras_name
         made = Weight(f"{weight[0]} of {layer.place}", name, *weight)
-        blob = (layer.place, layer.name, layer.type, number, made.shape, made)
-        self.blobs.append(Blob(*blob))
+        self._add_blob(layer, number, made.shape, made)
         return made
+
+    def factor(self, layer: Layer, number: int) -> None:
+        """The blob of a layer by which its others are divided."""
+        self._add_blob(layer, number, (1,), None)
+
+    def _add_blob(self, layer, number, shape, weight) -> None:
+        if (layer.name, number) in self._names:
+            raise layer.error("two layers must not have one name", layer.name)
+        self._names.add((layer.name, number))
+        blob = Blob(layer.place, layer.name, layer.type, number, shape, weight)
+        self.blobs.append(blob)
 
 
 def sizes_of(net: Message, shape: Message) -> list[int]:
@@ -183,8 +192,7 @@ def batch_norm(layer: Layer, net: Network, scale: Layer | None = None) -> Step:
         net.weight(layer, number, each, size, VECTOR)
         for number, each in enumerate(("moving_mean", "moving_variance"))
     ]
-    factor = (layer.place, layer.name, layer.type, 2, (1,), None)
-    net.blobs.append(Blob(*factor))
+    net.factor(layer, 2)
     has_bias = scale is not None and scale.params.flag("bias_term", False)
     if scale is not None:
         scale.check_fields()
@@ -229,12 +237,13 @@ def pooling(layer: Layer, net: Network) -> Step:
     both = 2 * padding[0], 2 * padding[1]
     outputs = layers.windows(image, size, strides, both, is_ceil=is_ceil)
     if any(padding):  # Caffe drops a window that begins behind the image
-        outputs = tuple(
+        rows, columns = (
             count - ((count - 1) * stride >= pixels + pad)
             for count, stride, pixels, pad in zip(
-                outputs, strides, image, padding, strict=False
+                outputs, strides, image[:2], padding, strict=True
             )
         )
+        outputs = rows, columns
     kind = "max" if kind in ("MAX", "0") else "avg"
     pool = layers.Pooling(kind, size, strides, padding, outputs)
     if not pool.can_build(image):

@@ -15,12 +15,12 @@ MOST_DEPTH = 16
 MOST_TOKENS = 100_000
 
 TOKEN = re.compile(
-    r"(?:\s|#[^\n]*|[,;])*"
+    r"(?:\s+|#[^\n]*|[,;]+)*+"
     r"(?:(?P<word>[\w.+-]+)"
     r"|(?P<text>\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\n]|\\.)*')"
-    r"|(?P<mark>[:{}<>])|$)"
+    r"|(?P<mark>[:{}<>])|(?P<other>.)|$)"
 )
-"""The next word, text or mark, or the end, and what stands before it."""
+"""The next word, text or mark, what is none of them, or the end; behind spaces."""
 HINTS = {
     *("name", "input", "bottom", "top", "param", "engine"),
     *("weight_filler", "bias_filler", "filler", "force_backward", "debug_info"),
@@ -81,7 +81,8 @@ class Message:
             values = [math.nan]
         if not all(least <= value <= most for value in values):
             raise self.error(
-                f"`{name}` must be {kind.__name__} from {least} to {most}",
+                f"`{name}` must be {'integers' if kind is int else 'numbers'} from "
+                f"{least} to {most}",
                 ", ".join(texts),
             )
         return values
@@ -151,15 +152,15 @@ def tokens(path: files.Name) -> Iterator[tuple[int, str, str]]:
     line, at = 1, 0
     for _ in range(MOST_TOKENS):
         found = TOKEN.match(text, at)
-        if found is not None and found.lastgroup is None:
+        kind = found and found.lastgroup
+        if found is None or kind is None:
             return
-        line += text.count("\n", at, found.start(found.lastgroup) if found else at)
-        if found is None:
+        line += text.count("\n", at, found.start(kind))
+        if kind == "other":
             raise ValueError(
                 f"{path}, line {line}: it must be protobuf's text format. Received: "
-                f"{short(text[at : at + 80].strip())}"
+                f"{short(text[found.start(kind) : found.start(kind) + 80])}"
             )
-        token = found[found.lastgroup]
-        yield line, found.lastgroup, token[1:-1] if found.lastgroup == "text" else token
+        yield line, kind, found[kind][1:-1] if kind == "text" else found[kind]
         at = found.end()
     raise ValueError(f"{path}, line {line}: it has more than {MOST_TOKENS:,} words")

@@ -18,6 +18,7 @@ TRAINING_ONLY = {
     *("stream", "wait_stream"),
 }
 """Options that change no output."""
+OFF = ("", "none")
 
 
 @dataclasses.dataclass
@@ -42,14 +43,15 @@ class Section:
         return self.options.pop(option, (0, default))[1]
 
     def number(self, option, default, least=0, most=MOST_VALUES, kind: Callable = int):
-        """An option that is an int or float."""
+        """An option that is an `int` or `float`."""
         line, text = self.options.pop(option, (0, str(default)))
         try:
             value = kind(text)
         except ValueError:
             value = math.nan
         if not least <= value <= most:
-            reason = f"`{option}` must be an {kind.__name__} from {least} to {most}"
+            what = "an integer" if kind is int else "a number"
+            reason = f"`{option}` must be {what} from {least} to {most}"
             raise self.error(reason, line, **{option: text})
         return value
 
@@ -71,7 +73,7 @@ class Section:
     def check_options(self) -> None:
         """Refuses an option that nothing has read, unless it is off."""
         for option, (line, text) in self.options.items():
-            if option not in TRAINING_ONLY and text.strip("0."):
+            if option not in TRAINING_ONLY and text.strip("0.") not in OFF:
                 reason = "an option that is not supported must be 0 or left out"
                 raise self.error(reason, line, **{short(option): text})
 

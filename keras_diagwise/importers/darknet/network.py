@@ -11,12 +11,11 @@ import keras
 from keras_diagwise.importers import files, layers
 from keras_diagwise.importers.darknet.cfg import Section, sections_of
 from keras_diagwise.importers.graph import MOST_VALUES, Graph, Shape, Step
-from keras_diagwise.importers.weights import MATRIX, VECTOR, Weight, batch_norm_weights
+from keras_diagwise.importers.weights import MATRIX, VECTOR, Weight
 
 EPSILON = 1e-5
 MOMENTUM = 0.9
 """Darknet's on a CPU; with cuDNN it is 0.99."""
-NORM = ("beta", "gamma", "moving_mean", "moving_variance")
 
 ACTIVATIONS = {
     "logistic": "sigmoid",
@@ -89,7 +88,10 @@ def normalized(x, name: str):
 
 
 def norm_weights(section: Section, name: str, size: int) -> list[Weight]:
-    return batch_norm_weights(section.place, f"{name}_batchnorm", size, NORM)
+    """Those of batch normalization, in the file's order."""
+    variables = ("beta", "gamma", "moving_mean", "moving_variance")
+    layer, place = f"{name}_batchnorm", section.place
+    return [Weight(f"{v} of {place}", layer, v, (size,), VECTOR) for v in variables]
 
 
 def with_kernel(
@@ -136,7 +138,6 @@ def convolutional(section: Section, graph: Graph, name: str) -> Step:
     axes = layers.kernel_axes(channels, filters, groups, strides)
     shape = (filters, channels // groups, size, size)
     kernel = Weight(f"kernel of {section.place}", name, "kernel", shape, axes)
-
     around = dilation * padding
 
     def apply(x, use_bias):
@@ -214,8 +215,6 @@ def shortcut(section: Section, graph: Graph, name: str) -> Step:
     height, width, channels = graph.last
     if any(shape[:2] != (height, width) for shape in shapes):
         raise section.error(f"`from` must be of {height}×{width} pixels", shapes=shapes)
-    if section.text("weights_type", "none") != "none":
-        raise section.error("`weights_type` must be none", weights_type="another")
 
     def build(x, *tensors):
         others = [

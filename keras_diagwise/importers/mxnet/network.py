@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import keras
 
 from keras_diagwise.importers import layers
 from keras_diagwise.importers.graph import Graph, Shape, Step
-from keras_diagwise.importers.mxnet.params import Array
+from keras_diagwise.importers.mxnet.params import Arrays
 from keras_diagwise.importers.mxnet.symbol import Node, Symbol
 from keras_diagwise.importers.weights import MATRIX, VECTOR, Weight
 
@@ -44,6 +44,7 @@ class Network:
         self.weights: dict[str, Weight] = {}
         self.ones: dict[str, int] = {}
         self._nodes = symbol.nodes
+        self._image: int | None = None
         self._steps: dict[int, int] = {}
         for i, node in enumerate(symbol.nodes):
             if node.op != "null":
@@ -63,10 +64,10 @@ class Network:
         """The step that computes a node's tensor; a variable is the image."""
         if self._nodes[i].op != "null":
             return self._steps[i]
-        image = self._steps.setdefault(-1, i)
-        if image != i:
-            names = self._nodes[image].name, self._nodes[i].name
+        if self._image not in (None, i):
+            names = self._nodes[self._image].name, self._nodes[i].name
             raise node.error("a symbol must have one image", names)
+        self._image = i
         return 0
 
     def tensors(
@@ -104,7 +105,7 @@ class Network:
         return self.weights[name]
 
 
-def channels_of(symbol: Symbol, arrays: Mapping[str, Array]) -> int:
+def channels_of(symbol: Symbol, arrays: Arrays) -> int:
     """The channels of the image, by the parameter of the first node that reads it.
 
     Raises:
@@ -113,7 +114,7 @@ def channels_of(symbol: Symbol, arrays: Mapping[str, Array]) -> int:
     for node in symbol.nodes:
         inputs = [symbol.nodes[i] for i in node.inputs]
         if len(inputs) > 1 and inputs[0].op == "null":
-            array = arrays.get(f"arg:{inputs[1].name}")
+            array = arrays.by_name.get(f"arg:{inputs[1].name}")
             shape = array.shape if array else ()
             if node.op == "Convolution" and len(shape) == 4:
                 unread = node._replace(attributes=dict(node.attributes))
@@ -158,11 +159,10 @@ def batch_norm(node: Node, net: Network, name: str) -> Step:
     node.text("axis", "1", ("1",))
     epsilon, momentum = node.number("eps", 1e-3), node.number("momentum", 0.9)
     scales = not node.flag("fix_gamma", True)
-    variables = list(NORM) if scales else list(NORM)[1:]
     weights = [
         net.weight(node, 1 + i, name, each, image[2:], VECTOR, kind=kind)
         for i, (each, kind) in enumerate(NORM.items())
-        if each in variables
+        if each != "gamma" or scales
     ]
     if not scales:
         net.ones[net.parameter(node, 1, "arg")] = image[2]
@@ -228,11 +228,12 @@ def elementwise(node: Node, net: Network, build: Callable) -> Step:
     return Step(node.place, image, build, sources)
 
 
-def same(node: Node, net: Network, name: str) -> Step:
+def identity(node: Node, net: Network, name: str) -> Step:
     return elementwise(node, net, lambda x: x)
 
 
 def dropout(node: Node, net: Network, name: str) -> Step:
+    node.text("mode", "training", ("training",))
     rate = node.number("p", 0.5)
     if not 0 <= rate < 1:
         raise node.error("`p` must be from 0 to 1", rate)
@@ -291,5 +292,5 @@ OPS: dict[str, Callable[[Node, Network, str], Step]] = {
     **dict.fromkeys(("elemwise_add", "broadcast_add", "_Plus", "add_n"), add),
     **dict.fromkeys(("elemwise_mul", "broadcast_mul", "_Mul"), multiply),
     **dict.fromkeys(("Concat", "concat"), concat),
-    **dict.fromkeys(("_copy", "identity", "BlockGrad"), same),
+    **dict.fromkeys(("_copy", "identity", "BlockGrad"), identity),
 }

@@ -31,10 +31,11 @@ class Array(NamedTuple):
     shape: tuple[int, ...]
 
 
-class Arrays(dict[str, Array]):
+class Arrays(NamedTuple):
     """The arrays of a file, by the names of their parameters."""
 
     path: files.Name
+    by_name: dict[str, Array]
 
     def values_of(self, name: str, weight: Weight) -> np.ndarray:
         """A parameter's values.
@@ -42,7 +43,7 @@ class Arrays(dict[str, Array]):
         Raises:
             ValueError: if it is not there, of another shape, or not finite.
         """
-        array = self.get(name)
+        array = self.by_name.get(name)
         if array is None or array.shape != weight.shape:
             raise ValueError(
                 f"{self.path}: the {weight.place} must be a parameter {short(name)!r} "
@@ -96,9 +97,7 @@ def read(path: files.Name) -> Arrays:
         if reader.count("<Q", "names", MOST_ARRAYS) != len(arrays):
             raise reader.error(f"there must be as many names as arrays, {len(arrays)}")
         names = [name(reader) for _ in arrays]
-    found = Arrays(zip(names, arrays, strict=True))
-    found.path = path
-    return found
+    return Arrays(path, dict(zip(names, arrays, strict=True)))
 
 
 def array(reader: Reader) -> Array:

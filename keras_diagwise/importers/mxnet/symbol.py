@@ -14,7 +14,10 @@ from keras_diagwise.importers.layers import Pair
 
 MOST_BYTES = 2**20
 
-HINTS = {"workspace", "cudnn_tune", "cudnn_off", "num_args", "mode"}
+HINTS = {
+    *("workspace", "cudnn_tune", "cudnn_off", "num_args"),
+    *("grad_scale", "normalization", "smooth_alpha", "ignore_label", "use_ignore"),
+}
 """Attributes that change no output."""
 OFF = {"", "0", "False", "None", "()"}
 
@@ -79,8 +82,8 @@ class Node(NamedTuple):
         words = re.findall(r"[^\s,()\[\]]+", text) or list(map(str, default))
         values = tuple(int(n) for n in words if re.fullmatch(r"\d{1,9}", n, re.ASCII))
         if not len(values) == len(words) == len(default) or min(values) < least:
-            reason = f"`{name}` must be {len(default)} integers of at least {least}"
-            raise self.error(reason, text)
+            what = "an integer" if len(default) == 1 else f"{len(default)} integers"
+            raise self.error(f"`{name}` must be {what} of at least {least}", text)
         return values
 
     def check_attributes(self) -> None:
