@@ -45,6 +45,8 @@ def imported(done):
         (["doctor", "--help"], "--json"),
         (["benchmark", "--help"], "keras-diagwise benchmark model.keras"),
         (["report", "--help"], "keras-diagwise report model.keras -o report.html"),
+        (["import", "--help"], "keras-diagwise import net.cfg net.weights"),
+        (["export", "--help"], "--structure"),
         (["decisions", "show", "--help"], "keras-diagwise decisions show 8x28x28"),
     ],
 )

@@ -17,7 +17,7 @@ print(*(name for name in sys.modules if name.startswith("keras_diagwise.importer
 """
 
 
-def test_nothing_is_imported_unless_asked_for():
+def test_importers_are_imported_when_asked():
     done = subprocess.run(
         [sys.executable, "-c", CODE],
         cwd=ROOT,
@@ -28,7 +28,7 @@ def test_nothing_is_imported_unless_asked_for():
     assert done.stdout.split() == []
 
 
-def test_every_format_has_weights_for_its_structures():
+def test_weights_belong_to_structures():
     assert set(formats.WEIGHTS.values()) == set(formats.STRUCTURES)
 
 

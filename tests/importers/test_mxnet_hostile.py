@@ -54,8 +54,9 @@ def changed_nodes(draw, text):
         place = draw.choice(
             ["op", "name", "inputs", "attrs", "attrs", "input", "heads"]
         )
-        if place == "attrs" and node.get("attrs"):
-            node["attrs"][draw.choice(list(node["attrs"]))] = draw.choice(values)
+        attributes = node.get("attrs")
+        if place == "attrs" and isinstance(attributes, dict) and attributes:
+            attributes[draw.choice(list(attributes))] = draw.choice(values)
         elif place == "input" and isinstance(node["inputs"], list) and node["inputs"]:
             node["inputs"][0] = draw.choice([[draw.randrange(60), 0, 0], *values])
         elif place == "heads":
