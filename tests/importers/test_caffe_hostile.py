@@ -52,7 +52,11 @@ WRONG = {
         "`num_output` must be integers",
     ),
     "many outputs": ("num_output: 8", "num_output: 2147483647", "1 to 2,147,483,647"),
-    "groups": ("group: 8", "group: 3", "`group` must divide 8 and 8"),
+    "groups": (
+        "group: 8",
+        "group: 3",
+        "its groups must divide 8 filters and 8 channels",
+    ),
     "a blob to come": (
         'bottom: "data"',
         'bottom: "softmax12"',

@@ -100,7 +100,7 @@ WRONG = {
     ),
     "groups": (
         lambda ops, all_: ops["Convolution"]["attrs"].update(num_group="3"),
-        "`num_group` must divide",
+        "its groups must divide 8 filters",
     ),
     "a node to come": (
         lambda ops, all_: ops["Pooling"].update(inputs=[[40, 0, 0]]),

@@ -37,7 +37,6 @@ class Blob(NamedTuple):
         layer: the layer's name.
         type: the layer's.
         number: among the layer's blobs.
-        shape: the blob's.
         weight: `None` for a factor, which divides the layer's other blobs.
     """
 
@@ -45,8 +44,11 @@ class Blob(NamedTuple):
     layer: str
     type: str
     number: int
-    shape: tuple[int, ...]
     weight: Weight | None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (1,) if self.weight is None else self.weight.shape
 
     def taken(self, model: keras.Model) -> np.ndarray:
         """The values that a model has for it."""

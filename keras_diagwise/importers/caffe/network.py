@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 
 import keras
 
-from keras_diagwise.importers import layers
+from keras_diagwise.importers import layers, steps
 from keras_diagwise.importers.caffe.caffemodel import Blob
 from keras_diagwise.importers.caffe.prototxt import Message
-from keras_diagwise.importers.graph import Graph, Shape, Step, short
-from keras_diagwise.importers.weights import MATRIX, VECTOR, Weight
+from keras_diagwise.importers.graph import Graph, Step, short
+from keras_diagwise.importers.steps import Inputs
+from keras_diagwise.importers.weights import Weight
 
 DEPTHWISE = ("ConvolutionDepthwise", "DepthwiseConvolution")
 """Layers of forks, whose groups are the channels if nothing else is said."""
@@ -79,7 +81,7 @@ class Network:
         self.graph = Graph(shape.place, (height, width, channels))
         self._steps = dict.fromkeys(name, 0)
         self.blobs: list[Blob] = []
-        self._names: set[tuple[str, int]] = set()
+        self._names: set[str] = set()
         rest = found[is_input:]
         while rest:
             rest = rest[self._add(*rest[:2]) :]
@@ -104,42 +106,25 @@ class Network:
         self._steps[tops[0]] = self.graph.add(step)
         return 1 if scale is None else 2
 
-    def bottoms(self, layer: Layer, least: int = 1) -> tuple[list[int], list[Shape]]:
-        """The steps that a layer reads, and their shapes."""
-        unknown = [each for each in layer.bottoms if each not in self._steps]
+    def inputs(self, layer: Layer, least: int = 1) -> Inputs:
+        """What a layer reads: one step, or at least `least`."""
+        found = [self._steps[each] for each in layer.bottoms if each in self._steps]
         count = len(layer.bottoms)
-        if unknown or count < least or (least == 1 and count > 1):
+        if len(found) < count or count < least or least == 1 < count:
             what = "the top of one layer" if least == 1 else "tops of several layers"
             raise layer.error(f"`bottom` must name {what} above", layer.bottoms)
-        sources = [self._steps[each] for each in layer.bottoms]
-        return sources, [self.graph.steps[source].shape for source in sources]
+        return Inputs(found, [self.graph.steps[step].shape for step in found])
 
-    def weight(
-        self, layer: Layer, number: int, *weight, keras_name: str = ""
-    ) -> Weight:
-        """A weight that is a blob of a layer.
-
-        Args:
-            layer: the layer.
-            number: of the blob.
-            *weight: variable, shape and axes of a `Weight`.
-            keras_name: of the layer in Keras, if it is another's.
-        """
-        name = keras_name or layer.keras_name
-        made = Weight(f"{weight[0]} of {layer.place}", name, *weight)
-        self._add_blob(layer, number, made.shape, made)
-        return made
-
-    def factor(self, layer: Layer, number: int) -> None:
-        """The blob of a layer by which its others are divided."""
-        self._add_blob(layer, number, (1,), None)
-
-    def _add_blob(self, layer, number, shape, weight) -> None:
-        if (layer.name, number) in self._names:
+    def take(self, layer: Layer, *weights: Weight | None) -> list[Weight]:
+        """The weights that are a layer's blobs, in this order; `None` is a factor."""
+        if layer.name in self._names:
             raise layer.error("two layers must not have one name", layer.name)
-        self._names.add((layer.name, number))
-        blob = Blob(layer.place, layer.name, layer.type, number, shape, weight)
-        self.blobs.append(blob)
+        self._names.add(layer.name)
+        self.blobs += [
+            Blob(layer.place, layer.name, layer.type, number, weight)
+            for number, weight in enumerate(weights)
+        ]
+        return [weight for weight in weights if weight is not None]
 
 
 def sizes_of(net: Message, shape: Message) -> list[int]:
@@ -155,170 +140,124 @@ def sizes_of(net: Message, shape: Message) -> list[int]:
 
 
 def convolution(layer: Layer, net: Network) -> Step:
-    sources, (image,) = net.bottoms(layer)
-    params, name = layer.params, layer.keras_name
-    size, strides = params.pair("kernel_size", 0, 1), params.pair("stride", 1, 1)
-    padding, dilation = params.pair("pad", 0, 0), params.pair("dilation", 1, 1)
-    filters = params.number("num_output", 0, 1)
-    groups = params.number("group", image[2] if layer.type in DEPTHWISE else 1, 1)
-    has_bias = params.flag("bias_term", True)
-    if image[2] % groups or filters % groups:
-        raise layer.error(f"`group` must divide {image[2]} and {filters}", groups)
-    if max(dilation) > 1 and max(strides) > 1:
-        raise layer.error("`dilation` takes a `stride` of 1", strides)
-    axes = layers.kernel_axes(image[2], filters, groups, strides)
-    shape = (filters, image[2] // groups, *size)
-    weights = [net.weight(layer, 0, "kernel", shape, axes)]
-    if has_bias:
-        weights.append(net.weight(layer, 1, "bias", (filters,), VECTOR))
+    inputs, params, name = net.inputs(layer), layer.params, layer.keras_name
+    channels = inputs.shape[2]
+    conv = steps.Convolution(
+        params.number("num_output", 0, 1),
+        params.pair("kernel_size", 0, 1),
+        params.pair("stride", 1, 1),
+        params.pair("pad", 0, 0),
+        params.pair("dilation", 1, 1),
+        params.number("group", channels if layer.type in DEPTHWISE else 1, 1),
+    )
+    conv.check(layer, channels)
+    weights = with_bias(layer, net, conv.kernel(layer, name, channels), conv.filters)
 
     def build(x):
-        pairs = size, strides, padding, dilation
-        return layers.convolution(x, name, filters, *pairs, groups, has_bias)
+        return conv.build(x, name, len(weights) > 1)
 
-    both = 2 * padding[0], 2 * padding[1]
-    outputs = layers.windows(image, size, strides, both, dilation)
-    return Step(layer.place, (*outputs, filters), build, sources, weights)
+    return Step(layer.place, conv.shape(inputs.shape), build, inputs.steps, weights)
+
+
+def with_bias(layer: Layer, net: Network, kernel: Weight, units: int) -> list[Weight]:
+    """A layer's kernel and, unless it has none, its bias."""
+    if not layer.params.flag("bias_term", True):
+        return net.take(layer, kernel)
+    return net.take(layer, kernel, steps.vector(layer, kernel.layer, "bias", units))
 
 
 def batch_norm(layer: Layer, net: Network, scale: Layer | None = None) -> Step:
     """Batch normalization, with the Scale behind it if there is one."""
-    sources, (image,) = net.bottoms(layer)
-    epsilon = layer.params.number("eps", 1e-5, 0, 1, float)
-    momentum = layer.params.number("moving_average_fraction", 0.999, 0, 1, float)
-    layer.params.flag("use_global_stats", True)
-    name, size = layer.keras_name, image[2:]
-    weights = [
-        net.weight(layer, number, each, size, VECTOR)
-        for number, each in enumerate(("moving_mean", "moving_variance"))
-    ]
-    net.factor(layer, 2)
-    has_bias = scale is not None and scale.params.flag("bias_term", False)
+    inputs, params, name = net.inputs(layer), layer.params, layer.keras_name
+    epsilon = params.number("eps", 1e-5, 0, 1, float)
+    momentum = params.number("moving_average_fraction", 0.999, 0, 1, float)
+    params.flag("use_global_stats", True)
+    variables = ["moving_mean", "moving_variance"]
     if scale is not None:
+        has_bias = scale.params.flag("bias_term", False)
         scale.check_fields()
-        names = ("gamma", "beta") if has_bias else ("gamma",)
-        weights += [
-            net.weight(scale, number, each, size, VECTOR, keras_name=name)
-            for number, each in enumerate(names)
-        ]
+        variables += ["gamma", "beta"] if has_bias else ["gamma"]
+    found = [steps.vector(layer, name, each, inputs.shape[2]) for each in variables]
+    weights = net.take(layer, *found[:2], None)
+    weights += net.take(scale, *found[2:]) if scale is not None else []
 
     def build(x):
-        settings = {"scale": scale is not None, "center": has_bias}
+        settings = {"scale": "gamma" in variables, "center": "beta" in variables}
         return layers.batch_norm(x, name, epsilon, momentum, **settings)
 
-    return Step(layer.place, image, build, sources, weights)
+    return Step(layer.place, inputs.shape, build, inputs.steps, weights)
 
 
 def inner_product(layer: Layer, net: Network) -> Step:
-    sources, (image,) = net.bottoms(layer)
+    inputs, name = net.inputs(layer), layer.keras_name
     units = layer.params.number("num_output", 0, 1)
-    has_bias = layer.params.flag("bias_term", True)
     layer.params.text("axis", "1", ("1",))
-    shape = (units, math.prod(image))
-    weights = [net.weight(layer, 0, "kernel", shape, MATRIX)]
-    if has_bias:
-        weights.append(net.weight(layer, 1, "bias", (units,), VECTOR))
+    kernel = steps.matrix(layer, name, units, math.prod(inputs.shape))
+    weights = with_bias(layer, net, kernel, units)
 
     def build(x):
-        return layers.dense(x, layer.keras_name, units, has_bias)
+        return layers.dense(x, name, units, len(weights) > 1)
 
-    return Step(layer.place, (1, 1, units), build, sources, weights)
+    return Step(layer.place, (1, 1, units), build, inputs.steps, weights)
 
 
 def pooling(layer: Layer, net: Network) -> Step:
-    sources, (image,) = net.bottoms(layer)
-    params = layer.params
+    inputs, params = net.inputs(layer), layer.params
     kind = params.text("pool", "MAX", ("MAX", "AVE", "0", "1"))
     is_ceil = params.text("round_mode", "CEIL", ("CEIL", "FLOOR")) == "CEIL"
     size = params.pair("kernel_size", 1, 1)
     strides, padding = params.pair("stride", 1, 1), params.pair("pad", 0, 0)
+    image = inputs.shape[:2]
     if params.flag("global_pooling", False):
-        size = image[:2]
-    both = 2 * padding[0], 2 * padding[1]
-    outputs = layers.windows(image, size, strides, both, is_ceil=is_ceil)
+        size = image
+    count = layers.windows(image, size, strides, steps.twice(padding), is_ceil=is_ceil)
     if any(padding):  # Caffe drops a window that begins behind the image
-        rows, columns = (
-            count - ((count - 1) * stride >= pixels + pad)
-            for count, stride, pixels, pad in zip(
-                outputs, strides, image[:2], padding, strict=True
-            )
-        )
-        outputs = rows, columns
+        places = zip(count, strides, image, padding, strict=True)
+        rows, columns = (n - ((n - 1) * s >= i + p) for n, s, i, p in places)
+        count = rows, columns
     kind = "max" if kind in ("MAX", "0") else "avg"
-    pool = layers.Pooling(kind, size, strides, padding, outputs)
-    if not pool.can_build(image):
-        raise layer.error(f"an image of {image} can't be pooled so", pool)
-
-    def build(x):
-        return pool.build(x, layer.keras_name)
-
-    return Step(layer.place, (*outputs, image[2]), build, sources)
-
-
-def elementwise(layer: Layer, net: Network, build: Callable) -> Step:
-    sources, (image,) = net.bottoms(layer)
-    return Step(layer.place, image, build, sources)
+    pool = layers.Pooling(kind, size, strides, padding, count)
+    return steps.pooling(layer, layer.keras_name, inputs, pool)
 
 
 def relu(layer: Layer, net: Network) -> Step:
     slope = layer.params.number("negative_slope", 0, 0, 1, float)
     settings = {"negative_slope": slope, "name": layer.keras_name}
-    most = 6 if layer.type == "ReLU6" else None
-    make = keras.layers.ReLU
-    return elementwise(layer, net, lambda x: make(max_value=most, **settings)(x))
+    most, make = 6 if layer.type == "ReLU6" else None, keras.layers.ReLU
+    return steps.elementwise(
+        layer, net.inputs(layer), lambda x: make(max_value=most, **settings)(x)
+    )
 
 
 def activation(layer: Layer, net: Network) -> Step:
     kind = {"Sigmoid": "sigmoid", "TanH": "tanh"}[layer.type]
-    name = layer.keras_name
-    return elementwise(layer, net, lambda x: layers.activation(x, name, kind))
+    build = functools.partial(layers.activation, name=layer.keras_name, kind=kind)
+    return steps.elementwise(layer, net.inputs(layer), build)
 
 
 def dropout(layer: Layer, net: Network) -> Step:
     rate = layer.params.number("dropout_ratio", 0.5, 0, 1, float)
-    name = layer.keras_name
-    return elementwise(layer, net, lambda x: layers.dropout(x, name, rate))
+    return steps.dropout(layer, layer.keras_name, net.inputs(layer), rate)
 
 
 def flatten(layer: Layer, net: Network) -> Step:
-    name = layer.keras_name
-    step = elementwise(layer, net, lambda x: layers.one_pixel(x, name))
-    return step._replace(shape=(1, 1, math.prod(step.shape)))
+    return steps.flatten(layer, layer.keras_name, net.inputs(layer))
 
 
 def softmax(layer: Layer, net: Network) -> Step:
     layer.params.text("axis", "1", ("1",))
-    name = layer.keras_name
-    step = elementwise(layer, net, lambda x: layers.softmax(x, name))
-    if step.shape[:2] != (1, 1):
-        raise layer.error("its bottom must be of one pixel", step.shape)
-    return step
+    return steps.softmax(layer, layer.keras_name, net.inputs(layer))
 
 
 def eltwise(layer: Layer, net: Network) -> Step:
-    sources, shapes = net.bottoms(layer, 2)
     kind = layer.params.text("operation", "SUM", ("SUM", "PROD", "0", "1"))
-    if len(set(shapes)) > 1:
-        raise layer.error("its bottoms must have one shape", shapes)
-    merge = layers.add if kind in ("SUM", "1") else layers.multiply
-
-    def build(*tensors):
-        return merge(list(tensors), layer.keras_name)
-
-    return Step(layer.place, shapes[0], build, sources)
+    combine = steps.add if kind in ("SUM", "1") else steps.multiply
+    return combine(layer, layer.keras_name, net.inputs(layer, 2))
 
 
 def concat(layer: Layer, net: Network) -> Step:
-    sources, shapes = net.bottoms(layer, 2)
     layer.params.text("axis", "1", ("1",))
-    if len({shape[:2] for shape in shapes}) > 1:
-        raise layer.error("its bottoms must be of one size", shapes)
-
-    def build(*tensors):
-        return layers.concatenate(list(tensors), layer.keras_name)
-
-    shape = (*shapes[0][:2], sum(each[2] for each in shapes))
-    return Step(layer.place, shape, build, sources)
+    return steps.concatenate(layer, layer.keras_name, net.inputs(layer, 2))
 
 
 def lone(layer: Layer, net: Network) -> Step:

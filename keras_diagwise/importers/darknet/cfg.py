@@ -34,10 +34,9 @@ class Section:
     def place(self) -> str:
         return f"{self.cfg}, line {self.line}, [{short(self.name)}]"
 
-    def error(self, reason: str, line: int = 0, **received: object) -> ValueError:
+    def error(self, reason: str, received: object, line: int = 0) -> ValueError:
         place = dataclasses.replace(self, line=line or self.line).place
-        values = ", ".join(f"{name}={short(each)}" for name, each in received.items())
-        return ValueError(f"{place}: {reason}. Received: {values}")
+        return ValueError(f"{place}: {reason}. Received: {short(received)}")
 
     def text(self, option: str, default: str) -> str:
         return self.options.pop(option, (0, default))[1]
@@ -52,7 +51,7 @@ class Section:
         if not least <= value <= most:
             what = "an integer" if kind is int else "a number"
             reason = f"`{option}` must be {what} from {least} to {most}"
-            raise self.error(reason, line, **{option: text})
+            raise self.error(reason, f"{option}={text}", line)
         return value
 
     def strides(self) -> tuple[int, int]:
@@ -67,7 +66,7 @@ class Section:
         places = [place + own if place < 0 else place for place in places]
         if len(places) < len(words) or not all(0 <= place < own for place in places):
             reason = f"`{option}` must be numbers of layers before this, which is {own}"
-            raise self.error(reason, line, **{option: text})
+            raise self.error(reason, f"{option}={text}", line)
         return places
 
     def check_options(self) -> None:
@@ -75,7 +74,7 @@ class Section:
         for option, (line, text) in self.options.items():
             if option not in TRAINING_ONLY and text.strip("0.") not in OFF:
                 reason = "an option that is not supported must be 0 or left out"
-                raise self.error(reason, line, **{short(option): text})
+                raise self.error(reason, f"{option}={text}", line)
 
 
 def sections_of(cfg: files.Name) -> list[Section]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 
 import keras
 
-from keras_diagwise.importers import layers
+from keras_diagwise.importers import layers, steps
 from keras_diagwise.importers.graph import Graph, Shape, Step
 from keras_diagwise.importers.mxnet.params import Arrays
 from keras_diagwise.importers.mxnet.symbol import Node, Symbol
-from keras_diagwise.importers.weights import MATRIX, VECTOR, Weight
+from keras_diagwise.importers.steps import Inputs
+from keras_diagwise.importers.weights import Weight
 
 NORM = {
     "gamma": "arg",
@@ -70,17 +72,14 @@ class Network:
         self._image = i
         return 0
 
-    def tensors(
-        self, node: Node, least: int, most: int
-    ) -> tuple[list[int], list[Shape]]:
-        """The steps that a node reads, of which `least` to `most` must be, and their
-        shapes."""
-        steps = [self._step(i, node) for i in node.inputs[:most]]
-        if len(steps) < least:
-            raise node.error(f"it must have {least} inputs or more", len(steps))
-        return steps, [self.graph.steps[step].shape for step in steps]
+    def inputs(self, node: Node, least: int = 1, most: int = 1) -> Inputs:
+        """What a node reads, which must be of `least` to `most` tensors."""
+        found = [self._step(i, node) for i in node.inputs[:most]]
+        if len(found) < least:
+            raise node.error(f"it must have {least} inputs or more", len(found))
+        return Inputs(found, [self.graph.steps[step].shape for step in found])
 
-    def parameter(self, node: Node, number: int, kind: str) -> str:
+    def parameter(self, node: Node, number: int, kind: str = "arg") -> str:
         """The name of the parameter that is an input of a node, taken for it."""
         inputs = [self._nodes[i] for i in node.inputs]
         if number >= len(inputs) or inputs[number].op != "null":
@@ -90,19 +89,14 @@ class Network:
             raise node.error("parameters must not be shared", name)
         return name
 
-    def weight(self, node: Node, number: int, layer: str, *rest, kind="arg") -> Weight:
-        """The weight of the layer that a node becomes, at an input of it.
-
-        Args:
-            node: the node.
-            number: of the input.
-            layer: name of the layer.
-            *rest: variable, shape and axes of a `Weight`.
-            kind: what it is to MXNet.
-        """
-        name = self.parameter(node, number, kind)
-        self.weights[name] = Weight(f"{rest[0]} of {node.place}", layer, *rest)
-        return self.weights[name]
+    def take(self, node: Node, kernel: Weight, units: int) -> list[Weight]:
+        """A layer's kernel and, unless it has none, its bias."""
+        weights = [kernel]
+        if not node.flag("no_bias"):
+            weights.append(steps.vector(node, kernel.layer, "bias", units))
+        for number, weight in enumerate(weights, 1):
+            self.weights[self.parameter(node, number)] = weight
+        return weights
 
 
 def channels_of(symbol: Symbol, arrays: Arrays) -> int:
@@ -129,68 +123,62 @@ def channels_of(symbol: Symbol, arrays: Arrays) -> int:
 
 
 def convolution(node: Node, net: Network, name: str) -> Step:
-    sources, (image,) = net.tensors(node, 1, 1)
-    size = node.pair("kernel", 0)
-    strides, dilation = node.pair("stride", 1), node.pair("dilate", 1)
-    padding = node.pair("pad", 0, 0)
-    filters, groups = node.integer("num_filter"), node.integer("num_group", 1)
+    inputs = net.inputs(node)
+    conv = steps.Convolution(
+        node.integer("num_filter"),
+        node.pair("kernel", 0),
+        node.pair("stride", 1),
+        node.pair("pad", 0, 0),
+        node.pair("dilate", 1),
+        node.integer("num_group", 1),
+    )
     node.text("layout", "NCHW", ("NCHW", "None"))
-    if image[2] % groups or filters % groups:
-        raise node.error(f"`num_group` must divide {image[2]} and {filters}", groups)
-    if max(dilation) > 1 and max(strides) > 1:
-        raise node.error("`dilate` takes a `stride` of 1", strides)
-    axes = layers.kernel_axes(image[2], filters, groups, strides)
-    shape = (filters, image[2] // groups, *size)
-    weights = [net.weight(node, 1, name, "kernel", shape, axes)]
-    has_bias = not node.flag("no_bias")
-    if has_bias:
-        weights.append(net.weight(node, 2, name, "bias", (filters,), VECTOR))
+    channels = inputs.shape[2]
+    conv.check(node, channels)
+    weights = net.take(node, conv.kernel(node, name, channels), conv.filters)
 
     def build(x):
-        pairs = size, strides, padding, dilation
-        return layers.convolution(x, name, filters, *pairs, groups, has_bias)
+        return conv.build(x, name, len(weights) > 1)
 
-    outputs = layers.windows(image, size, strides, both(padding), dilation)
-    return Step(node.place, (*outputs, filters), build, sources, weights)
+    return Step(node.place, conv.shape(inputs.shape), build, inputs.steps, weights)
 
 
 def batch_norm(node: Node, net: Network, name: str) -> Step:
-    sources, (image,) = net.tensors(node, 1, 1)
+    inputs = net.inputs(node)
     node.text("axis", "1", ("1",))
     epsilon, momentum = node.number("eps", 1e-3), node.number("momentum", 0.9)
-    scales = not node.flag("fix_gamma", True)
-    weights = [
-        net.weight(node, 1 + i, name, each, image[2:], VECTOR, kind=kind)
-        for i, (each, kind) in enumerate(NORM.items())
-        if each != "gamma" or scales
-    ]
-    if not scales:
-        net.ones[net.parameter(node, 1, "arg")] = image[2]
+    scales, size = not node.flag("fix_gamma", True), inputs.shape[2]
+    weights = []
+    for number, (variable, kind) in enumerate(NORM.items(), 1):
+        parameter = net.parameter(node, number, kind)
+        if variable == "gamma" and not scales:
+            net.ones[parameter] = size
+        else:
+            weights.append(steps.vector(node, name, variable, size))
+            net.weights[parameter] = weights[-1]
 
     def build(x):
         return layers.batch_norm(x, name, epsilon, momentum, scale=scales)
 
-    return Step(node.place, image, build, sources, weights)
+    return Step(node.place, inputs.shape, build, inputs.steps, weights)
 
 
 def fully_connected(node: Node, net: Network, name: str) -> Step:
-    sources, (image,) = net.tensors(node, 1, 1)
-    units = node.integer("num_hidden")
+    inputs, units = net.inputs(node), node.integer("num_hidden")
     node.text("flatten", "True", ("True", "1"))
-    weights = [net.weight(node, 1, name, "kernel", (units, math.prod(image)), MATRIX)]
-    has_bias = not node.flag("no_bias")
-    if has_bias:
-        weights.append(net.weight(node, 2, name, "bias", (units,), VECTOR))
+    kernel = steps.matrix(node, name, units, math.prod(inputs.shape))
+    weights = net.take(node, kernel, units)
 
     def build(x):
-        return layers.dense(x, name, units, has_bias)
+        return layers.dense(x, name, units, len(weights) > 1)
 
-    return Step(node.place, (1, 1, units), build, sources, weights)
+    return Step(node.place, (1, 1, units), build, inputs.steps, weights)
 
 
 def activation(node: Node, net: Network, name: str) -> Step:
     kind = node.text("act_type", "", ("relu", "sigmoid", "tanh"))
-    return elementwise(node, net, lambda x: layers.activation(x, name, kind))
+    build = functools.partial(layers.activation, name=name, kind=kind)
+    return steps.elementwise(node, net.inputs(node), build)
 
 
 def clip(node: Node, net: Network, name: str) -> Step:
@@ -198,85 +186,59 @@ def clip(node: Node, net: Network, name: str) -> Step:
     if least != 0 or most <= 0:
         raise node.error("it must clip from 0", (least, most))
     relu = keras.layers.ReLU
-    return elementwise(node, net, lambda x: relu(max_value=most, name=name)(x))
+    return steps.elementwise(
+        node, net.inputs(node), lambda x: relu(max_value=most, name=name)(x)
+    )
 
 
 def pooling(node: Node, net: Network, name: str) -> Step:
-    sources, (image,) = net.tensors(node, 1, 1)
+    inputs = net.inputs(node)
     kind = node.text("pool_type", "max", ("max", "avg"))
     size, strides = node.pair("kernel", 1), node.pair("stride", 1)
     padding = node.pair("pad", 0, 0)
     is_full = node.text("pooling_convention", "valid", ("valid", "full")) == "full"
-    counts_zeros = node.flag("count_include_pad", True) or padding == (0, 0)
     node.text("layout", "NCHW", ("NCHW", "None"))
     if node.flag("global_pool"):
-        size, strides, padding, is_full = image[:2], (1, 1), (0, 0), False
-    outputs = layers.windows(image, size, strides, both(padding), is_ceil=is_full)
-    pool = layers.Pooling(kind, size, strides, padding, outputs)
-    if not (counts_zeros or kind == "max") or not pool.can_build(image):
-        raise node.error(f"an image of {image} can't be pooled so", pool)
-    shape = (*outputs, image[2])
-    return Step(node.place, shape, lambda x: pool.build(x, name), sources)
-
-
-def both(padding: layers.Pair) -> layers.Pair:
-    return 2 * padding[0], 2 * padding[1]
-
-
-def elementwise(node: Node, net: Network, build: Callable) -> Step:
-    sources, (image,) = net.tensors(node, 1, 1)
-    return Step(node.place, image, build, sources)
+        size, strides, padding = inputs.shape[:2], (1, 1), (0, 0)
+    if not node.flag("count_include_pad", True) and kind == "avg" and any(padding):
+        raise node.error("`count_include_pad` must be True", False)
+    count = layers.windows(
+        inputs.shape, size, strides, steps.twice(padding), is_ceil=is_full
+    )
+    pool = layers.Pooling(kind, size, strides, padding, count)
+    return steps.pooling(node, name, inputs, pool)
 
 
 def identity(node: Node, net: Network, name: str) -> Step:
-    return elementwise(node, net, lambda x: x)
+    return steps.elementwise(node, net.inputs(node), lambda x: x)
 
 
 def dropout(node: Node, net: Network, name: str) -> Step:
     node.text("mode", "training", ("training",))
-    rate = node.number("p", 0.5)
-    if not 0 <= rate < 1:
-        raise node.error("`p` must be from 0 to 1", rate)
-    return elementwise(node, net, lambda x: layers.dropout(x, name, rate))
+    return steps.dropout(node, name, net.inputs(node), node.number("p", 0.5))
 
 
 def flatten(node: Node, net: Network, name: str) -> Step:
-    step = elementwise(node, net, lambda x: layers.one_pixel(x, name))
-    return step._replace(shape=(1, 1, math.prod(step.shape)))
+    return steps.flatten(node, name, net.inputs(node))
 
 
 def softmax(node: Node, net: Network, name: str) -> Step:
-    """Of a vector; the labels that `SoftmaxOutput` reads are left to the loss."""
-    step = elementwise(node, net, lambda x: layers.softmax(x, name))
-    if node.text("axis", "-1", ("-1", "1")) and step.shape[:2] != (1, 1):
-        raise node.error("its input must be a vector", step.shape)
-    return step
+    """The labels that `SoftmaxOutput` reads are left to the loss."""
+    node.text("axis", "-1", ("-1", "1"))
+    return steps.softmax(node, name, net.inputs(node))
 
 
 def add(node: Node, net: Network, name: str) -> Step:
-    sources, shapes = net.tensors(node, 2, len(node.inputs))
-    if len(set(shapes)) > 1:
-        raise node.error("its inputs must have one shape", shapes)
-    return Step(node.place, shapes[0], lambda *x: layers.add(list(x), name), sources)
+    return steps.add(node, name, net.inputs(node, 2, len(node.inputs)))
 
 
 def multiply(node: Node, net: Network, name: str) -> Step:
-    """A tensor times another, or times a factor for each channel."""
-    sources, shapes = net.tensors(node, 2, 2)
-    shape = max(shapes)
-    if set(shapes) - {shape, (1, 1, shape[2])}:
-        raise node.error("its inputs must have one shape, or one be (1, 1, c)", shapes)
-    return Step(node.place, shape, lambda *x: layers.multiply(list(x), name), sources)
+    return steps.multiply(node, name, net.inputs(node, 2, 2))
 
 
 def concat(node: Node, net: Network, name: str) -> Step:
-    sources, shapes = net.tensors(node, 1, len(node.inputs))
-    if node.text("dim", "1", ("1",)) and len({each[:2] for each in shapes}) > 1:
-        raise node.error("its inputs must be of one size", shapes)
-    shape = (*shapes[0][:2], sum(each[2] for each in shapes))
-    return Step(
-        node.place, shape, lambda *x: layers.concatenate(list(x), name), sources
-    )
+    node.text("dim", "1", ("1",))
+    return steps.concatenate(node, name, net.inputs(node, 1, len(node.inputs)))
 
 
 OPS: dict[str, Callable[[Node, Network, str], Step]] = {
