@@ -104,6 +104,16 @@ def remote(session):
 
 
 @nox.session
+def darknet(session):
+    """Debian's package `darknet` on classifiers that were loaded and trained here."""
+    if shutil.which("darknet") is None:
+        session.error("needs the command darknet: apt-get install darknet")
+    install(session, "jax", *TEST_TOOLS)
+    file = "tests/importers/test_debian_darknet.py"
+    session.run("python", "-m", "pytest", file, *session.posargs)
+
+
+@nox.session
 @nox.parametrize("backend", list(BACKENDS), ids=list(BACKENDS))
 def coverage(session, backend):
     """Every model of keras.applications with such convolutions, against stock."""

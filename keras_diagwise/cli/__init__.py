@@ -8,7 +8,16 @@ from typing import Annotated
 
 import typer
 
-from keras_diagwise.cli import benchmark, decisions, demo, doctor, report, tune
+from keras_diagwise.cli import (
+    benchmark,
+    decisions,
+    demo,
+    doctor,
+    export_model,
+    import_model,
+    report,
+    tune,
+)
 from keras_diagwise.cli.errors import INTERRUPTED, Commands
 from keras_diagwise.cli.examples import examples
 
@@ -24,6 +33,8 @@ app.command("tune", epilog=examples("tune"))(tune.tune)
 app.command("benchmark", epilog=examples("benchmark"))(benchmark.benchmark)
 app.command("report", epilog=examples("report"))(report.report)
 app.add_typer(decisions.app)
+app.command("import", epilog=examples("import"))(import_model.import_model)
+app.command("export", epilog=examples("export"))(export_model.export_model)
 app.command("doctor", epilog=examples("doctor"))(doctor.doctor)
 
 

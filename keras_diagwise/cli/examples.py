@@ -21,6 +21,10 @@ EXAMPLES = {
             "a page about a model on this machine: what each layer runs, and why",
         ),
         ("keras-diagwise decisions list", "what was measured on this machine"),
+        (
+            "keras-diagwise import net.cfg net.weights -o model.keras",
+            "a model of Darknet as one of Keras",
+        ),
         ("keras-diagwise doctor", "what is wrong, when something is not as expected"),
         ("KERAS_BACKEND=torch keras-diagwise demo", "on another backend"),
     ],
@@ -83,6 +87,32 @@ EXAMPLES = {
         (
             "keras-diagwise report model.keras --json > report.json",
             "the same for a program",
+        ),
+    ],
+    "import": [
+        (
+            "keras-diagwise import net.cfg net.weights -o model.keras",
+            "a model of Darknet, to load by keras.models.load_model",
+        ),
+        (
+            "keras-diagwise import net.cfg net.weights -o model.keras --convert",
+            "the same, its layers run by plans",
+        ),
+        (
+            "keras-diagwise import net-symbol.json net-0000.params --image-size 96 "
+            "-o model.keras",
+            "a classifier of MXNet",
+        ),
+    ],
+    "export": [
+        (
+            "keras-diagwise export model.keras --to net.weights",
+            "for Darknet; net.cfg, which it was imported from, is beside it",
+        ),
+        (
+            "keras-diagwise export model.keras --to trained.weights "
+            "--structure net.cfg",
+            "the same under another name",
         ),
     ],
     "doctor": [

@@ -45,6 +45,8 @@ def imported(done):
         (["doctor", "--help"], "--json"),
         (["benchmark", "--help"], "keras-diagwise benchmark model.keras"),
         (["report", "--help"], "keras-diagwise report model.keras -o report.html"),
+        (["import", "--help"], "keras-diagwise import net.cfg net.weights"),
+        (["export", "--help"], "--structure"),
         (["decisions", "show", "--help"], "keras-diagwise decisions show 8x28x28"),
     ],
 )
@@ -68,9 +70,10 @@ def test_completion_names_the_commands():
         COMP_WORDS="keras-diagwise ",
         COMP_CWORD="1",
     )
-    assert {"demo", "tune", "benchmark", "report", "decisions", "doctor"} <= set(
-        done.stdout.split()
-    )
+    assert {
+        *("demo", "tune", "benchmark", "report", "decisions", "doctor"),
+        *("import", "export"),
+    } <= set(done.stdout.split())
     assert "keras" not in imported(done)
 
 

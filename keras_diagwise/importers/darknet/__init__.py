@@ -1,0 +1,56 @@
+"""Darknet: a model from a `.cfg` and its `.weights`, and trained weights back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+
+from keras_diagwise.importers import files
+from keras_diagwise.importers.darknet.network import network
+from keras_diagwise.importers.darknet.weights_file import Header, read
+
+
+def load(cfg: files.Name, weights: files.Name) -> keras.Model:
+    """The Keras model of a Darknet network, with its weights.
+
+    All layers are stock; a convolution with one filter for each channel is a
+    `DepthwiseConv2D`. Images are channels last, from 0 to 1: `(batch, height, width,
+    channels)`. A classifier returns `(batch, classes)`, a detector what each of its
+    `[yolo]` and `[region]` sections reads, `(batch, height, width, filters)`: decoding
+    boxes, and the loss, are left to you.
+
+    Args:
+        cfg: path of the structure.
+        weights: path of the weights that Darknet wrote for it.
+
+    Raises:
+        ValueError: if a section or option is not supported, the file has more or fewer
+            weights than the layers, or one that is not finite. The error names the
+            section with its line, or the byte.
+    """
+    graph, outputs = network(cfg)
+    header, arrays = read(weights, graph.weights)
+    model = graph.build(outputs, header.name)
+    for weight, values in zip(graph.weights, arrays, strict=True):
+        weight.put(model, values)
+    return model
+
+
+def save(model: keras.Model, cfg: files.Name, weights: files.Name) -> None:
+    """Writes a model's weights as Darknet reads them.
+
+    One that was not trained gives the bytes that it was loaded from. The count of
+    images seen, from which Darknet takes its learning rate, stays the loaded file's.
+
+    Args:
+        model: what `load` returned, trained, converted or saved and loaded meanwhile.
+        cfg: path of the structure that it was loaded from.
+        weights: path to write.
+
+    Raises:
+        ValueError: if the model's variables are not those of the structure.
+    """
+    arrays = [weight.take(model) for weight in network(cfg)[0].weights]
+    contents = b"".join(array.tobytes() for array in arrays)
+    Path(weights).write_bytes(Header.of(model).to_bytes() + contents)

@@ -1,0 +1,89 @@
+"""A `.weights` file: a header, and the layers' values in the cfg's order."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import numpy as np
+
+from keras_diagwise.importers import files
+from keras_diagwise.importers.weights import Weight
+
+
+class Header(NamedTuple):
+    """What a weights file begins with; a model keeps it in its input's name."""
+
+    major: int = 0
+    minor: int = 2
+    revision: int = 5
+    seen: int = 0
+
+    @property
+    def format(self) -> str:
+        return "<3iQ" if 10 * self.major + self.minor >= 2 else "<3iI"
+
+    @property
+    def name(self) -> str:
+        return "darknet_{}_{}_{}_seen_{}".format(*self)
+
+    def to_bytes(self) -> bytes:
+        return struct.pack(self.format, *self)
+
+    @classmethod
+    def read(cls, content: bytes, path: files.Name) -> Header:
+        """From a file's first 20 bytes.
+
+        Raises:
+            ValueError: if they are no header, or that of a layout that only the first
+                versions wrote, with matrices transposed.
+        """
+        version = struct.unpack_from("<3i", content.ljust(12, b"\xff"))
+        form = cls(*version).format
+        has_all = len(content) >= struct.calcsize(form)
+        if not has_all or not all(0 <= number < 1000 for number in version):
+            raise ValueError(
+                f"{path}, byte 0: a weights file must begin with three numbers of its "
+                "version, from 0 to 999, and the count of images seen. Received: "
+                f"{content.hex()}"
+            )
+        return cls(*struct.unpack_from(form, content))
+
+    @classmethod
+    def of(cls, model: keras.Model) -> Header:
+        """A loaded model's; of another, version 0.2.5 with no image seen."""
+        names = " ".join(layer.name for layer in model.layers)
+        found = re.search(r"\bdarknet_(\d+)_(\d+)_(\d+)_seen_(\d+)\b", names)
+        return cls(*map(int, found.groups())) if found else cls()
+
+
+def read(
+    path: files.Name, weights: Sequence[Weight]
+) -> tuple[Header, list[np.ndarray]]:
+    """The header of a file, and each weight's values.
+
+    Raises:
+        ValueError: if the file holds more or less, or what is no number.
+    """
+    size = files.size_of(path, "weights")
+    with Path(path).open("rb") as file:
+        header = Header.read(file.read(20), path)
+    ends = [struct.calcsize(header.format)]
+    for weight in weights:
+        ends.append(ends[-1] + 4 * weight.size)
+        if ends[-1] > size:
+            raise ValueError(
+                f"{path}, byte {size}: it ends within the {weight.place}, which takes "
+                f"bytes {ends[-2]} to {ends[-1]}: it is truncated, or of another cfg"
+            )
+    if size > ends[-1]:
+        raise ValueError(
+            f"{path}, byte {ends[-1]}: the layers' weights end here, the file at byte "
+            f"{size}: it is of another cfg"
+        )
+    pairs = zip(ends, weights, strict=False)
+    return header, [weight.read(path, start) for start, weight in pairs]

@@ -1,0 +1,48 @@
+"""Files from anywhere: plain, and no larger than what reads them allows."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+Name = str | os.PathLike[str]
+
+
+def size_of(path: Name, argument: str) -> int:
+    """Bytes in a plain file.
+
+    Args:
+        path: the file.
+        argument: which argument of the user's names it.
+
+    Raises:
+        ValueError: if there is none: a device or a pipe would have no end.
+    """
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise ValueError(
+            f"`{argument}` must be a file that can be read. "
+            f"Received: {argument}={str(path)!r} ({error})"
+        ) from None
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError(
+            f"`{argument}` must be a plain file. Received: {argument}={str(path)!r}"
+        )
+    return status.st_size
+
+
+def text_of(path: Name, argument: str, most_bytes: int) -> str:
+    """The text of a file; what is no UTF-8 is replaced.
+
+    Raises:
+        ValueError: if there is none, or it has more than `most_bytes`.
+    """
+    size = size_of(path, argument)
+    if size > most_bytes:
+        raise ValueError(
+            f"`{argument}` must have at most {most_bytes:,} bytes. Received: "
+            f"{argument}={str(path)!r} of {size:,} bytes"
+        )
+    return Path(path).read_text(encoding="utf-8", errors="replace")

@@ -1,0 +1,60 @@
+"""MXNet: a classifier from its symbol and parameters, and trained parameters back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_diagwise.importers import files
+from keras_diagwise.importers.mxnet import params, symbol
+from keras_diagwise.importers.mxnet.network import Network, channels_of
+
+
+def load(
+    structure: files.Name, weights: files.Name, image_size: int | tuple[int, int] = 224
+) -> keras.Model:
+    """The Keras model of a classifier of MXNet, with its parameters.
+
+    All layers are stock; a convolution with one filter for each channel is a
+    `DepthwiseConv2D`. Images are channels last, `(batch, height, width, channels)`, in
+    the range that the model was trained on. It returns `(batch, classes)`.
+
+    Args:
+        structure: path of the `-symbol.json` that `HybridBlock.export` or
+            `Module.save_checkpoint` wrote.
+        weights: path of the `-0000.params` beside it.
+        image_size: pixels along each side of the images, or their height and width:
+            the symbol does not say.
+
+    Raises:
+        ValueError: if a node is not supported, or a parameter is missing, of another
+            shape or not finite. The error names the node, or the byte.
+    """
+    size = image_size if isinstance(image_size, tuple) else (image_size, image_size)
+    contents, arrays = symbol.read(structure), params.read(weights)
+    network = Network(contents, (*size, channels_of(contents, arrays)))
+    pairs = network.weights.items()
+    values = [arrays.values_of(name, weight) for name, weight in pairs]
+    model = network.graph.build(network.outputs, "data")
+    for weight, each in zip(network.weights.values(), values, strict=True):
+        weight.put(model, each)
+    return model
+
+
+def save(model: keras.Model, structure: files.Name, weights: files.Name) -> None:
+    """Writes a model's parameters as MXNet reads them.
+
+    Args:
+        model: what `load` returned, trained, converted or saved and loaded meanwhile.
+        structure: path of the symbol that it was loaded from.
+        weights: path to write.
+
+    Raises:
+        ValueError: if the model's variables are not those of the symbol.
+    """
+    network = Network(symbol.read(structure), model.input_shape[1:])
+    values = {name: weight.take(model) for name, weight in network.weights.items()}
+    ones = {name: np.ones(size, "<f4") for name, size in network.ones.items()}
+    Path(weights).write_bytes(params.to_bytes({**values, **ones}))

@@ -1,0 +1,141 @@
+"""A `.params` file: arrays, and behind them their names."""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+
+from keras_diagwise.importers import files
+from keras_diagwise.importers.graph import short
+from keras_diagwise.importers.weights import Weight
+
+MAGIC = 0x112
+WITHOUT_STORAGE, WITH_STORAGE, WITH_NUMPY_SHAPE = 0xF993FAC8, 0xF993FAC9, 0xF993FACA
+"""What an array begins with, by version; the last two have the kind of its storage."""
+CPU = (1, 0)
+FLOAT32 = DENSE = 0
+MOST_ARRAYS = 2**15
+MOST_AXES = 8
+MOST_LETTERS = 512
+
+
+class Array(NamedTuple):
+    """Where an array's values begin, and their shape."""
+
+    byte: int
+    shape: tuple[int, ...]
+
+
+class Arrays(NamedTuple):
+    """The arrays of a file, by the names of their parameters."""
+
+    path: files.Name
+    by_name: dict[str, Array]
+
+    def values_of(self, name: str, weight: Weight) -> np.ndarray:
+        """A parameter's values.
+
+        Raises:
+            ValueError: if it is not there, of another shape, or not finite.
+        """
+        array = self.by_name.get(name)
+        if array is None or array.shape != weight.shape:
+            raise ValueError(
+                f"{self.path}: the {weight.place} must be a parameter {short(name)!r} "
+                f"of shape {weight.shape}. Received: {array and array.shape}"
+            )
+        return weight.read(self.path, array.byte)
+
+
+class Reader:
+    """Numbers and texts from a file, one after another, as far as it has them."""
+
+    def __init__(self, path: files.Name, size: int, file: BinaryIO):
+        self.path, self.size, self.file = path, size, file
+        self.byte = 0
+
+    def error(self, reason: str) -> ValueError:
+        return ValueError(f"{self.path}, byte {self.byte}: {reason}")
+
+    def skip(self, count: int) -> None:
+        if count > self.size - self.byte:
+            raise self.error(f"{count:,} bytes should follow; it ends at {self.size}")
+        self.byte += count
+
+    def take(self, form: str) -> tuple:
+        start = self.byte
+        self.skip(struct.calcsize(form))
+        self.file.seek(start)
+        return struct.unpack(form, self.file.read(self.byte - start))
+
+    def count(self, form: str, what: str, most: int) -> int:
+        (count,) = self.take(form)
+        if not 0 <= count <= most:
+            raise self.error(f"it must have at most {most} {what}. Received: {count}")
+        return count
+
+
+def read(path: files.Name) -> Arrays:
+    """The arrays of a file, unread.
+
+    Raises:
+        ValueError: if it is no file of parameters.
+    """
+    size = files.size_of(path, "weights")
+    with Path(path).open("rb") as file:
+        reader = Reader(path, size, file)
+        if reader.take("<2Q")[0] != MAGIC:
+            raise reader.error("it is no file of MXNet's parameters")
+        arrays = [
+            array(reader) for _ in range(reader.count("<Q", "arrays", MOST_ARRAYS))
+        ]
+        if reader.count("<Q", "names", MOST_ARRAYS) != len(arrays):
+            raise reader.error(f"there must be as many names as arrays, {len(arrays)}")
+        names = [name(reader) for _ in arrays]
+    return Arrays(path, dict(zip(names, arrays, strict=True)))
+
+
+def array(reader: Reader) -> Array:
+    (version,) = reader.take("<I")
+    if version not in (WITHOUT_STORAGE, WITH_STORAGE, WITH_NUMPY_SHAPE):
+        raise reader.error("an array must begin here, of MXNet 1.0 or later")
+    if version != WITHOUT_STORAGE and reader.take("<i") != (DENSE,):
+        raise reader.error("an array must be dense")
+    axes = reader.count("<i", "axes", MOST_AXES)
+    shape = reader.take(f"<{axes}q")
+    kind = reader.take("<3i")[2]
+    if kind != FLOAT32 or min(shape, default=0) < 0:
+        raise reader.error(
+            f"an array must be of float32. Received: type {kind}, shape {shape}"
+        )
+    start = reader.byte
+    reader.skip(4 * math.prod(shape))
+    return Array(start, shape)
+
+
+def name(reader: Reader) -> str:
+    letters = reader.count("<Q", "letters", MOST_LETTERS)
+    (text,) = reader.take(f"{letters}s")
+    return text.decode("utf-8", "replace")
+
+
+def to_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """A file of arrays, by their names with `arg:` or `aux:` before them."""
+    parts = [struct.pack("<3Q", MAGIC, 0, len(arrays))]
+    for values in arrays.values():
+        axes = values.ndim
+        head = struct.pack(f"<Iii{axes}q", WITH_STORAGE, DENSE, axes, *values.shape)
+        parts += [
+            head,
+            struct.pack("<3i", *CPU, FLOAT32),
+            values.astype("<f4").tobytes(),
+        ]
+    parts.append(struct.pack("<Q", len(arrays)))
+    for name in arrays:
+        parts += [struct.pack("<Q", len(name.encode())), name.encode()]
+    return b"".join(parts)

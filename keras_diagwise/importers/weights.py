@@ -1,0 +1,81 @@
+"""A weight in a file and the Keras variable that holds it, in either direction."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import keras
+import numpy as np
+
+from keras_diagwise.importers import files
+
+DEPTHWISE_KERNEL = (2, 3, 0, 1)
+KERNEL = (2, 3, 1, 0)
+MATRIX = (1, 0)
+VECTOR = (0,)
+
+
+class Weight(NamedTuple):
+    """Where a weight is, in the file and in the model.
+
+    Attributes:
+        place: what an error names.
+        layer: name of the Keras layer.
+        variable: attribute of the layer.
+        shape: in the file.
+        axes: for each axis of Keras's variable, the file's.
+    """
+
+    place: str
+    layer: str
+    variable: str
+    shape: tuple[int, ...]
+    axes: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    def put(self, model: keras.Model, values: np.ndarray) -> None:
+        """Sets the variable from the file's values."""
+        variable = getattr(model.get_layer(self.layer), self.variable)
+        variable.assign(values.reshape(self.shape).transpose(self.axes))
+
+    def take(self, model: keras.Model) -> np.ndarray:
+        """The variable as the file has it, in float32.
+
+        Raises:
+            ValueError: if the model has no such variable, or one of another shape.
+        """
+        shape = tuple(self.shape[axis] for axis in self.axes)
+        try:
+            variable = getattr(model.get_layer(self.layer), self.variable)
+            found = tuple(variable.shape)
+        except (ValueError, AttributeError):
+            found = None
+        if found != shape:
+            raise ValueError(
+                f"the {self.place}: `model` must have a layer {self.layer!r} with a "
+                f"variable {self.variable!r} of shape {shape}, as the model that was "
+                f"loaded from this structure. Received: model={model.name!r} with one "
+                f"of shape {found}"
+            )
+        values = keras.ops.convert_to_numpy(variable).astype("<f4")
+        return values.transpose(np.argsort(self.axes))
+
+    def read(self, path: files.Name, byte: int) -> np.ndarray:
+        """The values that begin at a byte of a file, which has them all.
+
+        Raises:
+            ValueError: if one can be none: not finite, or of a variance negative.
+        """
+        values = np.fromfile(path, "<f4", self.size, offset=byte)
+        least = 0 if self.variable == "moving_variance" else -math.inf
+        wrong = np.flatnonzero(~(np.isfinite(values) & (values >= least)))
+        if len(wrong):
+            raise ValueError(
+                f"{path}, byte {byte + 4 * wrong[0]}: the {self.place} must be finite, "
+                f"and a variance not negative. Received: {values[wrong[0]]}"
+            )
+        return values
