@@ -6,6 +6,8 @@ import os
 import stat
 from pathlib import Path
 
+from keras_diagwise.planning.folder import replacement
+
 Name = str | os.PathLike[str]
 
 
@@ -46,3 +48,16 @@ def text_of(path: Name, argument: str, most_bytes: int) -> str:
             f"{argument}={str(path)!r} of {size:,} bytes"
         )
     return Path(path).read_text(encoding="utf-8", errors="replace")
+
+
+def replace(path: Name, argument: str, content: bytes) -> None:
+    """Puts a file in place of what is there, which is whole until then.
+
+    Raises:
+        ValueError: if what is there is no plain file.
+    """
+    target = os.path.realpath(path)
+    if os.path.exists(target):
+        size_of(target, argument)
+    with replacement(target, content) as put:
+        put()

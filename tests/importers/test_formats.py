@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from keras_diagwise.importers import formats
+from keras_diagwise.importers import files, formats
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,3 +43,30 @@ def test_weights_belong_to_structures():
 def test_structure_beside_weights(tmp_path, structure, weights):
     (tmp_path / structure).touch()
     assert formats.structure_beside(tmp_path / weights) == tmp_path / structure
+
+
+def test_a_write_that_fails_changes_nothing(tmp_path, monkeypatch):
+    """The weights that were there are whole, and nothing lies beside them."""
+    path = tmp_path / "net.weights"
+    path.write_bytes(b"trained for a week")
+
+    def fail(*arguments):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr("os.replace", fail)
+    with pytest.raises(OSError, match="full"):
+        files.replace(path, "weights", b"others")
+    assert path.read_bytes() == b"trained for a week"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_only_a_plain_file_is_replaced(tmp_path):
+    """A device or a folder is not; a link is followed."""
+    with pytest.raises(ValueError, match="`weights` must be a plain file"):
+        files.replace(tmp_path, "weights", b"others")
+    link, target = tmp_path / "link", tmp_path / "net.weights"
+    target.write_bytes(b"old")
+    link.symlink_to(target)
+    files.replace(link, "weights", b"new")
+    assert link.is_symlink()
+    assert target.read_bytes() == b"new"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import keras
 
 from keras_diagwise.importers import files
@@ -49,4 +47,4 @@ def save(model: keras.Model, structure: files.Name, weights: files.Name) -> None
     """
     network = Network(prototxt.read(structure))
     values = [blob.taken(model) for blob in network.blobs]
-    Path(weights).write_bytes(caffemodel.to_bytes(network.blobs, values))
+    files.replace(weights, "weights", caffemodel.to_bytes(network.blobs, values))

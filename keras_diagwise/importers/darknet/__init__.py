@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import keras
 
 from keras_diagwise.importers import files
@@ -53,4 +51,4 @@ def save(model: keras.Model, cfg: files.Name, weights: files.Name) -> None:
     """
     arrays = [weight.take(model) for weight in network(cfg)[0].weights]
     contents = b"".join(array.tobytes() for array in arrays)
-    Path(weights).write_bytes(Header.of(model).to_bytes() + contents)
+    files.replace(weights, "weights", Header.of(model).to_bytes() + contents)

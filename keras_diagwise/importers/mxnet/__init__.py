@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import keras
 import numpy as np
 
@@ -57,4 +55,4 @@ def save(model: keras.Model, structure: files.Name, weights: files.Name) -> None
     network = Network(symbol.read(structure), model.input_shape[1:])
     values = {name: weight.take(model) for name, weight in network.weights.items()}
     ones = {name: np.ones(size, "<f4") for name, size in network.ones.items()}
-    Path(weights).write_bytes(params.to_bytes({**values, **ones}))
+    files.replace(weights, "weights", params.to_bytes({**values, **ones}))
