@@ -38,8 +38,8 @@ ON_MISS = ("nearest", "native", "tune", "error")
 ON_MISS_VARIABLE = "KERAS_DIAGWISE_ON_MISS"
 PRECISION_VARIABLE = "KERAS_DIAGWISE_PRECISION"
 
-MOST_REMEMBERED = 4096
-MOST_QUEUED = 1024
+MAX_REMEMBERED = 4096
+MAX_QUEUED = 1024
 
 NOT_SERVED = {
     "export": "what is exported runs stock's own operation",
@@ -163,7 +163,7 @@ class Conductor:
         found = self.find(key, tracing)
         if tracing and self.on_miss == "tune":
             return found
-        if len(memo) >= MOST_REMEMBERED:
+        if len(memo) >= MAX_REMEMBERED:
             memo.clear()
         with contextlib.suppress(TypeError):  # a list among the arguments
             memo[key] = found
@@ -273,7 +273,7 @@ class Conductor:
 
     def queue(self, problem: Problem, environment: Environment | None = None) -> None:
         """Leaves a problem to the next `tune()`, unless too many wait."""
-        if len(self.queued) < MOST_QUEUED:
+        if len(self.queued) < MAX_QUEUED:
             self.queued[environment or Environment.current(), problem] = None
 
     def queued_in(

@@ -25,7 +25,7 @@ UNIT_ROUNDOFF = {
     "bfloat16": 2.0**-8,
 }
 
-LEAST_NUMBER = {
+MIN_NUMBER = {
     "float64": 2.0**-1022,
     "float32": 2.0**-126,
     "float16": 2.0**-24,
@@ -35,7 +35,7 @@ LEAST_NUMBER = {
 
 ROUNDINGS = 16
 
-MOST_OF_A_SUM = 0.5
+MAX_OF_A_SUM = 0.5
 """Stock's sum may be off by so much of the result's root mean square where it rounds
 every addition to a short dtype; beyond it is wrong."""
 
@@ -69,7 +69,7 @@ def allowed_errors(
     """
     stored = UNIT_ROUNDOFF[problem.dtype]
     summed = min(stored, UNIT_ROUNDOFF["float32"])
-    rounding = 2 * stored * np.abs(exact) + LEAST_NUMBER[problem.dtype]
+    rounding = 2 * stored * np.abs(exact) + MIN_NUMBER[problem.dtype]
     return rounding + ROUNDINGS * summed * magnitudes
 
 
@@ -79,7 +79,7 @@ def allowed_native_errors(
     """The same for stock, which in a short dtype may round each addition to it."""
     strict = allowed_errors(problem, exact, magnitudes)
     each = ROUNDINGS * UNIT_ROUNDOFF[problem.dtype] * magnitudes
-    most = MOST_OF_A_SUM * math.sqrt(np.mean(np.square(exact)))
+    most = MAX_OF_A_SUM * math.sqrt(np.mean(np.square(exact)))
     return np.maximum(strict, np.minimum(each, most))
 
 

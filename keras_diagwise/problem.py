@@ -345,12 +345,12 @@ class Problem:
 
 GROUP_FIELDS = ("groups", "channels_per_group", "filters_per_group")
 AXIS_FIELDS = ("kernel_size", "strides", "dilation_rate")
-LARGEST_SIZE = 2**31
+MAX_SIZE = 2**31
 
 
 def is_size(value: object, least: int) -> bool:
     """Whether `value` is an int that a dimension can have."""
-    return type(value) is int and least <= value < LARGEST_SIZE
+    return type(value) is int and least <= value < MAX_SIZE
 
 
 def are_sizes(value: object, rank: int) -> bool:

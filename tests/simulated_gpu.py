@@ -258,7 +258,7 @@ def share(problem):
     """The elements that are verified, of the most that are."""
     few = verify.distinct(problem)
     elements = few.least_bytes / BYTES_PER_ELEMENT[few.dtype]
-    return min(1.0, elements / (2 * verify.MOST_ELEMENTS))
+    return min(1.0, elements / (2 * verify.MAX_ELEMENTS))
 
 
 def seconds_of(task, candidate):

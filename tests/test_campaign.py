@@ -78,7 +78,7 @@ def test_a_job_that_ends_its_process_twice_is_not_tried_again(fake, tmp_path):
             run(tmp_path)
         except KeyboardInterrupt:
             continue
-    assert sum(job.name == "profile" for job in fake.asked) == campaign.MOST_TRIES
+    assert sum(job.name == "profile" for job in fake.asked) == campaign.MAX_TRIES
 
 
 def test_without_time_nothing_is_begun(fake, tmp_path):

@@ -176,7 +176,7 @@ def test_an_empty_batch_has_the_shape_of_others(stride):
 
 
 def test_the_memo_is_bounded_and_shared_by_threads(monkeypatch):
-    monkeypatch.setattr("keras_diagwise.conductor.MOST_REMEMBERED", 8)
+    monkeypatch.setattr("keras_diagwise.conductor.MAX_REMEMBERED", 8)
     fresh = Conductor(Planner(Document(), Document()))
     kernel = np.ones((1, 1, 2, 1), "float32")
 

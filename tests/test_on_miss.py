@@ -11,7 +11,7 @@ from keras import ops
 
 import keras_diagwise as kd
 from keras_diagwise import backends
-from keras_diagwise.conductor import MOST_QUEUED, Conductor, conductor
+from keras_diagwise.conductor import MAX_QUEUED, Conductor, conductor
 from keras_diagwise.conductor import depthwise_problem as problem_of
 from keras_diagwise.models.summary import environment_of_models
 from keras_diagwise.planning.environment import Environment
@@ -224,9 +224,9 @@ def test_what_a_budget_leaves_goes_on_waiting(workbench):
 
 
 def test_no_more_than_so_many_wait():
-    for batch in range(1, MOST_QUEUED + 10):
+    for batch in range(1, MAX_QUEUED + 10):
         conductor.queue(dataclasses.replace(problem(*SHAPE), batch=batch))
-    assert len(conductor.queued) == MOST_QUEUED
+    assert len(conductor.queued) == MAX_QUEUED
 
 
 def test_the_variable_sets_it_at_first(monkeypatch):

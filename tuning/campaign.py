@@ -24,13 +24,13 @@ from tuning.answers import ENDED, Answering
 from tuning.records import Records
 from tuning.workloads import headlines
 
-MOST_SECONDS = 60.0
+MAX_SECONDS = 60.0
 """That a job may take, beside what it takes to start its process."""
-MOST_SECONDS_OF_A_MODEL = 180.0
+MAX_SECONDS_OF_A_MODEL = 180.0
 """XLA tries cuDNN's kernels for each convolution of a model, and a tuning checks its
 step beside its problems."""
 SECONDS_TO_START = 60.0
-MOST_TRIES = 2
+MAX_TRIES = 2
 
 REHEARSED = 9
 """Pixels along an axis, and taps at most: the interpreter takes milliseconds a tap."""
@@ -53,7 +53,7 @@ class Job:
     def seconds(self) -> float:
         """What it may take."""
         of_a_model = self.name in ("step", "tune")
-        return MOST_SECONDS_OF_A_MODEL if of_a_model else MOST_SECONDS
+        return MAX_SECONDS_OF_A_MODEL if of_a_model else MAX_SECONDS
 
     @property
     def key(self) -> list:
@@ -216,7 +216,7 @@ def run(scale: Scale, backends: Iterable[str], until: float, folder: Path) -> bo
     try:
         for job in jobs_of(scale, tuple(backends)):
             tries = sum(line["key"] == job.key for line in begun.lines)
-            if job.key in records or tries >= MOST_TRIES:
+            if job.key in records or tries >= MAX_TRIES:
                 continue
             left = until - time.monotonic()
             if left < 5:

@@ -34,7 +34,7 @@ from tuning.records import OVER, known, write
 from tuning.workloads import MODELS
 
 IMAGE_SIZE = 64
-LEAST_SIZES = {"Xception": 71}
+MIN_SIZES = {"Xception": 71}
 BATCH_SIZE = 2
 """At 32×32 batch normalization would normalize two pixels in the last layers: stock
 itself differs there by 1e-5 if its inputs are changed in the last digit."""
@@ -42,9 +42,9 @@ itself differs there by 1e-5 if its inputs are changed in the last digit."""
 PLAN = "direct"
 """A plan that is never stock's: under `"auto"` much would be compared with itself."""
 
-MOST_ERROR = 1e-9
+MAX_ERROR = 1e-9
 
-MOST_SENSITIVE = 1e-11
+MAX_SENSITIVE = 1e-11
 """A model whose own outputs change by more for a change of the last digit says nothing
 about another (EfficientNetV2M, new: by 0.3)."""
 
@@ -59,7 +59,7 @@ def in_float64() -> None:
 
 def application(name: str) -> keras.Model:
     """The model on small images, without its classifier."""
-    size = LEAST_SIZES.get(name, IMAGE_SIZE)
+    size = MIN_SIZES.get(name, IMAGE_SIZE)
     return getattr(keras.applications, name)(
         weights=None, include_top=False, input_shape=(size, size, 3), pooling="avg"
     )
@@ -164,7 +164,7 @@ def figures_of(name: str, build) -> dict:
     images = generator.uniform(-1, 1, (BATCH_SIZE, *model.input_shape[1:]))
     targets = generator.normal(size=(BATCH_SIZE, 3))
     try:
-        sensitive = sensitivity(model, images) > MOST_SENSITIVE
+        sensitive = sensitivity(model, images) > MAX_SENSITIVE
     except Exception as error:
         return {"layers": len(expected), "stock_failure": str(failed(error))}
     if sensitive:
@@ -209,8 +209,8 @@ def is_right(figures: dict) -> bool | None:
         return None
     return (
         figures["layers"] == figures["converted"] > 0
-        and figures["outputs_error"] <= MOST_ERROR
-        and figures.get("step_error", 0) <= MOST_ERROR
+        and figures["outputs_error"] <= MAX_ERROR
+        and figures.get("step_error", 0) <= MAX_ERROR
         and figures["reverts_bit_exactly"]
     )
 
@@ -236,7 +236,7 @@ def main() -> None:
         results = known(name_of_file)  # another process may have written meanwhile
         results.setdefault("models", {})[name] = figures
         results["environment"] = Environment.current().to_dict()
-        results |= {"keras": keras.__version__, "plan": PLAN, "most_error": MOST_ERROR}
+        results |= {"keras": keras.__version__, "plan": PLAN, "most_error": MAX_ERROR}
         write(name_of_file, results)
         print(name, figures, flush=True)
         keras.utils.clear_session()

@@ -39,14 +39,14 @@ from tuning.workloads import square
 BACKEND = keras.backend.backend()
 
 KILLS = 50
-LONGEST_LIFE = 1.6
-MOST_CHANGES = 40
+MAX_LIFE = 1.6
+MAX_CHANGES = 40
 """Of a store, by what decides four passes or so."""
 PROCESSES = 8
 PROBLEMS_EACH = 6
 BUDGET = 30.0
 BUDGET_RUNS = 3
-MOST_SECONDS = 1200.0
+MAX_SECONDS = 1200.0
 """After which processes that tune are taken to be blocked."""
 
 
@@ -155,8 +155,8 @@ def stored(folder: Path) -> tuple[dict[tuple[str, str], str], list[str]]:
 def kills(count: int = KILLS, problems: int = 80, seed: int = 0) -> dict:
     """Kills a process that tunes, again and again, until all is decided.
 
-    Half of them die right before one of their first `MOST_CHANGES` changes of the
-    store. The others die at a moment, uniform over `LONGEST_LIFE` times what a process
+    Half of them die right before one of their first `MAX_CHANGES` changes of the
+    store. The others die at a moment, uniform over `MAX_LIFE` times what a process
     takes from its start until its first pass is stored: some are before it.
     """
     draw = random.Random(seed)
@@ -179,20 +179,20 @@ def kills(count: int = KILLS, problems: int = 80, seed: int = 0) -> dict:
             if killed == count:
                 break
             if killed % 2:
-                changes.append(draw.randint(1, MOST_CHANGES))
+                changes.append(draw.randint(1, MAX_CHANGES))
                 process = start(store, log, 0, problems, changes[-1])
-                if process.wait(MOST_SECONDS) != -signal.SIGKILL:
+                if process.wait(MAX_SECONDS) != -signal.SIGKILL:
                     break
             else:
                 process = start(store, log, 0, problems)
-                moments.append(draw.uniform(0, LONGEST_LIFE * seconds_to_first))
+                moments.append(draw.uniform(0, MAX_LIFE * seconds_to_first))
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(moments[-1])
                     break
                 kill(process)
             killed += 1
         before = len(lines_of(log))
-        finished = start(store, log, 0, problems).wait(MOST_SECONDS)
+        finished = start(store, log, 0, problems).wait(MAX_SECONDS)
         found, complaints = stored(store)
         logged = collections.Counter(line[:2] for line in lines_of(log))
         left, swept = swept_an_hour_later(store)
@@ -238,7 +238,7 @@ def kill(process: subprocess.Popen) -> None:
 
 
 def processes(
-    count: int = PROCESSES, problems_each: int = PROBLEMS_EACH, most=MOST_SECONDS
+    count: int = PROCESSES, problems_each: int = PROBLEMS_EACH, most=MAX_SECONDS
 ) -> dict:
     """Tunes overlapping problems in several processes: each has half of its
     problems in common with the next."""

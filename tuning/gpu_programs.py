@@ -41,7 +41,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 REGISTERS = 65536
 """Of a multiprocessor."""
-LEAST_BLOCKS = 2
+MIN_BLOCKS = 2
 """Of threads that a multiprocessor shall hold at once."""
 
 HEADLINE = 90
@@ -193,7 +193,7 @@ def faults(program: Program, reading: Reading) -> list[str]:
     if reading.local:
         found.append(f"{reading.local} loads and stores of what fits no register")
     blocks = REGISTERS // (reading.registers * 32 * WARPS)
-    if blocks < LEAST_BLOCKS:
+    if blocks < MIN_BLOCKS:
         found.append(f"{reading.registers} registers leave room for {blocks} blocks")
     expected = min(16, constants["VECTOR"] * BYTES_PER_ELEMENT[program.dtype])
     if constants["MULTIPLIER"] == 1 and min(reading.widths) < expected:

@@ -148,7 +148,7 @@ def compared(
             rows[str(algorithm)] = outcome_of(failed(error).finding).to_dict()
             continue
         rows[str(algorithm)]["apart"] = to_four_digits(apart)
-        if apart > verify.MOST_OF_ROUNDING:
+        if apart > verify.MAX_OF_ROUNDING:
             rows[str(algorithm)]["failure"] = "wrong numbers"
             continue
         runs[str(algorithm)] = run

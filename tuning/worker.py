@@ -26,7 +26,7 @@ from tuning.answers import answer_requests
 from tuning.models import batch_of, steps_of
 from tuning.workloads import trainable
 
-LEAST_ROUNDS = 1
+MIN_ROUNDS = 1
 
 
 class Worker:
@@ -72,7 +72,7 @@ class Worker:
             Problem.from_dict(problem), pass_name, self._environment.compiler_mode
         )
         parsed = [algorithms.parse(each) for each in candidates]
-        samples = self._workbench.time(task, parsed, seconds, LEAST_ROUNDS)
+        samples = self._workbench.time(task, parsed, seconds, MIN_ROUNDS)
         return {str(each): taken for each, taken in samples.items()}
 
     def build(self, name: str, image_size: int, batch_size: int, converts: bool):

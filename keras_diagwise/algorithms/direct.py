@@ -28,7 +28,7 @@ from keras_diagwise.algorithms.terms import (
 )
 from keras_diagwise.problem import Problem
 
-MOST_TERMS = 128
+MAX_TERMS = 128
 """Taps × channels in a group of one row of the kernel, which is written out one by
 one: beyond it the program, and the time to compile it, grow out of proportion."""
 
@@ -118,8 +118,8 @@ class Direct(Algorithm):
             if problem.rank > 2 or not problem.is_depthwise:
                 return "blocks of rows are for depthwise convolutions of rank 1 and 2"
             terms = max(terms, problem.kernel_size[0] if problem.rank == 1 else 0)
-        if terms > MOST_TERMS:
-            return f"{terms} terms in a row of the kernel are more than {MOST_TERMS}"
+        if terms > MAX_TERMS:
+            return f"{terms} terms in a row of the kernel are more than {MAX_TERMS}"
         return None
 
     def redundancy(self, compiler_mode):

@@ -18,12 +18,12 @@ from keras import ops
 from keras_diagwise import backends
 from keras_diagwise.problem import Problem
 
-MOST_ROWS = 8
-MOST_UNROLLED = 72
+MAX_ROWS = 8
+MAX_UNROLLED = 72
 """Rows × taps of one reduction: LLVM unrolls a loop of about 300 instructions, and
 a reduction that it does not unroll runs 5–10 times slower (jaxlib 0.10.2)."""
-MOST_TAPS = MOST_UNROLLED // MOST_ROWS
-MOST_SUMMED_TOGETHER = 144
+MAX_TAPS = MAX_UNROLLED // MAX_ROWS
+MAX_SUMMED_TOGETHER = 144
 """Taps × columns of a block's sums over rows that are summed by one program: 0.6 to 0.9
 of the time of a library call for each tap, and 1.1 to 1.2 beyond it (jaxlib 0.10.2)."""
 
@@ -114,22 +114,22 @@ class Rows:
     def taps_at_once(self) -> list[list[tuple[int, ...]]]:
         """The taps, grouped so that a reduction stays short."""
         taps = list(itertools.product(*map(range, self.problem.kernel_size)))
-        return [taps[i : i + MOST_TAPS] for i in range(0, len(taps), MOST_TAPS)]
+        return [taps[i : i + MAX_TAPS] for i in range(0, len(taps), MAX_TAPS)]
 
     @property
     def loops_over_kernel_rows(self) -> bool:
         """Whether a large kernel's rows are looped over, which compiles in a
         fraction of the time of writing out all of its taps."""
         height, width = self.problem.kernel_size
-        return height > 1 and width > 1 and height * width > MOST_TAPS
+        return height > 1 and width > 1 and height * width > MAX_TAPS
 
     @property
     def columns_at_once(self) -> list[range]:
         """The taps of a kernel's row, grouped so that a reduction stays short."""
         width = self.problem.kernel_size[1]
-        if width <= MOST_TAPS + 3:
+        if width <= MAX_TAPS + 3:
             return [range(width)]
-        most = -(-width // -(-width // MOST_TAPS))
+        most = -(-width // -(-width // MAX_TAPS))
         return [range(i, min(i + most, width)) for i in range(0, width, most)]
 
     @property
@@ -139,9 +139,9 @@ class Rows:
         largest = max(map(len, self.taps_at_once))
         if self.loops_over_kernel_rows:
             largest = max(map(len, self.columns_at_once))
-        if height <= MOST_UNROLLED // largest:
+        if height <= MAX_UNROLLED // largest:
             return height
-        most = max(2, min(MOST_ROWS, MOST_UNROLLED // largest))
+        most = max(2, min(MAX_ROWS, MAX_UNROLLED // largest))
         sizes = range(most, max(most // 2, 2) - 1, -1)
         if any(height % size == 0 for size in sizes):
             return next(size for size in sizes if height % size == 0)
@@ -226,11 +226,11 @@ class Rows:
             * gradient
             for i, j in taps
         ]
-        if rows * columns <= MOST_ROWS + 1:
+        if rows * columns <= MAX_ROWS + 1:
             shape = (-1, rows * columns, 1, self.problem.channels)
             products = [ops.reshape(product, shape) for product in products]
         sums = backends.active.sum_together(products, axis=1)
-        if len(sums) * sums[0].shape[1] <= MOST_SUMMED_TOGETHER:
+        if len(sums) * sums[0].shape[1] <= MAX_SUMMED_TOGETHER:
             return ops.stack(backends.active.sum_together(sums, axis=1))
         return ops.stack([ops.sum(each, axis=1) for each in sums])
 

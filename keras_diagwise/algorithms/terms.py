@@ -92,8 +92,8 @@ def sum_over_taps(problem: Problem, tensor, kernel, reaches, sizes, multiply):
     return ops.fori_loop(0, loops, add, sum_of_rows(rows[:rest]))
 
 
-MOST_UNROLLED = 32
-MOST_UNROLLED_ON_GPU = 50
+MAX_UNROLLED = 32
+MAX_UNROLLED_ON_GPU = 50
 TERMS_AT_ONCE = 8
 """Taps × channels in a group that are written out one by one, if these are all of a
 problem, and in a loop. On XLA's CPU compiler (jaxlib 0.10.2) a loop over rows takes 0.3
@@ -107,7 +107,7 @@ copy of the padded input, and reads that anew in each turn: ten times what must 
 def is_written_out(problem: Problem) -> bool:
     """Whether all of a problem's terms are written out one by one."""
     on_gpu = backends.computes_on_gpu()
-    most = MOST_UNROLLED_ON_GPU if on_gpu else MOST_UNROLLED
+    most = MAX_UNROLLED_ON_GPU if on_gpu else MAX_UNROLLED
     return problem.taps * problem.channels_per_group <= most
 
 

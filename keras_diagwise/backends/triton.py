@@ -5,7 +5,7 @@ from __future__ import annotations
 WARPS = 4
 """Of a program."""
 
-LEAST_CAPABILITY = (8, 0)
+MIN_CAPABILITY = (8, 0)
 
 
 def capability_refusal(capability: tuple[int, int] | None) -> str | None:
@@ -16,7 +16,7 @@ def capability_refusal(capability: tuple[int, int] | None) -> str | None:
     """
     if capability is None:
         return "it is for NVIDIA GPUs"
-    if capability < LEAST_CAPABILITY:
-        least = ".".join(map(str, LEAST_CAPABILITY))
+    if capability < MIN_CAPABILITY:
+        least = ".".join(map(str, MIN_CAPABILITY))
         return f"the GPU's compute capability is below {least}"
     return None

@@ -27,7 +27,7 @@ PACKAGES = ("keras", "jax", "jaxlib", "tensorflow", "tensorflow-cpu", "torch")
 NVIDIA_DRIVER = Path("/dev/nvidiactl")
 """Is there where the driver of NVIDIA devices is loaded, on Linux."""
 
-MOST_NAMED = 3
+MAX_NAMED = 3
 """Of the files that can't be used."""
 
 SECONDS_TO_COMPUTE = 60.0
@@ -190,9 +190,9 @@ def of_files(unusable: dict[str, str]) -> Finding:
     if not unusable:
         return Finding("files", "ok", "all of the store can be read", values=values)
     named = [f"{path or 'the folder'}: {reason}" for path, reason in unusable.items()][
-        :MOST_NAMED
+        :MAX_NAMED
     ]
-    more = ["…"] if len(unusable) > MOST_NAMED else []
+    more = ["…"] if len(unusable) > MAX_NAMED else []
     count = f"{len(unusable)} file{'s' if len(unusable) > 1 else ''}"
     text = "\n".join([f"{count} can't be used and are passed over:", *named, *more])
     remedy = "Remove them; what they held is measured anew by: keras-diagwise tune"

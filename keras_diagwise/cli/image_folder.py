@@ -12,7 +12,7 @@ from keras_diagwise.cli.errors import UserError
 from keras_diagwise.cli.images import Images, in_parts, needed, resized
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-MOST_IMAGES = 2000
+MAX_IMAGES = 2000
 
 
 def from_folder(folder: Path, size: int, seed: int) -> Images:
@@ -61,8 +61,8 @@ def files_of_classes(folder: Path) -> dict[str, list[Path]]:
 
 
 def limited(files: dict[str, list[Path]]) -> dict[str, list[Path]]:
-    """At most `MOST_IMAGES` in all, spread over each class's files."""
-    most = max(2, MOST_IMAGES // len(files))
+    """At most `MAX_IMAGES` in all, spread over each class's files."""
+    most = max(2, MAX_IMAGES // len(files))
     return {
         name: [each[i * len(each) // most] for i in range(most)]
         if len(each) > most

@@ -14,7 +14,7 @@ from keras_diagwise.cli.errors import UserError
 
 HELD_OUT = 0.15
 CROPS = {"training": 400, "held out": 100}
-LARGEST_CROP = 160
+MAX_CROP = 160
 """A photograph is 427 pixels high and its held-out part 192 wide."""
 
 
@@ -137,7 +137,7 @@ def area_of(part: str, photograph: np.ndarray) -> np.ndarray:
 
 def random_crop(area: np.ndarray, size: int, random) -> np.ndarray:
     """A square of an area, at random, as `(size, size, 3)`."""
-    side = min(size, LARGEST_CROP)
+    side = min(size, MAX_CROP)
     top = random.integers(area.shape[0] - side + 1)
     left = random.integers(area.shape[1] - side + 1)
     return resized(area[top : top + side, left : left + side], size)

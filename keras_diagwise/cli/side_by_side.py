@@ -15,10 +15,10 @@ from keras_diagwise import backends
 from keras_diagwise.cli.images import Images
 from keras_diagwise.cli.progress import Progress
 
-FEWEST_PAIRS = 5
+MIN_PAIRS = 5
 PAIRED_SECONDS = 80.0
-FEWEST_PREDICTIONS = 5
-MOST_PREDICTIONS = 20
+MIN_PREDICTIONS = 5
+MAX_PREDICTIONS = 20
 PREDICTION_SECONDS = 15.0
 STEPS_BETWEEN_LOOKS = 25
 GOOD_ACCURACY = 0.97
@@ -118,7 +118,7 @@ def race(
     losses = [first_losses, timed_pair(train, models, next(batches), turn=0)[1]]
     measured = []
     with progress.phase("side by side", total=steps) as advance:
-        for turn in affordable(steps, FEWEST_PAIRS, PAIRED_SECONDS):
+        for turn in affordable(steps, MIN_PAIRS, PAIRED_SECONDS):
             pair, loss = timed_pair(train, models, next(batches), turn)
             measured.append(pair)
             losses.append(loss)
@@ -187,13 +187,11 @@ def predict(model, inputs) -> np.ndarray:
 
 def predict_both(models, inputs, progress: Progress) -> list[Pair]:
     """Times predictions, after one of each that compiles and one that warms up."""
-    with progress.phase("predictions", total=MOST_PREDICTIONS) as advance:
+    with progress.phase("predictions", total=MAX_PREDICTIONS) as advance:
         for model in models * 2:
             predict(model, inputs)
         measured = []
-        for turn in affordable(
-            MOST_PREDICTIONS, FEWEST_PREDICTIONS, PREDICTION_SECONDS
-        ):
+        for turn in affordable(MAX_PREDICTIONS, MIN_PREDICTIONS, PREDICTION_SECONDS):
             measured.append(timed_pair(predict, models, inputs, turn)[0])
             advance(1)
     return measured

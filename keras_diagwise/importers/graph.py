@@ -14,8 +14,8 @@ from keras_diagwise.importers.weights import Weight
 
 Shape = tuple[int, int, int]
 
-MOST_STEPS = 4096
-MOST_VALUES = 2**31 - 1
+MAX_STEPS = 4096
+MAX_VALUES = 2**31 - 1
 """Of one image in a step: the frameworks count them in 32 bits."""
 
 
@@ -55,13 +55,13 @@ class Graph:
         Raises:
             ValueError: if its output is empty or too large, or it is one too many.
         """
-        if math.prod(step.shape) > MOST_VALUES or min(step.shape) < 1:
+        if math.prod(step.shape) > MAX_VALUES or min(step.shape) < 1:
             raise ValueError(
-                f"{step.place}: its output must have from 1 to {MOST_VALUES:,} values. "
+                f"{step.place}: its output must have from 1 to {MAX_VALUES:,} values. "
                 f"Received: height × width × channels = {short(step.shape)}"
             )
-        if len(self.steps) > MOST_STEPS:
-            raise ValueError(f"{step.place}: there must be at most {MOST_STEPS} layers")
+        if len(self.steps) > MAX_STEPS:
+            raise ValueError(f"{step.place}: there must be at most {MAX_STEPS} layers")
         self.steps.append(step)
         return len(self.steps) - 1
 

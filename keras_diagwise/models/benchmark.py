@@ -21,7 +21,7 @@ from keras_diagwise.tuner.tuner import MEASURING, least_ratio
 
 KINDS = {"training": True, "prediction": False}
 
-LEAST_ROUNDS = 5
+MIN_ROUNDS = 5
 
 Phase = Callable[
     [str, float | None], contextlib.AbstractContextManager[Callable[[float], None]]
@@ -128,7 +128,7 @@ def benchmark(
                     {name: ticking(step, advance) for name, step in steps.items()},
                     (),
                     seconds=seconds,
-                    least_rounds=LEAST_ROUNDS,
+                    least_rounds=MIN_ROUNDS,
                     most_rounds=10_000,
                 )
             found[kind] = steps_found(samples, firsts)

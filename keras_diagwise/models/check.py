@@ -37,8 +37,8 @@ CALLS_BEFORE = 2
 """A step is called to warm up before its first round."""
 
 SECONDS_OF_TRIAL = 6.0
-LEAST_ROUNDS = 5
-MOST_TRIALS = 12
+MIN_ROUNDS = 5
+MAX_TRIALS = 12
 
 
 class OutOfTimeError(Exception):
@@ -146,7 +146,7 @@ def expected_seconds(
     passes = [each for one in decisions.values() for each in one.passes.values()]
     stock = sum(each.seconds.get("native", 0.0) for each in passes)
     best = sum(min(each.seconds.values(), default=0.0) for each in passes)
-    rounds = LEAST_ROUNDS + CALLS_BEFORE
+    rounds = MIN_ROUNDS + CALLS_BEFORE
     return compiling + max(SECONDS_OF_TRIAL, 2 * rounds * (stock + best))
 
 
@@ -193,14 +193,14 @@ class Race:
         Raises:
             OutOfTimeError: if it may not begin, unless it is the last.
         """
-        over = self._trials >= MOST_TRIALS or time.monotonic() >= self._until
+        over = self._trials >= MAX_TRIALS or time.monotonic() >= self._until
         if over and not last:
             raise OutOfTimeError
         self._trials += 1
         self._run_without(set(overruled))
         with MEASURING:
             samples = interleaved(
-                self._steps, (), seconds=SECONDS_OF_TRIAL, least_rounds=LEAST_ROUNDS
+                self._steps, (), seconds=SECONDS_OF_TRIAL, least_rounds=MIN_ROUNDS
             )
         return Trial(
             statistics.median(samples["stock"]),

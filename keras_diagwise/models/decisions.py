@@ -19,7 +19,7 @@ from keras_diagwise.planning.folder import replacement, shown
 from keras_diagwise.planning.store import Store
 from keras_diagwise.tuner.tuner import Tuner
 
-MOST_LETTERS = 500
+MAX_LETTERS = 500
 """Of a reason why a document is refused: it can quote all of the document."""
 
 
@@ -220,7 +220,7 @@ def exportable(path: str | Path) -> str:
 def briefly(error: Exception) -> str:
     """What is wrong, as a sentence that is not too long."""
     text = printable(" ".join(str(error).split())) or type(error).__name__
-    text = text if len(text) <= MOST_LETTERS else f"{text[:MOST_LETTERS]}…"
+    text = text if len(text) <= MAX_LETTERS else f"{text[:MAX_LETTERS]}…"
     return text if text.endswith(".") else f"{text}."
 
 

@@ -24,7 +24,7 @@ from keras_diagwise.problem import Problem
 WIDE = 100
 """Columns from which on the table has the least possible times too."""
 
-MOST_NAMED = 5
+MAX_NAMED = 5
 """Of the candidates that failed."""
 
 ENDINGS = {"budget": "The budget is spent.", "interrupted": "Interrupted."}
@@ -312,9 +312,9 @@ def failure_lines(report: TuningReport) -> Iterator[str]:
         for name, (failure, reason) in row.failures.items()
         if failure in MISHAPS or name == "native"
     ]
-    yield from failed[:MOST_NAMED]
-    if len(failed) > MOST_NAMED:
-        yield f"… and {len(failed) - MOST_NAMED} more"
+    yield from failed[:MAX_NAMED]
+    if len(failed) > MAX_NAMED:
+        yield f"… and {len(failed) - MAX_NAMED} more"
     for row in report.rows:
         if row.comparison.overruled:
             yield (

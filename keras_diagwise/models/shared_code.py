@@ -18,7 +18,7 @@ from keras_diagwise import backends
 from keras_diagwise.models.kinds import Cell
 from keras_diagwise.models.object_graph import ObjectGraph
 
-MOST_VALUES = 20_000
+MAX_VALUES = 20_000
 """That are looked at: code may reach a whole data set."""
 
 LIBRARIES = (
@@ -55,7 +55,7 @@ def state_reached(graph: ObjectGraph) -> Reached | None:
         if isinstance(function, types.FunctionType):
             waiting.append((name_of(function), "", function))
     seen: dict[int, Any] = {}
-    while waiting and len(seen) < MOST_VALUES:
+    while waiting and len(seen) < MAX_VALUES:
         code, how, value = waiting.popleft()
         if id(value) in seen:
             continue

@@ -23,7 +23,7 @@ REASONS = {
 }
 """Why a layer is left alone, by type."""
 
-MOST_NAMED = 2
+MAX_NAMED = 2
 """Of layers that are alike."""
 
 
@@ -143,6 +143,6 @@ def skipped_lines(skipped: Iterable[Skipped]) -> list[str]:
 
 def abridged(paths: Sequence[str]) -> str:
     """The first and the last of some paths."""
-    if len(paths) <= MOST_NAMED:
+    if len(paths) <= MAX_NAMED:
         return ", ".join(paths)
     return f"{paths[0]} … {paths[-1]}"

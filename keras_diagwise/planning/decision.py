@@ -60,7 +60,7 @@ class Outcome:
     def __post_init__(self):
         for name in NUMBERS:
             object.__setattr__(self, name, to_four_digits(getattr(self, name)))
-        object.__setattr__(self, "reason", self.reason[:MOST_LETTERS])
+        object.__setattr__(self, "reason", self.reason[:MAX_LETTERS])
 
     def to_dict(self) -> dict:
         """The outcome in JSON's types, without what it does not have."""
@@ -97,14 +97,14 @@ NUMBERS = ("seconds", "error", "gain", "excess")
 
 SHORTEST, LONGEST = 1e-9, 86400.0
 """Seconds that a pass can take."""
-MOST = 1e18
+MAX_NUMBER = 1e18
 """Of an error or a ratio."""
 CLOCKS_DIFFER = datetime.timedelta(days=1)
 
-MOST_LETTERS = 500
+MAX_LETTERS = 500
 """Of a reason: more are cut off."""
-MOST_CANDIDATES = 200
-MOST_LETTERS_OF_A_NAME = 100
+MAX_CANDIDATES = 200
+MAX_LETTERS_OF_A_NAME = 100
 """In a comparison: more are a mistake or malice."""
 
 
@@ -124,7 +124,7 @@ def is_moment(text: Any) -> bool:
 
 def is_positive(number: Any) -> bool:
     """Whether `number` is one, not negative, and of a size that can be."""
-    return type(number) in (int, float) and 0 <= number <= MOST
+    return type(number) in (int, float) and 0 <= number <= MAX_NUMBER
 
 
 def is_duration(seconds: Any) -> bool:
@@ -178,7 +178,7 @@ class Comparison:
     def __post_init__(self):
         object.__setattr__(self, "least", to_four_digits(self.least))
         if self.overruled:
-            object.__setattr__(self, "overruled", self.overruled[:MOST_LETTERS])
+            object.__setattr__(self, "overruled", self.overruled[:MAX_LETTERS])
 
     def winner(
         self, margin: float, asking: Problem, most_error: float = math.inf
@@ -244,15 +244,15 @@ class Comparison:
         if (
             not is_moment(values.get("measured"))
             or not isinstance(values.get("outcomes"), dict)
-            or len(values["outcomes"]) > MOST_CANDIDATES
+            or len(values["outcomes"]) > MAX_CANDIDATES
             or not all(
-                len(name) <= MOST_LETTERS_OF_A_NAME for name in values["outcomes"]
+                len(name) <= MAX_LETTERS_OF_A_NAME for name in values["outcomes"]
             )
             or not isinstance(overruled, str | None)
             or not (least is None or is_duration(least))
         ):
             raise ValueError(
-                f"A comparison must have outcomes, {MOST_CANDIDATES} at most, and the "
+                f"A comparison must have outcomes, {MAX_CANDIDATES} at most, and the "
                 f"time when it was measured, in UTC. Received: {values!r}"
             )
         outcomes = {
@@ -391,7 +391,7 @@ class Decision:
 
 DECISION_FIELDS = frozenset(field.name for field in dataclasses.fields(Decision))
 
-MOST_OPERATIONS = 512
+MAX_OPERATIONS = 512
 """A candidate of more would take too long to compile."""
 
 
@@ -409,5 +409,5 @@ def can_serve(algorithm: str, problem: Problem) -> bool:
     except ValueError:
         return False
     work = parsed.work(problem)
-    sane = work.bytes <= sane_bytes(problem) and work.operations <= MOST_OPERATIONS
+    sane = work.bytes <= sane_bytes(problem) and work.operations <= MAX_OPERATIONS
     return sane and parsed.refusal(problem) is None

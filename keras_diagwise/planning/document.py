@@ -16,9 +16,9 @@ from keras_diagwise.problem import Problem
 
 FORMAT = "keras-diagwise decisions"
 FORMAT_VERSION = 1
-MOST_BYTES = 2**23
+MAX_BYTES = 2**23
 """What is larger is no document: a decision takes about a kilobyte."""
-MOST_DECISIONS = 1500
+MAX_DECISIONS = 1500
 """In a document: each becomes a file of a store, in one to two milliseconds."""
 
 Entries = Mapping[Environment, Mapping[Problem, Decision]]
@@ -91,9 +91,9 @@ class Document:
         """
         path = Path(path)
         size = path.stat().st_size
-        if size > MOST_BYTES:
+        if size > MAX_BYTES:
             raise ValueError(
-                f"{path} must not have more than {MOST_BYTES} bytes. Received: {size}"
+                f"{path} must not have more than {MAX_BYTES} bytes. Received: {size}"
             )
         try:
             return cls.from_text(path.read_text(encoding="utf-8"))
@@ -119,9 +119,9 @@ class Document:
                 f"format={found[0]!r}, version={found[1]!r}"
             )
         pairs = pairs_in(values.get("environments"))
-        document = cls.merged(itertools.islice(pairs, MOST_DECISIONS))
+        document = cls.merged(itertools.islice(pairs, MAX_DECISIONS))
         if next(pairs, None):
-            raise ValueError(f"It must not have more than {MOST_DECISIONS} decisions.")
+            raise ValueError(f"It must not have more than {MAX_DECISIONS} decisions.")
         return document
 
     def to_text(self) -> str:
@@ -162,10 +162,10 @@ class Document:
             ValueError: if it is too large to be read.
         """
         content = self.to_text().encode()
-        if len(self) > MOST_DECISIONS or len(content) > MOST_BYTES:
+        if len(self) > MAX_DECISIONS or len(content) > MAX_BYTES:
             raise ValueError(
-                f"A document must not have more than {MOST_DECISIONS} decisions, nor "
-                f"more than {MOST_BYTES} bytes. Received: {len(self)} decisions, "
+                f"A document must not have more than {MAX_DECISIONS} decisions, nor "
+                f"more than {MAX_BYTES} bytes. Received: {len(self)} decisions, "
                 f"{len(content)} bytes. Share the folder that holds them instead, by "
                 "`keras_diagwise.decisions.location`."
             )

@@ -131,7 +131,7 @@ class Environment:
             or not all(isinstance(values[name], str) for name in WORDS)
             or type(values["cores"]) is not int
             or not all(is_plain_text(text) for text in texts_in(values))
-            or len(json.dumps(values)) > MOST_LETTERS
+            or len(json.dumps(values)) > MAX_LETTERS
         ):
             raise ValueError(
                 f"An environment must have {sorted(names)}. Received: {values!r}"
@@ -157,13 +157,13 @@ def texts_in(values: Mapping) -> Iterator[str]:
 
 def is_plain_text(text: str) -> bool:
     """Whether a text is one line that can do nothing to a terminal."""
-    return text.isprintable() and len(text) <= LONGEST_TEXT
+    return text.isprintable() and len(text) <= MAX_TEXT
 
 
-LONGEST_TEXT = 2000
+MAX_TEXT = 2000
 
 PAIRS = ("flags", "versions", "revisions")
-MOST_LETTERS = 2**16
+MAX_LETTERS = 2**16
 WORDS = ("backend", "compiler_mode", "device_kind", "device_name")
 
 

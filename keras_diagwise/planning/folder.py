@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
-MOST_BYTES = 2**22
+MAX_BYTES = 2**22
 """What is larger is no file of ours: a decision takes a few kilobytes."""
 
 PATIENCE = 10.0
@@ -200,7 +200,7 @@ class RemoteFolder:
     def _first_bytes(self, path: str) -> bytes:
         """In one request: a large file needs no more to be refused."""
         try:
-            return self._system.cat_file(self._at(path), start=0, end=MOST_BYTES + 1)
+            return self._system.cat_file(self._at(path), start=0, end=MAX_BYTES + 1)
         except FileNotFoundError:
             raise
         except Exception:  # an empty file has no first byte, says S3
@@ -366,7 +366,7 @@ def read_plain(path: str) -> bytes:
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     with os.fdopen(os.open(path, flags), "rb") as file:
         check_file(os.fstat(file.fileno()))
-        content = file.read(MOST_BYTES + 1)
+        content = file.read(MAX_BYTES + 1)
     check_size(len(content))
     return content
 
@@ -378,8 +378,8 @@ def check_file(status: os.stat_result) -> None:
 
 
 def check_size(size: int) -> None:
-    if size > MOST_BYTES:
-        raise OSError(f"it has {size} bytes, more than {MOST_BYTES}")
+    if size > MAX_BYTES:
+        raise OSError(f"it has {size} bytes, more than {MAX_BYTES}")
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from keras_diagwise.problem import PASSES, Problem
 
 Tensor = Any
 
-MOST_NAMED = 4096
+MAX_NAMED = 4096
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +106,7 @@ class PlannedConvolution:
         return lambda *operands: run(*operands, pass_name, name)
 
     @staticmethod
-    @functools.lru_cache(maxsize=MOST_NAMED)
+    @functools.lru_cache(maxsize=MAX_NAMED)
     def named(name: str) -> PlannedConvolution:
         """The convolution of a `name_in_trace`."""
         values = json.loads(name)

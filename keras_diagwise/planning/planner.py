@@ -38,7 +38,7 @@ arithmetic shrinks the gain (at 1.2 throughout, torch's `direct` lost 9 % on a s
 problem, for which a larger one spoke with a gain of 2); little where a smaller problem
 speaks for a larger."""
 
-MOST_LETTERS = 500
+MAX_LETTERS = 500
 
 RUNGS = (
     "layer",
@@ -209,7 +209,7 @@ class Planner:
 def abridged(text: str) -> str:
     """A text that may come from a file, short and harmless enough for a log."""
     text = printable(text)
-    return text if len(text) <= MOST_LETTERS else f"{text[:MOST_LETTERS]}…"
+    return text if len(text) <= MAX_LETTERS else f"{text[:MAX_LETTERS]}…"
 
 
 def margin_of(known: Problem, asking: Problem) -> float:

@@ -55,10 +55,10 @@ from keras_diagwise.problem import Problem
 VARIABLE = "KERAS_DIAGWISE_STORE"
 LAYOUT = "v1"
 
-MOST_WARNINGS = 5
+MAX_WARNINGS = 5
 """So many files that can't be used are named, one a line."""
 AN_HOUR = 3600.0
-MOST_ATTEMPTS = 100
+MAX_ATTEMPTS = 100
 """How often a decision is merged anew because another process wrote it meanwhile."""
 
 logger = logging.getLogger("keras_diagwise")
@@ -138,7 +138,7 @@ class Store:
         with self._lock:
             self._keep_environment(environment)
             path = decision_path(environment.digest, decision.problem)
-            for _ in range(MOST_ATTEMPTS):
+            for _ in range(MAX_ATTEMPTS):
                 version = self._folder.version(path)
                 known = self._decision(path)
                 merged = known | decision if known else decision
@@ -449,7 +449,7 @@ class Warnings:
     def passed_over(self, path: str, error: Exception) -> None:
         """Says that what is at a path can't be used."""
         with self._lock:
-            if path not in self._named and len(self._named) == MOST_WARNINGS:
+            if path not in self._named and len(self._named) == MAX_WARNINGS:
                 return self._say("further files that can't be used are not named.")
             self._named.add(path)
         where = "/".join(filter(None, (self._location, path)))

@@ -17,7 +17,7 @@ OPERANDS = {
 }
 """The two tensors that each pass takes, in the order in which an algorithm does."""
 
-MOST_ELEMENTS = 2**23
+MAX_ELEMENTS = 2**23
 """Images are taken in chunks of so many elements: 64 MiB of float64."""
 
 
@@ -57,7 +57,7 @@ def exact_pass(
     per_image = math.prod(problem.input_shape()[1:]) + math.prod(
         problem.output_shape()[1:]
     )
-    step = max(1, MOST_ELEMENTS // max(1, per_image))
+    step = max(1, MAX_ELEMENTS // max(1, per_image))
     parts = []
     for start in range(0, problem.batch or 0, step):
         images = {

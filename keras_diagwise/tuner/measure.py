@@ -18,10 +18,10 @@ from keras_diagwise.problem import BYTES_PER_ELEMENT
 
 Name = TypeVar("Name", bound=Hashable)
 
-MOST_CALLS = 1000
+MAX_CALLS = 1000
 """In one sample."""
 
-MOST_COPIES = 256
+MAX_COPIES = 256
 """Of the operands of one call."""
 
 
@@ -128,7 +128,7 @@ class Repeated:
         self._call = call
         backends.active.synchronize(call())
         taken = seconds_of(call)
-        self.calls = max(1, min(MOST_CALLS, round(seconds / max(taken, 1e-7))))
+        self.calls = max(1, min(MAX_CALLS, round(seconds / max(taken, 1e-7))))
 
     def __call__(self):
         for _ in range(self.calls):
@@ -165,7 +165,7 @@ def copies_of(operands: Sequence[Any], ways: Habits) -> list[Sequence[Any]]:
     count = 1
     if ways.rotated_bytes and operands:
         size = sum(map(bytes_of, operands))
-        count = min(MOST_COPIES, -(-ways.rotated_bytes // max(size, 1)))
+        count = min(MAX_COPIES, -(-ways.rotated_bytes // max(size, 1)))
     return [operands, *([each + 0 for each in operands] for _ in range(count - 1))]
 
 

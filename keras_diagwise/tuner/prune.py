@@ -7,13 +7,13 @@ import math
 from collections.abc import Sequence
 
 from keras_diagwise.algorithms import Algorithm
-from keras_diagwise.planning.decision import MOST_OPERATIONS
+from keras_diagwise.planning.decision import MAX_OPERATIONS
 from keras_diagwise.planning.nearness import bucket
 from keras_diagwise.problem import Problem
 from keras_diagwise.tuner.limits import Limits
 
-MOST_COMPILE_SECONDS = 5.0
-MOST_MEMORY_MULTIPLE = 8
+MAX_COMPILE_SECONDS = 5.0
+MAX_MEMORY_MULTIPLE = 8
 """Times the least bytes of the problem."""
 
 BEHIND = 4.0
@@ -127,11 +127,11 @@ def why_pruned(
             f"its arithmetic alone takes {1e3 * least:.3g} ms, and the best so far "
             f"{1e3 * best:.3g} ms"
         )
-    if work.bytes > MOST_MEMORY_MULTIPLE * problem.least_bytes + 2**20:
+    if work.bytes > MAX_MEMORY_MULTIPLE * problem.least_bytes + 2**20:
         return f"it needs {work.bytes / 2**20:.0f} MiB"
     if experience is None:
         return None
     compiling = experience.compile_seconds(candidate, problem)
-    if work.operations > MOST_OPERATIONS or compiling > MOST_COMPILE_SECONDS:
+    if work.operations > MAX_OPERATIONS or compiling > MAX_COMPILE_SECONDS:
         return f"its {work.operations} operations would take too long to compile"
     return experience.why_hopeless(candidate, problem, pass_name)

@@ -19,8 +19,8 @@ from keras_diagwise.algorithms import ALGORITHMS, Algorithm, Native, parse
 from keras_diagwise.algorithms.algorithm import Device
 from keras_diagwise.planning.claims import host
 from keras_diagwise.planning.decision import (
+    MAX_NUMBER,
     MISHAPS,
-    MOST,
     SURE_FAILURES,
     Comparison,
     Decision,
@@ -56,12 +56,12 @@ OUTPACED = 2.0
 NATIVE_PATIENCE = 600.0
 """Seconds that native may take: it can be a minute a call, and must be known."""
 
-LEAST_PATIENCE = 15.0
+MIN_PATIENCE = 15.0
 """Seconds that a candidate may take to compile and run, however quick the others
 were; ten times as long as they, if that is more."""
 
 SECONDS_PER_PASS = 0.3
-LEAST_ROUNDS = 5
+MIN_ROUNDS = 5
 CALLS_BEFORE = 3
 """Of each candidate before its first round: to compile, and to see what it takes."""
 
@@ -384,7 +384,7 @@ class Tuner:
         """A finding, with numbers that are wrong as a failure."""
         best = best_of(found) if found else float("inf")
         others = (each.compile_seconds for each in found.values())
-        patience = max(LEAST_PATIENCE, 10 * max(others, default=float("inf")))
+        patience = max(MIN_PATIENCE, 10 * max(others, default=float("inf")))
         patience = min(self._patience, patience)
         if isinstance(candidate, Native):
             patience = NATIVE_PATIENCE
@@ -508,10 +508,10 @@ class Tuner:
         native is far behind, and took most of the time, the others go on without it."""
 
         def measured(candidates, seconds):
-            calls = LEAST_ROUNDS + CALLS_BEFORE
+            calls = MIN_ROUNDS + CALLS_BEFORE
             expected = seconds + calls * sum(found[each].seconds for each in candidates)
             return self._in_time(
-                self._workbench.time, task, candidates, seconds, LEAST_ROUNDS, expected
+                self._workbench.time, task, candidates, seconds, MIN_ROUNDS, expected
             )
 
         samples = measured(finalists, SECONDS_PER_PASS)
@@ -590,7 +590,9 @@ def outcome_of(finding: Finding) -> Outcome:
         error=error_of(finding),
         failure=finding.failure,
         reason=finding.reason,
-        excess=min(finding.error.excess, MOST) if is_wrong and finding.error else None,
+        excess=min(finding.error.excess, MAX_NUMBER)
+        if is_wrong and finding.error
+        else None,
     )
 
 

@@ -19,10 +19,10 @@ from keras_diagwise.tuner.exact import OPERANDS, exact_pass, operand_shapes
 DRAWS = 2
 """Of operands that each candidate is verified on."""
 
-MOST_OF_ROUNDING = 0.1
+MAX_OF_ROUNDING = 0.1
 """An error that is larger is a mistake, whatever the precision: bfloat16's are 0.02."""
 
-MOST_ELEMENTS = 2**22
+MAX_ELEMENTS = 2**22
 """Of the distinct images: float64 would take minutes for a large batch."""
 
 
@@ -33,7 +33,7 @@ def distinct(problem: Problem) -> Problem:
     per_image = max(
         math.prod(problem.input_shape()[1:]), math.prod(problem.output_shape()[1:])
     )
-    most = max(1, MOST_ELEMENTS // max(1, per_image))
+    most = max(1, MAX_ELEMENTS // max(1, per_image))
     images = max(n for n in range(1, batch + 1) if batch % n == 0 and n <= most)
     return dataclasses.replace(problem, batch=images)
 
@@ -188,6 +188,4 @@ def most_excess(standard: Error) -> float:
     Args:
         standard: the error of the same pass of `standard_problem`.
     """
-    return (
-        max(1.0, 2 * standard.excess) if standard.relative < MOST_OF_ROUNDING else 1.0
-    )
+    return max(1.0, 2 * standard.excess) if standard.relative < MAX_OF_ROUNDING else 1.0

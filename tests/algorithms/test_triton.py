@@ -41,9 +41,9 @@ BACKEND = keras.backend.backend()
 __all__ = ["interpreted"]  # a fixture
 
 
-MOST_TAPS = 60
+MAX_TAPS = 60
 """In the interpreter a tap takes some milliseconds."""
-SMALL = {name: each for name, each in EDGES.items() if each.taps <= MOST_TAPS}
+SMALL = {name: each for name, each in EDGES.items() if each.taps <= MAX_TAPS}
 
 
 @needs_interpreter

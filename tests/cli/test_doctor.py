@@ -140,7 +140,7 @@ def test_files_that_cant_be_used_are_counted_and_some_named(store, caplog):
     assert found_files["state"] == "warning"
     assert found_files["values"]["count"] == 5
     named = [os.path.basename(path) in found_files["text"] for path in files]
-    assert sum(named) == findings.MOST_NAMED
+    assert sum(named) == findings.MAX_NAMED
     assert "Remove them" in found_files["remedy"]
     assert counted["values"]["here"] == 2
     assert not caplog.records

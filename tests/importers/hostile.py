@@ -4,8 +4,8 @@ import re
 import time
 import tracemalloc
 
-MOST_SECONDS = 2.0
-MOST_MEMORY = 200 * 2**20
+MAX_SECONDS = 2.0
+MAX_MEMORY = 200 * 2**20
 
 NUMBERS = [
     *("0", "-1", "-3", "1", "2147483647", "2147483648", "99999999999999999999"),
@@ -35,7 +35,7 @@ def fault(load, paths, place):
     if len(text) > 1000 + sum(len(str(path)) for path in paths):
         return f"is {len(text)} characters long"
     memory = memory_of(lambda: refusal(load, paths))
-    if seconds > MOST_SECONDS or memory > MOST_MEMORY:
+    if seconds > MAX_SECONDS or memory > MAX_MEMORY:
         return f"took {seconds:.1f} s and {memory / 2**20:.0f} MiB: {text:.300}"
     return None
 

@@ -9,7 +9,7 @@ from keras_diagwise.importers import caffe
 from tests.importers.caffe_nets import CEIL, FLOOR, Writer
 from tests.importers.mobile_nets import mobilenet, mobilenet_v2
 
-MOST_ERROR = 1e-5
+MAX_ERROR = 1e-5
 
 
 def images(size=16, width=None, channels=3, batch=2):
@@ -37,7 +37,7 @@ def difference(folder, net):
 def test_mobile_networks(tmp_path, make, settings):
     net = Writer(images(64), **settings)
     net.softmax(make(net))
-    assert difference(tmp_path, net) <= MOST_ERROR
+    assert difference(tmp_path, net) <= MAX_ERROR
     model = caffe.load(tmp_path / "net.prototxt", tmp_path / "net.caffemodel")
     assert any(type(each) is keras.layers.DepthwiseConv2D for each in model.layers)
 
@@ -56,7 +56,7 @@ CONVOLUTIONS = {
 def test_convolution(tmp_path, options):
     net = Writer(images(9, 12, channels=6))
     net.conv("data", 6, 3, **options)
-    assert difference(tmp_path, net) <= MOST_ERROR
+    assert difference(tmp_path, net) <= MAX_ERROR
 
 
 POOLINGS = {
@@ -75,7 +75,7 @@ POOLINGS = {
 def test_pooling(tmp_path, options):
     net = Writer(images(9))
     net.pool(net.norm("data"), *options)
-    assert difference(tmp_path, net) <= MOST_ERROR
+    assert difference(tmp_path, net) <= MAX_ERROR
 
 
 def test_other_layers(tmp_path):
@@ -84,7 +84,7 @@ def test_other_layers(tmp_path):
     x = net.multiply(x, net.sigmoid(net.conv(x, 8, 1)))
     x = net.concat(net.dropout(x), net.tanh(net.conv(x, 5, 3)))
     net.softmax(net.dense(net.relu(net.dense(x, 12)), 4))
-    assert difference(tmp_path, net) <= MOST_ERROR
+    assert difference(tmp_path, net) <= MAX_ERROR
 
 
 @pytest.mark.parametrize("factor", [0.5, 1000.0])
@@ -92,14 +92,14 @@ def test_sums_of_statistics(tmp_path, factor):
     """The third blob of a BatchNorm divides the others."""
     net = Writer(images(8))
     net.norm("data", factor)
-    assert difference(tmp_path, net) <= MOST_ERROR
+    assert difference(tmp_path, net) <= MAX_ERROR
 
 
 def test_old_caffemodel(tmp_path):
     """Layers in another field, blobs of four axes."""
     net = Writer(images(8), old=True)
     net.dense(net.relu(net.conv("data", 4, 3, stride=2, bias=True)), 3)
-    assert difference(tmp_path, net) <= MOST_ERROR
+    assert difference(tmp_path, net) <= MAX_ERROR
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from keras_diagwise.importers import darknet
 from tests.importers import darknet_nets, darknet_reference
 from tests.importers.darknet_nets import conv, net, section
 
-MOST_ERROR = 1e-5
+MAX_ERROR = 1e-5
 ACTIVATIONS = [
     *("linear", "logistic", "swish", "mish", "relu", "relu6", "leaky", "tanh", "elu"),
     "selu",
@@ -81,7 +81,7 @@ def test_convolution(tmp_path, options):
     """Of an axis of even size, and an odd one."""
     layer = {"filters": 4, "batch_normalize": 0, "pad": 1, **options}
     cfg = net(8, 6, 7) + section("convolutional", activation="linear", **layer)
-    assert compared(tmp_path, cfg) <= MOST_ERROR
+    assert compared(tmp_path, cfg) <= MAX_ERROR
 
 
 @pytest.mark.parametrize("kind", ACTIVATIONS)
@@ -94,12 +94,12 @@ def test_activation(tmp_path, kind, layer):
         "shortcut": section("shortcut", from_=-2, activation=kind),
     }[layer]
     cfg = net(4, 2) + 2 * section("dropout", probability=0) + last
-    assert compared(tmp_path, cfg, scale=4.0) <= MOST_ERROR
+    assert compared(tmp_path, cfg, scale=4.0) <= MAX_ERROR
 
 
 def test_activation_of_none_is_logistic(tmp_path):
     cfg = net(4) + section("convolutional", filters=2) + section("connected", output=3)
-    assert compared(tmp_path, cfg) <= MOST_ERROR
+    assert compared(tmp_path, cfg) <= MAX_ERROR
 
 
 OTHERS = {
@@ -149,7 +149,7 @@ OTHERS = {
 
 @pytest.mark.parametrize("layers", OTHERS.values(), ids=OTHERS)
 def test_other_layers(tmp_path, layers):
-    assert compared(tmp_path, net(8, 3, 9) + layers) <= MOST_ERROR
+    assert compared(tmp_path, net(8, 3, 9) + layers) <= MAX_ERROR
 
 
 PUBLISHED = {
@@ -161,7 +161,7 @@ PUBLISHED = {
 
 @pytest.mark.parametrize(("cfg", "depthwise"), PUBLISHED.values(), ids=PUBLISHED)
 def test_published_networks(tmp_path, cfg, depthwise):
-    assert compared(tmp_path, cfg, batch=1) <= MOST_ERROR
+    assert compared(tmp_path, cfg, batch=1) <= MAX_ERROR
     paths = tmp_path / "net.cfg", tmp_path / "net.weights"
     model = darknet.load(*paths)
     found = [

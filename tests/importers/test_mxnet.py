@@ -9,7 +9,7 @@ from keras_diagwise.importers import mxnet
 from tests.importers.mobile_nets import mobilenet, mobilenet_v2
 from tests.importers.mxnet_nets import Writer
 
-MOST_ERROR = 1e-5
+MAX_ERROR = 1e-5
 
 
 def images(size=16, width=None, channels=3, batch=2):
@@ -43,7 +43,7 @@ def channels_last(values):
 def test_mobile_networks(tmp_path, make):
     net = Writer(images(64))
     make(net)
-    assert difference(tmp_path, net) <= MOST_ERROR
+    assert difference(tmp_path, net) <= MAX_ERROR
     paths = tmp_path / "net-symbol.json", tmp_path / "net-0000.params"
     model = mxnet.load(*paths, image_size=64)
     assert any(type(each) is keras.layers.DepthwiseConv2D for each in model.layers)
@@ -65,7 +65,7 @@ CONVOLUTIONS = {
 def test_convolution(tmp_path, options):
     net = Writer(images(9, 12, channels=6))
     net.conv(net.image, 6, 3, **options)
-    assert difference(tmp_path, net) <= MOST_ERROR
+    assert difference(tmp_path, net) <= MAX_ERROR
 
 
 POOLINGS = {
@@ -84,7 +84,7 @@ POOLINGS = {
 def test_pooling(tmp_path, options):
     net = Writer(images(9))
     net.pool(net.norm(net.image), *options)
-    assert difference(tmp_path, net) <= MOST_ERROR
+    assert difference(tmp_path, net) <= MAX_ERROR
 
 
 def test_other_ops(tmp_path):
@@ -97,21 +97,21 @@ def test_other_ops(tmp_path):
     x = net.concat(x, net.op("Dropout", [y], net.values[y], p=0.3))
     tanh = net.op("Activation", [x], np.tanh(net.values[x]), act_type="tanh")
     net.softmax_output(net.dense(net.multiply(x, tanh), 4))
-    assert difference(tmp_path, net) <= MOST_ERROR
+    assert difference(tmp_path, net) <= MAX_ERROR
 
 
 def test_several_outputs(tmp_path):
     net = Writer(images(8))
     first = net.conv(net.image, 4, 3)
     second = net.flatten(net.mean(first))
-    assert difference(tmp_path, net, second, first) <= MOST_ERROR
+    assert difference(tmp_path, net, second, first) <= MAX_ERROR
 
 
 @pytest.mark.parametrize("attributes", ["attr", "param"])
 def test_symbols_of_older_versions(tmp_path, attributes):
     net = Writer(images(8), attributes=attributes)
     net.dense(net.relu(net.conv(net.image, 4, 3, stride=2)), 3)
-    assert difference(tmp_path, net) <= MOST_ERROR
+    assert difference(tmp_path, net) <= MAX_ERROR
 
 
 def test_trained_model_goes_back(tmp_path):

@@ -30,7 +30,7 @@ tune_module = sys.modules[tune_function.__module__]
 
 LEASE = 0.4
 SECONDS_OF_A_PASS = 0.01
-LONGEST_LIFE = 0.6
+MAX_LIFE = 0.6
 SECONDS = 60.0
 """What a worker may take before it is taken to hang."""
 
@@ -127,7 +127,7 @@ def killed(model, folder, moments):
         prepare(log)
         one = forked(model, store, log, host="elsewhere" if n % 2 else None)
         other = forked(model, store, log)
-        time.sleep(draw.uniform(0, LONGEST_LIFE))
+        time.sleep(draw.uniform(0, MAX_LIFE))
         os.kill(one, signal.SIGKILL)
         os.waitpid(one, 0)
         statuses.append(status_of(other))

@@ -21,7 +21,7 @@ SHAPE = (8, 8, 4)
 def decisions(monkeypatch, tmp_path):
     install(monkeypatch)
     monkeypatch.setattr(check, "SECONDS_OF_TRIAL", 0.0)
-    monkeypatch.setattr(check, "LEAST_ROUNDS", 1)
+    monkeypatch.setattr(check, "MIN_ROUNDS", 1)
     monkeypatch.setattr(check, "LOSES", float("inf"))
     with nothing_known(monkeypatch, tmp_path):
         yield

@@ -435,7 +435,7 @@ def half_trained(model):
 def test_the_model_is_left_exactly_as_it_was(prepared, convert, monkeypatch):
     """Also by the check of its whole step."""
     monkeypatch.setattr("keras_diagwise.models.check.SECONDS_OF_TRIAL", 0.0)
-    monkeypatch.setattr("keras_diagwise.models.check.LEAST_ROUNDS", 1)
+    monkeypatch.setattr("keras_diagwise.models.check.MIN_ROUNDS", 1)
     model = small_model()
     if convert:
         kd.convert(model, verbose=0)
@@ -486,7 +486,7 @@ class TestTheCheckOfTheWholeModel:
 
     def test_is_made_by_the_next_call_where_there_was_no_time(self, monkeypatch):
         monkeypatch.setattr("keras_diagwise.models.check.SECONDS_OF_TRIAL", 0.0)
-        monkeypatch.setattr("keras_diagwise.models.check.LEAST_ROUNDS", 1)
+        monkeypatch.setattr("keras_diagwise.models.check.MIN_ROUNDS", 1)
         monkeypatch.setattr(
             "keras_diagwise.models.check.expected_seconds", lambda *_: 1e6
         )
@@ -501,7 +501,7 @@ class TestTheCheckOfTheWholeModel:
 
     def test_is_made_by_the_next_call_after_ctrl_c(self, monkeypatch):
         monkeypatch.setattr("keras_diagwise.models.check.SECONDS_OF_TRIAL", 0.0)
-        monkeypatch.setattr("keras_diagwise.models.check.LEAST_ROUNDS", 1)
+        monkeypatch.setattr("keras_diagwise.models.check.MIN_ROUNDS", 1)
         model = self.model()
         module = sys.modules[standardize_budget.__module__]
         check_step = module.check_step
@@ -519,7 +519,7 @@ class TestTheCheckOfTheWholeModel:
 
     def test_is_kept_and_not_made_again(self, monkeypatch):
         monkeypatch.setattr("keras_diagwise.models.check.SECONDS_OF_TRIAL", 0.0)
-        monkeypatch.setattr("keras_diagwise.models.check.LEAST_ROUNDS", 1)
+        monkeypatch.setattr("keras_diagwise.models.check.MIN_ROUNDS", 1)
         model = self.model()
         first = kd.tune(model, batch_size=2, verbose=0)
         monkeypatch.setattr(sys.modules[standardize_budget.__module__], "check_step", 0)

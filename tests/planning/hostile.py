@@ -20,11 +20,11 @@ import unicodedata
 from pathlib import Path
 
 from keras_diagwise.cli import run
-from keras_diagwise.planning.document import MOST_BYTES, MOST_DECISIONS
+from keras_diagwise.planning.document import MAX_BYTES, MAX_DECISIONS
 from tests.planning.samples import HERE, decision, document, with_batch
 
-MOST_SECONDS = 5.0
-MOST_MEMORY = 500 * 2**20
+MAX_SECONDS = 5.0
+MAX_MEMORY = 500 * 2**20
 
 VALID = document(HERE, decision()).to_text()
 ESCAPES = "\x1b[31m\x1b]0;title\x07\u202e\r\n\x00\u200b"
@@ -50,7 +50,7 @@ def with_decisions(one: str, size: int) -> str:
 
 def different_decisions(draw, size):
     """Valid ones, all of them different."""
-    count = min(size // len(json.dumps(decisions()[0])), MOST_DECISIONS)
+    count = min(size // len(json.dumps(decisions()[0])), MAX_DECISIONS)
     return document(
         HERE, *(decision(with_batch(n + 1)) for n in range(count))
     ).to_text()
@@ -124,7 +124,7 @@ KINDS = {
 def made(kind: str, seed: int, size: int) -> bytes:
     """A document of a kind, so many bytes at most or so."""
     text = KINDS[kind](random.Random(seed), size)
-    return text.encode("utf-8", "replace")[:MOST_BYTES]
+    return text.encode("utf-8", "replace")[:MAX_BYTES]
 
 
 def is_unprintable(text: str) -> bool:
@@ -208,13 +208,13 @@ def main(count: int) -> int:
     bad = 0
     for seed in range(count):
         kind = list(KINDS)[seed % len(KINDS)]
-        size = draw.choice([2**12, 2**18, MOST_BYTES - 4096, MOST_BYTES - 4096])
+        size = draw.choice([2**12, 2**18, MAX_BYTES - 4096, MAX_BYTES - 4096])
         cost = import_in_a_process(made(kind, seed, size))
         known = worst.get(kind, cost)
         worst[kind] = Cost(
             max(cost.seconds, known.seconds), max(cost.memory, known.memory), []
         )
-        if cost.faults or cost.seconds > MOST_SECONDS or cost.memory > MOST_MEMORY:
+        if cost.faults or cost.seconds > MAX_SECONDS or cost.memory > MAX_MEMORY:
             bad += 1
             print(kind, seed, size, cost, flush=True)
     for kind, cost in worst.items():

@@ -22,7 +22,7 @@ from keras_diagwise.conductor import conductor
 from keras_diagwise.models.problems import uses_in
 from keras_diagwise.models.summary import environment_of
 from keras_diagwise.planning.decision import Comparison, Decision, Outcome
-from keras_diagwise.planning.folder import MOST_BYTES
+from keras_diagwise.planning.folder import MAX_BYTES
 from keras_diagwise.planning.plan import Plan
 from keras_diagwise.planning.record import (
     DECISION_FORMAT,
@@ -75,7 +75,7 @@ BYTES = {
     "a text": lambda content, at: b'"text"',
     "an object": lambda content, at: b"{}",
     "deep": lambda content, at: b"[" * 100_000,
-    "large": lambda content, at: content + b" " * MOST_BYTES,
+    "large": lambda content, at: content + b" " * MAX_BYTES,
     "merged badly": lambda content, at: b"<<<<<<< HEAD\n" + content,
     "of another version": lambda content, at: content.replace(b": 1,", b": 2,", 1),
     "of another format": lambda content, at: content.replace(b"decision", b"verdict"),

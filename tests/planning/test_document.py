@@ -9,7 +9,7 @@ import pytest
 
 from keras_diagwise.planning import document as document_module
 from keras_diagwise.planning.decision import FAILURES, Comparison, Decision, Outcome
-from keras_diagwise.planning.document import MOST_BYTES, Document
+from keras_diagwise.planning.document import MAX_BYTES, Document
 from keras_diagwise.problem import PASSES
 from tests.algorithms.suite import depthwise
 from tests.planning.samples import (
@@ -256,7 +256,7 @@ def test_what_is_not_text_is_refused(tmp_path):
 
 def test_more_decisions_than_can_be_kept_at_once_are_refused(monkeypatch, tmp_path):
     """Where they are read, and where they are written: nobody gets a file in vain."""
-    monkeypatch.setattr(document_module, "MOST_DECISIONS", 2)
+    monkeypatch.setattr(document_module, "MAX_DECISIONS", 2)
     two = document(HERE, *(decision(with_batch(n)) for n in (1, 2)))
     assert Document.from_text(two.to_text()) == two
     two.write(tmp_path / "two.json")
@@ -272,7 +272,7 @@ def test_gigabytes_are_refused_unread(tmp_path):
     path = tmp_path / "huge.json"
     with path.open("wb") as file:
         file.truncate(2**40)
-    with pytest.raises(ValueError, match=rf"{MOST_BYTES} bytes. Received: {2**40}"):
+    with pytest.raises(ValueError, match=rf"{MAX_BYTES} bytes. Received: {2**40}"):
         Document.read(path)
 
 

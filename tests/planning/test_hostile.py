@@ -5,7 +5,7 @@ import pytest
 
 from tests.planning.hostile import (
     KINDS,
-    MOST_MEMORY,
+    MAX_MEMORY,
     import_in_a_process,
     is_unprintable,
     made,
@@ -16,7 +16,7 @@ from tests.planning.hostile import (
 def test_an_import_refuses_or_takes_it_quietly(kind):
     cost = import_in_a_process(made(kind, seed=1, size=2**16))
     assert cost.faults == []
-    assert cost.memory < MOST_MEMORY
+    assert cost.memory < MAX_MEMORY
 
 
 def test_what_a_terminal_would_obey_is_seen():

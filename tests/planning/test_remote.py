@@ -10,7 +10,7 @@ import pytest
 from keras_diagwise.planning import folder as folder_module
 from keras_diagwise.planning import store as store_module
 from keras_diagwise.planning.document import Document
-from keras_diagwise.planning.folder import MOST_BYTES, LocalFolder, shown
+from keras_diagwise.planning.folder import MAX_BYTES, LocalFolder, shown
 from keras_diagwise.planning.record import decision_path
 from keras_diagwise.planning.store import Store
 from tests.planning.samples import (
@@ -111,7 +111,7 @@ def test_a_url_holds_decisions_too(url, caplog):
     assert not warnings_of(caplog)
 
 
-@pytest.mark.parametrize("content", [b"damaged", b" " * (MOST_BYTES + 1)])
+@pytest.mark.parametrize("content", [b"damaged", b" " * (MAX_BYTES + 1)])
 def test_damage_behind_a_url_is_a_miss(url, content, caplog):
     store = Store(url)
     store.put(HERE, decision())

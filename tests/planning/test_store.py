@@ -16,7 +16,7 @@ import pytest
 from keras_diagwise.planning import folder as folder_module
 from keras_diagwise.planning import store as store_module
 from keras_diagwise.planning.document import Document
-from keras_diagwise.planning.folder import MOST_BYTES
+from keras_diagwise.planning.folder import MAX_BYTES
 from keras_diagwise.planning.record import (
     DECISION_FORMAT,
     OUR_FIRST_BYTES,
@@ -434,7 +434,7 @@ def make_a_device(path, content, generator):
 
 def put_gigabytes(path, content, generator):
     with path.open("wb") as file:
-        file.truncate(generator.choice([MOST_BYTES + 1, 2**30, 2**36]))
+        file.truncate(generator.choice([MAX_BYTES + 1, 2**30, 2**36]))
 
 
 DAMAGES = [
@@ -552,7 +552,7 @@ def test_each_damaged_file_is_named_once_and_only_a_few_are(tmp_path, caplog):
         for each in problems:
             assert store.get(HERE, each) is None
     messages = warnings_of(caplog)
-    assert len(messages) == store_module.MOST_WARNINGS + 1
+    assert len(messages) == store_module.MAX_WARNINGS + 1
     assert len(set(messages)) == len(messages)
     assert "further" in messages[-1]
 

@@ -27,9 +27,9 @@ def test_taking_images_in_chunks_changes_nothing(problem):
     hypothesis.assume(problem.batch)
     inputs, _, gradient = tensors(problem)
     whole = exact.exact_pass(problem, "kernel_gradient", inputs, gradient)
-    before, exact.MOST_ELEMENTS = exact.MOST_ELEMENTS, 1
+    before, exact.MAX_ELEMENTS = exact.MAX_ELEMENTS, 1
     try:
         chunked = exact.exact_pass(problem, "kernel_gradient", inputs, gradient)
     finally:
-        exact.MOST_ELEMENTS = before
+        exact.MAX_ELEMENTS = before
     np.testing.assert_allclose(whole, chunked, atol=1e-12)

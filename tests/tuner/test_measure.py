@@ -165,7 +165,7 @@ def test_calls_in_a_row_take_operands_that_no_cache_holds(monkeypatch):
     seen = [call() for _ in range(8)]
     assert seen[:4] == seen[4:]
     assert len(set(seen)) == 4
-    assert len(measure.copies_of(operands, measure.ACCELERATOR)) == measure.MOST_COPIES
+    assert len(measure.copies_of(operands, measure.ACCELERATOR)) == measure.MAX_COPIES
     monkeypatch.setattr(measure, "habits", lambda: ways)
     seen = []
     noted = {"a": lambda one, other: seen.append(id(one))}

@@ -9,7 +9,7 @@ from keras_diagwise.tuner.limits import Limits
 from keras_diagwise.tuner.prune import (
     BEHIND,
     HOPELESS,
-    MOST_COMPILE_SECONDS,
+    MAX_COMPILE_SECONDS,
     Experience,
     why_pruned,
 )
@@ -54,8 +54,8 @@ def test_the_time_to_compile_is_told_from_that_of_others():
     few, many = Diagonal.parse(["32", "split"]), Diagonal.parse(["4", "split"])
     operations = few.work(PROBLEM).operations
     assert why(many, experience=experience) is None
-    experience.learn_compilation(few, PROBLEM, 0.9 * MOST_COMPILE_SECONDS)
-    each = 0.9 * MOST_COMPILE_SECONDS / operations
+    experience.learn_compilation(few, PROBLEM, 0.9 * MAX_COMPILE_SECONDS)
+    each = 0.9 * MAX_COMPILE_SECONDS / operations
     expected = each * many.work(PROBLEM).operations
     assert experience.compile_seconds(many, PROBLEM) == pytest.approx(expected)
     assert "too long to compile" in why(many, experience=experience)

@@ -17,8 +17,8 @@ from keras_diagwise.problem import PASSES
 from keras_diagwise.tuner import tuner as tuner_module
 from keras_diagwise.tuner.prune import HOPELESS, SCOUTS
 from keras_diagwise.tuner.tuner import (
-    LEAST_ROUNDS,
     LONGER,
+    MIN_ROUNDS,
     SECONDS_PER_PASS,
     BudgetSpentError,
     Tuner,
@@ -470,7 +470,7 @@ def test_the_least_ratio_is_below_the_median_and_above_the_least():
 
 
 def test_the_least_ratio_of_the_same_is_one():
-    assert least_ratio([3.0] * LEAST_ROUNDS, [3.0] * LEAST_ROUNDS) == 1.0
+    assert least_ratio([3.0] * MIN_ROUNDS, [3.0] * MIN_ROUNDS) == 1.0
 
 
 def test_eight_threads_tune_and_plan_at_once(make, store):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from keras import ops
 
 from keras_diagwise.algorithms import Direct, Native
-from keras_diagwise.precision import MOST_OF_A_SUM, allowed_error
+from keras_diagwise.precision import MAX_OF_A_SUM, allowed_error
 from keras_diagwise.problem import PASSES
 from keras_diagwise.tuner import exact, verify
 from tests.algorithms.suite import depthwise
@@ -194,14 +194,14 @@ def test_what_is_allowed_grows_with_the_roundoff_and_the_sums(pass_name):
         allowed_error(in_dtype(dtype), pass_name)
         for dtype in ("float32", "float16", "bfloat16")
     )
-    assert single < half < brain < MOST_OF_A_SUM
+    assert single < half < brain < MAX_OF_A_SUM
     longer = allowed_error(depthwise((12, 10), 6, (9, 9), batch=30), pass_name)
     assert longer > single
 
 
 @pytest.mark.parametrize("pass_name", PASSES)
 def test_a_large_batch_repeats_some_images_and_all_are_verified(monkeypatch, pass_name):
-    monkeypatch.setattr(verify, "MOST_ELEMENTS", 2000)
+    monkeypatch.setattr(verify, "MAX_ELEMENTS", 2000)
     problem = dataclasses.replace(PROBLEM, batch=12)
     few = verify.distinct(problem)
     assert few.batch < 12
@@ -223,7 +223,7 @@ def test_a_large_batch_repeats_some_images_and_all_are_verified(monkeypatch, pas
 def three_parts(monkeypatch):
     """A problem of which a part of the batch differs, and is there three times."""
     verify.exact.cache_clear()
-    monkeypatch.setattr(verify, "MOST_ELEMENTS", 2000)
+    monkeypatch.setattr(verify, "MAX_ELEMENTS", 2000)
     problem = dataclasses.replace(PROBLEM, batch=6)
     assert verify.distinct(problem).batch == 2
     yield problem

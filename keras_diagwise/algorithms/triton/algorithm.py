@@ -15,8 +15,8 @@ from keras_diagwise.algorithms.triton.launch import axes, launch
 
 UNROLLS = (4, 8)
 VECTOR_BYTES = (16, 8)
-LARGEST_STRIDE = 8
-MOST_TAPS_ALONG = 64
+MAX_STRIDE = 8
+MAX_TAPS_ALONG = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,10 +87,10 @@ class Triton(Algorithm):
         if 0 in (problem.batch, *problem.output_spatial_shape):
             return "there is nothing to compute"
         across, along = axes(problem)
-        if max(across.stride, along.stride) > LARGEST_STRIDE:
-            return f"a stride of more than {LARGEST_STRIDE}"
-        if along.taps > MOST_TAPS_ALONG:
-            return f"{along.taps} taps along an axis are more than {MOST_TAPS_ALONG}"
+        if max(across.stride, along.stride) > MAX_STRIDE:
+            return f"a stride of more than {MAX_STRIDE}"
+        if along.taps > MAX_TAPS_ALONG:
+            return f"{along.taps} taps along an axis are more than {MAX_TAPS_ALONG}"
         if backends.active.batch_shards() > 1:
             return "a kernel of its own would gather the batch of all devices"
         return None

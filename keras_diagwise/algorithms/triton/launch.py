@@ -12,26 +12,26 @@ from keras_diagwise.problem import BYTES_PER_ELEMENT, Problem
 
 THREADS = 32 * WARPS
 
-MOST_WRITTEN_OUT = 25
+MAX_WRITTEN_OUT = 25
 """Taps beyond which a kernel loops over its rows, and the kernel gradient sums groups
 of them: the registers hold no more sums of a thread's channels."""
 
-MOST_SUMS = 96
-MOST_SUMS_OF_TAPS = 100
+MAX_SUMS = 96
+MAX_SUMS_OF_TAPS = 100
 """Registers of a thread for sums and weights, of its 255; in the kernel gradient those
 of the pixels come on top."""
 
-MOST_IN_A_GROUP, FEW = 16, 4
+MAX_IN_A_GROUP, FEW = 16, 4
 """Taps in a group; and a lane takes few neighbours where a stride lets them share
 little, or one program sums more taps: the pixels of many would fit no register (seen
 for sm_90 in Triton 3.6)."""
 
-FEWEST_PROGRAMS = 528
-ENOUGH_PROGRAMS = 2 * FEWEST_PROGRAMS
+MIN_PROGRAMS = 528
+ENOUGH_PROGRAMS = 2 * MIN_PROGRAMS
 """Four and eight for each of the 132 multiprocessors of an H100, whatever the device
 is: the sum in the kernel gradient shall not depend on it."""
 
-MOST_SHARES = 0.02
+MAX_SHARES = 0.02
 """Of a pass's bytes, those of the shares of a kernel gradient, unless it takes more to
 have programs enough."""
 
@@ -135,7 +135,7 @@ def launch(
 def of_forward(problem, batch, unroll, vector_bytes):
     across, along = axes(problem)
     unroll = fitting(unroll, along)
-    vector = vector_of(problem, vector_bytes, unroll + along.taps, MOST_SUMS)
+    vector = vector_of(problem, vector_bytes, unroll + along.taps, MAX_SUMS)
     inner, outer = ordered(problem, problem.filters, across.outputs)
     lanes, width = tile(problem, inner, vector)
     programs = -(-inner // width) * -(
@@ -158,7 +158,7 @@ def of_input_gradient(problem, batch, unroll, vector_bytes):
     across, along = axes(problem)
     unroll = -(-power_of_two(unroll, along.inputs) // along.stride) * along.stride
     wanted = across.stride * unroll + along.taps
-    vector = vector_of(problem, vector_bytes, wanted, MOST_SUMS)
+    vector = vector_of(problem, vector_bytes, wanted, MAX_SUMS)
     bands = -(-across.inputs // across.stride)
     inner, outer = ordered(problem, problem.channels, bands)
     lanes, width = tile(problem, inner, vector)
@@ -174,7 +174,7 @@ def of_input_gradient(problem, batch, unroll, vector_bytes):
         sizes(problem, batch, vector, *before),
         (
             *constants(problem, vector, unroll, lanes, width, across, along),
-            ("LOOPED", problem.taps > MOST_WRITTEN_OUT),
+            ("LOOPED", problem.taps > MAX_WRITTEN_OUT),
             ("PHASE_ACROSS", across.before % across.stride),
             ("PHASE_ALONG", along.before % along.stride),
         ),
@@ -186,13 +186,13 @@ def of_input_gradient(problem, batch, unroll, vector_bytes):
 def of_kernel_gradient(problem, batch, unroll, vector_bytes):
     across, along = axes(problem)
     unroll = fitting(unroll, along)
-    most = MOST_WRITTEN_OUT if problem.taps <= MOST_WRITTEN_OUT else MOST_IN_A_GROUP
+    most = MAX_WRITTEN_OUT if problem.taps <= MAX_WRITTEN_OUT else MAX_IN_A_GROUP
     taps_along = evenly(along.taps, most)
     taps_across = evenly(across.taps, max(1, most // taps_along))
     summed = taps_across * taps_along
-    if summed > MOST_IN_A_GROUP:
+    if summed > MAX_IN_A_GROUP:
         unroll = min(unroll, FEW)
-    vector = vector_of(problem, vector_bytes, summed, MOST_SUMS_OF_TAPS)
+    vector = vector_of(problem, vector_bytes, summed, MAX_SUMS_OF_TAPS)
     inner, outer = ordered(problem, problem.filters, across.outputs)
     lanes, width = tile(problem, inner, vector)
     strips = -(-along.outputs // unroll)
@@ -236,9 +236,9 @@ def shares(problem: Problem, batch: int, programs_of_one: int, tiles: int) -> in
     bytes_of_one = 4 * problem.taps * problem.filters
     wanted = min(
         -(-ENOUGH_PROGRAMS // programs_of_one),
-        int(MOST_SHARES * whole.least_bytes / bytes_of_one),
+        int(MAX_SHARES * whole.least_bytes / bytes_of_one),
     )
-    return max(1, min(tiles, max(wanted, -(-FEWEST_PROGRAMS // programs_of_one))))
+    return max(1, min(tiles, max(wanted, -(-MIN_PROGRAMS // programs_of_one))))
 
 
 def evenly(count: int, most: int) -> int:
@@ -281,7 +281,7 @@ def tile(problem: Problem, inner: int, vector: int) -> tuple[int, int]:
 
 def rows_written_out(problem: Problem, across: Axis) -> int:
     """Kernel rows that are written out rather than looped over."""
-    return across.taps if problem.taps <= MOST_WRITTEN_OUT else 1
+    return across.taps if problem.taps <= MAX_WRITTEN_OUT else 1
 
 
 def sizes(

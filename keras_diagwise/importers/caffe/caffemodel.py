@@ -25,8 +25,8 @@ NAME_AND_BLOBS = {LAYER: (1, 7), OLD_LAYER: (4, 6)}
 TYPE = 2
 DATA, SHAPE, OLD_SHAPE, DIMENSIONS = 5, 7, (1, 2, 3, 4), 1
 VARINT, FIXED_64, BYTES, FIXED_32 = 0, 1, 2, 5
-MOST_FIELDS = 100_000
-MOST_AXES = 8
+MAX_FIELDS = 100_000
+MAX_AXES = 8
 
 
 class Blob(NamedTuple):
@@ -67,7 +67,7 @@ class Bytes:
     """A file's bytes and how many fields may still be read from them."""
 
     def __init__(self, path: files.Name, view: mmap.mmap):
-        self.path, self.view, self.left = path, view, MOST_FIELDS
+        self.path, self.view, self.left = path, view, MAX_FIELDS
 
     def error(self, byte: int, reason: str) -> ValueError:
         return ValueError(f"{self.path}, byte {byte}: {reason}")
@@ -91,7 +91,7 @@ class Bytes:
         while at < span.stop:
             self.left -= 1
             if self.left < 0:
-                raise self.error(at, f"there are more than {MOST_FIELDS:,} fields")
+                raise self.error(at, f"there are more than {MAX_FIELDS:,} fields")
             start = at
             key, at = self.varint(at, span.stop)
             field, wire, number, size = key >> 3, key & 7, 0, 0
@@ -172,10 +172,10 @@ class Blobs:
             if field == DIMENSIONS and wire == VARINT:
                 found.append(span.number)
             at = span.start if field == DIMENSIONS and wire == BYTES else span.stop
-            while at < span.stop and len(found) < MOST_AXES:
+            while at < span.stop and len(found) < MAX_AXES:
                 number, at = self._source.varint(at, span.stop)
                 found.append(number)
-        return tuple(found[:MOST_AXES])
+        return tuple(found[:MAX_AXES])
 
 
 def without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -8,11 +8,11 @@ import re
 from collections.abc import Iterator, Sequence
 
 from keras_diagwise.importers import files
-from keras_diagwise.importers.graph import MOST_VALUES, short
+from keras_diagwise.importers.graph import MAX_VALUES, short
 
-MOST_BYTES = 2**20
-MOST_DEPTH = 16
-MOST_TOKENS = 100_000
+MAX_BYTES = 2**20
+MAX_DEPTH = 16
+MAX_TOKENS = 100_000
 
 TOKEN = re.compile(
     r"(?:\s+|#[^\n]*|[,;]+)*+"
@@ -68,10 +68,10 @@ class Message:
     def flag(self, name: str, default: bool) -> bool:
         return self.text(name, str(default).lower()) in ("true", "1")
 
-    def number(self, name: str, default, least=0, most=MOST_VALUES, kind=int):
+    def number(self, name: str, default, least=0, most=MAX_VALUES, kind=int):
         return self.numbers(name, [default], least, most, kind)[-1]
 
-    def numbers(self, name: str, default: list, least=0, most=MOST_VALUES, kind=int):
+    def numbers(self, name: str, default: list, least=0, most=MAX_VALUES, kind=int):
         """All values of a field, or else the default."""
         texts = self.texts(name)
         self.fields.pop(name, None)
@@ -129,7 +129,7 @@ def read(path: files.Name) -> Message:
             name = ""
         elif kind == "word":
             name = token
-        elif token in ("{", "<") and name and len(messages) <= MOST_DEPTH:
+        elif token in ("{", "<") and name and len(messages) <= MAX_DEPTH:
             inner = Message(path, line)
             messages[-1].fields.setdefault(name, []).append((line, inner))
             messages.append(inner)
@@ -139,7 +139,7 @@ def read(path: files.Name) -> Message:
         elif token != ":" or not name:
             raise ValueError(
                 f"{place}a message must be fields, of a name and a value or a message "
-                f"each, and in {MOST_DEPTH} others at most. Received: {short(token)}"
+                f"each, and in {MAX_DEPTH} others at most. Received: {short(token)}"
             )
     if name or len(messages) > 1:
         raise ValueError(f"{path}, line {messages[-1].line}: this message has no end")
@@ -148,9 +148,9 @@ def read(path: files.Name) -> Message:
 
 def tokens(path: files.Name) -> Iterator[tuple[int, str, str]]:
     """The line, kind and text of each word, text or mark of a file."""
-    text = files.text_of(path, "structure", MOST_BYTES)
+    text = files.text_of(path, "structure", MAX_BYTES)
     line, at = 1, 0
-    for _ in range(MOST_TOKENS):
+    for _ in range(MAX_TOKENS):
         found = TOKEN.match(text, at)
         kind = found and found.lastgroup
         if found is None or kind is None:
@@ -163,4 +163,4 @@ def tokens(path: files.Name) -> Iterator[tuple[int, str, str]]:
             )
         yield line, kind, found[kind][1:-1] if kind == "text" else found[kind]
         at = found.end()
-    raise ValueError(f"{path}, line {line}: it has more than {MOST_TOKENS:,} words")
+    raise ValueError(f"{path}, line {line}: it has more than {MAX_TOKENS:,} words")

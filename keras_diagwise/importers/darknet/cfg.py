@@ -8,9 +8,9 @@ import re
 from collections.abc import Callable
 
 from keras_diagwise.importers import files
-from keras_diagwise.importers.graph import MOST_VALUES, short
+from keras_diagwise.importers.graph import MAX_VALUES, short
 
-MOST_BYTES = 2**20
+MAX_BYTES = 2**20
 
 TRAINING_ONLY = {
     *("stopbackward", "onlyforward", "dont_update", "burnin_update", "train_only_bn"),
@@ -41,7 +41,7 @@ class Section:
     def text(self, option: str, default: str) -> str:
         return self.options.pop(option, (0, default))[1]
 
-    def number(self, option, default, least=0, most=MOST_VALUES, kind: Callable = int):
+    def number(self, option, default, least=0, most=MAX_VALUES, kind: Callable = int):
         """An option that is an `int` or `float`."""
         line, text = self.options.pop(option, (0, str(default)))
         try:
@@ -80,7 +80,7 @@ class Section:
 def sections_of(cfg: files.Name) -> list[Section]:
     """All sections; of an option that stands twice Darknet takes the first."""
     sections: list[Section] = []
-    lines = files.text_of(cfg, "cfg", MOST_BYTES).splitlines()
+    lines = files.text_of(cfg, "cfg", MAX_BYTES).splitlines()
     for number, line in enumerate(lines, 1):
         line = "".join(line.partition("#")[0].split())
         option, equals, value = line.partition("=")

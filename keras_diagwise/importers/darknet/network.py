@@ -10,7 +10,7 @@ import keras
 
 from keras_diagwise.importers import files, layers, steps
 from keras_diagwise.importers.darknet.cfg import Section, sections_of
-from keras_diagwise.importers.graph import MOST_VALUES, Graph, Step
+from keras_diagwise.importers.graph import MAX_VALUES, Graph, Step
 from keras_diagwise.importers.steps import Inputs
 from keras_diagwise.importers.weights import Weight
 
@@ -243,7 +243,7 @@ def product(section: Section, graph: Graph, name: str, axes: tuple[int, ...]) ->
 def upsample(section: Section, graph: Graph, name: str) -> Step:
     height, width, channels = graph.last
     stride = section.number("stride", 2, 1)
-    scale = section.number("scale", 1, -MOST_VALUES, kind=float)
+    scale = section.number("scale", 1, -MAX_VALUES, kind=float)
     step = steps.elementwise(
         section, before(graph), lambda x: layers.upsampling(x, name, stride, scale)
     )

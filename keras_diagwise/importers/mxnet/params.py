@@ -19,9 +19,9 @@ WITHOUT_STORAGE, WITH_STORAGE, WITH_NUMPY_SHAPE = 0xF993FAC8, 0xF993FAC9, 0xF993
 """What an array begins with, by version; the last two have the kind of its storage."""
 CPU = (1, 0)
 FLOAT32 = DENSE = 0
-MOST_ARRAYS = 2**15
-MOST_AXES = 8
-MOST_LETTERS = 512
+MAX_ARRAYS = 2**15
+MAX_AXES = 8
+MAX_LETTERS = 512
 
 
 class Array(NamedTuple):
@@ -92,9 +92,9 @@ def read(path: files.Name) -> Arrays:
         if reader.take("<2Q")[0] != MAGIC:
             raise reader.error("it is no file of MXNet's parameters")
         arrays = [
-            array(reader) for _ in range(reader.count("<Q", "arrays", MOST_ARRAYS))
+            array(reader) for _ in range(reader.count("<Q", "arrays", MAX_ARRAYS))
         ]
-        if reader.count("<Q", "names", MOST_ARRAYS) != len(arrays):
+        if reader.count("<Q", "names", MAX_ARRAYS) != len(arrays):
             raise reader.error(f"there must be as many names as arrays, {len(arrays)}")
         names = [name(reader) for _ in arrays]
     return Arrays(path, dict(zip(names, arrays, strict=True)))
@@ -106,7 +106,7 @@ def array(reader: Reader) -> Array:
         raise reader.error("an array must begin here, of MXNet 1.0 or later")
     if version != WITHOUT_STORAGE and reader.take("<i") != (DENSE,):
         raise reader.error("an array must be dense")
-    axes = reader.count("<i", "axes", MOST_AXES)
+    axes = reader.count("<i", "axes", MAX_AXES)
     shape = reader.take(f"<{axes}q")
     kind = reader.take("<3i")[2]
     if kind != FLOAT32 or min(shape, default=0) < 0:
@@ -119,7 +119,7 @@ def array(reader: Reader) -> Array:
 
 
 def name(reader: Reader) -> str:
-    letters = reader.count("<Q", "letters", MOST_LETTERS)
+    letters = reader.count("<Q", "letters", MAX_LETTERS)
     (text,) = reader.take(f"{letters}s")
     return text.decode("utf-8", "replace")
 

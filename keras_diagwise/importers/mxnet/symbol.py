@@ -12,7 +12,7 @@ from keras_diagwise.importers import files
 from keras_diagwise.importers.graph import short
 from keras_diagwise.importers.layers import Pair
 
-MOST_BYTES = 2**20
+MAX_BYTES = 2**20
 
 HINTS = {
     *("workspace", "cudnn_tune", "cudnn_off", "num_args"),
@@ -99,7 +99,7 @@ def read(path: files.Name) -> Symbol:
     Raises:
         ValueError: if it is none.
     """
-    text = files.text_of(path, "symbol", MOST_BYTES)
+    text = files.text_of(path, "symbol", MAX_BYTES)
     try:
         contents = json.loads(text)
     except (ValueError, RecursionError) as error:
