@@ -1,4 +1,4 @@
-"""A GPU that is not there: its queue and its clocks, and a workbench on it.
+"""A GPU that is not there: its queue and its clocks, and a runner on it.
 
 Time passes only as it would on the device and on 16 cores beside it. Where a constant
 is measured, it says by what; the others are of an H100 that nobody here has timed, and
@@ -18,11 +18,11 @@ from keras_diagwise.algorithms.triton.launch import program_of
 from keras_diagwise.problem import BYTES_PER_ELEMENT
 from keras_diagwise.tuner import measure, verify
 from keras_diagwise.tuner import tuner as tuner_module
-from keras_diagwise.tuner.exact import operand_shapes
-from keras_diagwise.tuner.limits import Limits
+from keras_diagwise.tuner.float64_passes import operand_shapes
+from keras_diagwise.tuner.roofline import Roofline
+from keras_diagwise.tuner.runner import Compiled, Finding, Runner
 from keras_diagwise.tuner.verify import standard_problem
-from keras_diagwise.tuner.workbench import Compiled, Finding, Workbench
-from tests.fake_workbench import NONE, FakeWorkbench
+from tests.fake_runner import NONE, FakeRunner
 from tuning import gpu_costs
 
 H100 = Device(bytes_per_second=3.0e12, multiprocessors=132, capability=(9, 0))
@@ -65,7 +65,7 @@ class SimulatedGpu:
         monkeypatch.setattr(active, "device_events", events)
         monkeypatch.setattr(active, "synchronize", self.synchronize)
         monkeypatch.setattr(measure.time, "perf_counter", self.clock)
-        monkeypatch.setattr(measure, "habits", lambda: measure.ACCELERATOR)
+        monkeypatch.setattr(measure, "timing_policy", lambda: measure.ACCELERATOR)
 
 
 class Event:
@@ -99,7 +99,7 @@ SECONDS_TO_START = 8.0
 """Of the child: 3 to import Keras and its backend, and those that CUDA takes (assumed).
 """
 SECONDS_OF_LIMITS = 4.0
-"""1.5 of timing and 0.6 of warming up (`measure_limits`); 0.7 GB from the host."""
+"""1.5 of timing and 0.6 of warming up (`measure_roofline`); 0.7 GB from the host."""
 SECONDS_OF_EXACT = 0.5
 """Both draws of 2**22 elements in float64, on one core of an EPYC: 0.4 to 0.7."""
 SECONDS_OF_VERIFICATION = 0.06
@@ -123,9 +123,9 @@ INDUCTOR = 8.0
 """Seconds of `torch.compile` for a pass (`COMPILES_ALONE` of the torch backend)."""
 
 
-class SimulatedWorkbench(FakeWorkbench, Workbench):
-    """A workbench on a simulated GPU: the programs, the compilers and the verification
-    take what this file says, and the rest is the workbench's own.
+class SimulatedRunner(FakeRunner, Runner):
+    """A runner on a simulated GPU: the programs, the compilers and the verification
+    take what this file says, and the rest is the runner's own.
 
     Attributes:
         gpu: the GPU, whose host's time is that of the tuning.
@@ -136,8 +136,8 @@ class SimulatedWorkbench(FakeWorkbench, Workbench):
     """
 
     def __init__(self, gpu):
-        FakeWorkbench.__init__(self, {})
-        Workbench.__init__(self)
+        FakeRunner.__init__(self, {})
+        Runner.__init__(self)
         self.gpu, self.done, self.taken = gpu, set(), {}
         self.spent = collections.Counter()
         self.programs = compile_seconds()
@@ -145,7 +145,7 @@ class SimulatedWorkbench(FakeWorkbench, Workbench):
 
     def install(self, monkeypatch):
         """In place of the child and of what it would compute on the device."""
-        monkeypatch.setattr(tuner_module, "IsolatedWorkbench", self)
+        monkeypatch.setattr(tuner_module, "SubprocessRunner", self)
         monkeypatch.setattr(verify, "operands", self.operands)
         monkeypatch.setattr(verify, "error_of", self.error_of)
 
@@ -204,19 +204,19 @@ class SimulatedWorkbench(FakeWorkbench, Workbench):
         self.asked.append((task.problem, task.pass_name, str(candidate)))
         self.compile([(task, candidate)])
         self.spend("compilation", self.exact(task))
-        return Workbench.examine(self, task, candidate, enough)
+        return Runner.examine(self, task, candidate, enough)
 
     def time(self, task, candidates, seconds, least_rounds, expected=0.0):
         begun = self.gpu.now
-        samples = Workbench.time(self, task, candidates, seconds, least_rounds)
+        samples = Runner.time(self, task, candidates, seconds, least_rounds)
         self.spent["timing"] += self.gpu.now - begun
         return samples
 
-    def limits(self, compiler_mode, dtype):
-        self.spend("limits", SECONDS_OF_LIMITS)
+    def roofline(self, compiler_mode, dtype):
+        self.spend("roofline", SECONDS_OF_LIMITS)
         moved = 2**30
         copies = ((2**14, 5e-6), (moved, moved / H100.bytes_per_second))
-        return Limits(copies, MATRIX_FLOPS[dtype])
+        return Roofline(copies, MATRIX_FLOPS[dtype])
 
     def function(self, task, candidate):
         def call(*operands):

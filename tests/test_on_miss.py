@@ -18,7 +18,7 @@ from keras_diagwise.planning.environment import Environment
 from keras_diagwise.planning.plan import Plan
 from keras_diagwise.planning.planner import Planner
 from keras_diagwise.problem import PASSES
-from tests.fake_workbench import install, nothing_known, traced_plans
+from tests.fake_runner import install, nothing_known, traced_plans
 from tests.planning.samples import ELSEWHERE, decision
 from tests.threads import in_threads
 
@@ -38,7 +38,7 @@ def decisions(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def workbench(monkeypatch):
+def runner(monkeypatch):
     return install(monkeypatch)
 
 
@@ -80,16 +80,16 @@ def known(*shape, environment=None, **seconds):
     conductor.store.put(environment, decision(problem(*shape), **seconds))
 
 
-def test_nearest_takes_the_decision_of_the_nearest(decisions, workbench, seen):
+def test_nearest_takes_the_decision_of_the_nearest(decisions, runner, seen):
     decisions.on_miss = "nearest"
     known(*SHAPE)
     call(5, 6, 6, 4)
     assert set(seen) == {"direct"}
-    assert not workbench.asked
+    assert not runner.asked
 
 
 def test_native_runs_only_what_was_measured_for_the_very_problem(
-    decisions, workbench, seen
+    decisions, runner, seen
 ):
     decisions.on_miss = "native"
     known(*SHAPE)
@@ -97,10 +97,10 @@ def test_native_runs_only_what_was_measured_for_the_very_problem(
     assert not seen
     call(*SHAPE)
     assert set(seen) == {"direct"}
-    assert not workbench.asked
+    assert not runner.asked
 
 
-def test_native_leaves_alone_a_pass_that_was_not_measured(decisions, workbench):
+def test_native_leaves_alone_a_pass_that_was_not_measured(decisions, runner):
     kd.tune([problem(*SHAPE)], training=False, verbose=0)
     kd.tune([problem(4, *SHAPE[1:])], verbose=0)
     environment = environment_of_models()
@@ -123,11 +123,11 @@ def test_error_names_the_problem_and_the_ways_out(decisions, seen):
     assert set(seen) == {"direct"}
 
 
-def test_tune_measures_at_once_and_runs_the_new_plan(decisions, workbench, seen):
+def test_tune_measures_at_once_and_runs_the_new_plan(decisions, runner, seen):
     decisions.on_miss = "tune"
     call(*SHAPE)
     assert set(seen) == {"direct"}
-    assert {each[:2] for each in workbench.asked} == {
+    assert {each[:2] for each in runner.asked} == {
         (problem(*SHAPE), name) for name in PASSES
     }
     found = conductor.store.get(Environment.current(), problem(*SHAPE))
@@ -135,25 +135,25 @@ def test_tune_measures_at_once_and_runs_the_new_plan(decisions, workbench, seen)
     assert not conductor.queued
 
 
-def test_tune_measures_a_problem_once(decisions, workbench):
+def test_tune_measures_a_problem_once(decisions, runner):
     decisions.on_miss = "tune"
     call(*SHAPE)
-    asked = len(workbench.asked)
+    asked = len(runner.asked)
     call(*SHAPE)
     conductor.forget()
     call(*SHAPE)
-    assert len(workbench.asked) == asked
+    assert len(runner.asked) == asked
 
 
-def test_tune_does_not_measure_what_has_no_result(decisions, workbench):
+def test_tune_does_not_measure_what_has_no_result(decisions, runner):
     decisions.on_miss = "tune"
     assert call(0, 6, 6, 4).shape[0] == 0
-    assert not workbench.asked
+    assert not runner.asked
     decisions.on_miss = "error"
     assert call(0, 6, 6, 4).shape[0] == 0
 
 
-def test_tune_in_many_threads_measures_each_pass_once(decisions, workbench):
+def test_tune_in_many_threads_measures_each_pass_once(decisions, runner):
     decisions.on_miss = "tune"
 
     def work(offset):
@@ -161,24 +161,24 @@ def test_tune_in_many_threads_measures_each_pass_once(decisions, workbench):
             call(1 + (i + offset) % 4, 6, 6, 4)
 
     assert not in_threads(work)
-    assert len(set(workbench.asked)) == len(workbench.asked)
-    assert {each[0].batch for each in workbench.asked} == {1, 2, 3, 4}
+    assert len(set(runner.asked)) == len(runner.asked)
+    assert {each[0].batch for each in runner.asked} == {1, 2, 3, 4}
 
 
 @has_traces
-def test_tune_in_a_trace_goes_by_the_ladder_and_queues(decisions, workbench, seen):
+def test_tune_in_a_trace_goes_by_the_ladder_and_queues(decisions, runner, seen):
     decisions.on_miss = "tune"
     known(*SHAPE, environment=environment_of_a_trace())
     call_in_a_trace(5, 6, 6, 4)
     assert set(seen) == {"direct"}
-    assert not workbench.asked
+    assert not runner.asked
     assert list(conductor.queued) == [(environment_of_a_trace(), problem(5, 6, 6, 4))]
     call_in_a_trace(*SHAPE)
     assert len(conductor.queued) == 1
 
 
 @has_traces
-def test_the_next_tune_measures_the_queue_and_empties_it(decisions, workbench):
+def test_the_next_tune_measures_the_queue_and_empties_it(decisions, runner):
     decisions.on_miss = "tune"
     call_in_a_trace(5, 6, 6, 4)
     model = keras.Sequential([keras.Input((9, 9, 2)), keras.layers.DepthwiseConv2D(3)])
@@ -194,7 +194,7 @@ def test_the_next_tune_measures_the_queue_and_empties_it(decisions, workbench):
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="only TensorFlow has such traces")
 def test_an_unknown_batch_is_measured_for_the_batches_of_the_next_tune(
-    decisions, workbench
+    decisions, runner
 ):
     decisions.on_miss = "tune"
     call_in_a_trace(*SHAPE, known_batch=False)
@@ -207,15 +207,15 @@ def test_an_unknown_batch_is_measured_for_the_batches_of_the_next_tune(
     assert not conductor.queued
 
 
-def test_what_waits_for_another_environment_goes_on_waiting(workbench):
+def test_what_waits_for_another_environment_goes_on_waiting(runner):
     waiting = ELSEWHERE, problem(5, 6, 6, 4)
     conductor.queued[waiting] = None
     kd.tune([problem(*SHAPE)], verbose=0)
     assert list(conductor.queued) == [waiting]
-    assert {each[0] for each in workbench.asked} == {problem(*SHAPE)}
+    assert {each[0] for each in runner.asked} == {problem(*SHAPE)}
 
 
-def test_what_a_budget_leaves_goes_on_waiting(workbench):
+def test_what_a_budget_leaves_goes_on_waiting(runner):
     waiting = Environment.current(), problem(5, 6, 6, 4)
     conductor.queued[waiting] = None
     report = kd.tune([problem(*SHAPE)], budget=1e-9, verbose=0)
@@ -263,7 +263,7 @@ def shapes_of_steps():
 
 @pytest.mark.parametrize("on_miss", ["nearest", "tune"])
 def test_steps_of_many_shapes_are_served_by_the_nearest(
-    on_miss, decisions, workbench, seen, caplog
+    on_miss, decisions, runner, seen, caplog
 ):
     """TensorFlow with an unknown batch, JAX with many batches, torch with changing
     shapes: nothing is measured, and no problem is said more than one line about."""
@@ -280,7 +280,7 @@ def test_steps_of_many_shapes_are_served_by_the_nearest(
         model.fit(np.ones(shape), np.ones((shape[0], 4)), batch_size=99, verbose=0)
         model.predict(np.ones(shape), verbose=0)
     assert set(seen) == {"direct"}
-    assert not workbench.asked
+    assert not runner.asked
     assert len(caplog.records) <= len(shapes)
     assert len(conductor.queued) <= len(shapes)
 

@@ -21,9 +21,9 @@ import keras
 from keras_diagwise import algorithms, backends
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.problem import PASSES, Problem
-from keras_diagwise.tuner.isolated import IsolatedWorkbench
+from keras_diagwise.tuner.runner import PassTask
+from keras_diagwise.tuner.subprocess_runner import SubprocessRunner
 from keras_diagwise.tuner.tuner import judged, standard_error
-from keras_diagwise.tuner.workbench import Task
 from tuning.records import OVER, Records, device_folder
 from tuning.workloads import line, square
 
@@ -72,10 +72,10 @@ def tasks(compiler_mode: str):
         for problem in problems():
             typed = dataclasses.replace(problem, dtype=dtype)
             for pass_name in PASSES:
-                yield Task(typed, pass_name, compiler_mode)
+                yield PassTask(typed, pass_name, compiler_mode)
 
 
-def candidates(task: Task):
+def candidates(task: PassTask):
     """Those that fit."""
     for name in CANDIDATES:
         candidate = algorithms.parse(name)
@@ -101,12 +101,12 @@ def main() -> None:
     given = backends.active.flags()
     for chosen in precisions(environment):
         backends.active.set_flags({**given, **chosen})
-        with contextlib.closing(IsolatedWorkbench(patience=120.0)) as workbench:
-            check(records, workbench, mode, until)
+        with contextlib.closing(SubprocessRunner(patience=120.0)) as runner:
+            check(records, runner, mode, until)
     print_table(records)
 
 
-def check(records: Records, workbench: IsolatedWorkbench, mode: str, until: float):
+def check(records: Records, runner: SubprocessRunner, mode: str, until: float):
     """Writes a line for each candidate that has none under these flags."""
     flags = backends.active.flags()
     for task in tasks(mode):
@@ -120,8 +120,8 @@ def check(records: Records, workbench: IsolatedWorkbench, mode: str, until: floa
                 raise SystemExit(OVER)
             if standard is None:
                 name = task.pass_name
-                standard = standard_error(workbench, problem.dtype, name, mode)
-            finding = workbench.examine(task, candidate)
+                standard = standard_error(runner, problem.dtype, name, mode)
+            finding = runner.examine(task, candidate)
             judgement = judged(finding, candidate, standard)
             records.add(
                 key,

@@ -24,8 +24,8 @@ from keras_diagwise.conductor import conductor
 from keras_diagwise.models.summary import environment_of
 from keras_diagwise.problem import PASSES, Problem
 from keras_diagwise.tuner import verify
-from keras_diagwise.tuner.limits import measure_limits
 from keras_diagwise.tuner.measure import interleaved
+from keras_diagwise.tuner.roofline import measure_roofline
 from tuning.records import results_name, write
 from tuning.workloads import square
 
@@ -49,7 +49,7 @@ AT = {
 }
 
 
-def measured(problem: Problem, environment, limits) -> dict:
+def measured(problem: Problem, environment, roofline) -> dict:
     """The seconds of each pass of a problem by its plan, and the least possible."""
     plan = conductor.answer(problem, "auto", environment).plan
     seconds = {}
@@ -62,7 +62,7 @@ def measured(problem: Problem, environment, limits) -> dict:
     return {
         "plan": str(plan),
         "seconds": seconds,
-        "least": float(f"{limits.least_seconds(problem):.4g}"),
+        "least": float(f"{roofline.least_seconds(problem):.4g}"),
         "bytes": problem.least_bytes,
         "flops": problem.flops,
     }
@@ -70,17 +70,17 @@ def measured(problem: Problem, environment, limits) -> dict:
 
 def measure() -> None:
     environment = environment_of(keras.Sequential([keras.Input((4,))]))
-    limits = measure_limits(environment.compiler_mode, "float32")
+    roofline = measure_roofline(environment.compiler_mode, "float32")
     result: dict = {
         "environment": environment.to_dict(),
-        "flops_per_second": limits.flops_per_second,
+        "flops_per_second": roofline.flops_per_second,
         "axes": {},
     }
     for axis, problems in AXES.items():
         points = result["axes"][axis] = []
         for problem in problems:
             points.append(
-                {"at": AT[axis](problem), **measured(problem, environment, limits)}
+                {"at": AT[axis](problem), **measured(problem, environment, roofline)}
             )
             print(problem, points[-1]["seconds"], flush=True)
     write(results_name("growth", environment), result)

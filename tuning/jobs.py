@@ -29,10 +29,10 @@ from keras_diagwise.planning.decision import to_four_digits
 from keras_diagwise.planning.environment import Environment, usable_cores
 from keras_diagwise.problem import PASSES, Problem
 from keras_diagwise.tuner import verify
-from keras_diagwise.tuner.limits import measure_limits
 from keras_diagwise.tuner.measure import interleaved
+from keras_diagwise.tuner.roofline import measure_roofline
+from keras_diagwise.tuner.runner import PassTask, Runner, failed
 from keras_diagwise.tuner.tuner import judged, outcome_of, standard_error
-from keras_diagwise.tuner.workbench import Task, Workbench, failed
 from tuning.answers import answer_requests
 from tuning.models import batch_of, steps_of
 from tuning.records import RESULTS
@@ -53,7 +53,7 @@ def mode() -> str:
 def limits() -> dict:
     """Versions; how fast the device copies; what launches cost in eager calls."""
     environment = Environment.current()
-    found = measure_limits(environment.compiler_mode, "float32")
+    found = measure_roofline(environment.compiler_mode, "float32")
     tiny = square(8, 16, 3, batch=2)
     inputs, kernel = verify.operands(tiny, "forward", 0)
     calls = {"an addition": lambda: inputs + 1}
@@ -122,7 +122,7 @@ def compared(
     problem: Problem, pass_name: str, algorithms: Sequence[Algorithm]
 ) -> dict[str, dict]:
     """What each algorithm takes for a pass, timed in turn."""
-    bench, task = Workbench(), Task(problem, pass_name, mode())
+    bench, task = Runner(), PassTask(problem, pass_name, mode())
     small = dataclasses.replace(problem, batch=min(IMAGES, problem.batch or IMAGES))
     few = dataclasses.replace(task, problem=small)
     standard = standard_error(bench, problem.dtype, pass_name, task.compiler_mode)
@@ -178,8 +178,8 @@ def settings(problem: dict) -> dict:
         words = [name for name, on in zip(switches, values, strict=True) if on]
         with torch.backends.cudnn.flags(**dict(zip(switches, values, strict=True))):
             for pass_name in PASSES:
-                task = Task(asked, pass_name, "eager")
-                run = Workbench().function(task, parse("native"))
+                task = PassTask(asked, pass_name, "eager")
+                run = Runner().function(task, parse("native"))
                 operands = verify.operands(asked, pass_name, 0)
                 taken = interleaved({"native": run}, operands, seconds=SECONDS / 4)
                 found[pass_name]["+".join(words) or "off"] = median(taken["native"])
@@ -197,7 +197,7 @@ def profile(problem: dict, candidate: str) -> dict:
     found = {}
     for pass_name in PASSES:
         operands = verify.operands(asked, pass_name, 0)
-        run = Workbench().function(Task(asked, pass_name, "eager"), parse(candidate))
+        run = Runner().function(PassTask(asked, pass_name, "eager"), parse(candidate))
         run(*operands)
         with torch.profiler.profile(activities=activities) as seen:
             for _ in range(5):

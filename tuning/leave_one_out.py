@@ -23,8 +23,8 @@ from keras_diagwise.planning.document import Document
 from keras_diagwise.planning.nearness import bucket
 from keras_diagwise.planning.planner import MARGIN_MEASURED, SHIPPED, Planner
 from keras_diagwise.problem import PASSES, Problem
+from keras_diagwise.tuner.runner import PassTask, Runner
 from keras_diagwise.tuner.tuner import least_ratio
-from keras_diagwise.tuner.workbench import Task, Workbench
 from tuning.ratios import geometric_mean
 from tuning.records import results_name, write
 
@@ -90,9 +90,9 @@ def is_same_layer(one: Problem, other: Problem) -> bool:
 
 def timed(problem, pass_name, environment, *names) -> Comparison:
     """Native and some candidates, timed against each other now."""
-    task = Task(problem, pass_name, environment.compiler_mode)
+    task = PassTask(problem, pass_name, environment.compiler_mode)
     candidates = [algorithms.parse(n) for n in dict.fromkeys(("native", *names))]
-    samples = Workbench().time(task, candidates, seconds=1.0, least_rounds=5)
+    samples = Runner().time(task, candidates, seconds=1.0, least_rounds=5)
     native = samples[candidates[0]]
     outcomes = {
         str(each): Outcome(

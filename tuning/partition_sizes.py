@@ -24,8 +24,8 @@ from keras_diagwise.algorithms import parse
 from keras_diagwise.models.summary import environment_of
 from keras_diagwise.problem import PASSES, Problem
 from keras_diagwise.tuner import verify
-from keras_diagwise.tuner.limits import measure_limits
 from keras_diagwise.tuner.measure import interleaved
+from keras_diagwise.tuner.roofline import measure_roofline
 from tuning.records import RESULTS, device_folder, has_gpu, results_name, write
 from tuning.workloads import square
 
@@ -67,13 +67,13 @@ def main() -> None:
         if path.exists():
             return
     problem = square(SIZE, CHANNELS, KERNEL, batch=options.batch, dtype=options.dtype)
-    limits = measure_limits(environment.compiler_mode, problem.dtype)
+    roofline = measure_roofline(environment.compiler_mode, problem.dtype)
     result = {
         "date": datetime.date.today().isoformat(),
         "environment": environment.to_dict(),
         "load_average": round(os.getloadavg()[0], 1),
         "problem": problem.to_dict(),
-        "least": float(f"{limits.least_seconds(problem):.4g}"),
+        "least": float(f"{roofline.least_seconds(problem):.4g}"),
         "flops": {name: parse(name).work(problem).flops for name in CANDIDATES},
         "seconds": {},
     }

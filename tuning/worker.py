@@ -20,8 +20,8 @@ from keras_diagwise.conductor import conductor
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.planning.planner import MARGIN_MEASURED
 from keras_diagwise.problem import PASSES, Problem
+from keras_diagwise.tuner.runner import PassTask, Runner
 from keras_diagwise.tuner.tuner import Tuner
-from keras_diagwise.tuner.workbench import Task, Workbench
 from tuning.answers import answer_requests
 from tuning.models import batch_of, steps_of
 from tuning.workloads import trainable
@@ -39,7 +39,7 @@ class Worker:
             environment, compiler_mode=compiler_mode
         )
         self._tuner = Tuner(conductor.store, self._environment)
-        self._workbench = Workbench()
+        self._runner = Runner()
 
     def environment(self) -> dict:
         return self._environment.to_dict()
@@ -68,11 +68,11 @@ class Worker:
 
     def time(self, problem: dict, pass_name: str, candidates, seconds: float) -> dict:
         """Samples of each candidate, interleaved."""
-        task = Task(
+        task = PassTask(
             Problem.from_dict(problem), pass_name, self._environment.compiler_mode
         )
         parsed = [algorithms.parse(each) for each in candidates]
-        samples = self._workbench.time(task, parsed, seconds, MIN_ROUNDS)
+        samples = self._runner.time(task, parsed, seconds, MIN_ROUNDS)
         return {str(each): taken for each, taken in samples.items()}
 
     def build(self, name: str, image_size: int, batch_size: int, converts: bool):
@@ -93,7 +93,7 @@ class Worker:
     def least(self, problem: dict) -> float:
         """The least time of a pass of a problem."""
         asked = Problem.from_dict(problem)
-        return self._tuner.limits(asked.dtype).least_seconds(asked)
+        return self._tuner.roofline(asked.dtype).least_seconds(asked)
 
 
 def main() -> None:

@@ -232,7 +232,7 @@ def rung_of(environment, here) -> str:
 
 def tuner() -> Finding:
     """Whether the tuner's child process starts and computes as this one."""
-    from keras_diagwise.tuner.isolated import Child, NoChildError
+    from keras_diagwise.tuner.subprocess_runner import Child, NoChildError
 
     try:
         child = Child()
@@ -258,11 +258,11 @@ def algorithms(is_isolated: bool, advance: Callable[[float], None]) -> Finding:
         is_isolated: whether to compute in a child process.
         advance: told what part of the work is done.
     """
-    from keras_diagwise.tuner.isolated import IsolatedWorkbench
+    from keras_diagwise.tuner.runner import Runner
+    from keras_diagwise.tuner.subprocess_runner import SubprocessRunner
     from keras_diagwise.tuner.tuner import judged, standard_error
-    from keras_diagwise.tuner.workbench import Workbench
 
-    workbench = IsolatedWorkbench(SECONDS_TO_COMPUTE) if is_isolated else Workbench()
+    runner = SubprocessRunner(SECONDS_TO_COMPUTE) if is_isolated else Runner()
     tasks = list(examinations())
     results: dict = {}
     standard = {}
@@ -271,12 +271,12 @@ def algorithms(is_isolated: bool, advance: Callable[[float], None]) -> Finding:
             name, problem = task.pass_name, task.problem
             if name not in standard:
                 mode = task.compiler_mode
-                standard[name] = standard_error(workbench, problem.dtype, name, mode)
-            finding = workbench.examine(task, candidate)
+                standard[name] = standard_error(runner, problem.dtype, name, mode)
+            finding = runner.examine(task, candidate)
             results[name, candidate] = judged(finding, candidate, standard[name])
             advance(1 / len(tasks))
     finally:
-        workbench.close()
+        runner.close()
     return of_algorithms(results)
 
 
@@ -286,7 +286,7 @@ def examinations() -> Iterator[tuple]:
     from keras_diagwise.algorithms import ALGORITHMS
     from keras_diagwise.models.summary import environment_of_models
     from keras_diagwise.problem import PASSES, Problem
-    from keras_diagwise.tuner.workbench import Task
+    from keras_diagwise.tuner.runner import PassTask
 
     problem = Problem.from_shapes((2, 8, 8, 8), (3, 3, 1, 8), padding="same")
     mode = environment_of_models().compiler_mode
@@ -294,7 +294,7 @@ def examinations() -> Iterator[tuple]:
         for algorithm in ALGORITHMS.values():
             for candidate in algorithm.candidates(problem, pass_name):
                 if candidate.refusal(problem) is None:
-                    yield Task(problem, pass_name, mode), candidate
+                    yield PassTask(problem, pass_name, mode), candidate
                     break
 
 

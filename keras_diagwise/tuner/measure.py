@@ -26,7 +26,7 @@ MAX_COPIES = 256
 
 
 @dataclasses.dataclass(frozen=True)
-class Habits:
+class TimingPolicy:
     """How a kind of device is measured.
 
     Attributes:
@@ -49,13 +49,13 @@ class Habits:
     matrix_size: int
 
 
-CPU = Habits(2e-3, 0.0, 0.0, 0, tuple(2**n for n in range(14, 28, 2)), 1024)
-ACCELERATOR = Habits(
+CPU = TimingPolicy(2e-3, 0.0, 0.0, 0, tuple(2**n for n in range(14, 28, 2)), 1024)
+ACCELERATOR = TimingPolicy(
     10e-3, 0.3, 2.0, 2**28, tuple(2**n for n in range(14, 32, 2)), 8192
 )
 
 
-def habits() -> Habits:
+def timing_policy() -> TimingPolicy:
     """Those for the device that is computed on."""
     kind = backends.active.environment()["device_kind"]
     return CPU if kind == "cpu" else ACCELERATOR
@@ -76,7 +76,8 @@ def interleaved(
     The functions take turns in rounds of shuffled order, so that a change in the
     machine's speed meets all of them, and sample i of each belongs to one round. The
     calls of a sample are queued one behind the other, each on the next copy of its
-    operands where `Habits` say so, and it ends when the device has computed the last.
+    operands where the `TimingPolicy` says so, and it ends when the device has computed
+    the last.
 
     Args:
         functions: what to time, by name; each is called once before, untimed.
@@ -88,7 +89,7 @@ def interleaved(
         idle_seconds: how long ago the last sample was taken on the device.
     """
 
-    ways = habits()
+    ways = timing_policy()
     if isinstance(operands, Mapping):
         copies = {name: copies_of(operands[name], ways) for name in functions}
     else:
@@ -160,7 +161,7 @@ def seconds_of(run: Callable[[], Any]) -> float:
     return first.elapsed_time(last) / 1e3
 
 
-def copies_of(operands: Sequence[Any], ways: Habits) -> list[Sequence[Any]]:
+def copies_of(operands: Sequence[Any], ways: TimingPolicy) -> list[Sequence[Any]]:
     """The operands, and as many copies of them as no cache holds."""
     count = 1
     if ways.rotated_bytes and operands:

@@ -31,24 +31,24 @@ from keras_diagwise.planning.record import digest_of
 from keras_diagwise.planning.store import Store
 from keras_diagwise.problem import PASSES, Problem
 from keras_diagwise.tuner import verify
-from keras_diagwise.tuner.isolated import IsolatedWorkbench
-from keras_diagwise.tuner.limits import Limits
 from keras_diagwise.tuner.measure import lower_bound
-from keras_diagwise.tuner.prune import (
+from keras_diagwise.tuner.pruning import (
     BEHIND,
     PREDICTED_BEHIND,
     SCOUTS,
-    Experience,
+    SpeedHistory,
     why_outpredicted,
     why_pruned,
 )
-from keras_diagwise.tuner.workbench import (
+from keras_diagwise.tuner.roofline import Roofline
+from keras_diagwise.tuner.runner import (
     FailedError,
     Finding,
     Job,
-    Task,
-    Workbench,
+    PassTask,
+    Runner,
 )
+from keras_diagwise.tuner.subprocess_runner import SubprocessRunner
 
 OUTPACED = 2.0
 """How far behind the best a candidate's first run may be to be timed further."""
@@ -99,7 +99,7 @@ class Tuner:
         environment: what to measure for; that of a call now if none is given.
         until: the `time.monotonic()` at which to stop.
         patience: seconds that a candidate may take to compile and run.
-        exhaustive: whether what experience says can't win is measured too.
+        exhaustive: whether what its history says can't win is measured too.
 
     Attributes:
         measured: how many passes were measured so far.
@@ -120,32 +120,32 @@ class Tuner:
         self.measured = 0
         self.awaited: set[Problem] = set()
         self._claims = store.claims(self.environment)
-        self._workbench = IsolatedWorkbench(patience, until)
+        self._runner = SubprocessRunner(patience, until)
         self._patience = patience
         self._until = until
-        self._limits: dict[str, Limits] = {}
+        self._rooflines: dict[str, Roofline] = {}
         self._standard_errors: dict[tuple[str, str], verify.Error] = {}
         self._exhaustive = exhaustive
         # On a CPU first runs are off by more, and so is what is compiled beside others.
         self._compiles_ahead = self.environment.device_kind != "cpu"
         self._behind = OUTPACED if self._compiles_ahead else BEHIND
-        self._experience = Experience(self._behind)
+        self._history = SpeedHistory(self._behind)
         self._ahead: set[Job] = set()
 
     def close(self) -> None:
         """Ends the child process; it starts again if it is needed again."""
-        self._workbench.close()
+        self._runner.close()
 
     def known(self, problem: Problem) -> Decision:
         """What the store holds for a problem in the tuner's environment."""
         return self.store.get(self.environment, problem) or Decision(problem, {})
 
-    def limits(self, dtype: str) -> Limits:
+    def roofline(self, dtype: str) -> Roofline:
         """How fast the device copies and multiplies, measured once."""
-        if dtype not in self._limits:
+        if dtype not in self._rooflines:
             mode = self.environment.compiler_mode
-            self._limits[dtype] = self._in_time(self._workbench.limits, mode, dtype)
-        return self._limits[dtype]
+            self._rooflines[dtype] = self._in_time(self._runner.roofline, mode, dtype)
+        return self._rooflines[dtype]
 
     def tune(
         self,
@@ -235,7 +235,7 @@ class Tuner:
         jobs = []
         for pass_name in passes:
             self.standard_error(problem.dtype, pass_name)  # it is another task
-            task = Task(problem, pass_name, self.environment.compiler_mode)
+            task = PassTask(problem, pass_name, self.environment.compiler_mode)
             predicted = self._predicted(task)
             jobs += self._next_jobs(task, predicted, likely_best(predicted))
         self._compile(jobs)
@@ -243,7 +243,7 @@ class Tuner:
     def _compile(self, jobs: Sequence[Job]) -> None:
         self._ahead.update(jobs)
         if jobs:
-            self._in_time(self._workbench.compile, jobs)
+            self._in_time(self._runner.compile, jobs)
 
     def _next_jobs(self, task, predicted, best) -> list[Job]:
         """What to compile next of a pass whose fastest candidate takes so many seconds:
@@ -257,14 +257,14 @@ class Tuner:
             if excluded is not None or job in self._ahead:
                 continue
             of_family[candidate.family] += 1
-            is_known = candidate in predicted or self._experience.is_enough(
+            is_known = candidate in predicted or self._history.is_enough(
                 candidate, task.problem, task.pass_name
             )
             if is_known or of_family[candidate.family] <= SCOUTS:
                 jobs.append(job)
         return jobs
 
-    def _predicted(self, task: Task) -> dict[Algorithm, float]:
+    def _predicted(self, task: PassTask) -> dict[Algorithm, float]:
         """The seconds that candidates will take, of those by which it can be told."""
         device = self._gpu(task.problem.dtype)
         if device is None:
@@ -282,7 +282,7 @@ class Tuner:
         capability = backends.active.compute_capability()
         if capability is None:
             return None
-        speed = self.limits(dtype).bytes_per_second
+        speed = self.roofline(dtype).bytes_per_second
         return Device(speed, self.environment.cores, capability)
 
     def _decided(self, problem: Problem, pass_name: str) -> Decision:
@@ -324,7 +324,7 @@ class Tuner:
     def _compare(self, problem: Problem, pass_name: str) -> Comparison:
         """Every candidate's outcome: refused, pruned, failed or outpaced ones are
         not timed."""
-        task = Task(problem, pass_name, self.environment.compiler_mode)
+        task = PassTask(problem, pass_name, self.environment.compiler_mode)
         self.standard_error(problem.dtype, pass_name)  # before anything is compiled
         predicted = self._predicted(task)
         candidates = candidates_of(problem, pass_name)
@@ -343,7 +343,7 @@ class Tuner:
                 elif finding.failure in MISHAPS:
                     predicted.pop(candidate, None)  # the next best is tried
             outcomes[str(candidate)] = outcome
-        least = self.limits(problem.dtype).least_seconds(problem)
+        least = self.roofline(problem.dtype).least_seconds(problem)
         outcomes = self._timed(task, found, outcomes)
         in_order = {str(each): outcomes[str(each)] for each in candidates}
         return Comparison(in_order, now(), least)
@@ -376,8 +376,8 @@ class Tuner:
             task.problem,
             task.pass_name,
             best=best,
-            limits=self.limits(task.problem.dtype),
-            experience=None if self._exhaustive else self._experience,
+            roofline=self.roofline(task.problem.dtype),
+            history=None if self._exhaustive else self._history,
         )
 
     def _examine(self, task, candidate, found) -> Finding:
@@ -389,7 +389,7 @@ class Tuner:
         if isinstance(candidate, Native):
             patience = NATIVE_PATIENCE
         finding = self._in_time(
-            self._workbench.examine,
+            self._runner.examine,
             task,
             candidate,
             float("inf") if isinstance(candidate, Native) else self._behind * best,
@@ -400,7 +400,7 @@ class Tuner:
         if finding.seconds is None:
             return finding
         compiling = finding.compile_seconds
-        self._experience.learn_compilation(candidate, task.problem, compiling)
+        self._history.learn_compilation(candidate, task.problem, compiling)
         self._learn(task, candidate, finding.seconds / best)
         if finding.error is None:
             return finding
@@ -418,7 +418,7 @@ class Tuner:
         return dataclasses.replace(decision, passes=passes)
 
     def _verified(self, problem, pass_name, comparison: Comparison) -> Comparison:
-        task = Task(problem, pass_name, self.environment.compiler_mode)
+        task = PassTask(problem, pass_name, self.environment.compiler_mode)
         self.standard_error(problem.dtype, pass_name)
         outcomes = dict(comparison.outcomes)
         for name in comparison.seconds:
@@ -437,15 +437,13 @@ class Tuner:
         if (dtype, pass_name) not in self._standard_errors:
             mode = self.environment.compiler_mode
             self._standard_errors[dtype, pass_name] = self._in_time(
-                standard_error, self._workbench, dtype, pass_name, mode
+                standard_error, self._runner, dtype, pass_name, mode
             )
         return self._standard_errors[dtype, pass_name]
 
     def _learn(self, task, candidate, behind: float) -> None:
         if behind > 0:
-            self._experience.learn_speed(
-                candidate, task.problem, task.pass_name, behind
-            )
+            self._history.learn_speed(candidate, task.problem, task.pass_name, behind)
 
     def _timed(self, task, found, outcomes) -> dict[str, Outcome]:
         """The outcomes, with the times of those that are worth timing."""
@@ -498,7 +496,7 @@ class Tuner:
     def _failure_alone(self, task, candidate) -> Outcome | None:
         """Whether a candidate fails while it is timed."""
         try:
-            self._in_time(self._workbench.time, task, [candidate], 0.0, 1)
+            self._in_time(self._runner.time, task, [candidate], 0.0, 1)
         except FailedError as error:
             return failed_when_timed(error)
         return None
@@ -511,7 +509,7 @@ class Tuner:
             calls = MIN_ROUNDS + CALLS_BEFORE
             expected = seconds + calls * sum(found[each].seconds for each in candidates)
             return self._in_time(
-                self._workbench.time, task, candidates, seconds, MIN_ROUNDS, expected
+                self._runner.time, task, candidates, seconds, MIN_ROUNDS, expected
             )
 
         samples = measured(finalists, SECONDS_PER_PASS)
@@ -612,11 +610,11 @@ def failed_when_timed(error: FailedError) -> Outcome:
 
 
 def standard_error(
-    workbench: Workbench | IsolatedWorkbench, dtype: str, pass_name: str, mode: str
+    runner: Runner | SubprocessRunner, dtype: str, pass_name: str, mode: str
 ) -> verify.Error:
     """The error of the backend's own dense convolution; 0 if it can't be had."""
-    task = Task(verify.standard_problem(dtype), pass_name, mode)
-    return workbench.examine(task, Native()).error or verify.Error(0.0, 0.0, 0.0)
+    task = PassTask(verify.standard_problem(dtype), pass_name, mode)
+    return runner.examine(task, Native()).error or verify.Error(0.0, 0.0, 0.0)
 
 
 def judged(finding: Finding, candidate: Algorithm, standard: verify.Error) -> Finding:

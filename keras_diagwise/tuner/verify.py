@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_diagwise.precision import allowed_errors, allowed_native_errors
 from keras_diagwise.problem import PASSES, Problem
-from keras_diagwise.tuner.exact import OPERANDS, exact_pass, operand_shapes
+from keras_diagwise.tuner.float64_passes import OPERANDS, exact_pass, operand_shapes
 
 DRAWS = 2
 """Of operands that each candidate is verified on."""

@@ -13,7 +13,7 @@ from keras_diagwise.algorithms.algorithm import Device
 from keras_diagwise.algorithms.triton import cost
 from keras_diagwise.algorithms.triton.launch import program_of
 from keras_diagwise.problem import PASSES
-from keras_diagwise.tuner.prune import why_outpredicted
+from keras_diagwise.tuner.pruning import why_outpredicted
 from tests.algorithms.suite import depthwise
 from tests.strategies import problems
 from tuning import gpu_costs

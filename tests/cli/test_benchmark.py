@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from keras_diagwise.cli import app
 from tests.cli.test_report import measure_all, small_model
-from tests.fake_workbench import nothing_known, traced_plans
+from tests.fake_runner import nothing_known, traced_plans
 
 
 @pytest.fixture(autouse=True)

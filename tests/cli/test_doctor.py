@@ -19,10 +19,10 @@ from keras_diagwise.models.summary import environment_of_models
 from keras_diagwise.planning.document import Document
 from keras_diagwise.planning.store import Store
 from keras_diagwise.problem import PASSES
-from keras_diagwise.tuner import isolated
+from keras_diagwise.tuner import subprocess_runner
+from keras_diagwise.tuner.runner import Finding as Result
+from keras_diagwise.tuner.runner import Runner
 from keras_diagwise.tuner.verify import Error
-from keras_diagwise.tuner.workbench import Finding as Result
-from keras_diagwise.tuner.workbench import Workbench
 from tests.planning.samples import ELSEWHERE, decision, document, with_batch
 
 ESCAPE = "\x1b"
@@ -273,7 +273,9 @@ def test_a_backend_that_cant_be_imported_is_an_error_with_the_versions(monkeypat
 
 
 def test_a_child_that_cant_start_is_an_error(monkeypatch):
-    monkeypatch.setattr(isolated, "child_command", lambda _: ["/no/such/program"])
+    monkeypatch.setattr(
+        subprocess_runner, "child_command", lambda _: ["/no/such/program"]
+    )
     finding = findings.tuner()
     assert finding.state == "error"
     assert "/no/such/program" in finding.text
@@ -301,21 +303,21 @@ def test_a_native_that_is_wrong_is_a_warning_for_it_is_not_chosen(monkeypatch):
         off = float(isinstance(candidate, Native))
         return Result(1.0, Error(off, 1e7 * off, 1e7 * off), 0.0)
 
-    monkeypatch.setattr(Workbench, "examine", examine)
+    monkeypatch.setattr(Runner, "examine", examine)
     finding = findings.algorithms(False, lambda part: None)
     assert finding.state == "warning"
     assert finding.text.count("native, ") == finding.text.count("wrong numbers") == 3
 
 
 def test_a_candidate_that_raises_is_named(monkeypatch):
-    examine = Workbench.examine
+    examine = Runner.examine
 
     def fail(self, task, candidate, *more):
         if isinstance(candidate, Direct):
             return Result(failure="exception", reason="RuntimeError: [no]")
         return examine(self, task, candidate, *more)
 
-    monkeypatch.setattr(Workbench, "examine", fail)
+    monkeypatch.setattr(Runner, "examine", fail)
     finding = findings.algorithms(False, lambda part: None)
     assert finding.state == "error"
     assert "direct, forward: exception: RuntimeError: [no]" in finding.text

@@ -19,7 +19,7 @@ from keras_diagwise.planning.decision import Comparison, Decision, Outcome
 from keras_diagwise.problem import PASSES
 from tests.cli import browser
 from tests.cli.lines import refusal
-from tests.fake_workbench import nothing_known
+from tests.fake_runner import nothing_known
 
 WHEN = "2026-02-03T04:05:06+00:00"
 HOSTILE = "<img src=x onerror=alert(1)>\"'&<script>alert(2)"

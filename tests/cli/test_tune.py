@@ -20,7 +20,7 @@ from keras_diagwise.planning.document import Document
 from keras_diagwise.planning.store import Store
 from keras_diagwise.problem import PASSES
 from tests.cli.lines import refusal
-from tests.fake_workbench import FakeWorkbench, install, nothing_known
+from tests.fake_runner import FakeRunner, install, nothing_known
 
 ROOT = Path(kd.__file__).parents[1]
 ESCAPE = "\x1b"
@@ -34,7 +34,7 @@ def store(monkeypatch, tmp_path):
 
 
 @pytest.fixture(autouse=True)
-def workbench(monkeypatch):
+def runner(monkeypatch):
     return install(monkeypatch)
 
 
@@ -111,14 +111,14 @@ def test_json_is_one_document_with_the_reports_fields(file, store):
     assert len(store.document()) == 2
 
 
-def test_what_is_known_is_not_measured_again(file, workbench):
+def test_what_is_known_is_not_measured_again(file, runner):
     printed(file, "--batch-size", "2")
-    workbench.asked.clear()
+    runner.asked.clear()
     assert "0 passes measured, 6 known before" in printed(file, "--batch-size", "2")
-    assert not workbench.asked
+    assert not runner.asked
 
 
-def test_inference_decides_the_forward_pass_of_each_batch_size(file, workbench):
+def test_inference_decides_the_forward_pass_of_each_batch_size(file, runner):
     options = ["--batch-size", "2", "--batch-size", "3", "--inference", "--json"]
     rows = json.loads(printed(file, *options))["rows"]
     assert [each["pass"] for each in rows] == ["forward"] * 4
@@ -155,14 +155,14 @@ def test_an_applications_dtype_and_image_size_are_as_asked_for(monkeypatch):
 
 
 def test_a_budget_ends_it_with_what_was_learnt(file, monkeypatch, store):
-    examine = FakeWorkbench.examine
+    examine = FakeRunner.examine
 
     def spend(self, task, *arguments):
         if task.pass_name == "kernel_gradient":
             raise_budget_spent()
         return examine(self, task, *arguments)
 
-    monkeypatch.setattr(FakeWorkbench, "examine", spend)
+    monkeypatch.setattr(FakeRunner, "examine", spend)
     options = ["--batch-size", "2", "--budget", "1h"]
     output = " ".join(printed(file, *options).split())
     assert "The budget is spent. Not decided yet: 4 passes" in output
@@ -178,14 +178,14 @@ def raise_budget_spent():
 
 
 def test_ctrl_c_prints_what_was_learnt_and_ends_with_130(file, monkeypatch, store):
-    examine = FakeWorkbench.examine
+    examine = FakeRunner.examine
 
     def interrupt(self, task, *arguments):
         if task.pass_name == "kernel_gradient":
             raise KeyboardInterrupt
         return examine(self, task, *arguments)
 
-    monkeypatch.setattr(FakeWorkbench, "examine", interrupt)
+    monkeypatch.setattr(FakeRunner, "examine", interrupt)
     result = invoke(file, "--batch-size", "2")
     assert result.exit_code == 130
     output = " ".join(result.stdout.split())

@@ -15,7 +15,7 @@ from tests.engines.network import (
     compiled,
     network,
 )
-from tests.fake_workbench import traced_convolutions
+from tests.fake_runner import traced_convolutions
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "jax", reason="keras.distribution computes on JAX only"

@@ -24,7 +24,7 @@ from keras_diagwise.planning import claims
 from keras_diagwise.planning.document import Document
 from keras_diagwise.planning.store import Store
 from keras_diagwise.tuner import tuner
-from tests.fake_workbench import FakeWorkbench
+from tests.fake_runner import FakeRunner
 
 tune_module = sys.modules[tune_function.__module__]
 
@@ -35,7 +35,7 @@ SECONDS = 60.0
 """What a worker may take before it is taken to hang."""
 
 
-class SlowWorkbench(FakeWorkbench):
+class SlowWorkbench(FakeRunner):
     """Writes down what it is asked, which takes its time."""
 
     def __init__(self, log):
@@ -136,7 +136,7 @@ def killed(model, folder, moments):
 
 def prepare(log):
     log.touch()
-    tuner.IsolatedWorkbench = lambda patience, until: SlowWorkbench(log)
+    tuner.SubprocessRunner = lambda patience, until: SlowWorkbench(log)
     tune_module.check_step = overruling(log)
 
 

@@ -16,7 +16,7 @@ from keras_diagwise.models.check import check_step, fewest_losers, losers, overr
 from keras_diagwise.models.problems import uses_in
 from keras_diagwise.planning.planner import MARGIN_MEASURED
 from keras_diagwise.problem import PASSES
-from tests.fake_workbench import FakeWorkbench, install, nothing_known
+from tests.fake_runner import FakeRunner, install, nothing_known
 from tests.planning.samples import PROBLEM, decision
 
 
@@ -246,7 +246,7 @@ def test_it_is_skipped_where_no_time_is_left():
     assert overruled == []
 
 
-class Cut(FakeWorkbench):
+class Cut(FakeRunner):
     """It ends a tuning at a moment: by its budget, or by Ctrl-C."""
 
     def __init__(self, moment, error):
@@ -269,9 +269,9 @@ def test_wherever_a_tuning_is_cut_the_next_call_makes_the_check(
     """And what loses there is given up (issue 20)."""
     plant(monkeypatch, second_kernel_gradient=0.5)
     model = kd.convert(small_model(), verbose=0)
-    workbench = "keras_diagwise.tuner.tuner.IsolatedWorkbench"
+    runner = "keras_diagwise.tuner.tuner.SubprocessRunner"
     with monkeypatch.context() as cut:
-        cut.setattr(workbench, Cut(moment, error()))
+        cut.setattr(runner, Cut(moment, error()))
         if error is KeyboardInterrupt:
             with pytest.raises(KeyboardInterrupt):
                 tuned(model)

@@ -14,7 +14,7 @@ from keras_diagwise.conductor import conductor
 from keras_diagwise.layers import FAMILY
 from keras_diagwise.layers.family import Diagonalwise
 from keras_diagwise.planning.store import Store
-from tests.fake_workbench import traced_plans
+from tests.fake_runner import traced_plans
 
 BACKEND = keras.backend.backend()
 SHAPE = (12, 12, 3)

@@ -20,7 +20,7 @@ from keras_diagwise.planning.store import Store
 from keras_diagwise.problem import PASSES
 from keras_diagwise.tuner.verify import Error
 from tests.algorithms.suite import depthwise
-from tests.fake_workbench import FakeWorkbench, traced_plans
+from tests.fake_runner import FakeRunner, traced_plans
 from tests.planning.samples import (
     ELSEWHERE,
     HERE,
@@ -157,7 +157,7 @@ def test_an_import_merges(decisions, tmp_path):
     assert decisions.document() == more
 
 
-class Suspicious(FakeWorkbench):
+class Suspicious(FakeRunner):
     """On which `direct` gives wrong numbers."""
 
     def examine(self, task, candidate, enough=0.0, patience=0.0):
@@ -169,8 +169,8 @@ class Suspicious(FakeWorkbench):
 def test_what_is_wrong_here_does_not_serve_when_an_import_is_verified(
     decisions, tmp_path, monkeypatch
 ):
-    workbench = Suspicious({})
-    monkeypatch.setattr("keras_diagwise.tuner.tuner.IsolatedWorkbench", workbench)
+    runner = Suspicious({})
+    monkeypatch.setattr("keras_diagwise.tuner.tuner.SubprocessRunner", runner)
     here = environment_of_models()
     elsewhere = dataclasses.replace(here, backend="another")
     times = {"native": 1.0, "direct": 0.1, "diagonal:4": 0.2}
@@ -182,7 +182,7 @@ def test_what_is_wrong_here_does_not_serve_when_an_import_is_verified(
     for comparison in found.passes.values():
         assert comparison.outcomes["direct"].failure == "wrong numbers"
         assert comparison.seconds == {"native": 1.0, "diagonal:4": 0.2}
-    asked = {name for _, _, name in workbench.asked}
+    asked = {name for _, _, name in runner.asked}
     assert asked == {"direct", "diagonal:4"}
     decisions.import_(path)
     assert len(decisions.document()) == 2, "unverified they are taken as they are"

@@ -13,7 +13,7 @@ from keras_diagwise.models.summary import environment_of
 from keras_diagwise.planning.decision import Decision
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.planning.store import Store
-from tests.fake_workbench import nothing_known, traced_plans
+from tests.fake_runner import nothing_known, traced_plans
 from tests.planning.samples import comparison
 
 MEASURED = {

@@ -10,7 +10,7 @@ import keras_diagwise as kd
 from keras_diagwise.layers.family import Diagonalwise
 from keras_diagwise.models import check
 from keras_diagwise.models.copy import duplicated
-from tests.fake_workbench import install, nothing_known, traced_plans
+from tests.fake_runner import install, nothing_known, traced_plans
 from tests.models.walk import Walk
 
 BACKEND = keras.backend.backend()

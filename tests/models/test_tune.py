@@ -20,7 +20,7 @@ from keras_diagwise.models.summary import environment_of_models
 from keras_diagwise.models.tune import standardize_budget
 from keras_diagwise.planning.decision import Decision
 from keras_diagwise.problem import PASSES
-from tests.fake_workbench import install, nothing_known, traced_plans
+from tests.fake_runner import install, nothing_known, traced_plans
 from tests.planning.samples import PROBLEM, with_batch
 
 BACKEND = keras.backend.backend()
@@ -34,7 +34,7 @@ def decisions(monkeypatch, tmp_path):
 
 
 @pytest.fixture(autouse=True)
-def workbench(monkeypatch):
+def runner(monkeypatch):
     return install(monkeypatch)
 
 
@@ -269,11 +269,11 @@ class TestTargets:
         ids=str,
     )
     def test_problems_that_cannot_be_measured_are_refused_before_any_is(
-        self, problem, workbench
+        self, problem, runner
     ):
         with pytest.raises(ValueError, match="Received: problem="):
             tuned([PROBLEM, problem])
-        assert not workbench.asked
+        assert not runner.asked
 
     @pytest.mark.parametrize("size", [0, -1, 1.5, "3", [], [2, 0], [2, None]], ids=str)
     def test_a_batch_size_that_is_none_is_named(self, size):
@@ -397,12 +397,12 @@ class TestModels:
         model = keras.Sequential([keras.Input((None, 8, 4)), depthwise(name="open")])
         assert tuned(model).skipped == (("open", "the spatial shape is not known"),)
 
-    def test_a_model_of_no_such_layer_is_a_warning(self, workbench):
+    def test_a_model_of_no_such_layer_is_a_warning(self, runner):
         model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
         with pytest.warns(UserWarning, match="nothing to measure in 'sequential'"):
             report = tuned(model)
         assert report.rows == report.skipped == ()
-        assert not workbench.asked
+        assert not runner.asked
 
 
 def snapshot(model):
@@ -448,16 +448,16 @@ def test_the_model_is_left_exactly_as_it_was(prepared, convert, monkeypatch):
 
 @pytest.mark.usefixtures("unchecked")
 def test_an_interruption_keeps_what_is_decided_and_is_raised(
-    workbench, monkeypatch, capsys
+    runner, monkeypatch, capsys
 ):
-    examine = workbench.examine
+    examine = runner.examine
 
     def interrupted(task, *arguments):
         if task.pass_name == "kernel_gradient":
             raise KeyboardInterrupt
         return examine(task, *arguments)
 
-    monkeypatch.setattr(workbench, "examine", interrupted)
+    monkeypatch.setattr(runner, "examine", interrupted)
     model = kd.convert(small_model(), verbose=0)
     with pytest.raises(KeyboardInterrupt):
         tuned(model, verbose=1)
@@ -526,12 +526,12 @@ class TestTheCheckOfTheWholeModel:
         assert kd.tune(model, batch_size=2, verbose=0).model == first.model
 
 
-def test_a_store_that_cannot_be_written_is_said_at_once(tmp_path, workbench):
+def test_a_store_that_cannot_be_written_is_said_at_once(tmp_path, runner):
     """Not after everything was measured, and lost."""
     (tmp_path / "file").write_text("")
     kd.decisions.location = tmp_path / "file" / "store"
     with pytest.raises(OSError, match=r"can't be kept in .*keep=False"):
         kd.tune(tiny_model(), batch_size=2, verbose=0)
-    assert workbench.asked == []
+    assert runner.asked == []
     report = kd.tune(tiny_model(), batch_size=2, keep=False, verbose=0)
     assert report.measured

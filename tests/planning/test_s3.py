@@ -19,7 +19,7 @@ from keras_diagwise.planning import store as store_module
 from keras_diagwise.planning.document import Document
 from keras_diagwise.planning.record import decision_path
 from keras_diagwise.planning.store import Store
-from tests.fake_workbench import install, nothing_known
+from tests.fake_runner import install, nothing_known
 from tests.planning.samples import HERE, PROBLEM, decision, document, with_batch
 from tests.threads import THREADS, in_threads
 

@@ -1,22 +1,22 @@
-"""A workbench on which nothing runs: what each candidate gives is said beforehand."""
+"""A runner on which nothing runs: what each candidate gives is said beforehand."""
 
 import dataclasses
 import threading
 import time
 
-from keras_diagwise.tuner.limits import Limits
+from keras_diagwise.tuner.roofline import Roofline
+from keras_diagwise.tuner.runner import FailedError, Finding
 from keras_diagwise.tuner.verify import Error, standard_problem
-from keras_diagwise.tuner.workbench import FailedError, Finding
 
 STRICT, LENIENT = 1e-5, 1e-2
 """What rounding explains of an error, and of native's."""
 
-LIMITS = Limits(copies=((1, 1e-9), (2**30, 1e-8)), flops_per_second=1e15)
+ROOFLINE = Roofline(copies=((1, 1e-9), (2**30, 1e-8)), flops_per_second=1e15)
 
 
 @dataclasses.dataclass
 class Bench:
-    """Stands for a workbench.
+    """Stands for a runner.
 
     Attributes:
         seconds: what a candidate takes, by its name; `OTHERS` if it has none.
@@ -77,8 +77,8 @@ class Bench:
                 for each in candidates
             }
 
-    def limits(self, compiler_mode, dtype):
-        return LIMITS
+    def roofline(self, compiler_mode, dtype):
+        return ROOFLINE
 
     def close(self):
         pass

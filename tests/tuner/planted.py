@@ -14,8 +14,8 @@ from keras import ops
 
 from keras_diagwise.algorithms import Algorithm, Direct, Native
 from keras_diagwise.problem import PASSES
-from keras_diagwise.tuner import isolated
-from keras_diagwise.tuner.workbench import Workbench
+from keras_diagwise.tuner import subprocess_runner
+from keras_diagwise.tuner.runner import Runner
 
 
 def raise_error(result):
@@ -129,8 +129,8 @@ def main() -> None:
         for name in PASSES:
             setattr(Native, name, wrong(getattr(Native, name)))
     elif fault == "when timed":
-        Workbench.time = abort_when_timed(Workbench.time)
-    isolated.main()
+        Runner.time = abort_when_timed(Runner.time)
+    subprocess_runner.main()
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from keras_diagwise import backends
 from keras_diagwise.algorithms import ALGORITHMS
 from keras_diagwise.planning.store import Store
 from keras_diagwise.problem import PASSES
-from keras_diagwise.tuner import isolated, tuner
+from keras_diagwise.tuner import subprocess_runner, tuner
 from keras_diagwise.tuner.tuner import Tuner, is_decided
 from tests.algorithms.suite import depthwise
 from tests.tuner.planted import IN_COMPILATION, Planted
@@ -84,7 +84,7 @@ def child_with(patch):
             program = [sys.executable, "-m", "tests.tuner.planted"]
             return [*program, fault, str(descriptor)]
 
-        patch.setattr(isolated, "child_command", command)
+        patch.setattr(subprocess_runner, "child_command", command)
 
     return start
 

@@ -79,7 +79,7 @@ def decisions_in(folder):
 
 
 def children_of(pid):
-    """The processes that run the tuner's workbench for this one."""
+    """The processes that run the tuner's runner for this one."""
     listed = Path(f"/proc/{pid}/task").glob("*/children")
     found = [int(child) for path in listed for child in path.read_text().split()]
     return [child for child in found if "keras_diagwise" in command_of(child)]

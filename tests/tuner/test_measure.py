@@ -65,14 +65,14 @@ def test_the_budget_ends_the_rounds_but_for_the_least(monkeypatch):
 
 
 def test_an_accelerator_is_warm_before_it_is_timed(monkeypatch):
-    monkeypatch.setattr(measure, "habits", lambda: measure.ACCELERATOR)
+    monkeypatch.setattr(measure, "timing_policy", lambda: measure.ACCELERATOR)
     samples, calls = timed(monkeypatch, {"a": 0.04, "b": 0.02}, seconds=0.1)
     before = len(calls) - sum(map(len, samples.values()))
     assert before == 2 * 2 + 2 * 5  # until 0.3 s are over, each in its turn
 
 
 def test_a_warm_accelerator_is_timed_at_once(monkeypatch):
-    monkeypatch.setattr(measure, "habits", lambda: measure.ACCELERATOR)
+    monkeypatch.setattr(measure, "timing_policy", lambda: measure.ACCELERATOR)
     for idle, warms_up in ((1.9, False), (2.0, True)):
         samples, calls = timed(monkeypatch, {"a": 0.04}, seconds=0, idle_seconds=idle)
         before = len(calls) - len(samples["a"])
@@ -94,7 +94,7 @@ def test_calls_are_queued_and_waited_for_once_a_sample(monkeypatch):
         queue.clear()
 
     monkeypatch.setattr(measure.backends.active, "synchronize", synchronize)
-    monkeypatch.setattr(measure, "habits", lambda: measure.ACCELERATOR)
+    monkeypatch.setattr(measure, "timing_policy", lambda: measure.ACCELERATOR)
     samples = measure.interleaved({"a": run}, (), seconds=0.1)
     np.testing.assert_allclose(samples["a"], 1.01e-3, rtol=1e-3)
 
@@ -166,7 +166,7 @@ def test_calls_in_a_row_take_operands_that_no_cache_holds(monkeypatch):
     assert seen[:4] == seen[4:]
     assert len(set(seen)) == 4
     assert len(measure.copies_of(operands, measure.ACCELERATOR)) == measure.MAX_COPIES
-    monkeypatch.setattr(measure, "habits", lambda: ways)
+    monkeypatch.setattr(measure, "timing_policy", lambda: ways)
     seen = []
     noted = {"a": lambda one, other: seen.append(id(one))}
     measure.interleaved(noted, operands, seconds=0)

@@ -10,9 +10,9 @@ from keras_diagwise.models.tune import decide
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.planning.store import Store
 from keras_diagwise.problem import PASSES
+from keras_diagwise.tuner.runner import PassTask
 from keras_diagwise.tuner.tuner import Tuner, candidates_of
-from keras_diagwise.tuner.workbench import Task
-from tests.simulated_gpu import H100, SimulatedGpu, SimulatedWorkbench, seconds_of
+from tests.simulated_gpu import H100, SimulatedGpu, SimulatedRunner, seconds_of
 from tuning.workloads import applications
 
 BACKEND = keras.backend.backend()
@@ -29,8 +29,8 @@ MARGIN = 1.03
 
 
 @pytest.fixture
-def workbench(monkeypatch):
-    """A workbench on an H100 that is not there, in this process's place."""
+def runner(monkeypatch):
+    """A runner on an H100 that is not there, in this process's place."""
     active = backends.active
     monkeypatch.setattr(active, "triton_refusal", lambda: None)
     monkeypatch.setattr(active, "compute_capability", lambda: H100.capability)
@@ -38,13 +38,13 @@ def workbench(monkeypatch):
     monkeypatch.setattr(backends, "computes_on_gpu", lambda: True)
     gpu = SimulatedGpu()
     gpu.install(monkeypatch, has_events=BACKEND == "torch")
-    bench = SimulatedWorkbench(gpu)
+    bench = SimulatedRunner(gpu)
     bench.install(monkeypatch)
     return bench
 
 
 @pytest.fixture
-def tuner(workbench, tmp_path):
+def tuner(runner, tmp_path):
     here = Environment.current()
     there = dataclasses.replace(
         here,
@@ -64,7 +64,7 @@ def mobilenet(dtype):
 
 def over_the_best(decision, pass_name, mode):
     """What the decided pass takes, over the fastest of all candidates."""
-    task = Task(decision.problem, pass_name, mode)
+    task = PassTask(decision.problem, pass_name, mode)
     taken = {
         each: seconds_of(task, each)
         for each in candidates_of(decision.problem, pass_name)
@@ -74,12 +74,12 @@ def over_the_best(decision, pass_name, mode):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_model_is_decided_in_two_minutes(dtype, workbench, tuner):
+def test_a_model_is_decided_in_two_minutes(dtype, runner, tuner):
     """And each pass by the fastest candidate, or one that is hardly slower."""
     problems = mobilenet(dtype)
     decisions = decide(tuner, problems, PASSES, has_bar=False)
     assert tuner.measured == len(problems) * len(PASSES) == 30
-    assert workbench.gpu.now <= MAX_SECONDS, workbench.spent
+    assert runner.gpu.now <= MAX_SECONDS, runner.spent
     mode = tuner.environment.compiler_mode
     for decision in decisions.values():
         for pass_name in PASSES:

@@ -1,4 +1,4 @@
-"""The tuner, over a workbench on which nothing runs: what is measured, what is kept,
+"""The tuner, over a runner on which nothing runs: what is measured, what is kept,
 and what is chosen."""
 
 import collections
@@ -15,7 +15,8 @@ from keras_diagwise.planning.planner import Planner
 from keras_diagwise.planning.store import Store
 from keras_diagwise.problem import PASSES
 from keras_diagwise.tuner import tuner as tuner_module
-from keras_diagwise.tuner.prune import HOPELESS, SCOUTS
+from keras_diagwise.tuner.pruning import HOPELESS, SCOUTS
+from keras_diagwise.tuner.runner import Finding
 from keras_diagwise.tuner.tuner import (
     LONGER,
     MIN_ROUNDS,
@@ -27,7 +28,6 @@ from keras_diagwise.tuner.tuner import (
     judged,
     least_ratio,
 )
-from keras_diagwise.tuner.workbench import Finding
 from tests.algorithms.suite import depthwise
 from tests.threads import in_threads
 from tests.tuner.bench import LENIENT, STRICT, Bench, error
@@ -47,7 +47,7 @@ def make(store, monkeypatch):
     """A tuner over a bench."""
 
     def make_tuner(bench, **options):
-        monkeypatch.setattr(tuner_module, "IsolatedWorkbench", lambda *_: bench)
+        monkeypatch.setattr(tuner_module, "SubprocessRunner", lambda *_: bench)
         return Tuner(store, **options)
 
     return make_tuner

@@ -13,7 +13,7 @@ from keras import ops
 from keras_diagwise.algorithms import Direct, Native
 from keras_diagwise.precision import MAX_OF_A_SUM, allowed_error
 from keras_diagwise.problem import PASSES
-from keras_diagwise.tuner import exact, verify
+from keras_diagwise.tuner import float64_passes, verify
 from tests.algorithms.suite import depthwise
 from tests.strategies import problems
 
@@ -31,7 +31,7 @@ def rounded(problem, pass_name):
 
     def run(left, right):
         operands = map(verify.as_array, (left, right))
-        result = exact.exact_pass(problem, pass_name, *operands)
+        result = float64_passes.exact_pass(problem, pass_name, *operands)
         double = problem.dtype == "float64"
         wide = ops.convert_to_tensor(result, "float64" if double else "float32")
         return ops.cast(wide, problem.dtype)
@@ -45,19 +45,19 @@ def tap_changed(problem, pass_name, change):
     def run(left, right):
         operands = dict(
             zip(
-                exact.OPERANDS[pass_name],
+                float64_passes.OPERANDS[pass_name],
                 map(verify.as_array, (left, right)),
                 strict=True,
             )
         )
         result = None
         if pass_name == "kernel_gradient":
-            result = exact.exact_pass(problem, pass_name, *operands.values())
+            result = float64_passes.exact_pass(problem, pass_name, *operands.values())
             result[0, 0] = change(result[0, 0])
         else:
             operands["kernel"] = np.array(operands["kernel"], "float64")
             operands["kernel"][0, 0] = change(operands["kernel"][0, 0])
-            result = exact.exact_pass(problem, pass_name, *operands.values())
+            result = float64_passes.exact_pass(problem, pass_name, *operands.values())
         return ops.cast(ops.convert_to_tensor(result, "float32"), problem.dtype)
 
     return run
@@ -300,7 +300,7 @@ def test_operands_repeat_a_part_of_the_batch(three_parts, dtype, pass_name):
     problem = in_dtype(dtype, three_parts)
     few = verify.distinct(problem)
     for name, whole, part in zip(
-        exact.OPERANDS[pass_name],
+        float64_passes.OPERANDS[pass_name],
         map(verify.as_array, verify.operands(problem, pass_name, 1)),
         map(verify.as_array, verify.operands(few, pass_name, 1)),
         strict=True,

@@ -11,12 +11,12 @@ import numpy as np
 from keras_diagwise import backends
 from keras_diagwise.algorithms.algorithm import Work
 from keras_diagwise.problem import BYTES_PER_ELEMENT, Problem
-from keras_diagwise.tuner.measure import habits, interleaved
+from keras_diagwise.tuner.measure import interleaved, timing_policy
 
 
 @dataclasses.dataclass(frozen=True)
-class Limits:
-    """Measured limits of a device.
+class Roofline:
+    """Measured limits of a device: what no algorithm goes beyond.
 
     Attributes:
         copies: seconds of a copy, by the bytes that it reads and writes.
@@ -51,7 +51,7 @@ class Limits:
         return max(self.copy_seconds(problem.least_bytes), arithmetic)
 
 
-def measure_limits(compiler_mode: str, dtype: str) -> Limits:
+def measure_roofline(compiler_mode: str, dtype: str) -> Roofline:
     """Measures the limits in about two seconds."""
     width = BYTES_PER_ELEMENT[dtype]
 
@@ -62,7 +62,7 @@ def measure_limits(compiler_mode: str, dtype: str) -> Limits:
         return x + 1
 
     compiled = backends.active.compiled
-    ways = habits()
+    ways = timing_policy()
     copies = interleaved(
         {moved: compiled(add_one, compiler_mode) for moved in ways.copied_bytes},
         {moved: (tensor(moved // (2 * width)),) for moved in ways.copied_bytes},
@@ -76,7 +76,7 @@ def measure_limits(compiler_mode: str, dtype: str) -> Limits:
         seconds=0.5,
         most_rounds=20,
     )
-    return Limits(
+    return Roofline(
         tuple((moved, min(taken)) for moved, taken in copies.items()),
         2 * ways.matrix_size**3 / min(products["product"]),
     )

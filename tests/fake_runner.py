@@ -1,4 +1,4 @@
-"""An empty store, and a workbench that says what is fast without measuring: for tests
+"""An empty store, and a runner that says what is fast without measuring: for tests
 of what follows from it."""
 
 import contextlib
@@ -7,14 +7,14 @@ from keras_diagwise import backends
 from keras_diagwise.conductor import conductor
 from keras_diagwise.planning.document import Document
 from keras_diagwise.planning.store import Store
-from keras_diagwise.tuner.limits import Limits
+from keras_diagwise.tuner.roofline import Roofline
+from keras_diagwise.tuner.runner import Finding
 from keras_diagwise.tuner.verify import Error, standard_problem
-from keras_diagwise.tuner.workbench import Finding
 
 NONE = Error(0.0, 0.0, 0.0)
 
 
-class FakeWorkbench:
+class FakeRunner:
     """Each candidate takes the seconds that its name is given, or else one.
 
     Attributes:
@@ -43,8 +43,8 @@ class FakeWorkbench:
             for each in candidates
         }
 
-    def limits(self, compiler_mode, dtype):
-        return Limits(((1, 1e-9), (2**30, 1e-6)), 1e15)
+    def roofline(self, compiler_mode, dtype):
+        return Roofline(((1, 1e-9), (2**30, 1e-6)), 1e15)
 
     def close(self):
         pass
@@ -53,9 +53,9 @@ class FakeWorkbench:
 def install(monkeypatch, **seconds):
     """Lets every tuner work at one, which is returned; `direct` is ten times faster
     than the others unless `seconds` say otherwise."""
-    workbench = FakeWorkbench(seconds or {"direct": 0.1})
-    monkeypatch.setattr("keras_diagwise.tuner.tuner.IsolatedWorkbench", workbench)
-    return workbench
+    runner = FakeRunner(seconds or {"direct": 0.1})
+    monkeypatch.setattr("keras_diagwise.tuner.tuner.SubprocessRunner", runner)
+    return runner
 
 
 @contextlib.contextmanager

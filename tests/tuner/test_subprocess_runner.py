@@ -14,29 +14,29 @@ from keras_diagwise import backends
 from keras_diagwise.algorithms import Direct, Native
 from keras_diagwise.planning.store import Store
 from keras_diagwise.problem import PASSES
-from keras_diagwise.tuner import isolated, workbench
-from keras_diagwise.tuner.isolated import IsolatedWorkbench
+from keras_diagwise.tuner import runner, subprocess_runner
+from keras_diagwise.tuner.runner import FailedError, PassTask
+from keras_diagwise.tuner.subprocess_runner import SubprocessRunner
 from keras_diagwise.tuner.tuner import Tuner, is_decided
-from keras_diagwise.tuner.workbench import FailedError, Task
 from tests.algorithms.suite import depthwise
-from tests.tuner.bench import LIMITS
+from tests.tuner.bench import ROOFLINE
 
 PROBLEM = depthwise((6, 6), 4, (3, 3))
-TASK = Task(PROBLEM, "forward", backends.active.environment()["compiler_mode"])
+TASK = PassTask(PROBLEM, "forward", backends.active.environment()["compiler_mode"])
 
 
 @pytest.fixture
 def bench():
-    isolated.warn_once.cache_clear()
-    used = IsolatedWorkbench()
+    subprocess_runner.warn_once.cache_clear()
+    used = SubprocessRunner()
     yield used
     used.close()
 
 
 @pytest.fixture(scope="module")
 def running():
-    """A workbench whose child runs."""
-    used = IsolatedWorkbench()
+    """A runner whose child runs."""
+    used = SubprocessRunner()
     assert used.examine(TASK, Native()).failure is None
     yield used
     used.close()
@@ -48,9 +48,9 @@ def command(program):
 
 PATH = f"import sys; sys.path[:] = {sys.path!r}; sys.argv[1:] = sys.argv[-1:]\n"
 ELSEWHERE = (
-    f"{PATH}from keras_diagwise.tuner import isolated\n"
-    "isolated.device = lambda: ('tpu', 'elsewhere')\n"
-    "isolated.main()"
+    f"{PATH}from keras_diagwise.tuner import subprocess_runner\n"
+    "subprocess_runner.device = lambda: ('tpu', 'elsewhere')\n"
+    "subprocess_runner.main()"
 )
 
 OBSTACLES = {
@@ -59,17 +59,17 @@ OBSTACLES = {
         sys, "executable", os.devnull
     ),
     "not POSIX": lambda patch: patch.setattr(
-        isolated.subprocess, "Popen", no_descriptors
+        subprocess_runner.subprocess, "Popen", no_descriptors
     ),
     "it dies at once": lambda patch: patch.setattr(
-        isolated, "child_command", command("raise SystemExit('no licence')")
+        subprocess_runner, "child_command", command("raise SystemExit('no licence')")
     ),
     "it does not start in time": lambda patch: (
-        patch.setattr(isolated, "SECONDS_TO_START", 0.1),
-        patch.setattr(isolated, "child_command", command("while 1: 1")),
+        patch.setattr(subprocess_runner, "SECONDS_TO_START", 0.1),
+        patch.setattr(subprocess_runner, "child_command", command("while 1: 1")),
     ),
     "it computes on another device": lambda patch: patch.setattr(
-        isolated, "child_command", command(ELSEWHERE)
+        subprocess_runner, "child_command", command(ELSEWHERE)
     ),
 }
 
@@ -94,16 +94,16 @@ def test_without_a_child_the_work_is_done_here(bench, obstacle, monkeypatch, cap
 
 
 def test_the_warning_is_given_once_a_process(monkeypatch, caplog):
-    isolated.warn_once.cache_clear()
+    subprocess_runner.warn_once.cache_clear()
     monkeypatch.setattr(sys, "executable", None)
     for _ in range(3):
-        IsolatedWorkbench().examine(TASK, Native())
+        SubprocessRunner().examine(TASK, Native())
     assert len(warnings_in(caplog)) == 1
 
 
 def test_a_tuner_without_a_child_decides_all_the_same(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "executable", None)
-    monkeypatch.setattr(workbench, "measure_limits", lambda *arguments: LIMITS)
+    monkeypatch.setattr(runner, "measure_roofline", lambda *arguments: ROOFLINE)
     tuner = Tuner(Store(tmp_path))
     decision = tuner.tune(PROBLEM)
     assert all(is_decided(decision, name) for name in PASSES)
@@ -114,9 +114,9 @@ def test_an_exception_while_timing_is_a_failure_here_as_in_a_child(monkeypatch):
     def raise_error(*arguments, **options):
         raise RuntimeError("RESOURCE_EXHAUSTED: out of it")
 
-    monkeypatch.setattr(workbench, "interleaved", raise_error)
+    monkeypatch.setattr(runner, "interleaved", raise_error)
     with pytest.raises(FailedError, match="out of memory: RuntimeError") as caught:
-        workbench.Workbench().time(TASK, [Native()], 0.0, 3)
+        runner.Runner().time(TASK, [Native()], 0.0, 3)
     assert caught.value.finding.failure == "out of memory"
 
 
@@ -153,7 +153,7 @@ def test_the_answer_to_what_was_interrupted_is_not_taken_for_another(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(isolated.Connection, "poll", interrupted)
+        patch.setattr(subprocess_runner.Connection, "poll", interrupted)
         with pytest.raises(KeyboardInterrupt):
             running.examine(TASK, Native())
     assert running._child is None
@@ -181,7 +181,7 @@ def test_the_time_that_is_over_ends_the_wait(bench):
 
 
 def test_limits_are_asked_for_again_where_the_child_died(bench, monkeypatch):
-    answers = [FailedError("crash", "planted"), LIMITS]
+    answers = [FailedError("crash", "planted"), ROOFLINE]
 
     def ask(*request, **options):
         answer = answers.pop(0)
@@ -190,4 +190,4 @@ def test_limits_are_asked_for_again_where_the_child_died(bench, monkeypatch):
         return answer
 
     monkeypatch.setattr(bench, "_ask", ask)
-    assert bench.limits(TASK.compiler_mode, "float32") == LIMITS
+    assert bench.roofline(TASK.compiler_mode, "float32") == ROOFLINE

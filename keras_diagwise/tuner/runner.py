@@ -1,6 +1,6 @@
-"""The workbench: compiles, verifies and times the candidates of one pass.
+"""The runner: compiles, verifies and times the candidates of one pass.
 
-It runs in a child process where that can be had, see `isolated`.
+It runs in a child process where that can be had, see `subprocess_runner`.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from keras_diagwise.planning.plan import Plan
 from keras_diagwise.planning.planned_convolution import PlannedConvolution
 from keras_diagwise.problem import Problem
 from keras_diagwise.tuner import verify
-from keras_diagwise.tuner.exact import operand_shapes
-from keras_diagwise.tuner.limits import Limits, measure_limits
+from keras_diagwise.tuner.float64_passes import operand_shapes
 from keras_diagwise.tuner.measure import interleaved, seconds_of
+from keras_diagwise.tuner.roofline import Roofline, measure_roofline
 
 OUT_OF_MEMORY = (
     *("resource_exhausted", "resourceexhausted", "out of memory", "oom when"),
@@ -33,7 +33,7 @@ OUT_OF_MEMORY = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Task:
+class PassTask:
     """One pass of a problem, compiled as a model is."""
 
     problem: Problem
@@ -61,7 +61,7 @@ class Finding:
 
 
 class FailedError(Exception):
-    """What a workbench was asked for came to nothing.
+    """What a runner was asked for came to nothing.
 
     Args:
         failure: one of `FAILURES`.
@@ -89,16 +89,16 @@ class Compiled:
     seconds: float = 0.0
 
 
-Job = tuple[Task, Algorithm]
+Job = tuple[PassTask, Algorithm]
 """A pass, and what is to compute it."""
 
 
-class Workbench:
+class Runner:
     """Does the work in this process, and holds what is compiled: for one task, or for
     those that were compiled together."""
 
     def __init__(self) -> None:
-        self._tasks: set[Task] = set()
+        self._tasks: set[PassTask] = set()
         self._compiled: dict[Job, Compiled] = {}
         self._last_sample = -math.inf
 
@@ -123,7 +123,7 @@ class Workbench:
             if each.exception() is None:
                 self._compiled[job] = each.result()
 
-    def prepare(self, task: Task) -> None:
+    def prepare(self, task: PassTask) -> None:
         """Computes what candidates are held against; once for all of them.
 
         Raises:
@@ -136,7 +136,7 @@ class Workbench:
             raise failed(error) from error
 
     def examine(
-        self, task: Task, candidate: Algorithm, enough: float = float("inf")
+        self, task: PassTask, candidate: Algorithm, enough: float = float("inf")
     ) -> Finding:
         """Compiles and runs a candidate and measures its error; what it raises is a
         finding.
@@ -151,7 +151,7 @@ class Workbench:
         except Exception as error:
             return failed(error).finding
 
-    def _examine(self, task: Task, candidate: Algorithm, enough: float) -> Finding:
+    def _examine(self, task: PassTask, candidate: Algorithm, enough: float) -> Finding:
         run = self.function(task, candidate)
         operands = verify.operands(task.problem, task.pass_name, 0)
         call = functools.partial(run, *operands)
@@ -166,7 +166,7 @@ class Workbench:
 
     def time(
         self,
-        task: Task,
+        task: PassTask,
         candidates: Sequence[Algorithm],
         seconds: float,
         least_rounds: int,
@@ -191,18 +191,18 @@ class Workbench:
         self._last_sample = time.perf_counter()
         return samples
 
-    def limits(self, compiler_mode: str, dtype: str) -> Limits:
+    def roofline(self, compiler_mode: str, dtype: str) -> Roofline:
         """How fast the device copies and multiplies.
 
         Raises:
             FailedError: if it can't be measured.
         """
         try:
-            return measure_limits(compiler_mode, dtype)
+            return measure_roofline(compiler_mode, dtype)
         except Exception as error:
             raise failed(error) from error
 
-    def function(self, task: Task, candidate: Algorithm) -> Callable[..., Any]:
+    def function(self, task: PassTask, candidate: Algorithm) -> Callable[..., Any]:
         """A candidate's pass, compiled as a model is, and kept while the task is."""
         if task not in self._tasks:
             self._tasks, self._compiled = {task}, {}
@@ -216,7 +216,7 @@ class Workbench:
         """Nothing: there is no child."""
 
 
-def pass_of(task: Task, candidate: Algorithm) -> Callable[..., Any]:
+def pass_of(task: PassTask, candidate: Algorithm) -> Callable[..., Any]:
     """A pass as a function of its operands, as a model's step calls it."""
     if backends.is_python_trace(task.compiler_mode):
         name = str(candidate)
@@ -225,7 +225,7 @@ def pass_of(task: Task, candidate: Algorithm) -> Callable[..., Any]:
     return functools.partial(getattr(candidate, task.pass_name), task.problem)
 
 
-def compiled_ahead(task: Task, candidate: Algorithm) -> Compiled:
+def compiled_ahead(task: PassTask, candidate: Algorithm) -> Compiled:
     """A candidate's pass, so far as it can be compiled before it is called."""
     begun = time.perf_counter()
     candidate.compile(task.problem, task.pass_name)

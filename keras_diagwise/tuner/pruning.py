@@ -10,7 +10,7 @@ from keras_diagwise.algorithms import Algorithm
 from keras_diagwise.planning.decision import MAX_OPERATIONS
 from keras_diagwise.planning.nearness import bucket
 from keras_diagwise.problem import Problem
-from keras_diagwise.tuner.limits import Limits
+from keras_diagwise.tuner.roofline import Roofline
 
 MAX_COMPILE_SECONDS = 5.0
 MAX_MEMORY_MULTIPLE = 8
@@ -29,7 +29,7 @@ PREDICTED_BEHIND = 1.5
 prediction errs between two candidates of one algorithm."""
 
 
-class Experience:
+class SpeedHistory:
     """What the candidates tried so far say about their families: the candidates of
     one algorithm and lowering, in one pass of the problems of one bucket.
 
@@ -106,8 +106,8 @@ def why_pruned(
     pass_name: str,
     *,
     best: float,
-    limits: Limits,
-    experience: Experience | None,
+    roofline: Roofline,
+    history: SpeedHistory | None,
 ) -> str | None:
     """Why a candidate can't win, or `None`.
 
@@ -116,12 +116,12 @@ def why_pruned(
         problem: the problem.
         pass_name: the pass.
         best: seconds of the fastest candidate so far.
-        limits: the device's.
-        experience: of the candidates before; `None` leaves nothing but what
+        roofline: the device's.
+        history: of the candidates before; `None` leaves nothing but what
             arithmetic and memory rule out.
     """
     work = candidate.work(problem)
-    least = limits.arithmetic_seconds(work)
+    least = roofline.arithmetic_seconds(work)
     if least > best:
         return (
             f"its arithmetic alone takes {1e3 * least:.3g} ms, and the best so far "
@@ -129,9 +129,9 @@ def why_pruned(
         )
     if work.bytes > MAX_MEMORY_MULTIPLE * problem.least_bytes + 2**20:
         return f"it needs {work.bytes / 2**20:.0f} MiB"
-    if experience is None:
+    if history is None:
         return None
-    compiling = experience.compile_seconds(candidate, problem)
+    compiling = history.compile_seconds(candidate, problem)
     if work.operations > MAX_OPERATIONS or compiling > MAX_COMPILE_SECONDS:
         return f"its {work.operations} operations would take too long to compile"
-    return experience.why_hopeless(candidate, problem, pass_name)
+    return history.why_hopeless(candidate, problem, pass_name)

@@ -1,7 +1,7 @@
-"""A workbench in a child process: what hangs, crashes or runs out of memory there
+"""A runner in a child process: what hangs, crashes or runs out of memory there
 takes nothing down here.
 
-    python -m keras_diagwise.tuner.isolated FILE_DESCRIPTOR   (the child)
+    python -m keras_diagwise.tuner.subprocess_runner FILE_DESCRIPTOR   (the child)
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ import keras
 from keras_diagwise import backends
 from keras_diagwise.algorithms import Algorithm
 from keras_diagwise.planning.environment import usable_cores
-from keras_diagwise.tuner.limits import Limits
-from keras_diagwise.tuner.workbench import FailedError, Finding, Job, Task, Workbench
+from keras_diagwise.tuner.roofline import Roofline
+from keras_diagwise.tuner.runner import FailedError, Finding, Job, PassTask, Runner
 
 SECONDS_TO_START = 120.0
 SECONDS_TO_END = 5.0
@@ -41,8 +41,8 @@ class NoChildError(Exception):
     """No child process can be started here that computes as this one."""
 
 
-class IsolatedWorkbench:
-    """A `Workbench` in a child process, which is started when it is first needed
+class SubprocessRunner:
+    """A `Runner` in a child process, which is started when it is first needed
     and again after it ended.
 
     Where none can be started, the work is done in this process, with one warning.
@@ -57,10 +57,10 @@ class IsolatedWorkbench:
         self.patience = patience
         self.until = until
         self._child: Child | None = None
-        self._here: Workbench | None = None
+        self._here: Runner | None = None
 
     def compile(self, jobs: Sequence[Job]) -> None:
-        """As a workbench. Where one hangs or crashes, what was compiled is lost with
+        """As a runner. Where one hangs or crashes, what was compiled is lost with
         the child: each is compiled when it is examined, which tells that one apart."""
         patience = self.patience * (1 + len(jobs) / usable_cores())
         with contextlib.suppress(FailedError):
@@ -68,12 +68,12 @@ class IsolatedWorkbench:
 
     def examine(
         self,
-        task: Task,
+        task: PassTask,
         candidate: Algorithm,
         enough: float = float("inf"),
         patience: float | None = None,
     ) -> Finding:
-        """As a workbench; a candidate that hangs or crashes is a finding.
+        """As a runner; a candidate that hangs or crashes is a finding.
 
         Args:
             task: the pass.
@@ -89,13 +89,13 @@ class IsolatedWorkbench:
 
     def time(
         self,
-        task: Task,
+        task: PassTask,
         candidates: Sequence[Algorithm],
         seconds: float,
         least_rounds: int,
         expected: float = 0.0,
     ) -> dict[Algorithm, list[float]]:
-        """As a workbench.
+        """As a runner.
 
         Args:
             task: the pass.
@@ -103,7 +103,7 @@ class IsolatedWorkbench:
             seconds: the time after which no further round begins.
             least_rounds: rounds that are run even if they take longer.
             expected: seconds that it takes by what is known; beyond three times as
-                long, and its patience, the workbench waits no more.
+                long, and its patience, the runner waits no more.
 
         Raises:
             FailedError: if a candidate failed, or they took too long.
@@ -112,12 +112,12 @@ class IsolatedWorkbench:
         arguments = task, candidates, seconds, least_rounds
         return self._ask("time", *arguments, patience=patience)
 
-    def limits(self, compiler_mode: str, dtype: str) -> Limits:
-        """As a workbench."""
+    def roofline(self, compiler_mode: str, dtype: str) -> Roofline:
+        """As a runner."""
         try:
-            return self._ask("limits", compiler_mode, dtype)
+            return self._ask("roofline", compiler_mode, dtype)
         except FailedError:  # the child died of what ran in it before
-            return self._ask("limits", compiler_mode, dtype)
+            return self._ask("roofline", compiler_mode, dtype)
 
     def _ask(self, name: str, *arguments, patience: float | None = None):
         if self._here is None:
@@ -125,7 +125,7 @@ class IsolatedWorkbench:
                 child = self._started()
             except NoChildError as error:
                 warn_once(str(error))
-                self._here = Workbench()
+                self._here = Runner()
         if self._here is not None:
             return getattr(self._here, name)(*arguments)
         try:
@@ -300,12 +300,12 @@ def serve(connection: Connection) -> None:
     sys.path[:] = path
     backends.active.set_flags(flags)
     connection.send(device())
-    workbench = Workbench()
+    runner = Runner()
     with contextlib.suppress(EOFError):
         while True:
             name, *arguments = connection.recv()
             try:
-                answer = getattr(workbench, name)(*arguments)
+                answer = getattr(runner, name)(*arguments)
             except FailedError as error:
                 answer = error
             if has_failed(answer):

@@ -8,14 +8,14 @@ import pytest
 
 from keras_diagwise import backends
 from keras_diagwise.algorithms import Direct
-from keras_diagwise.tuner import limits as limits_module
-from keras_diagwise.tuner.limits import Limits, measure_limits
+from keras_diagwise.tuner import roofline as roofline_module
 from keras_diagwise.tuner.measure import CPU
+from keras_diagwise.tuner.roofline import Roofline, measure_roofline
 from tests.algorithms.suite import depthwise
 
 MODE = backends.active.environment()["compiler_mode"]
 PROBLEM = depthwise((8, 8), 4, (3, 3))
-LIMITS = Limits(copies=((100, 1e-3), (10_000, 1e-1)), flops_per_second=1e6)
+ROOFLINE = Roofline(copies=((100, 1e-3), (10_000, 1e-1)), flops_per_second=1e6)
 
 
 @pytest.mark.parametrize(
@@ -23,31 +23,31 @@ LIMITS = Limits(copies=((100, 1e-3), (10_000, 1e-1)), flops_per_second=1e6)
     [(100, 1e-3), (1_000, 1e-2), (10_000, 1e-1), (20_000, 2e-1), (1, 1e-3), (0, 1e-3)],
 )
 def test_copies_between_those_measured_go_by_logarithms(moved, seconds):
-    assert LIMITS.copy_seconds(moved) == pytest.approx(seconds)
+    assert ROOFLINE.copy_seconds(moved) == pytest.approx(seconds)
 
 
 def test_the_largest_copy_tells_the_bandwidth():
-    assert LIMITS.bytes_per_second == pytest.approx(1e5)
+    assert ROOFLINE.bytes_per_second == pytest.approx(1e5)
 
 
 def test_the_least_time_is_the_larger_of_copying_and_computing():
-    copying = Limits(LIMITS.copies, math.inf).least_seconds(PROBLEM)
-    computing = Limits(((1, 0.0001), (2, 0.0001)), 1e-3).least_seconds(PROBLEM)
-    assert copying == pytest.approx(LIMITS.copy_seconds(PROBLEM.least_bytes))
+    copying = Roofline(ROOFLINE.copies, math.inf).least_seconds(PROBLEM)
+    computing = Roofline(((1, 0.0001), (2, 0.0001)), 1e-3).least_seconds(PROBLEM)
+    assert copying == pytest.approx(ROOFLINE.copy_seconds(PROBLEM.least_bytes))
     assert computing == pytest.approx(PROBLEM.flops / 1e-3)
 
 
 def test_the_arithmetic_of_a_candidate_takes_its_flops_over_the_rate():
     work = Direct().work(PROBLEM)
-    assert LIMITS.arithmetic_seconds(work) == pytest.approx(work.flops / 1e6)
+    assert ROOFLINE.arithmetic_seconds(work) == pytest.approx(work.flops / 1e6)
 
 
 def test_limits_are_the_best_of_what_was_measured(monkeypatch):
     def interleaved(functions, operands, **options):
         return {name: [3.0, 2.0, 4.0] for name in functions}
 
-    monkeypatch.setattr(limits_module, "interleaved", interleaved)
-    found = measure_limits(MODE, "float32")
+    monkeypatch.setattr(roofline_module, "interleaved", interleaved)
+    found = measure_roofline(MODE, "float32")
     assert found.copies == tuple((moved, 2.0) for moved in CPU.copied_bytes)
     assert found.flops_per_second == CPU.matrix_size**3
 
@@ -64,10 +64,10 @@ def test_the_tensors_have_the_bytes_and_run_in_every_dtype(dtype, monkeypatch):
         return {name: [1.0] for name in functions}
 
     moved = []
-    monkeypatch.setattr(limits_module, "interleaved", interleaved)
+    monkeypatch.setattr(roofline_module, "interleaved", interleaved)
     small = dataclasses.replace(CPU, copied_bytes=(2**14, 2**16), matrix_size=16)
-    monkeypatch.setattr(limits_module, "habits", lambda: small)
-    measure_limits(MODE, dtype)
+    monkeypatch.setattr(roofline_module, "timing_policy", lambda: small)
+    measure_roofline(MODE, dtype)
     width = 4 if dtype == "float32" else 2
     copies = [(2**14, 2**13 // width), (2**16, 2**15 // width)]
     assert moved == [*copies, ("product", 16 * 16)]

@@ -4,7 +4,7 @@ import hypothesis
 import numpy as np
 
 from keras_diagwise.problem import PASSES
-from keras_diagwise.tuner import exact
+from keras_diagwise.tuner import float64_passes
 from tests import reference
 from tests.strategies import problems, tensors
 
@@ -16,9 +16,11 @@ def test_the_exact_passes_equal_the_definition(problem):
     expected = reference.passes(problem, inputs, kernel, gradient)
     tensors_of = {"input": inputs, "kernel": kernel, "output": gradient}
     for name in PASSES:
-        operands = [tensors_of[word] for word in exact.OPERANDS[name]]
-        assert [each.shape for each in operands] == exact.operand_shapes(problem, name)
-        found = exact.exact_pass(problem, name, *operands)
+        operands = [tensors_of[word] for word in float64_passes.OPERANDS[name]]
+        assert [each.shape for each in operands] == float64_passes.operand_shapes(
+            problem, name
+        )
+        found = float64_passes.exact_pass(problem, name, *operands)
         np.testing.assert_allclose(found, getattr(expected, name), atol=1e-12)
 
 
@@ -26,10 +28,12 @@ def test_the_exact_passes_equal_the_definition(problem):
 def test_taking_images_in_chunks_changes_nothing(problem):
     hypothesis.assume(problem.batch)
     inputs, _, gradient = tensors(problem)
-    whole = exact.exact_pass(problem, "kernel_gradient", inputs, gradient)
-    before, exact.MAX_ELEMENTS = exact.MAX_ELEMENTS, 1
+    whole = float64_passes.exact_pass(problem, "kernel_gradient", inputs, gradient)
+    before, float64_passes.MAX_ELEMENTS = float64_passes.MAX_ELEMENTS, 1
     try:
-        chunked = exact.exact_pass(problem, "kernel_gradient", inputs, gradient)
+        chunked = float64_passes.exact_pass(
+            problem, "kernel_gradient", inputs, gradient
+        )
     finally:
-        exact.MAX_ELEMENTS = before
+        float64_passes.MAX_ELEMENTS = before
     np.testing.assert_allclose(whole, chunked, atol=1e-12)
