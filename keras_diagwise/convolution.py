@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from keras_diagwise import backends
-from keras_diagwise.algorithms import dense
+from keras_diagwise.algorithms import dense_conv
 from keras_diagwise.conductor import (
     GROUPED,
     LENGTH_OF_KEY,
@@ -191,7 +191,7 @@ def separable_conv(
     pointwise = grouped_problem(
         shape, dtype, pointwise_kernel.shape, 1, "valid", data_format, 1
     )
-    return dense.forward(pointwise, outputs, pointwise_kernel)
+    return dense_conv.forward(pointwise, outputs, pointwise_kernel)
 
 
 def with_shapes(inputs, kernel) -> tuple[Tensor, Tensor]:

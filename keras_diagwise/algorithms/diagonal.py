@@ -15,7 +15,7 @@ import keras
 from keras import ops
 
 from keras_diagwise import backends
-from keras_diagwise.algorithms import dense
+from keras_diagwise.algorithms import dense_conv
 from keras_diagwise.algorithms.algorithm import Algorithm, Work
 from keras_diagwise.problem import BYTES_PER_ELEMENT, Problem
 
@@ -69,7 +69,7 @@ class Diagonal(Algorithm):
 
     def forward(self, problem, inputs, kernel):
         channels = [
-            dense.forward(
+            dense_conv.forward(
                 block_problem(problem, segment),
                 slice_groups(inputs, problem, segment, problem.channels_per_group),
                 block_diagonal(slice_kernel(kernel, problem, segment), segment),
@@ -80,7 +80,7 @@ class Diagonal(Algorithm):
 
     def input_gradient(self, problem, kernel, output_gradient):
         channels = [
-            dense.input_gradient(
+            dense_conv.input_gradient(
                 block_problem(problem, segment),
                 block_diagonal(slice_kernel(kernel, problem, segment), segment),
                 slice_groups(
@@ -94,7 +94,7 @@ class Diagonal(Algorithm):
     def kernel_gradient(self, problem, inputs, output_gradient):
         filters = [
             read_diagonal(
-                dense.kernel_gradient(
+                dense_conv.kernel_gradient(
                     block_problem(problem, segment),
                     slice_groups(inputs, problem, segment, problem.channels_per_group),
                     slice_groups(
@@ -137,7 +137,7 @@ class Diagonal(Algorithm):
             # the dense kernel's gradient over the devices (seen in jaxlib 0.10.2).
             return "it would add communication between the devices"
         for segment in self.kinds(problem):
-            reason = dense.refusal(block_problem(problem, segment))
+            reason = dense_conv.refusal(block_problem(problem, segment))
             if reason:
                 return reason
         return None

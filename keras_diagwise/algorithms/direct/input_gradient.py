@@ -13,7 +13,7 @@ import dataclasses
 
 from keras import ops
 
-from keras_diagwise.algorithms.terms import (
+from keras_diagwise.algorithms.direct.taps import (
     Reach,
     multiply_backward,
     pad,

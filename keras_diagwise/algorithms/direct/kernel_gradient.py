@@ -1,5 +1,5 @@
-"""The kernel gradient of `direct:rows`: one pass over blocks of output rows, all
-taps at once.
+"""The kernel gradient of `direct`: a reduction for each tap, or, as `direct:rows`, one
+pass over blocks of output rows for all taps at once.
 
 On XLA's CPU compiler a reduction becomes SIMD code over the channels only if its
 loop is short enough to be unrolled, and one that reads the whole tensor for each
@@ -16,6 +16,14 @@ from typing import NamedTuple
 from keras import ops
 
 from keras_diagwise import backends
+from keras_diagwise.algorithms.direct.taps import (
+    Reach,
+    accumulator,
+    is_written_out,
+    multiply_and_reduce,
+    reaches_of,
+    window,
+)
 from keras_diagwise.problem import Problem
 
 MAX_ROWS = 8
@@ -28,7 +36,36 @@ MAX_SUMMED_TOGETHER = 144
 of the time of a library call for each tap, and 1.1 to 1.2 beyond it (jaxlib 0.10.2)."""
 
 
-def kernel_gradient(problem: Problem, inputs, output_gradient, dtype: str):
+def by_taps(problem: Problem, padded, gradient):
+    """The kernel gradient, a reduction for each tap; the rows of a large kernel are
+    looped over."""
+    rows, *columns = reaches_of(problem)
+    row = list(itertools.product(*columns))
+
+    def reduced(first):
+        pixels = (
+            window(
+                padded,
+                problem,
+                (first.start, *(each.start for each in rest)),
+                problem.output_spatial_shape,
+            )
+            for rest in row
+        )
+        return ops.stack([multiply_and_reduce(problem, p, gradient) for p in pixels])
+
+    if is_written_out(problem):
+        return ops.stack([reduced(first) for first in rows])
+
+    def add(i, total):
+        share = reduced(Reach(i, i * problem.dilation_rate[0]))
+        return ops.slice_update(total, (i, 0, 0, 0), share[None])
+
+    shape = (len(rows), len(row), problem.channels_per_group, problem.filters)
+    return ops.fori_loop(0, len(rows), add, ops.zeros(shape, accumulator(problem)))
+
+
+def by_rows(problem: Problem, inputs, output_gradient, dtype: str):
     """The kernel gradient of a depthwise problem with channels last, rank 1 or 2,
     summed in `dtype`.
 

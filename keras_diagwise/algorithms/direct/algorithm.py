@@ -5,26 +5,22 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 from collections.abc import Callable, Iterator
 
 from keras import ops
 
 from keras_diagwise import backends
-from keras_diagwise.algorithms import phases, rows
 from keras_diagwise.algorithms.algorithm import Algorithm, Work
-from keras_diagwise.algorithms.terms import (
-    Reach,
+from keras_diagwise.algorithms.direct.input_gradient import input_gradient
+from keras_diagwise.algorithms.direct.kernel_gradient import by_rows, by_taps
+from keras_diagwise.algorithms.direct.taps import (
     accumulated,
     accumulator,
-    is_written_out,
-    multiply_and_reduce,
     multiply_forward,
     pad,
     reaches_of,
     sum_over_taps,
     terms_written,
-    window,
 )
 from keras_diagwise.problem import Problem
 
@@ -82,7 +78,7 @@ class Direct(Algorithm):
         if self.compiled:
             run = compiled_pass(self, "input_gradient", problem)
             return run(kernel, output_gradient)
-        inputs_gradient = phases.input_gradient(
+        inputs_gradient = input_gradient(
             problem,
             accumulated(kernel, problem),
             accumulated(output_gradient, problem),
@@ -99,11 +95,11 @@ class Direct(Algorithm):
                 output_gradient = ops.moveaxis(output_gradient, 1, -1)
                 problem = dataclasses.replace(problem, data_format="channels_last")
             dtype = accumulator(problem)
-            kernel = rows.kernel_gradient(problem, inputs, output_gradient, dtype)
+            kernel = by_rows(problem, inputs, output_gradient, dtype)
         else:
             padded = pad(accumulated(inputs, problem), problem, problem.padding_pairs)
             gradient = accumulated(output_gradient, problem)
-            kernel = reduced_by_taps(problem, padded, gradient)
+            kernel = by_taps(problem, padded, gradient)
         return ops.cast(ops.reshape(kernel, problem.kernel_shape), problem.dtype)
 
     def refusal(self, problem):
@@ -167,32 +163,3 @@ def compiled_pass(algorithm: Direct, pass_name: str, problem: Problem) -> Callab
     plain = dataclasses.replace(algorithm, compiled=False)
     run = functools.partial(getattr(plain, pass_name), problem)
     return backends.active.compiled_alone(run)
-
-
-def reduced_by_taps(problem: Problem, padded, gradient):
-    """The kernel gradient, a reduction for each tap; the rows of a large kernel are
-    looped over."""
-    rows, *columns = reaches_of(problem)
-    row = list(itertools.product(*columns))
-
-    def reduced(first):
-        pixels = (
-            window(
-                padded,
-                problem,
-                (first.start, *(each.start for each in rest)),
-                problem.output_spatial_shape,
-            )
-            for rest in row
-        )
-        return ops.stack([multiply_and_reduce(problem, p, gradient) for p in pixels])
-
-    if is_written_out(problem):
-        return ops.stack([reduced(first) for first in rows])
-
-    def add(i, total):
-        share = reduced(Reach(i, i * problem.dilation_rate[0]))
-        return ops.slice_update(total, (i, 0, 0, 0), share[None])
-
-    shape = (len(rows), len(row), problem.channels_per_group, problem.filters)
-    return ops.fori_loop(0, len(rows), add, ops.zeros(shape, accumulator(problem)))
