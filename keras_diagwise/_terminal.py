@@ -80,7 +80,7 @@ class TimeLeftColumn(rich.progress.ProgressColumn):
 
     max_refresh = 0.5
 
-    def render(self, task: rich.progress.PassTask) -> Text:
+    def render(self, task: rich.progress.Task) -> Text:
         if task.total is None or task.time_remaining is None or task.finished:
             return Text()
         minutes, seconds = divmod(round(task.time_remaining), 60)

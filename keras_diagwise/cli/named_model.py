@@ -108,7 +108,7 @@ def converted(model):
 
     from keras_diagwise import convert
     from keras_diagwise.backends import keras_internals
-    from keras_diagwise.layers.family import Diagonalwise
+    from keras_diagwise.layers.base import Diagonalwise
 
     layers = [layer for _, layer in keras_internals.layers_with_paths(model)]
     if any(isinstance(layer, Diagonalwise) for layer in layers):

@@ -1,5 +1,6 @@
 """Layers: subclasses of the stock ones, only their convolution replaced."""
 
+from keras_diagwise.layers.base import STOCK_TO_OURS
 from keras_diagwise.layers.conv import (
     DiagonalwiseConv1D,
     DiagonalwiseConv2D,
@@ -9,14 +10,13 @@ from keras_diagwise.layers.depthwise_conv import (
     DiagonalwiseDepthwiseConv1D,
     DiagonalwiseDepthwiseConv2D,
 )
-from keras_diagwise.layers.family import FAMILY
 from keras_diagwise.layers.separable_conv import (
     DiagonalwiseSeparableConv1D,
     DiagonalwiseSeparableConv2D,
 )
 
 __all__ = [
-    "FAMILY",
+    "STOCK_TO_OURS",
     "DiagonalwiseConv1D",
     "DiagonalwiseConv2D",
     "DiagonalwiseConv3D",

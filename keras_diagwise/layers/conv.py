@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_diagwise.conductor import grouped_problem
 from keras_diagwise.convolution import conv
-from keras_diagwise.layers.family import Diagonalwise, stands_for
+from keras_diagwise.layers.base import Diagonalwise, replaces
 from keras_diagwise.problem import Problem
 
 
@@ -60,7 +60,7 @@ def causal_widths(layer) -> list[tuple[int, int]]:
     return widths
 
 
-@stands_for(keras.layers.Conv1D)
+@replaces(keras.layers.Conv1D)
 class DiagonalwiseConv1D(DiagonalwiseConv, keras.layers.Conv1D):
     """`keras.layers.Conv1D` with groups, by whichever algorithm is fastest here.
 
@@ -95,7 +95,7 @@ class DiagonalwiseConv1D(DiagonalwiseConv, keras.layers.Conv1D):
         return super(keras.layers.Conv1D, self).call(inputs)
 
 
-@stands_for(keras.layers.Conv2D)
+@replaces(keras.layers.Conv2D)
 class DiagonalwiseConv2D(DiagonalwiseConv, keras.layers.Conv2D):
     """`keras.layers.Conv2D` with groups, by whichever algorithm is fastest here.
 
@@ -125,7 +125,7 @@ class DiagonalwiseConv2D(DiagonalwiseConv, keras.layers.Conv2D):
     """
 
 
-@stands_for(keras.layers.Conv3D)
+@replaces(keras.layers.Conv3D)
 class DiagonalwiseConv3D(DiagonalwiseConv, keras.layers.Conv3D):
     """`keras.layers.Conv3D` with groups, by whichever algorithm is fastest here.
 

@@ -6,7 +6,7 @@ import keras
 
 from keras_diagwise.conductor import depthwise_problem
 from keras_diagwise.convolution import depthwise_conv
-from keras_diagwise.layers.family import Diagonalwise, stands_for, with_bias
+from keras_diagwise.layers.base import Diagonalwise, replaces, with_bias
 from keras_diagwise.problem import Problem
 
 
@@ -48,7 +48,7 @@ def depthwise_problem_of(layer, input_shape) -> Problem:
     )
 
 
-@stands_for(keras.layers.DepthwiseConv1D)
+@replaces(keras.layers.DepthwiseConv1D)
 class DiagonalwiseDepthwiseConv1D(
     DiagonalwiseDepthwiseConv, keras.layers.DepthwiseConv1D
 ):
@@ -80,7 +80,7 @@ class DiagonalwiseDepthwiseConv1D(
     """
 
 
-@stands_for(keras.layers.DepthwiseConv2D)
+@replaces(keras.layers.DepthwiseConv2D)
 class DiagonalwiseDepthwiseConv2D(
     DiagonalwiseDepthwiseConv, keras.layers.DepthwiseConv2D
 ):

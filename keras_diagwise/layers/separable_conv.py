@@ -5,8 +5,8 @@ from __future__ import annotations
 import keras
 
 from keras_diagwise.convolution import separable_conv
+from keras_diagwise.layers.base import Diagonalwise, replaces, with_bias
 from keras_diagwise.layers.depthwise_conv import depthwise_problem_of
-from keras_diagwise.layers.family import Diagonalwise, stands_for, with_bias
 from keras_diagwise.problem import Problem
 
 
@@ -36,7 +36,7 @@ class DiagonalwiseSeparableConv(Diagonalwise):
         return layer.depthwise_kernel.shape[-2]
 
 
-@stands_for(keras.layers.SeparableConv1D)
+@replaces(keras.layers.SeparableConv1D)
 class DiagonalwiseSeparableConv1D(
     DiagonalwiseSeparableConv, keras.layers.SeparableConv1D
 ):
@@ -69,7 +69,7 @@ class DiagonalwiseSeparableConv1D(
     """
 
 
-@stands_for(keras.layers.SeparableConv2D)
+@replaces(keras.layers.SeparableConv2D)
 class DiagonalwiseSeparableConv2D(
     DiagonalwiseSeparableConv, keras.layers.SeparableConv2D
 ):

@@ -10,8 +10,8 @@ import keras
 
 from keras_diagwise import backends
 from keras_diagwise._terminal import standard_console
-from keras_diagwise.layers.family import (
-    FAMILY,
+from keras_diagwise.layers.base import (
+    STOCK_TO_OURS,
     built_input_shape,
     check_plan,
     ours_for,
@@ -41,7 +41,7 @@ def convert(
     """Makes the depthwise, separable and grouped convolutions of a model run by a
     plan.
 
-    Each stock layer becomes the package's layer that stands for it, at whatever depth
+    Each stock layer becomes the package's layer that replaces it, at whatever depth
     it is: in models and layers, their lists and dictionaries, and wrappers. Weights,
     names, sharing, trainable flags, seeds, optimizer and compile state stay, and
     so do the model's weight files. A layer is left alone if it has one group, is of
@@ -97,7 +97,7 @@ def convert(
 
 def nothing_found(model: keras.Model, skipped: Iterable[Skipped]) -> str:
     """What is said if a model has nothing to convert."""
-    classes = ", ".join(stock.__name__ for stock in FAMILY)
+    classes = ", ".join(stock.__name__ for stock in STOCK_TO_OURS)
     text = (
         f"keras_diagwise.convert found nothing to convert in {model.name!r}: no layer "
         f"is exactly one of {classes}, with several groups if it can have them, and "

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_diagwise.layers.family import Diagonalwise
+from keras_diagwise.layers.base import Diagonalwise
 from keras_diagwise.models.calls import shapes_called
 from keras_diagwise.models.convert import check_model
 from keras_diagwise.models.problems import uses_in

@@ -9,9 +9,9 @@ import keras
 
 from keras_diagwise import backends
 from keras_diagwise.conductor import NOT_SERVED, is_measurable, is_served, on_one_device
-from keras_diagwise.layers.family import problem_of
+from keras_diagwise.layers.base import problem_of
 from keras_diagwise.models.example import build_shapes
-from keras_diagwise.models.survey import is_of_a_family, reason_to_leave
+from keras_diagwise.models.survey import has_replacement, reason_to_leave
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.problem import Problem
 
@@ -65,7 +65,7 @@ def layers_to_convert(model: keras.Model) -> list[tuple[str, keras.layers.Layer]
     return [
         (path, layer)
         for path, layer in backends.keras_internals.layers_with_paths(model)
-        if is_of_a_family(layer) and reason_to_leave(layer) is None
+        if has_replacement(layer) and reason_to_leave(layer) is None
     ]
 
 

@@ -14,7 +14,7 @@ from rich.text import Text
 from keras_diagwise import backends
 from keras_diagwise._terminal import as_text, printable
 from keras_diagwise.conductor import conductor, is_served
-from keras_diagwise.layers.family import Diagonalwise
+from keras_diagwise.layers.base import Diagonalwise
 from keras_diagwise.models.calls import shapes_called
 from keras_diagwise.models.problems import NOT_CALLED, Use, uses_in
 from keras_diagwise.models.survey import (

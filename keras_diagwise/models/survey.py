@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from keras_diagwise import backends
-from keras_diagwise.layers.family import FAMILY
+from keras_diagwise.layers.base import STOCK_TO_OURS
 from keras_diagwise.models.object_graph import COMPILED
 
 REASONS = {
@@ -68,7 +68,7 @@ def survey(
     for i, (path, layer) in enumerate(
         backends.keras_internals.layers_with_paths(model)
     ):
-        if not is_of_a_family(layer):
+        if not has_replacement(layer):
             continue
         reason = reason_to_leave(layer)
         if reason is None and not accept(path, layer):
@@ -80,24 +80,24 @@ def survey(
     return Survey(chosen, tuple(skipped))
 
 
-def is_of_a_family(layer) -> bool:
-    """Whether a layer is one of the package's, or of a class that one stands for, or
-    of a subclass of such a class."""
-    return isinstance(layer, tuple(FAMILY))
+def has_replacement(layer) -> bool:
+    """Whether a layer is one of the package's, or of a class that one replaces, or of a
+    subclass of such a class."""
+    return isinstance(layer, tuple(STOCK_TO_OURS))
 
 
 def is_one_of_ours(layer) -> bool:
     """Whether a layer is exactly one of the package's."""
-    return type(layer) in FAMILY.values()
+    return type(layer) in STOCK_TO_OURS.values()
 
 
 def reason_to_leave(layer) -> str | None:
-    """Why a layer of a family must stay what it is, or `None`."""
+    """Why a layer that has a replacement must stay what it is, or `None`."""
     if getattr(layer, "groups", None) == 1:
         return "one group"
     if is_one_of_ours(layer):
         return None
-    if type(layer) not in FAMILY:
+    if type(layer) not in STOCK_TO_OURS:
         return "subclass"
     if "call" in vars(layer):
         return "patched"

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from keras_diagwise.layers.family import Diagonalwise, ours_for
+from keras_diagwise.layers.base import Diagonalwise, ours_for
 from keras_diagwise.models.example import Example
 from keras_diagwise.models.object_graph import COMPILED
 from keras_diagwise.models.swap import Change, assign

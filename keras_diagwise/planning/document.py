@@ -11,7 +11,7 @@ from typing import Any
 
 from keras_diagwise.planning.decision import Decision
 from keras_diagwise.planning.environment import Environment
-from keras_diagwise.planning.nearness import bucket, logarithms, nearest_first
+from keras_diagwise.planning.similarity import bucket, logarithms, nearest_first
 from keras_diagwise.problem import Problem
 
 FORMAT = "keras-diagwise decisions"

@@ -16,8 +16,8 @@ from keras_diagwise.algorithms.diagonal import PAPER_PARTITION_SIZE
 from keras_diagwise.planning.decision import Decision
 from keras_diagwise.planning.document import Document
 from keras_diagwise.planning.environment import Environment
-from keras_diagwise.planning.nearness import distance, logarithms
 from keras_diagwise.planning.plan import NATIVE, Plan
+from keras_diagwise.planning.similarity import distance, logarithms
 from keras_diagwise.precision import STANDARD
 from keras_diagwise.problem import PASSES, Problem
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from keras_diagwise.planning.decision import Decision
 from keras_diagwise.planning.environment import Environment
-from keras_diagwise.planning.nearness import Logarithms, bucket, logarithms
+from keras_diagwise.planning.similarity import Logarithms, bucket, logarithms
 from keras_diagwise.problem import Problem
 
 DECISION_FORMAT = "keras-diagwise decision"

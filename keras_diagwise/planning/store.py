@@ -28,7 +28,6 @@ from keras_diagwise.planning.folder import (
     is_reachable,
     shown,
 )
-from keras_diagwise.planning.nearness import nearest_first
 from keras_diagwise.planning.record import (
     BUCKET_NAME,
     CHECK_NAME,
@@ -50,6 +49,7 @@ from keras_diagwise.planning.record import (
     environment_to_bytes,
     sizes_and_key,
 )
+from keras_diagwise.planning.similarity import nearest_first
 from keras_diagwise.problem import Problem
 
 VARIABLE = "KERAS_DIAGWISE_STORE"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from keras_diagwise.algorithms import Algorithm
 from keras_diagwise.planning.decision import MAX_OPERATIONS
-from keras_diagwise.planning.nearness import bucket
+from keras_diagwise.planning.similarity import bucket
 from keras_diagwise.problem import Problem
 from keras_diagwise.tuner.roofline import Roofline
 

@@ -5,7 +5,7 @@ import keras
 import numpy as np
 
 import keras_diagwise as kd
-from keras_diagwise.layers.family import Diagonalwise
+from keras_diagwise.layers.base import Diagonalwise
 
 layers = keras.layers
 

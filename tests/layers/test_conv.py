@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_diagwise as kd
-from keras_diagwise.layers.family import problem_of
+from keras_diagwise.layers.base import problem_of
 from tests.strategies import to_numpy
 
 STEPS = np.random.default_rng(0).normal(size=(2, 9, 8))

@@ -11,8 +11,8 @@ import pytest
 import keras_diagwise as kd
 from keras_diagwise import Plan
 from keras_diagwise.conductor import conductor
-from keras_diagwise.layers import FAMILY
-from keras_diagwise.layers.family import Diagonalwise
+from keras_diagwise.layers import STOCK_TO_OURS
+from keras_diagwise.layers.base import Diagonalwise
 from keras_diagwise.planning.store import Store
 from tests.fake_runner import traced_plans
 
@@ -442,7 +442,7 @@ def test_what_is_no_model_is_refused(model):
 def test_a_failure_in_the_middle_swaps_back(monkeypatch):
     model = small_model()
 
-    class Cursed(FAMILY[keras.layers.DepthwiseConv2D]):
+    class Cursed(STOCK_TO_OURS[keras.layers.DepthwiseConv2D]):
         @property
         def plan(self):
             raise AttributeError
@@ -452,7 +452,7 @@ def test_a_failure_in_the_middle_swaps_back(monkeypatch):
             if self.name == "second":
                 raise RuntimeError("planted")
 
-    monkeypatch.setitem(FAMILY, keras.layers.DepthwiseConv2D, Cursed)
+    monkeypatch.setitem(STOCK_TO_OURS, keras.layers.DepthwiseConv2D, Cursed)
     before = snapshot(model)
     with pytest.raises(RuntimeError, match="planted"):
         kd.convert(model)

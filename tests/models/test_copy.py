@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import keras_diagwise as kd
-from keras_diagwise.layers.family import Diagonalwise
+from keras_diagwise.layers.base import Diagonalwise
 from keras_diagwise.models.copy import duplicated
 from tests.models import wild
 from tests.models.walk import Walk

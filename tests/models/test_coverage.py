@@ -9,8 +9,8 @@ import pytest
 
 import keras_diagwise as kd
 from keras_diagwise.conductor import conductor
-from keras_diagwise.layers import FAMILY
-from keras_diagwise.layers.family import Diagonalwise
+from keras_diagwise.layers import STOCK_TO_OURS
+from keras_diagwise.layers.base import Diagonalwise
 from keras_diagwise.models.survey import REASONS
 from keras_diagwise.planning.store import Store
 from tests.strategies import to_numpy
@@ -421,7 +421,7 @@ class PlantedError(Exception):
 
 def planted_in_a_swap(monkeypatch):
     """At the second layer."""
-    ours = FAMILY[layers.SeparableConv2D]
+    ours = STOCK_TO_OURS[layers.SeparableConv2D]
 
     class Cursed(ours):
         @property
@@ -432,7 +432,7 @@ def planted_in_a_swap(monkeypatch):
         def plan(self, value):
             raise PlantedError
 
-    monkeypatch.setitem(FAMILY, layers.SeparableConv2D, Cursed)
+    monkeypatch.setitem(STOCK_TO_OURS, layers.SeparableConv2D, Cursed)
 
 
 def planted_in_the_report(monkeypatch):

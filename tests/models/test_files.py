@@ -18,7 +18,7 @@ import pytest
 
 import keras_diagwise as kd
 from keras_diagwise.conductor import conductor
-from keras_diagwise.layers.family import Diagonalwise
+from keras_diagwise.layers.base import Diagonalwise
 from keras_diagwise.planning.planner import Answer
 from keras_diagwise.planning.store import Store
 from tests.behaviours import FILES

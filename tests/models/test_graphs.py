@@ -12,8 +12,8 @@ import numpy as np
 from hypothesis import strategies as st
 
 import keras_diagwise as kd
-from keras_diagwise.layers import FAMILY
-from keras_diagwise.layers.family import Diagonalwise
+from keras_diagwise.layers import STOCK_TO_OURS
+from keras_diagwise.layers.base import Diagonalwise
 from keras_diagwise.models.survey import reason_to_leave
 from tests.strategies import to_numpy
 
@@ -155,7 +155,7 @@ def test_any_graph(graph, plan, copy):
     due = {
         i
         for i, layer in enumerate(model._flatten_layers())
-        if type(layer) in FAMILY and reason_to_leave(layer) is None
+        if type(layer) in STOCK_TO_OURS and reason_to_leave(layer) is None
     }
     hypothesis.assume(due)
     converted = kd.convert(model, plan=plan, copy=copy, verbose=0)

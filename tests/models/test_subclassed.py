@@ -7,7 +7,7 @@ import pytest
 from keras import layers, ops
 
 import keras_diagwise as kd
-from keras_diagwise.layers.family import Diagonalwise
+from keras_diagwise.layers.base import Diagonalwise
 from keras_diagwise.models import check
 from keras_diagwise.models.copy import duplicated
 from tests.fake_runner import install, nothing_known, traced_plans

@@ -13,7 +13,7 @@ import pytest
 import keras_diagwise as kd
 from keras_diagwise import backends
 from keras_diagwise.conductor import conductor
-from keras_diagwise.layers.family import Diagonalwise
+from keras_diagwise.layers.base import Diagonalwise
 from keras_diagwise.models.problems import NOT_CALLED
 from keras_diagwise.models.report import ModelCheck
 from keras_diagwise.models.summary import environment_of_models

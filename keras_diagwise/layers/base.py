@@ -1,5 +1,5 @@
 """What the layers of the package have in common: a plan, and a stock class that
-each stands for."""
+each replaces."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from keras_diagwise.problem import Problem
 
 PACKAGE = "keras_diagwise"
 
-FAMILY: dict[type[keras.layers.Layer], type[Diagonalwise]] = {}
+STOCK_TO_OURS: dict[type[keras.layers.Layer], type[Diagonalwise]] = {}
 """The package's class for each stock class."""
 
 
@@ -37,7 +37,7 @@ class Diagonalwise(keras.layers.Layer):
 
     @staticmethod
     def problem_of(layer, input_shape) -> Problem:
-        """The problem of a layer of this family, stock or ours, built or not.
+        """The problem of a layer of this class or of the stock one, built or not.
 
         Args:
             layer: the layer.
@@ -47,7 +47,7 @@ class Diagonalwise(keras.layers.Layer):
 
     @staticmethod
     def input_channels(layer) -> int:
-        """The channels of the input of a built layer of this family."""
+        """The channels of the input of such a layer, built."""
         raise NotImplementedError
 
     def compute_output_shape(self, input_shape):
@@ -63,11 +63,13 @@ class Diagonalwise(keras.layers.Layer):
 
 def ours_for(layer) -> type[Diagonalwise]:
     """The package's class for a layer that is stock, or already ours."""
-    return FAMILY[layer.stock if isinstance(layer, Diagonalwise) else type(layer)]
+    return STOCK_TO_OURS[
+        layer.stock if isinstance(layer, Diagonalwise) else type(layer)
+    ]
 
 
 def problem_of(layer, input_shape) -> Problem:
-    """The problem of a layer of any family, stock or ours, built or not.
+    """The problem of a layer, stock or ours, built or not.
 
     Args:
         layer: the layer.
@@ -112,8 +114,8 @@ def with_plan(signature: inspect.Signature) -> inspect.Signature:
     return signature.replace(parameters=[*named, plan, rest])
 
 
-def stands_for(stock: type[keras.layers.Layer]):
-    """Makes a class stand for `stock` in files and conversions.
+def replaces(stock: type[keras.layers.Layer]):
+    """Makes a class replace `stock` in files and conversions.
 
     Keras derives the paths in weight files and automatic names from `__name__`,
     so it stays the stock one; the class is known as its `__qualname__`.
@@ -123,7 +125,7 @@ def stands_for(stock: type[keras.layers.Layer]):
         ours.stock = stock
         ours.__signature__ = with_plan(inspect.signature(stock))
         ours.__name__ = stock.__name__
-        FAMILY[stock] = ours
+        STOCK_TO_OURS[stock] = ours
         return keras.saving.register_keras_serializable(PACKAGE, ours.__qualname__)(
             ours
         )

@@ -8,11 +8,13 @@ import pytest
 
 import keras_diagwise as kd
 from keras_diagwise import Plan
-from keras_diagwise.layers import FAMILY
+from keras_diagwise.layers import STOCK_TO_OURS
 from tests.strategies import to_numpy
 
 PAIRS = pytest.mark.parametrize(
-    ("stock", "ours"), FAMILY.items(), ids=[cls.__qualname__ for cls in FAMILY.values()]
+    ("stock", "ours"),
+    STOCK_TO_OURS.items(),
+    ids=[cls.__qualname__ for cls in STOCK_TO_OURS.values()],
 )
 MIXED = Plan(forward="direct", kernel_gradient="diagonal:2:split")
 plans = pytest.mark.parametrize(
