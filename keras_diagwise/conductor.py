@@ -78,8 +78,10 @@ class Setting:
         return vars(conductor)[self._name]
 
     def __set__(self, conductor: Conductor, value: str) -> None:
-        vars(conductor)[self._name] = one_of(self._choices, value, self._name)
-        conductor.forget()
+        value = one_of(self._choices, value, self._name)
+        if vars(conductor).get(self._name) != value:
+            vars(conductor)[self._name] = value
+            conductor.forget()
 
 
 class Conductor:

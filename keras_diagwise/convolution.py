@@ -23,6 +23,7 @@ from keras_diagwise.planning.planned_convolution import PlannedConvolution
 Tensor = Any
 
 stock_depthwise_conv = ops.depthwise_conv
+native_conv = backends.active.native_conv
 standardize_dtype = keras.backend.standardize_dtype
 image_data_format = keras.config.image_data_format
 traces_python = backends.active.traces_python
@@ -163,7 +164,7 @@ def conv(
     arguments = strides, padding, data_format or image_data_format(), dilation_rate
     found = look_up(inputs, kernel, *arguments, plan, GROUPED)
     if found is None:
-        return backends.active.native_conv(inputs, kernel, *arguments)
+        return native_conv(inputs, kernel, *arguments)
     return run(found, inputs, kernel)
 
 
@@ -186,6 +187,8 @@ def separable_conv(
             inputs, depthwise_kernel, pointwise_kernel, *arguments
         )
     outputs = run(found, inputs, by_group(depthwise_kernel))
+    if traces_python():
+        return native_conv(outputs, pointwise_kernel, 1, "valid", data_format, 1)
     pointwise_kernel = ops.convert_to_tensor(pointwise_kernel)
     shape, dtype = shape_of(outputs), outputs.dtype
     pointwise = grouped_problem(
@@ -253,6 +256,9 @@ def look_up_in_trace(
     dtype = standardize_dtype(inputs.dtype)
     if dtype != standardize_dtype(kernel.dtype):
         return None
+    if trace.is_open(strides, dilation_rate):
+        return None
+    edition = conductor.edition if plan == AUTO else ""
     if isinstance(plan, Plan):
         plan = plan.forward, plan.input_gradient, plan.kernel_gradient
     return name_in_trace(
@@ -264,7 +270,7 @@ def look_up_in_trace(
         data_format,
         dilation_rate,
         plan,
-        conductor.edition,
+        (edition, *trace.state()),
         *kind,
     )
 

@@ -1,6 +1,8 @@
 """`torch.compile`: plans in its graphs, breaks of them, shapes that vary, exports."""
 
 import functools
+import importlib
+import subprocess
 import sys
 
 import hypothesis
@@ -19,6 +21,7 @@ from keras_diagwise.planning.planned_convolution import (
     operator_in_trace,
 )
 from keras_diagwise.problem import PASSES
+from keras_diagwise.tuner.runner import PassTask, pass_of
 from tests.strategies import to_numpy
 from tests.test_convolution import draw
 
@@ -26,6 +29,7 @@ torch = pytest.importorskip("torch")
 if keras.backend.backend() != "torch":
     pytest.skip("about torch", allow_module_level=True)
 
+CompileCounter = importlib.import_module("torch._dynamo.testing").CompileCounter
 TUNER = sys.modules["keras_diagwise.tuner.tuner"]
 MIXED = Plan("native", "direct", "diagonal:4:split")
 PLANS = ["direct", "diagonal:2", "direct:compiled", MIXED]
@@ -168,7 +172,7 @@ def test_a_backward_behind_a_break_is_left_alone():
     """Dynamo compiled it for each layer, until it gave up."""
     inputs, kernel = draw(2, 6, 6, 4).requires_grad_(), draw(3, 3, 4, 1)
     eager = kd.depthwise_conv(inputs, kernel, plan="direct").sum()
-    count = torch._dynamo.testing.CompileCounter()
+    count = CompileCounter()
 
     @torch.compile(backend=count)
     def step():
@@ -178,6 +182,112 @@ def test_a_backward_behind_a_break_is_left_alone():
     step()
     assert inputs.grad is not None
     assert count.frame_count == 0
+
+
+LAYERS = {
+    "depthwise": lambda: keras.layers.DepthwiseConv2D(3, padding="same"),
+    "depthwise, one dimension": lambda: keras.layers.DepthwiseConv1D(3, strides=2),
+    "separable": lambda: keras.layers.SeparableConv2D(6, 3, padding="same"),
+    "grouped": lambda: keras.layers.Conv2D(8, 3, groups=2),
+}
+
+
+@pytest.mark.parametrize("dynamic", [None, True])
+@pytest.mark.parametrize("name", LAYERS)
+def test_each_layer_is_in_one_graph(name, dynamic):
+    """Under `dynamic=True` strides are open too, and it is stock's."""
+    stock_layer = LAYERS[name]()
+    shape = (2, 8, 4) if "one" in name else (2, 8, 8, 4)
+    inputs = draw(*shape, dtype="float32")
+    expected = to_numpy(stock_layer(inputs))
+    model = keras.Sequential([keras.Input(shape[1:]), stock_layer])
+    kd.convert(model, plan="direct", verbose=0)
+    compiled = torch.compile(
+        model.layers[0], backend="aot_eager", fullgraph=True, dynamic=dynamic
+    )
+    np.testing.assert_allclose(to_numpy(compiled(inputs)), expected, atol=1e-5)
+
+
+def test_what_compiles_alone_is_fused_in_a_trace(monkeypatch):
+    """A program of its own would not take the tensors of a trace."""
+    monkeypatch.setattr(backends.active, "COMPILES_ALONE", True)
+    sys.modules[
+        "keras_diagwise.algorithms.direct.algorithm"
+    ].compiled_pass.cache_clear()
+    compiled = torch.compile(
+        convolved("direct:compiled"), backend="aot_eager", fullgraph=True
+    )
+    assert_as_stock(compiled, stock, draw(2, 6, 6, 4), draw(3, 3, 4, 1))
+    sys.modules[
+        "keras_diagwise.algorithms.direct.algorithm"
+    ].compiled_pass.cache_clear()
+
+
+def test_each_candidate_is_compiled_for_itself(monkeypatch):
+    """Dynamo gives up a code that it compiled a few times, and all candidates of the
+    tuner had one; nor may sizes be left open once they vary."""
+    count = CompileCounter()
+    plain = torch.compile
+    monkeypatch.setattr(
+        torch, "compile", lambda *args, **kwargs: plain(*args, backend=count, **kwargs)
+    )
+    for size in range(6, 18):
+        inputs, kernel = draw(2, size, size, 4), draw(3, 3, 1, 4)
+        problem = depthwise_problem(
+            *(inputs.shape, "float64", (3, 3, 4, 1), 1, "same", "channels_last", 1)
+        )
+        run = pass_of(PassTask(problem, "forward", "inductor"), parse("direct"))
+        backends.active.compiled(run, "inductor")(inputs, kernel)
+    assert count.frame_count == 12
+
+
+def test_a_plan_of_ones_own_is_kept(monkeypatch):
+    """What is decided elsewhere compiles nothing anew of a layer with a plan."""
+    count = CompileCounter()
+    compiled = torch.compile(convolved(MIXED), backend=count, fullgraph=True)
+    operands = draw(2, 6, 6, 4), draw(3, 3, 4, 1)
+    for _ in range(10):
+        compiled(*operands)
+        conductor.forget()
+    assert count.frame_count == 1
+
+
+def test_a_setting_that_is_the_same_forgets_nothing():
+    before = conductor.edition
+    conductor.on_miss = conductor.on_miss
+    assert conductor.edition == before
+
+
+def test_forward_mode_after_a_compilation_is_stocks():
+    """Its level is read in what Dynamo traces, which it then guards."""
+    from torch.autograd import forward_ad
+
+    inputs, kernel = draw(2, 6, 6, 4), draw(3, 3, 4, 1)
+    compiled = torch.compile(convolved("direct"), backend="eager")
+    compiled(inputs, kernel)
+    tangents = []
+    for run in (compiled, stock):
+        with forward_ad.dual_level():
+            dual = forward_ad.make_dual(inputs, inputs + 1)
+            tangents.append(forward_ad.unpack_dual(run(dual, kernel)).tangent)
+    np.testing.assert_allclose(*map(to_numpy, tangents), atol=1e-11)
+
+
+def test_the_operator_is_defined_once():
+    """By threads that ask for it together, before it is there."""
+    code = """
+import threading
+from keras_diagwise.planning import planned_convolution
+together, found = threading.Barrier(8), []
+def ask():
+    together.wait()
+    found.append(planned_convolution.operator_in_trace())
+threads = [threading.Thread(target=ask) for _ in range(8)]
+for each in threads: each.start()
+for each in threads: each.join()
+assert len(found) == 8 and len(set(map(id, found))) == 1
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_another_plan_is_compiled_anew():
@@ -200,7 +310,7 @@ def test_what_is_decided_later_is_compiled_anew(monkeypatch):
         return type("Answer", (), {"plan": chosen["plan"], "rung": "decision"})
 
     monkeypatch.setattr(conductor, "answer", answer)
-    count = torch._dynamo.testing.CompileCounter()
+    count = CompileCounter()
     compiled = torch.compile(convolved("auto"), backend=count)
     operands = draw(2, 6, 6, 4), draw(3, 3, 4, 1)
     for _ in range(2):

@@ -8,6 +8,7 @@ import importlib.util
 import itertools
 import operator
 import os
+import sys
 import types
 import warnings
 
@@ -321,8 +322,11 @@ def keys_of_tensor(tensor):
 
 
 def forget_compiled(function):
-    """Nothing: Dynamo guards on the class and the plan of each layer, and on the
-    edition of what was found."""
+    """Dynamo guards on the class and the plan of each layer, and on the edition of what
+    was found; but what is outdated counts among the few that it compiles of a code, and
+    all layers have the same."""
+    if "torch._dynamo" in sys.modules:
+        torch._dynamo.reset_code_caches()
 
 
 def synchronize(tensors):
@@ -339,8 +343,20 @@ def device_events():
 
 def compiled(function, compiler_mode):
     if compiler_mode == torch_trace.MODE:
-        return torch.compile(function)
+        return torch.compile(apart(function), fullgraph=True, dynamic=False)
     return function
+
+
+def apart(function):
+    """A function with a code of its own: Dynamo counts by codes what it compiled, and
+    gives up after a few (seen in 2.13)."""
+    name = f"run_{next(COMPILED)}"
+
+    def run(*operands):
+        return function(*operands)
+
+    code = run.__code__.replace(co_name=name, co_qualname=name)
+    return types.FunctionType(code, globals(), name, closure=run.__closure__)
 
 
 def compiled_ahead(function, compiler_mode, shapes, dtype):
@@ -431,18 +447,11 @@ def by_inductor(function):
 
     Guards are kept on tensors only: `keras.ops` counts its calls, and Dynamo would
     compile anew for each count. That is safe while the function depends on nothing
-    else, and is compiled in one piece: what runs after a break of the graph does. Each
-    has a code of its own, since Dynamo counts by codes what it compiled, and gives up
-    after a few (seen in 2.13).
+    else, and is compiled in one piece: what runs after a break of the graph does. In a
+    trace it is the function itself.
     """
-
-    def run(*operands):
-        return function(*operands)
-
-    name = f"run_{next(COMPILED)}"
-    code = run.__code__.replace(co_name=name, co_qualname=name)
     compiled = torch.compile(
-        types.FunctionType(code, globals(), name, closure=run.__closure__),
+        apart(function),
         fullgraph=True,
         dynamic=False,
         options={"guard_filter_fn": torch.compiler.keep_tensor_guards_unsafe},
@@ -451,6 +460,8 @@ def by_inductor(function):
 
     def call(*operands):
         nonlocal chosen
+        if torch.compiler.is_compiling():
+            return function(*operands)
         operands = tuple(each.detach() for each in operands)
         if chosen is not None:
             return chosen(*operands)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+
 import torch
 from torch.autograd import forward_ad
 
@@ -20,7 +22,35 @@ def constant(function):
 def sizes(tensor):
     from torch.fx.experimental.symbolic_shapes import has_static_value  # takes 0.3 s
 
-    return tuple([n if has_static_value(n) else None for n in tensor.shape])
+    return tuple(
+        [operator.index(n) if has_static_value(n) else None for n in tensor.shape]
+    )
+
+
+def is_open(*values):
+    """Whether a number, or one in a tuple, is left open by the trace, as all may be
+    under `dynamic=True`."""
+    from torch.fx.experimental.symbolic_shapes import has_static_value
+
+    for value in values:
+        numbers = value if isinstance(value, tuple | list) else (value,)
+        for number in numbers:
+            if isinstance(number, int) and not has_static_value(number):
+                return True
+    return False
+
+
+def state():
+    """What Dynamo does not guard by itself, read in what it traces, so that it does:
+    the level of forward-mode derivatives, and flags that a plan was chosen for."""
+    cudnn = torch.backends.cudnn
+    # Not the comparison itself: under `dynamic=True` that is left open, too.
+    mode = "forward" if forward_ad._current_level >= 0 else "reverse"
+    return (
+        mode,
+        torch.are_deterministic_algorithms_enabled(),
+        *(cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic),
+    )
 
 
 def must_run_native():

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from keras_diagwise import backends
 from keras_diagwise.layers.base import Diagonalwise, ours_for
 from keras_diagwise.models.example import Example
 from keras_diagwise.models.object_graph import COMPILED
@@ -42,6 +43,8 @@ class Variant:
         self._attributes: dict[str, Any] = dict.fromkeys(COMPILED)
         # JAX compiles once for all functions that are equal, as a model's methods are.
         self._attributes["train_step"] = lambda *arguments: self._step(*arguments)
+        if backends.active.python_trace is not None:
+            backends.active.forget_compiled(self._step)
 
     def __call__(self) -> object:
         """A step; the model is left as the variant has it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -124,7 +125,15 @@ class PlannedConvolution:
         return self.problem.kernel_shape
 
 
-@functools.cache
+DEFINING = threading.Lock()
+
+
 def operator_in_trace() -> Callable:
     """The operator that a graph of Python code holds, see `backends`."""
+    with DEFINING:  # of two threads one would define it again
+        return defined_operator()
+
+
+@functools.cache
+def defined_operator() -> Callable:
     return backends.active.python_trace.define_operator(PlannedConvolution.named)
