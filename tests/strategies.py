@@ -7,6 +7,7 @@ from hypothesis import assume
 from hypothesis import strategies as st
 
 from keras_diagwise.problem import Problem
+from keras_diagwise.tuner.float64_passes import OPERANDS
 
 NUMPY_DTYPES = {
     "float64": np.float64,
@@ -52,6 +53,12 @@ def tensors(problem, seed=0):
         generator.normal(size=shape).astype(NUMPY_DTYPES[problem.dtype])
         for shape in shapes
     ]
+
+
+def operands_of(pass_name, inputs, kernel, output_gradient):
+    """Those of a pass, in the order in which it takes them."""
+    tensors = {"input": inputs, "kernel": kernel, "output": output_gradient}
+    return [tensors[name] for name in OPERANDS[pass_name]]
 
 
 def to_backend(arrays, dtype):

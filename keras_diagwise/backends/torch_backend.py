@@ -195,7 +195,7 @@ def flags():
         "threads": torch.get_num_threads(),
     }
     if torch.cuda.is_available():
-        flags.update(zip(GPU_FLAGS, gpu_flags(), strict=True))
+        flags.update(zip(GPU_FLAGS, torch_trace.cudnn_flags(), strict=True))
     return flags
 
 
@@ -213,16 +213,10 @@ def child_variables():
 GPU_FLAGS = ("cudnn_allow_tf32", "cudnn_benchmark", "cudnn_deterministic")
 
 
-def gpu_flags():
-    """What changes precision or the choice of kernels on a GPU."""
-    cudnn = torch.backends.cudnn
-    return cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic
-
-
 if torch.cuda.is_available():
 
     def trace_key():
-        return torch.are_deterministic_algorithms_enabled(), *gpu_flags()
+        return torch.are_deterministic_algorithms_enabled(), *torch_trace.cudnn_flags()
 
 
 def device_place():
@@ -430,8 +424,8 @@ def compiles_alone_refusal():
 
 
 COMPILES_ALONE = torch.cuda.is_available()
-"""On CPU it is of no use: Inductor took 24 s to compile the passes of `direct` on a
-layer of 56×56×144, which then took 2 to 13 times oneDNN's time (torch 2.13)."""
+"""On CPUs it is not offered: each pass takes Inductor seconds to compile, in each first
+step, and has not been measured on a quiet machine since `direct` was written anew."""
 
 
 def compiled_alone(function):

@@ -43,14 +43,19 @@ def is_open(*values):
 def state():
     """What Dynamo does not guard by itself, read in what it traces, so that it does:
     the level of forward-mode derivatives, and flags that a plan was chosen for."""
-    cudnn = torch.backends.cudnn
     # Not the comparison itself: under `dynamic=True` that is left open, too.
     mode = "forward" if forward_ad._current_level >= 0 else "reverse"
     return (
         mode,
         torch.are_deterministic_algorithms_enabled(),
-        *(cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic),
+        *cudnn_flags(),
     )
+
+
+def cudnn_flags():
+    """What changes precision or the choice of kernels on a GPU."""
+    cudnn = torch.backends.cudnn
+    return cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic
 
 
 def must_run_native():

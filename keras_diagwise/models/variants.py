@@ -43,6 +43,7 @@ class Variant:
         self._attributes: dict[str, Any] = dict.fromkeys(COMPILED)
         # JAX compiles once for all functions that are equal, as a model's methods are.
         self._attributes["train_step"] = lambda *arguments: self._step(*arguments)
+        # Dynamo compiles few variants of one code, and runs the next as they are.
         if backends.active.python_trace is not None:
             backends.active.forget_compiled(self._step)
 

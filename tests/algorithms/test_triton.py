@@ -33,7 +33,7 @@ from tests.algorithms.suite import (
 from tests.engines.network import assert_same_training
 from tests.engines.processes import ended, free_ports, started
 from tests.interpreter import interpreted, needs_interpreter
-from tests.strategies import problems, tensors, to_backend, to_numpy
+from tests.strategies import operands_of, problems, tensors, to_backend, to_numpy
 from tuning import gpu_programs
 
 BACKEND = keras.backend.backend()
@@ -68,12 +68,7 @@ class TestTriton(AlgorithmSuite):
     def test_an_empty_batch_gives_zeros_though_the_problem_knows_none(self, pass_name):
         problem = depthwise((5, 5), 4, (3, 3), batch=None)
         empty = depthwise((5, 5), 4, (3, 3), batch=0)
-        inputs, kernel, gradient = to_backend(tensors(empty), "float32")
-        operands = {
-            "forward": (inputs, kernel),
-            "input_gradient": (kernel, gradient),
-            "kernel_gradient": (inputs, gradient),
-        }[pass_name]
+        operands = operands_of(pass_name, *to_backend(tensors(empty), "float32"))
         result = to_numpy(getattr(Triton(), pass_name)(problem, *operands))
         expected = getattr(reference.passes(empty, *tensors(empty)), pass_name)
         np.testing.assert_array_equal(result, expected)
@@ -144,12 +139,7 @@ class TestTriton(AlgorithmSuite):
         import torch
 
         problem = depthwise((5, 4), 4, (3, 3), batch=2)
-        inputs, kernel, gradient = to_backend(tensors(problem), "float32")
-        left, right = {
-            "forward": (inputs, kernel),
-            "input_gradient": (kernel, gradient),
-            "kernel_gradient": (inputs, gradient),
-        }[pass_name]
+        left, right = operands_of(pass_name, *to_backend(tensors(problem), "float32"))
         planned = PlannedConvolution(problem, Plan("triton", "triton", "triton"))
         operands = left.requires_grad_(), right.requires_grad_()
         torch.library.opcheck(
@@ -344,12 +334,7 @@ def test_a_held_kernel_runs_as_tritons_own(monkeypatch, pass_name):
     backends.active.held_kernel.cache_clear()
     try:
         problem = depthwise((9, 8), 16, (3, 3), strides=(2, 1), batch=2)
-        inputs, kernel, gradient = to_backend(tensors(problem), "float32")
-        left, right = {
-            "forward": (inputs, kernel),
-            "input_gradient": (kernel, gradient),
-            "kernel_gradient": (inputs, gradient),
-        }[pass_name]
+        left, right = operands_of(pass_name, *to_backend(tensors(problem), "float32"))
         how = Triton().launch(problem, pass_name, 2)
         result = backends.active.launched(how, left, right)
         jitted = getattr(kernels, how.kernel)
@@ -368,7 +353,7 @@ def test_a_held_kernel_runs_as_tritons_own(monkeypatch, pass_name):
         for one, other in zip(held[2], own[2], strict=True):
             assert one is other or one == other
         assert result.shape == how.shape
-        apart = torch.empty(inputs.numel() + 1)[1:].reshape(inputs.shape)
+        apart = torch.empty(left.numel() + 1)[1:].reshape(left.shape)
         if pass_name == "forward":  # what is not aligned has a program of its own
             backends.active.launched(how, apart, right)
             assert fake.launched[-1][2][0].data_ptr() % 16
