@@ -120,7 +120,14 @@ def abort_when_timed(time_candidates):
 
 
 def wrong(compute):
-    return lambda *operands: compute(*operands) * 1.01
+    """Off for grouped convolutions only: by the dense one the tuner tells how precise
+    the backend is."""
+
+    def computed(algorithm, problem, *operands):
+        result = compute(algorithm, problem, *operands)
+        return result if problem.groups == 1 else result * 1.01
+
+    return computed
 
 
 def main() -> None:
