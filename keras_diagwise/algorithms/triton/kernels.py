@@ -72,6 +72,13 @@ def steps_of(channels, across, along, CHANNELS_LAST: tl.constexpr):
 
 
 @triton.jit
+def is_within(index, size):
+    """Whether an axis of a size has an index: below 0 it is a large unsigned number, so
+    that one comparison tells."""
+    return index.to(tl.uint32) < size.to(tl.uint32)
+
+
+@triton.jit
 def replaced(tiles, INDEX: tl.constexpr, tile):
     """The tiles with another one at an index."""
     return tiles[:INDEX] + (tile,) + tiles[INDEX + 1 :]
@@ -87,9 +94,10 @@ def zeros(COUNT: tl.constexpr, LANES: tl.constexpr, WIDTH: tl.constexpr, dtype):
 
 
 @triton.jit
-def weights_of_row(
+def weight_of(
     kernel,
     i,
+    j,
     filters,
     filter,
     exists,
@@ -98,16 +106,12 @@ def weights_of_row(
     CHANNELS_LAST: tl.constexpr,
     dtype,
 ):
-    """The weights of the taps with index `i` across."""
-    weights = ()
-    for j in tl.static_range(KERNEL_ALONG):
-        if CHANNELS_LAST:
-            tap = i * KERNEL_ALONG + j
-        else:
-            tap = j * KERNEL_ACROSS + i
-        weight = tl.load(kernel + tap * filters + filter, exists, 0.0)
-        weights = weights + (weight.to(dtype),)
-    return weights
+    """The weights of the tap `i` across, `j` along."""
+    if CHANNELS_LAST:
+        tap = i * KERNEL_ALONG + j
+    else:
+        tap = j * KERNEL_ACROSS + i
+    return tl.load(kernel + tap * filters + filter, exists, 0.0).to(dtype)
 
 
 @triton.jit(do_not_specialize=SIZES[:-1])
@@ -159,29 +163,34 @@ def forward(
     first_column = strip * (UNROLL * STRIDE_ALONG) - before_along
     sums = zeros(UNROLL, LANES, WIDTH, DTYPE)
     for i in tl.range(0, KERNEL_ACROSS, loop_unroll_factor=ROWS):
-        weights = weights_of_row(
-            kernel,
-            i,
-            filters,
-            filter,
-            exists,
-            KERNEL_ACROSS,
-            KERNEL_ALONG,
-            CHANNELS_LAST,
-            DTYPE,
-        )
+        weights = ()
         row = across * STRIDE_ACROSS - before_across + i * DILATION_ACROSS
-        row_exists = exists & (row >= 0) & (row < input_across)
+        row_exists = exists & is_within(row, input_across)
         for r in tl.static_range(
             (UNROLL - 1) * STRIDE_ALONG + (KERNEL_ALONG - 1) * DILATION_ALONG + 1
         ):
             column = first_column + r
-            pixel_exists = row_exists & (column >= 0) & (column < input_along)
+            pixel_exists = row_exists & is_within(column, input_along)
             pixel = tl.load(
                 inputs + start + row * step_across + column * step_along,
                 pixel_exists,
                 0.0,
             ).to(DTYPE)
+            for j in tl.static_range(KERNEL_ALONG):
+                if j * DILATION_ALONG == r:
+                    weight = weight_of(
+                        kernel,
+                        i,
+                        j,
+                        filters,
+                        filter,
+                        exists,
+                        KERNEL_ACROSS,
+                        KERNEL_ALONG,
+                        CHANNELS_LAST,
+                        DTYPE,
+                    )
+                    weights = weights + (weight,)
             for u in tl.static_range(UNROLL):
                 for j in tl.static_range(KERNEL_ALONG):
                     if u * STRIDE_ALONG + j * DILATION_ALONG == r:
@@ -236,33 +245,44 @@ def add_kernel_row(
     FIRST: tl.constexpr = PHASE_ALONG - (KERNEL_ALONG - 1) * DILATION_ALONG
     LAST: tl.constexpr = UNROLL - 1 + PHASE_ALONG
     step_across, step_along = steps_of(filters, size_across, size_along, CHANNELS_LAST)
-    weights = weights_of_row(
-        kernel,
-        i,
-        filters,
-        filter,
-        exists,
-        KERNEL_ACROSS,
-        KERNEL_ALONG,
-        CHANNELS_LAST,
-        DTYPE,
-    )
     for v in tl.static_range(STRIDE_ACROSS):
         if (v + PHASE_ACROSS - REST * DILATION_ACROSS) % STRIDE_ACROSS == 0:
             distance = v + PHASE_ACROSS - i * DILATION_ACROSS
             row = first_row + distance // STRIDE_ACROSS
-            row_exists = exists & (row >= 0) & (row < size_across)
+            row_exists = exists & is_within(row, size_across)
+            weights = ()
             for e in tl.static_range(FIRST // STRIDE_ALONG, LAST // STRIDE_ALONG + 1):
                 column = first_column + e
                 pixel = tl.load(
                     output_gradient + start + row * step_across + column * step_along,
-                    row_exists & (column >= 0) & (column < size_along),
+                    row_exists & is_within(column, size_along),
                     0.0,
                 ).to(DTYPE)
+                for n in tl.static_range(KERNEL_ALONG):
+                    if (
+                        PHASE_ALONG
+                        - (KERNEL_ALONG - 1 - n) * DILATION_ALONG
+                        + STRIDE_ALONG
+                        - 1
+                    ) // STRIDE_ALONG == e:
+                        weight = weight_of(
+                            kernel,
+                            i,
+                            KERNEL_ALONG - 1 - n,
+                            filters,
+                            filter,
+                            exists,
+                            KERNEL_ACROSS,
+                            KERNEL_ALONG,
+                            CHANNELS_LAST,
+                            DTYPE,
+                        )
+                        weights = weights + (weight,)
                 for u in tl.static_range(UNROLL):
                     for j in tl.static_range(KERNEL_ALONG):
                         if u + PHASE_ALONG - j * DILATION_ALONG == e * STRIDE_ALONG:
-                            total = tl.fma(pixel, weights[j], sums[v * UNROLL + u])
+                            weight = weights[KERNEL_ALONG - 1 - j]
+                            total = tl.fma(pixel, weight, sums[v * UNROLL + u])
                             sums = replaced(sums, v * UNROLL + u, total)
     return sums
 
@@ -507,14 +527,14 @@ def kernel_gradient(
         first_column += first_tap_along * DILATION_ALONG
         for i in tl.static_range(TAPS_ACROSS):
             row = first_row + i * DILATION_ACROSS
-            row_exists = exists & (row >= 0) & (row < input_across)
+            row_exists = exists & is_within(row, input_across)
             for r in tl.static_range(
                 (UNROLL - 1) * STRIDE_ALONG + (TAPS_ALONG - 1) * DILATION_ALONG + 1
             ):
                 column = first_column + r
                 pixel = tl.load(
                     inputs + start + row * step_across + column * step_along,
-                    row_exists & (column >= 0) & (column < input_along),
+                    row_exists & is_within(column, input_along),
                     0.0,
                 ).to(DTYPE)
                 for u in tl.static_range(UNROLL):
