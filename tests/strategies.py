@@ -18,7 +18,13 @@ NUMPY_DTYPES = {
 
 
 @st.composite
-def problems(draw, ranks=(1, 2, 3), dtypes=tuple(NUMPY_DTYPES), depthwise=None):
+def problems(
+    draw,
+    ranks=(1, 2, 3),
+    dtypes=tuple(NUMPY_DTYPES),
+    depthwise=None,
+    groups=st.integers(1, 6),
+):
     """A problem that has an output, possibly with an empty batch."""
     rank = draw(st.sampled_from(ranks))
     most = {1: 12, 2: 8, 3: 5}[rank]
@@ -31,7 +37,7 @@ def problems(draw, ranks=(1, 2, 3), dtypes=tuple(NUMPY_DTYPES), depthwise=None):
     problem = Problem(
         batch=draw(st.sampled_from([1, 2, 3, 0])),
         spatial_shape=draw(sizes(1, most)),
-        groups=draw(st.integers(1, 6)),
+        groups=draw(groups),
         channels_per_group=1 if depthwise else draw(st.integers(1, 3)),
         filters_per_group=draw(st.integers(1, 3)),
         kernel_size=draw(sizes(1, 7 if rank < 3 else 3)),

@@ -3,11 +3,13 @@
 from keras_diagwise.algorithms.algorithm import Algorithm
 from keras_diagwise.algorithms.diagonal import Diagonal
 from keras_diagwise.algorithms.direct import Direct
+from keras_diagwise.algorithms.matmul import Matmul
 from keras_diagwise.algorithms.native import Native
 from keras_diagwise.algorithms.triton import Triton
 
 ALGORITHMS: dict[str, type[Algorithm]] = {
-    algorithm.name: algorithm for algorithm in (Native, Direct, Diagonal, Triton)
+    algorithm.name: algorithm
+    for algorithm in (Native, Direct, Diagonal, Matmul, Triton)
 }
 
 
@@ -26,4 +28,13 @@ def parse(text: str) -> Algorithm:
     return ALGORITHMS[name].parse(parameters)
 
 
-__all__ = ["ALGORITHMS", "Algorithm", "Diagonal", "Direct", "Native", "Triton", "parse"]
+__all__ = [
+    "ALGORITHMS",
+    "Algorithm",
+    "Diagonal",
+    "Direct",
+    "Matmul",
+    "Native",
+    "Triton",
+    "parse",
+]

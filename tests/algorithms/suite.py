@@ -1,6 +1,7 @@
 """What holds for every algorithm: each one's test file inherits it."""
 
 import contextlib
+import dataclasses
 import functools
 import re
 from typing import ClassVar
@@ -40,6 +41,14 @@ def depthwise(spatial_shape, channels, kernel_size, **fields) -> Problem:
         channels_per_group=1,
         kernel_size=kernel_size,
         **values,
+    )
+
+
+def dense(spatial_shape, channels, filters, kernel_size, **fields) -> Problem:
+    """A problem of one group, with the fields that matter to a test named."""
+    single = depthwise(spatial_shape, 1, kernel_size, **fields)
+    return dataclasses.replace(
+        single, channels_per_group=channels, filters_per_group=filters
     )
 
 
@@ -135,13 +144,36 @@ EDGES = {
     ),
     "huge kernel, one dimension": depthwise((150,), 2, (131,)),
     "huge kernel, three dimensions": depthwise((6, 5, 7), 2, (6, 5, 5)),
+    "dense": dense((7, 6), 5, 3, (3, 3)),
+    "dense, even kernel, strided, valid": dense(
+        (9, 8), 2, 3, (4, 2), strides=(2, 3), padding="valid"
+    ),
+    "dense, one tap": dense((6, 5), 3, 4, (1, 1)),
+    "dense, one tap, strided": dense((7, 5), 3, 4, (1, 1), strides=(2, 3)),
+    "dense, dilated": dense((9, 8), 3, 2, (3, 3), dilation_rate=(2, 3)),
+    "dense, channels first, strided": dense(
+        (8, 7), 3, 2, (3, 3), strides=(2, 2), data_format="channels_first"
+    ),
+    "dense, one dimension": dense((17,), 3, 4, (5,), strides=(2,)),
+    "dense, three dimensions": dense((5, 4, 3), 3, 2, (3, 2, 3)),
+    "dense, empty batch": dense((5, 5), 4, 3, (3, 3), batch=0),
+    "dense, kernel larger than the input": dense((2, 3), 4, 3, (5, 7)),
+    "dense, bfloat16": dense((6, 7), 4, 3, (3, 3), dtype="bfloat16"),
+    "dense, float16, one tap": dense((6, 7), 4, 3, (1, 1), dtype="float16"),
+    "dense, float64": dense((6, 7), 4, 3, (3, 3), dtype="float64"),
 }
 
 
 class AlgorithmSuite:
-    """Subclasses give `algorithms`: the instances to test."""
+    """Subclasses give `algorithms`: the instances to test, and may say how many groups
+    the problems have that are drawn."""
 
     algorithms: ClassVar[list]
+    groups: ClassVar = st.integers(1, 6)
+
+    def wide(self, spatial_shape, kernel_size, **fields) -> Problem:
+        """A problem of many channels that the algorithms can compute."""
+        return depthwise(spatial_shape, 32, kernel_size, **fields)
 
     def pick(self, problem):
         """The instances that fit a problem and can compute it."""
@@ -169,16 +201,17 @@ class AlgorithmSuite:
 
     @hypothesis.given(st.data())
     def test_equals_the_reference(self, data):
-        problem = data.draw(problems())
+        problem = data.draw(problems(groups=self.groups))
         algorithms = self.pick(problem)
         hypothesis.assume(algorithms)
         algorithm = data.draw(st.sampled_from(algorithms))
         check_against_reference(algorithm, problem)
 
-    @hypothesis.given(problem=problems(dtypes=("float64",)), seed=st.integers(0, 9))
+    @hypothesis.given(data=st.data(), seed=st.integers(0, 9))
     @hypothesis.settings(max_examples=8)
-    def test_passes_are_adjoint(self, problem, seed):
+    def test_passes_are_adjoint(self, data, seed):
         """⟨conv(x, k), g⟩ = ⟨x, input_gradient(k, g)⟩ = ⟨k, kernel_gradient(x, g)⟩."""
+        problem = data.draw(problems(dtypes=("float64",), groups=self.groups))
         for algorithm in self.pick(problem)[:2]:
             x, k, g = to_backend(tensors(problem, seed), "float64")
             outputs = to_numpy(algorithm.forward(problem, x, k))
@@ -189,9 +222,10 @@ class AlgorithmSuite:
             assert abs(np.vdot(outputs, g) - np.vdot(x, by_inputs)) < 1e-11 * scale
             assert abs(np.vdot(outputs, g) - np.vdot(k, by_kernel)) < 1e-11 * scale
 
-    @hypothesis.given(problem=problems(dtypes=("float64",)))
+    @hypothesis.given(data=st.data())
     @hypothesis.settings(max_examples=5)
-    def test_passes_are_linear_in_each_operand(self, problem):
+    def test_passes_are_linear_in_each_operand(self, data):
+        problem = data.draw(problems(dtypes=("float64",), groups=self.groups))
         for algorithm in self.pick(problem)[:1]:
             x, k, g = to_backend(tensors(problem, 1), "float64")
             u, v, w = to_backend(tensors(problem, 2), "float64")
@@ -219,7 +253,7 @@ class AlgorithmSuite:
     def test_sharding_the_batch_adds_no_communication(self, pass_name, kernel, stride):
         """For what serves there: an algorithm that would add some refuses."""
         sizes = {"batch": 8, "strides": (stride,) * 2}
-        problem = depthwise((24, 24), 32, (kernel,) * 2, **sizes)
+        problem = self.wide((24, 24), (kernel,) * 2, **sizes)
         stock = collectives(Native(), problem, pass_name)
         with data_parallel():
             serving = self.pick(problem)

@@ -23,12 +23,21 @@ from keras_diagwise.algorithms.direct.taps import (
 from keras_diagwise.problem import Problem
 
 
-def input_gradient(problem: Problem, kernel, output_gradient):
+def input_gradient(
+    problem: Problem,
+    kernel,
+    output_gradient,
+    multiply=multiply_backward,
+    add_up=sum_over_taps,
+):
     """The input gradient, in the dtype of its operands.
 
     Args:
+        problem: the problem.
         kernel: `(*kernel_size, channels_per_group, filters)`.
         output_gradient: as the outputs.
+        multiply: a tap's term, from problem, pixels and weights.
+        add_up: the sum of the terms, as `sum_over_taps`.
     """
     axes = range(problem.rank)
     reaches = [
@@ -50,14 +59,12 @@ def input_gradient(problem: Problem, kernel, output_gradient):
             pixels = window(padded, unstrided, start, sizes)
             nothing = ops.zeros(problem.kernel_shape[problem.rank :], kernel.dtype)
             # Zeros, not a product with zero: that of an infinity would be NaN.
-            return ops.zeros_like(multiply_backward(problem, pixels, nothing))
+            return ops.zeros_like(multiply(problem, pixels, nothing))
         in_padded = [
             [Reach(tap, pairs[axis][0] + start) for tap, start in reaching[axis]]
             for axis in axes
         ]
-        return sum_over_taps(
-            unstrided, padded, kernel, in_padded, sizes, multiply_backward
-        )
+        return add_up(unstrided, padded, kernel, in_padded, sizes, multiply)
 
     return interleaved(problem, phase)
 

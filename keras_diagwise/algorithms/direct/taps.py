@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import operator
 from typing import NamedTuple
 
@@ -62,20 +63,14 @@ def sum_over_taps(problem: Problem, tensor, kernel, reaches, sizes, multiply):
         multiply: from problem, pixels and weights to a term.
     """
     rows, *columns = reaches
-    row = list(itertools.product(*columns))
+    row = math.prod([len(each) for each in columns])
 
     def sum_of_rows(rows):
-        return sum_of_terms(
-            multiply(
-                problem,
-                window(tensor, problem, (first.start, *(r.start for r in rest)), sizes),
-                weights(kernel, (first.tap, *(r.tap for r in rest))),
-            )
-            for first in rows
-            for rest in row
+        return sum_written_out(
+            problem, tensor, kernel, [rows, *columns], sizes, multiply
         )
 
-    at_once = rows_at_once(problem, len(row))
+    at_once = rows_at_once(problem, row)
     if at_once >= len(rows):
         return sum_of_rows(rows)
     rest = len(rows) % at_once or at_once
@@ -90,6 +85,18 @@ def sum_over_taps(problem: Problem, tensor, kernel, reaches, sizes, multiply):
 
     loops = (len(rows) - rest) // at_once
     return ops.fori_loop(0, loops, add, sum_of_rows(rows[:rest]))
+
+
+def sum_written_out(problem: Problem, tensor, kernel, reaches, sizes, multiply):
+    """As `sum_over_taps`, without a loop."""
+    return sum_of_terms(
+        multiply(
+            problem,
+            window(tensor, problem, [each.start for each in reach], sizes),
+            weights(kernel, [each.tap for each in reach]),
+        )
+        for reach in itertools.product(*reaches)
+    )
 
 
 MAX_UNROLLED = 32
