@@ -175,7 +175,7 @@ def added_to_an_eager_call() -> dict:
         for stock, ours in zip(samples["stock"], samples["converted"], strict=True)
     ]
     middle = medians(samples)
-    with mock.patch("keras_diagwise.convolution.stock_depthwise_conv", nothing):
+    with mock.patch("keras_diagwise.ops.stock_depthwise_conv", nothing):
         functions["stock"] = lambda: nothing(inputs, kernel, *arguments)
         alone = medians(interleaved(functions, (), seconds=5, most_rounds=2000))
     keras_diagwise.decisions.on_miss = "nearest"

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from keras_diagwise import backends
-from keras_diagwise.conductor import NOT_SERVED
+from keras_diagwise.planning.dispatch import NOT_SERVED
 from keras_diagwise.planning.planner import SHIPPED
 from keras_diagwise.problem import PASSES, Problem
 from tests.behaviours import DERIVATIVES, FILES, INFERENCE, Row

@@ -119,10 +119,10 @@ def backend() -> Finding:
 
 def setting(name: str) -> Finding:
     """What a setting of `keras_diagwise.decisions` says that a variable can set."""
-    from keras_diagwise.conductor import conductor
+    from keras_diagwise.ops import dispatcher
 
     try:
-        value = getattr(conductor, name)
+        value = getattr(dispatcher.settings, name)
     except ValueError as error:
         variable = f"KERAS_DIAGWISE_{name.upper()}"
         remedy = f"Set the variable {variable} to one of these, or unset it."
@@ -132,13 +132,13 @@ def setting(name: str) -> Finding:
 
 def store() -> Finding:
     """Where decisions are kept, and whether they can be."""
-    from keras_diagwise.conductor import conductor
+    from keras_diagwise.ops import dispatcher
     from keras_diagwise.planning.folder import shown
     from keras_diagwise.planning.store import VARIABLE
 
     remedy = f"Set the variable {VARIABLE} to a folder that can be written."
     try:
-        opened = conductor.store
+        opened = dispatcher.store
     except (ImportError, ValueError) as error:
         return Finding("store", "error", str(error), remedy)
     where, problem = shown(opened.location), opened.why_not_writable()
@@ -154,10 +154,10 @@ def store() -> Finding:
 
 def decisions() -> Iterator[Finding]:
     """What was measured, and what can't be read of it."""
-    from keras_diagwise.conductor import conductor
     from keras_diagwise.models.summary import environment_of_models
+    from keras_diagwise.ops import dispatcher
 
-    document, unusable = conductor.store.inspected()
+    document, unusable = dispatcher.store.inspected()
     here = environment_of_models()
     counts = {"here": 0, "other versions": 0, "elsewhere": 0}
     for environment, _ in document:

@@ -10,10 +10,10 @@ import keras
 from keras_diagwise import summary
 from keras_diagwise.cli.batch_size import batch_size_of
 from keras_diagwise.cli.place import place
-from keras_diagwise.conductor import conductor
 from keras_diagwise.models.problems import why_not_measured
 from keras_diagwise.models.summary import LayerPlan, environment_of
 from keras_diagwise.models.survey import REASONS
+from keras_diagwise.ops import dispatcher
 from keras_diagwise.planning.decision import Comparison, Decision
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.planning.plan import AUTO
@@ -55,7 +55,7 @@ def layer_figures(line: LayerPlan, environment: Environment) -> dict:
     measured_here = rung == "decision"
     if rung == "layer" and line.problem is not None:
         # The user gave the plan; what was measured all the same tells its worth.
-        answer = conductor.answer(line.problem, AUTO, environment)
+        answer = dispatcher.answer(line.problem, AUTO, environment)
         measured_here = answer.rung == "decision"
         decision = answer.decision if measured_here else None
     passes = pass_figures(decision, line) if decision else {}

@@ -13,7 +13,6 @@ from rich.text import Text
 
 from keras_diagwise import backends
 from keras_diagwise._terminal import as_text, printable
-from keras_diagwise.conductor import conductor, is_served
 from keras_diagwise.layers.base import Diagonalwise
 from keras_diagwise.models.calls import shapes_called
 from keras_diagwise.models.problems import NOT_CALLED, Use, uses_in
@@ -24,7 +23,9 @@ from keras_diagwise.models.survey import (
     skipped_lines,
     survey,
 )
+from keras_diagwise.ops import dispatcher
 from keras_diagwise.planning.decision import Decision
+from keras_diagwise.planning.dispatch import is_served
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.planning.plan import NATIVE, Plan
 from keras_diagwise.planning.planned_convolution import PlannedConvolution
@@ -177,7 +178,7 @@ def layer_plan(use: Use, environment: Environment) -> LayerPlan:
     path, name, problem = use.path, type(use.layer).__qualname__, use.problem
     if problem is None:
         return LayerPlan(path, name, None, None, NOT_CALLED, None)
-    answer = conductor.answer(problem, use.layer.plan, environment)
+    answer = dispatcher.answer(problem, use.layer.plan, environment)
     plan = NATIVE
     if is_served(environment):
         plan = PlannedConvolution(problem, answer.plan).effective_plan

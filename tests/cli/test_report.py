@@ -30,8 +30,8 @@ of the second's and all of the third's."""
 
 @pytest.fixture(autouse=True)
 def store(monkeypatch, tmp_path):
-    with nothing_known(monkeypatch, tmp_path / "store") as conductor:
-        yield conductor.planner.store
+    with nothing_known(monkeypatch, tmp_path / "store") as dispatcher:
+        yield dispatcher.planner.store
 
 
 def small_model(*names, **arguments):
