@@ -110,7 +110,7 @@ def test_native_leaves_alone_a_pass_that_was_not_measured(decisions, runner):
     assert found.plan == Plan("direct", "direct", "direct")
     decisions.on_miss = "native"
     found = dispatcher.answer(problem(*SHAPE), "auto", environment)
-    assert (found.plan, found.rung) == (Plan("direct"), "decision")
+    assert (found.plan, found.source) == (Plan("direct"), "decision")
 
 
 def test_error_names_the_problem_and_the_ways_out(decisions, seen):
@@ -168,7 +168,7 @@ def test_tune_in_many_threads_measures_each_pass_once(decisions, runner):
 
 
 @has_traces
-def test_tune_in_a_trace_goes_by_the_ladder_and_queues(decisions, runner, seen):
+def test_tune_in_a_trace_goes_by_the_sources_and_queues(decisions, runner, seen):
     decisions.on_miss = "tune"
     known(*SHAPE, environment=environment_of_a_trace())
     call_in_a_trace(5, 6, 6, 4)

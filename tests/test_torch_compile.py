@@ -308,7 +308,7 @@ def test_what_is_decided_later_is_compiled_anew(monkeypatch):
 
     def answer(problem, plan, environment):
         assert environment.compiler_mode == "inductor"
-        return type("Answer", (), {"plan": chosen["plan"], "rung": "decision"})
+        return type("Answer", (), {"plan": chosen["plan"], "source": "decision"})
 
     monkeypatch.setattr(dispatcher, "answer", answer)
     count = CompileCounter()

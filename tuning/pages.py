@@ -657,9 +657,9 @@ to avoid it.
 
 ## The nearest problem's decision
 
-For a problem that was not measured, the [ladder](tuning.md#the-ladder) takes the
-nearest one's decision. Here each measured problem was left out in turn and answered by
-the others. "Over the best" is the time of the plan found over that of the best plan
+For a problem that was not measured, the [planner](tuning.md#sources-of-a-plan) takes
+the nearest one's decision. Here each measured problem was left out in turn and answered
+by the others. "Over the best" is the time of the plan found over that of the best plan
 measured, in geometric mean and at worst; "over native" is its time over native's.
 
 {leave_one_out()}

@@ -200,34 +200,36 @@ def of_files(unusable: dict[str, str]) -> Finding:
 
 
 def shipped() -> Finding:
-    """The decisions of the package that serve here, by rung."""
+    """The decisions of the package that serve here, by source."""
     from keras_diagwise.models.summary import environment_of_models
     from keras_diagwise.planning.planner import shipped_document
 
     document, here = shipped_document(), environment_of_models()
-    rungs = Counter(rung_of(environment, here) for environment, _ in document)
-    unused = rungs.pop("none", 0)
+    sources = Counter(source_of(environment, here) for environment, _ in document)
+    unused = sources.pop("none", 0)
     text = (
-        f"{rungs.total()} of {len(document)} decisions that come with the package can "
-        "serve here"
+        f"{sources.total()} of {len(document)} decisions that come with the package "
+        "can serve here"
     )
-    by_rung = ", ".join(f"{rung}: {count}" for rung, count in rungs.items())
+    by_source = ", ".join(f"{source}: {count}" for source, count in sources.items())
     return Finding(
         "shipped",
         "ok",
-        f"{text} ({by_rung})" if rungs else text,
-        "" if rungs else "Measure on this device: keras-diagwise tune",
-        {**rungs, "none": unused},
+        f"{text} ({by_source})" if sources else text,
+        "" if sources else "Measure on this device: keras-diagwise tune",
+        {**sources, "none": unused},
     )
 
 
-def rung_of(environment, here) -> str:
-    """The rung by which decisions of an environment serve here, or `"none"`."""
+def source_of(environment, here) -> str:
+    """The source of a plan that decisions of an environment are here, or `"none"`."""
+    from keras_diagwise.planning.source import PlanSource
+
     if environment == here:
-        return "decision"
+        return PlanSource.DECISION
     if here.is_same_place(environment):
-        return "other versions"
-    return "other device" if here.is_same_kind(environment) else "none"
+        return PlanSource.OTHER_VERSIONS
+    return PlanSource.OTHER_DEVICE if here.is_same_kind(environment) else "none"
 
 
 def tuner() -> Finding:

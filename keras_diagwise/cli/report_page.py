@@ -18,22 +18,9 @@ from keras_diagwise.cli.decision_tables import duration, why
 from keras_diagwise.cli.markup import Markup, element, joined
 from keras_diagwise.models.report import PASS_NAMES, milliseconds
 from keras_diagwise.planning.decision import Outcome
+from keras_diagwise.planning.source import PlanSource
 
 FOLDER = Path(__file__).parent
-
-RUNGS = {
-    "layer": "the plan was given on the layer",
-    "decision": "measured for this very problem, on this machine or on one of the same "
-    "device and versions: such decisions come with the package, too",
-    "other versions": "measured for this very problem on this device, under other "
-    "versions",
-    "nearest": "the nearest problem that was measured speaks for it: on this machine, "
-    "or on one of the same device and versions",
-    "other device": "measured on another device of the kind; comes with the package",
-    "native": "nothing measured speaks for it: stock's own operation",
-    "not called yet": "the shape of its inputs is not known",
-}
-"""Where a plan comes from, in words."""
 
 
 def report_page(figures: dict) -> str:
@@ -369,7 +356,8 @@ def change(sums: dict) -> str:
 
 def details_of(layer: dict) -> Iterator[Markup]:
     """Where a layer's plan comes from, and every candidate of each pass."""
-    yield element("p", f"Rung: {layer['rung']}. {sentence(RUNGS[layer['rung']])}")
+    source = PlanSource(layer["rung"])
+    yield element("p", f"Rung: {source}. {sentence(source.description)}")
     if layer["rung"] != "decision" and layer["measured_problem_text"]:
         yield element("p", f"Below is what was measured for it: {measured_for(layer)}.")
     if not layer["passes"]:
@@ -498,7 +486,7 @@ def environment_section(here: dict) -> Iterator[Markup]:
 
 def words_section(figures: dict) -> Iterator[Markup]:
     """What the words of the page mean."""
-    rungs = dict.fromkeys(each["rung"] for each in figures["layers"])
+    sources = dict.fromkeys(PlanSource(each["rung"]) for each in figures["layers"])
     words = {
         "native": "what Keras calls today, in each pass",
         "chosen": "what the layers run now, pass by pass",
@@ -510,7 +498,7 @@ def words_section(figures: dict) -> Iterator[Markup]:
         "error": "the largest against float64, in units of the result's root mean "
         "square",
         "rung": "where a plan comes from",
-        **{f"rung {rung}": RUNGS[rung] for rung in rungs},
+        **{f"rung {source}": source.description for source in sources},
     }
     yield element("h2", "Words")
     pairs = (

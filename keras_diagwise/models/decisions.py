@@ -60,9 +60,9 @@ class Decisions:
     def on_miss(self) -> str:
         """What happens where this very problem was not measured here.
 
-        `"nearest"` takes the decision of the nearest problem that was, by the
-        ladder; `"native"` runs the stock convolution; `"tune"` measures at once
-        in eager code, and leaves what is met inside a trace to the next
+        `"nearest"` takes the decision of the nearest source, such as the nearest
+        problem that was; `"native"` runs the stock convolution; `"tune"` measures
+        at once in eager code, and leaves what is met inside a trace to the next
         `keras_diagwise.tune`; `"error"` raises.
         """
         return dispatcher.settings.on_miss

@@ -20,6 +20,7 @@ from keras_diagwise.planning.planner import (
     Planner,
     least_plan,
 )
+from keras_diagwise.planning.source import PlanSource
 from keras_diagwise.planning.store import Store
 from keras_diagwise.planning.tuning_queue import TuningQueue
 from keras_diagwise.problem import BYTES_PER_ELEMENT, PASSES, Problem
@@ -154,7 +155,9 @@ class Dispatcher:
                 plan.check(problem)
             return None
         answer = self.answer_to_call(problem, plan, tracing, environment)
-        found = PlannedConvolution(problem, answer.plan, answer.rung != "layer")
+        found = PlannedConvolution(
+            problem, answer.plan, answer.source != PlanSource.LAYER
+        )
         return None if found.effective_plan.is_native else found
 
     def name_in_trace(self, call: Call) -> str | None:
@@ -184,18 +187,18 @@ class Dispatcher:
         an error."""
         if isinstance(plan, Plan):
             plan.check(problem)
-            return Answer(plan, "layer")
+            return Answer(plan, PlanSource.LAYER)
         environment = environment or Environment.current()
         if problem.dtype not in BYTES_PER_ELEMENT or not is_served(environment):
-            return Answer(least_plan(problem, environment), "native")
+            return Answer(least_plan(problem, environment), PlanSource.NATIVE)
         precision = self.settings.precision
         answer = self.settled.get((environment, problem))
         answer = answer or self.planner.plan(problem, environment, precision)
         if self.settings.on_miss == "native" and is_missed(problem, answer):
-            if answer.rung == "decision" and answer.decision:
+            if answer.source == PlanSource.DECISION and answer.decision:
                 measured = {n: str(answer.plan[n]) for n in answer.decision.passes}
-                return Answer(Plan(**measured), answer.rung, answer.decision)
-            return Answer(least_plan(problem, environment), "native")
+                return Answer(Plan(**measured), answer.source, answer.decision)
+            return Answer(least_plan(problem, environment), PlanSource.NATIVE)
         return answer
 
     def plan_of(self, decision: Decision) -> Plan:
@@ -238,11 +241,15 @@ def is_missed(problem: Problem, answer: Answer) -> bool:
     nothing is to be computed; and an unknown batch is served by the same problem
     with any batch.
     """
-    if answer.rung == "layer" or not is_measurable(problem):
+    if answer.source == PlanSource.LAYER or not is_measurable(problem):
         return False
-    if answer.rung == "decision" and answer.decision:
+    if answer.source == PlanSource.DECISION and answer.decision:
         return not set(PASSES) <= set(answer.decision.passes)
-    if problem.batch is None and answer.rung == "nearest" and answer.decision:
+    if (
+        problem.batch is None
+        and answer.source == PlanSource.NEAREST
+        and answer.decision
+    ):
         known = answer.decision.problem
         return dataclasses.replace(known, batch=None) != problem
     return True

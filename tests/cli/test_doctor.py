@@ -227,7 +227,7 @@ def test_a_wrong_setting_is_an_error(monkeypatch, name):
 
 
 @pytest.mark.usefixtures("no_work")
-def test_shipped_decisions_are_counted_by_rung(monkeypatch):
+def test_shipped_decisions_are_counted_by_source(monkeypatch):
     updated = dataclasses.replace(here(), versions=(("jax", "0.0.1"),))
     other = dataclasses.replace(here(), device_name="another")
     foreign = dataclasses.replace(here(), backend="other")

@@ -126,7 +126,7 @@ def test_a_strict_precision_holds_for_what_is_measured_already(decisions):
     assert str(dispatcher.answer(problem, "auto").plan.forward) == "direct"
     decisions.precision = "strict"
     assert dispatcher.answer(problem, "auto").plan.is_native
-    assert dispatcher.answer(problem, "auto").rung == "decision"
+    assert dispatcher.answer(problem, "auto").source == "decision"
     assert "precision='strict'" in repr(decisions)
     with pytest.raises(ValueError, match="precision='exact'"):
         decisions.precision = "exact"
@@ -148,7 +148,7 @@ def test_what_is_exported_comes_back_on_a_clean_machine(decisions, tmp_path):
     for environment, each in measured:
         found = dispatcher.planner.plan(each.problem, environment)
         assert found.decision == each
-        assert found.rung == "decision"
+        assert found.source == "decision"
 
 
 def test_an_import_merges(decisions, tmp_path):
@@ -305,6 +305,6 @@ def test_clearing_goes_back_to_native(decisions, tmp_path, monkeypatch):
 
 def test_a_problem_is_answered_from_what_was_imported(decisions, tmp_path):
     path = written(tmp_path / "document.json", document(HERE, decision()))
-    assert dispatcher.answer(PROBLEM, "auto", HERE).rung == "native"
+    assert dispatcher.answer(PROBLEM, "auto", HERE).source == "native"
     decisions.import_(path)
-    assert dispatcher.answer(PROBLEM, "auto", HERE).rung == "decision"
+    assert dispatcher.answer(PROBLEM, "auto", HERE).source == "decision"

@@ -13,12 +13,12 @@ import pytest
 import keras_diagwise as kd
 from keras_diagwise import backends
 from keras_diagwise.layers.base import Diagonalwise
-from keras_diagwise.models.problems import NOT_CALLED
 from keras_diagwise.models.report import ModelCheck
 from keras_diagwise.models.summary import environment_of_models
 from keras_diagwise.models.tune import standardize_budget
 from keras_diagwise.ops import dispatcher
 from keras_diagwise.planning.decision import Decision
+from keras_diagwise.planning.source import PlanSource
 from keras_diagwise.problem import PASSES
 from tests.fake_runner import install, nothing_known, traced_plans
 from tests.planning.samples import PROBLEM, with_batch
@@ -389,7 +389,7 @@ class TestModels:
             report = tuned(model)
             ((path, reason),) = report.skipped
             assert "hidden" in path or "depthwise_conv2d" in path
-            assert reason == NOT_CALLED
+            assert reason == PlanSource.NOT_CALLED
             assert report.rows == ()
             assert f"Skipped {path}: {reason}." in str(report)
 

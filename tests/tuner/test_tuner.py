@@ -484,7 +484,7 @@ def test_eight_threads_tune_and_plan_at_once(make, store):
             planner.plan(problem, tuners[index].environment)
             tuners[index].tune(problem)
             answer = planner.plan(problem, tuners[index].environment)
-            assert answer.rung == "decision"
+            assert answer.source == "decision"
 
     assert not in_threads(work)
     assert sum(each.measured for each in tuners) == len(problems) * len(PASSES)
