@@ -82,7 +82,7 @@ def decision_of(problem: Problem) -> Decision:
         "direct:rows": Outcome(failure="outpaced", reason="2 ms in its first run"),
         "diagonal:32": Outcome(failure="pruned", reason="it can't win by arithmetic"),
     }
-    comparison = Comparison(outcomes, MEASURED, least=1e-4)
+    comparison = Comparison(outcomes, MEASURED, roofline=1e-4)
     return Decision(problem, dict.fromkeys(PASSES, comparison))
 
 

@@ -93,7 +93,7 @@ class Worker:
     def least(self, problem: dict) -> float:
         """The least time of a pass of a problem."""
         asked = Problem.from_dict(problem)
-        return self._tuner.roofline(asked.dtype).least_seconds(asked)
+        return self._tuner.roofline(asked.dtype).seconds(asked)
 
 
 def main() -> None:

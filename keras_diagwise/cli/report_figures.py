@@ -96,7 +96,7 @@ def comparison_figures(comparison: Comparison, algorithm) -> dict:
         "algorithm": chosen,
         "native_seconds": seconds.get("native"),
         "seconds": seconds.get(chosen) if chosen else None,
-        "least": comparison.least,
+        "least": comparison.roofline,
         "measured": comparison.measured,
         "overruled": comparison.overruled,
         "candidates": [

@@ -52,7 +52,7 @@ def decision(problem, native, chosen, reason="would take too long"):
         "direct": Outcome(chosen, 2e-7, native / chosen),
         "diagonal": Outcome(failure="pruned", reason=reason),
     }
-    comparison = Comparison(outcomes, WHEN, least=native / 100)
+    comparison = Comparison(outcomes, WHEN, roofline=native / 100)
     return Decision(problem, dict.fromkeys(PASSES, comparison))
 
 

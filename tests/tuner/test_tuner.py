@@ -80,7 +80,7 @@ def test_every_candidate_of_every_pass_has_an_outcome(make, store):
     assert decision.to_dict() == kept.to_dict()
     for name in PASSES:
         assert list(outcomes_of(decision, name)) == names(pass_name=name)
-        assert decision.passes[name].least > 0
+        assert decision.passes[name].roofline > 0
     assert tuner.measured == 3
 
 
