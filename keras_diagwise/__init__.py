@@ -1,6 +1,8 @@
 """Depthwise and grouped convolutions in Keras 3 by whichever algorithm is fastest."""
 
-from keras_diagwise.convolution import conv, depthwise_conv
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from keras_diagwise.layers import (
     DiagonalwiseConv1D,
     DiagonalwiseConv2D,
@@ -10,10 +12,16 @@ from keras_diagwise.layers import (
     DiagonalwiseSeparableConv1D,
     DiagonalwiseSeparableConv2D,
 )
-from keras_diagwise.models import convert, pin, revert, summary, tune
-from keras_diagwise.models.decisions import decisions
+from keras_diagwise.ops import conv, depthwise_conv
 from keras_diagwise.planning.plan import Plan
 from keras_diagwise.version import __version__ as __version__
+
+if TYPE_CHECKING:
+    from keras_diagwise.models.convert import convert, revert
+    from keras_diagwise.models.decisions import decisions
+    from keras_diagwise.models.pin import pin
+    from keras_diagwise.models.summary import summary
+    from keras_diagwise.models.tune import tune
 
 __all__ = [
     "DiagonalwiseConv1D",
@@ -33,3 +41,25 @@ __all__ = [
     "summary",
     "tune",
 ]
+
+WHOLE_MODELS = {
+    **dict.fromkeys(
+        ("convert", "pin", "revert", "summary", "tune"), "keras_diagwise.models"
+    ),
+    "decisions": "keras_diagwise.models.decisions",
+}
+"""Imported when they are first asked for: they import the tuner, which starts
+processes, and loading a model with the package's layers needs none of it."""
+
+
+def __getattr__(name: str) -> Any:
+    if name == "models":
+        return importlib.import_module("keras_diagwise.models")
+    if name not in WHOLE_MODELS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = found = getattr(importlib.import_module(WHOLE_MODELS[name]), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -4,9 +4,10 @@ of what follows from it."""
 import contextlib
 
 from keras_diagwise import backends
-from keras_diagwise.conductor import conductor
+from keras_diagwise.ops import dispatcher
 from keras_diagwise.planning.document import Document
 from keras_diagwise.planning.store import Store
+from keras_diagwise.planning.tuning_queue import TuningQueue
 from keras_diagwise.tuner.roofline import Roofline
 from keras_diagwise.tuner.runner import Finding
 from keras_diagwise.tuner.verify import Error, standard_problem
@@ -62,14 +63,12 @@ def install(monkeypatch, **seconds):
 def nothing_known(monkeypatch, location):
     """The package with an empty store at a location, nothing shipped, and nothing
     queued; afterwards as it was."""
-    monkeypatch.setattr(conductor.planner, "store", Store(location))
-    monkeypatch.setattr(conductor.planner, "shipped", Document())
-    monkeypatch.setattr(conductor, "queued", {})
-    before = conductor.on_miss
-    conductor.on_miss = "nearest"
-    yield conductor
-    conductor.on_miss = before
-    conductor.forget()
+    monkeypatch.setattr(dispatcher.planner, "store", Store(location))
+    monkeypatch.setattr(dispatcher.planner, "shipped", Document())
+    monkeypatch.setattr(dispatcher, "queue", TuningQueue())
+    with dispatcher.settings.temporarily(on_miss="nearest"):
+        yield dispatcher
+    dispatcher.forget()
 
 
 def traced_plans(monkeypatch):

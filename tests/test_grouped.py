@@ -8,8 +8,8 @@ from keras import ops
 import keras_diagwise as kd
 from keras_diagwise import Plan, backends
 from keras_diagwise.algorithms import Native
-from keras_diagwise.conductor import GROUPED, conductor, grouped_problem
-from keras_diagwise.convolution import look_up, separable_conv
+from keras_diagwise.ops import convolved_by_plan, dispatcher, separable_conv
+from keras_diagwise.planning.call import GROUPED, grouped_problem
 from keras_diagwise.planning.document import Document
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.planning.planner import Planner, least_plan
@@ -150,7 +150,7 @@ def test_one_group_asks_no_planner(monkeypatch):
         def plan(self, problem, environment):
             raise AssertionError(f"the planner was asked for {problem}")
 
-    monkeypatch.setattr(conductor, "_planner", Forbidden(Document(), Document()))
+    monkeypatch.setattr(dispatcher, "_planner", Forbidden(Document(), Document()))
     inputs, kernel = draw(2, 5, 4, 7), draw(3, 3, 7, 2)
     ours, stock = (f(inputs, kernel) for f in (kd.conv, ops.conv))
     np.testing.assert_array_equal(to_numpy(ours), to_numpy(stock))
@@ -233,7 +233,7 @@ def test_separable_is_depthwise_then_pointwise(plan, name):
 def test_what_is_in_the_memo_is_not_looked_for_again(monkeypatch):
     inputs, kernel = draw(3, 7, 5, 8), draw(3, 3, 2, 8)
     kd.conv(inputs, kernel, plan="direct")
-    monkeypatch.setattr(conductor, "convolution", None)
+    monkeypatch.setattr(dispatcher, "resolve", None)
     kd.conv(inputs, kernel, plan="direct")
     with pytest.raises(TypeError):
         kd.conv(inputs[:, 1:], kernel, plan="direct")
@@ -241,9 +241,9 @@ def test_what_is_in_the_memo_is_not_looked_for_again(monkeypatch):
 
 def test_operands_of_two_dtypes_are_stocks():
     inputs, kernel = draw(1, 5, 5, 8, dtype="float32"), draw(3, 3, 2, 8)
-    arguments = 1, "valid", "channels_last", 1, "direct", GROUPED
-    assert look_up(inputs, kernel, *arguments) is None
-    assert look_up(draw(1, 5, 5, 8), kernel, *arguments) is not None
+    arguments = kernel, 1, "valid", "channels_last", 1, "direct"
+    assert convolved_by_plan(GROUPED, inputs, *arguments) is None
+    assert convolved_by_plan(GROUPED, draw(1, 5, 5, 8), *arguments) is not None
 
 
 @pytest.mark.skipif(BACKEND != "jax", reason="about JAX")

@@ -11,12 +11,14 @@ from keras import ops
 
 import keras_diagwise as kd
 from keras_diagwise import backends
-from keras_diagwise.conductor import MAX_QUEUED, Conductor, conductor
-from keras_diagwise.conductor import depthwise_problem as problem_of
 from keras_diagwise.models.summary import environment_of_models
+from keras_diagwise.ops import dispatcher
+from keras_diagwise.planning.call import depthwise_problem as problem_of
+from keras_diagwise.planning.dispatch import Dispatcher
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.planning.plan import Plan
 from keras_diagwise.planning.planner import Planner
+from keras_diagwise.planning.tuning_queue import MAX_QUEUED
 from keras_diagwise.problem import PASSES
 from tests.fake_runner import install, nothing_known, traced_plans
 from tests.planning.samples import ELSEWHERE, decision
@@ -77,7 +79,7 @@ def environment_of_a_trace():
 def known(*shape, environment=None, **seconds):
     """Keeps a decision by which `direct` serves."""
     environment = environment or Environment.current()
-    conductor.store.put(environment, decision(problem(*shape), **seconds))
+    dispatcher.store.put(environment, decision(problem(*shape), **seconds))
 
 
 def test_nearest_takes_the_decision_of_the_nearest(decisions, runner, seen):
@@ -104,11 +106,11 @@ def test_native_leaves_alone_a_pass_that_was_not_measured(decisions, runner):
     kd.tune([problem(*SHAPE)], training=False, verbose=0)
     kd.tune([problem(4, *SHAPE[1:])], verbose=0)
     environment = environment_of_models()
-    found = conductor.answer(problem(*SHAPE), "auto", environment)
+    found = dispatcher.answer(problem(*SHAPE), "auto", environment)
     assert found.plan == Plan("direct", "direct", "direct")
     decisions.on_miss = "native"
-    found = conductor.answer(problem(*SHAPE), "auto", environment)
-    assert (found.plan, found.rung) == (Plan("direct"), "decision")
+    found = dispatcher.answer(problem(*SHAPE), "auto", environment)
+    assert (found.plan, found.source) == (Plan("direct"), "decision")
 
 
 def test_error_names_the_problem_and_the_ways_out(decisions, seen):
@@ -130,9 +132,9 @@ def test_tune_measures_at_once_and_runs_the_new_plan(decisions, runner, seen):
     assert {each[:2] for each in runner.asked} == {
         (problem(*SHAPE), name) for name in PASSES
     }
-    found = conductor.store.get(Environment.current(), problem(*SHAPE))
+    found = dispatcher.store.get(Environment.current(), problem(*SHAPE))
     assert set(found.passes) == set(PASSES)
-    assert not conductor.queued
+    assert not dispatcher.queue
 
 
 def test_tune_measures_a_problem_once(decisions, runner):
@@ -140,7 +142,7 @@ def test_tune_measures_a_problem_once(decisions, runner):
     call(*SHAPE)
     asked = len(runner.asked)
     call(*SHAPE)
-    conductor.forget()
+    dispatcher.forget()
     call(*SHAPE)
     assert len(runner.asked) == asked
 
@@ -166,15 +168,15 @@ def test_tune_in_many_threads_measures_each_pass_once(decisions, runner):
 
 
 @has_traces
-def test_tune_in_a_trace_goes_by_the_ladder_and_queues(decisions, runner, seen):
+def test_tune_in_a_trace_goes_by_the_sources_and_queues(decisions, runner, seen):
     decisions.on_miss = "tune"
     known(*SHAPE, environment=environment_of_a_trace())
     call_in_a_trace(5, 6, 6, 4)
     assert set(seen) == {"direct"}
     assert not runner.asked
-    assert list(conductor.queued) == [(environment_of_a_trace(), problem(5, 6, 6, 4))]
+    assert list(dispatcher.queue) == [(environment_of_a_trace(), problem(5, 6, 6, 4))]
     call_in_a_trace(*SHAPE)
-    assert len(conductor.queued) == 1
+    assert len(dispatcher.queue) == 1
 
 
 @has_traces
@@ -187,9 +189,9 @@ def test_the_next_tune_measures_the_queue_and_empties_it(decisions, runner):
     shapes = [row.problem.input_shape() for row in report.rows[::3]]
     assert shapes == [(3, 9, 9, 2), (5, 6, 6, 4)]
     assert report.rows[-1].layers == ()
-    assert not conductor.queued
+    assert not dispatcher.queue
     call_in_a_trace(5, 6, 6, 4)
-    assert not conductor.queued
+    assert not dispatcher.queue
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="only TensorFlow has such traces")
@@ -202,45 +204,46 @@ def test_an_unknown_batch_is_measured_for_the_batches_of_the_next_tune(
     model.compile(jit_compile=False)
     report = kd.tune(model, batch_size=[3, 7], verbose=0)
     assert {r.problem.batch for r in report.rows if not r.layers} == {3, 7}
-    assert not conductor.queued
+    assert not dispatcher.queue
     call_in_a_trace(*SHAPE, known_batch=False)
-    assert not conductor.queued
+    assert not dispatcher.queue
 
 
 def test_what_waits_for_another_environment_goes_on_waiting(runner):
     waiting = ELSEWHERE, problem(5, 6, 6, 4)
-    conductor.queued[waiting] = None
+    dispatcher.queue.add(*waiting)
     kd.tune([problem(*SHAPE)], verbose=0)
-    assert list(conductor.queued) == [waiting]
+    assert list(dispatcher.queue) == [waiting]
     assert {each[0] for each in runner.asked} == {problem(*SHAPE)}
 
 
 def test_what_a_budget_leaves_goes_on_waiting(runner):
     waiting = Environment.current(), problem(5, 6, 6, 4)
-    conductor.queued[waiting] = None
+    dispatcher.queue.add(*waiting)
     report = kd.tune([problem(*SHAPE)], budget=1e-9, verbose=0)
     assert report.ended == "budget"
-    assert list(conductor.queued) == [waiting]
+    assert list(dispatcher.queue) == [waiting]
 
 
 def test_no_more_than_so_many_wait():
     for batch in range(1, MAX_QUEUED + 10):
-        conductor.queue(dataclasses.replace(problem(*SHAPE), batch=batch))
-    assert len(conductor.queued) == MAX_QUEUED
+        waiting = dataclasses.replace(problem(*SHAPE), batch=batch)
+        dispatcher.queue.add(ELSEWHERE, waiting)
+    assert len(dispatcher.queue) == MAX_QUEUED
 
 
 def test_the_variable_sets_it_at_first(monkeypatch):
     monkeypatch.setenv("KERAS_DIAGWISE_ON_MISS", "native")
-    fresh = Conductor(conductor.planner)
-    assert fresh.on_miss == "native"
-    fresh.on_miss = "error"
-    assert fresh.on_miss == "error"
+    fresh = Dispatcher(dispatcher.planner)
+    assert fresh.settings.on_miss == "native"
+    fresh.settings.on_miss = "error"
+    assert fresh.settings.on_miss == "error"
 
 
 def test_a_variable_that_says_nothing_known_is_named(monkeypatch):
     monkeypatch.setenv("KERAS_DIAGWISE_ON_MISS", "never")
     with pytest.raises(ValueError, match="KERAS_DIAGWISE_ON_MISS='never'"):
-        _ = Conductor(conductor.planner).on_miss
+        _ = Dispatcher(dispatcher.planner).settings.on_miss
 
 
 def converted_model(shape=(None, None, 4)):
@@ -282,7 +285,7 @@ def test_steps_of_many_shapes_are_served_by_the_nearest(
     assert set(seen) == {"direct"}
     assert not runner.asked
     assert len(caplog.records) <= len(shapes)
-    assert len(conductor.queued) <= len(shapes)
+    assert len(dispatcher.queue) <= len(shapes)
 
 
 def test_a_step_that_is_compiled_asks_no_planner(monkeypatch):
@@ -303,7 +306,7 @@ def test_a_step_that_is_compiled_asks_no_planner(monkeypatch):
         run()
     assert asked
     monkeypatch.setattr(Planner, "plan", None)
-    monkeypatch.setattr(Conductor, "find", None)
+    monkeypatch.setattr(Dispatcher, "convolution", None)
     for _ in range(3):
         model.train_on_batch(*batch)
         model.predict_on_batch(batch[0])

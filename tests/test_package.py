@@ -75,3 +75,26 @@ def test_the_version_is_the_distributions():
         assert importlib.metadata.version("keras-diagwise") == kd.__version__
     except importlib.metadata.PackageNotFoundError:
         pytest.skip("runs from a checkout that is not installed")
+
+
+def test_layers_import_nothing_that_starts_processes(tmp_path):
+    code = """
+import sys, keras_diagwise.layers, keras_diagwise as kd
+x = kd.depthwise_conv([[[[1.0]]]], [[[[1.0]]]], plan="direct")
+print(*(each for each in sys.modules if each.startswith("keras_diagwise")))
+"""
+    loaded = run(code, tmp_path).split()
+    assert "keras_diagwise.layers.base" in loaded
+    for room in ("keras_diagwise.tuner", "keras_diagwise.models"):
+        assert not [each for each in loaded if each.startswith(room)]
+
+
+def test_names_imported_late_are_listed_and_found(tmp_path):
+    code = """
+import keras_diagwise as kd
+assert set(kd.__all__) <= set(dir(kd))
+from keras_diagwise import *
+assert tune is kd.tune is kd.models.tune and decisions is kd.decisions
+assert not hasattr(kd, "nonsense")
+"""
+    run(code, tmp_path)

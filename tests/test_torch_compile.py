@@ -15,7 +15,8 @@ from keras import ops
 import keras_diagwise as kd
 from keras_diagwise import Plan, backends
 from keras_diagwise.algorithms import parse
-from keras_diagwise.conductor import conductor, depthwise_problem
+from keras_diagwise.ops import dispatcher
+from keras_diagwise.planning.call import depthwise_problem
 from keras_diagwise.planning.planned_convolution import (
     PlannedConvolution,
     operator_in_trace,
@@ -23,14 +24,14 @@ from keras_diagwise.planning.planned_convolution import (
 from keras_diagwise.problem import PASSES
 from keras_diagwise.tuner.runner import PassTask, pass_of
 from tests.strategies import to_numpy
-from tests.test_convolution import draw
+from tests.test_ops import draw
 
 torch = pytest.importorskip("torch")
 if keras.backend.backend() != "torch":
     pytest.skip("about torch", allow_module_level=True)
 
 CompileCounter = importlib.import_module("torch._dynamo.testing").CompileCounter
-TUNER = sys.modules["keras_diagwise.tuner.tuner"]
+TUNER = importlib.import_module("keras_diagwise.tuner.tuner")
 MIXED = Plan("native", "direct", "diagonal:4:split")
 PLANS = ["direct", "diagonal:2", "direct:compiled", MIXED]
 plans = pytest.mark.parametrize("plan", PLANS, ids=str)
@@ -248,14 +249,14 @@ def test_a_plan_of_ones_own_is_kept(monkeypatch):
     operands = draw(2, 6, 6, 4), draw(3, 3, 4, 1)
     for _ in range(10):
         compiled(*operands)
-        conductor.forget()
+        dispatcher.forget()
     assert count.frame_count == 1
 
 
 def test_a_setting_that_is_the_same_forgets_nothing():
-    before = conductor.edition
-    conductor.on_miss = conductor.on_miss
-    assert conductor.edition == before
+    before = dispatcher.edition
+    dispatcher.settings.on_miss = dispatcher.settings.on_miss
+    assert dispatcher.edition == before
 
 
 def test_forward_mode_after_a_compilation_is_stocks():
@@ -302,14 +303,14 @@ def test_another_plan_is_compiled_anew():
 
 
 def test_what_is_decided_later_is_compiled_anew(monkeypatch):
-    """`tune`, an import of decisions, and settings make the conductor forget."""
+    """`tune`, an import of decisions, and settings make the dispatcher forget."""
     chosen = {"plan": Plan()}
 
     def answer(problem, plan, environment):
         assert environment.compiler_mode == "inductor"
-        return type("Answer", (), {"plan": chosen["plan"], "rung": "decision"})
+        return type("Answer", (), {"plan": chosen["plan"], "source": "decision"})
 
-    monkeypatch.setattr(conductor, "answer", answer)
+    monkeypatch.setattr(dispatcher, "answer", answer)
     count = CompileCounter()
     compiled = torch.compile(convolved("auto"), backend=count)
     operands = draw(2, 6, 6, 4), draw(3, 3, 4, 1)
@@ -317,7 +318,7 @@ def test_what_is_decided_later_is_compiled_anew(monkeypatch):
         compiled(*operands)
     assert count.frame_count == 1
     chosen["plan"] = Plan("direct")
-    conductor.forget()
+    dispatcher.forget()
     for _ in range(2):
         compiled(*operands)
     assert count.frame_count == 2
@@ -365,7 +366,7 @@ def test_a_model_trains_as_stock(monkeypatch):
 
 
 def test_a_miss_that_is_an_error_says_so(monkeypatch):
-    monkeypatch.setattr(conductor, "on_miss", "error")
+    monkeypatch.setattr(dispatcher.settings, "on_miss", "error")
     compiled = torch.compile(convolved("auto"), backend="aot_eager")
     with pytest.raises(Exception, match="No decision was measured here"):
         compiled(draw(2, 6, 6, 4), draw(3, 3, 4, 1))
@@ -375,8 +376,8 @@ def test_the_mode_is_tuned_and_served(tmp_path, monkeypatch):
     """`tune` measures what the compiler makes of a candidate."""
     few = [parse("native"), parse("direct")]
     monkeypatch.setattr(TUNER, "candidates_of", lambda problem, pass_name: few)
-    before = conductor.store
-    conductor.store = type(before)(tmp_path)
+    before = dispatcher.store
+    dispatcher.store = type(before)(tmp_path)
     try:
         model = keras.Sequential(
             [keras.Input((6, 6, 2)), keras.layers.DepthwiseConv2D(3)]
@@ -388,4 +389,4 @@ def test_the_mode_is_tuned_and_served(tmp_path, monkeypatch):
         assert row.comparison.outcomes["direct"].failure in (None, "outpaced")
         assert result.environment.compiler_mode == backends.active.python_trace.MODE
     finally:
-        conductor.store = before
+        dispatcher.store = before

@@ -30,7 +30,7 @@ import keras_diagwise
 from keras_diagwise import backends
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.tuner.measure import interleaved, medians
-from tuning.models import batch_of, floor_of, steps_of
+from tuning.models import batch_of, ideal_model_of, steps_of
 from tuning.peak_memory import xla_peak
 from tuning.ratios import compared, geometric_mean
 from tuning.records import write_part
@@ -63,7 +63,7 @@ def model_parts(**compile_arguments) -> dict:
     losses = {
         name: [step_of(model)() for _ in range(3)] for name, model in models.items()
     }
-    models["floor"] = floor_of(models["converted"])
+    models["ideal"] = ideal_model_of(models["converted"])
     steps = {name: step_of(model) for name, model in models.items()}
     predictions = {name: prediction_of(model) for name, model in models.items()}
     return {
@@ -175,7 +175,7 @@ def added_to_an_eager_call() -> dict:
         for stock, ours in zip(samples["stock"], samples["converted"], strict=True)
     ]
     middle = medians(samples)
-    with mock.patch("keras_diagwise.convolution.stock_depthwise_conv", nothing):
+    with mock.patch("keras_diagwise.ops.stock_depthwise_conv", nothing):
         functions["stock"] = lambda: nothing(inputs, kernel, *arguments)
         alone = medians(interleaved(functions, (), seconds=5, most_rounds=2000))
     keras_diagwise.decisions.on_miss = "nearest"
@@ -223,12 +223,12 @@ PROFILED = 20
 
 def predict_profile() -> dict:
     """On JAX: milliseconds of a prediction by kind of operation, of the converted model
-    and of the floor, by XLA's own profiler. What pads is an operation of its own where
-    a depthwise convolution reads more than one pixel; the others are not of these
+    and of the ideal model, by XLA's own profiler. What pads is an operation of its own
+    where a depthwise convolution reads more than one pixel; the others are not of these
     layers."""
-    models = stock_and_converted()
-    models["floor"] = floor_of(models["converted"])
-    return {name: profile_of(models[name]) for name in ("converted", "floor")}
+    converted = stock_and_converted()["converted"]
+    models = {"converted": converted, "floor": ideal_model_of(converted)}
+    return {name: profile_of(model) for name, model in models.items()}
 
 
 def profile_of(model) -> dict:

@@ -260,11 +260,11 @@ def show(folder: Path) -> None:
         name, backend, arguments = line["key"]
         if name == "compare" and "answer" in line:
             problem = Problem.from_dict(arguments["problem"])
-            floor = problem.least_bytes / rates.get(backend, float("nan"))
+            roofline = problem.least_bytes / rates.get(backend, float("nan"))
             for pass_name in PASSES:
                 rows = line["answer"]["passes"][pass_name]
                 table.add_row(
-                    backend, str(problem), pass_name, *columns_of(rows, floor)
+                    backend, str(problem), pass_name, *columns_of(rows, roofline)
                 )
     console.print(table)
     for line in lines:
@@ -276,7 +276,7 @@ def show(folder: Path) -> None:
             console.print("failed:", *line["key"][:2], line["error"])
 
 
-def columns_of(rows: dict[str, dict], floor: float) -> list[str]:
+def columns_of(rows: dict[str, dict], roofline: float) -> list[str]:
     """Native's time, what share of the copy rate the best reaches, and the best."""
     timed = {name: row["seconds"] for name, row in rows.items() if "seconds" in row}
     wrong = [name for name, row in rows.items() if "failure" in row]
@@ -287,4 +287,4 @@ def columns_of(rows: dict[str, dict], floor: float) -> list[str]:
     words = f"{best} {native / timed[best]:.2f}×"
     if wrong:
         words += f" (failed: {', '.join(wrong)})"
-    return [f"{1e6 * native:.0f} µs", f"{floor / timed[best]:.2f}", words]
+    return [f"{1e6 * native:.0f} µs", f"{roofline / timed[best]:.2f}", words]

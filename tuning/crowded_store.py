@@ -25,7 +25,8 @@ import keras
 import rich
 
 import keras_diagwise
-from keras_diagwise.conductor import conductor
+from keras_diagwise import backends
+from keras_diagwise.ops import dispatcher
 from keras_diagwise.planning.decision import Comparison, Decision, Outcome
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.planning.record import (
@@ -81,7 +82,7 @@ def decision_of(problem: Problem) -> Decision:
         "direct:rows": Outcome(failure="outpaced", reason="2 ms in its first run"),
         "diagonal:32": Outcome(failure="pruned", reason="it can't win by arithmetic"),
     }
-    comparison = Comparison(outcomes, MEASURED, least=1e-4)
+    comparison = Comparison(outcomes, MEASURED, roofline=1e-4)
     return Decision(problem, dict.fromkeys(PASSES, comparison))
 
 
@@ -123,10 +124,10 @@ def first_look_up(location: str, problem: Problem) -> dict:
     sys.addaudithook(hook)
     keras_diagwise.decisions.location = location
     at_start, begun = len(opened), time.perf_counter()
-    answer = conductor.answer(problem, "auto", environment)
+    answer = dispatcher.answer(problem, "auto", environment)
     seconds = time.perf_counter() - begun
     return {
-        "rung": answer.rung,
+        "rung": answer.source,
         "ms": 1e3 * seconds,
         "read_at_start": at_start,
         "read_by_the_look_up": len(opened),
@@ -137,18 +138,18 @@ def memoised_look_up(location: str, problem: Problem) -> float:
     """Microseconds of all that a call of `conv` does before it computes, when its shape
     was looked up before: the least of many short runs, which other processes on the
     machine disturb the least."""
-    from keras_diagwise.convolution import look_up
-
+    backends.active.differentiable = lambda convolution, inputs, kernel: inputs
     keras_diagwise.decisions.location = location
     inputs = keras.ops.zeros(problem.input_shape(), problem.dtype)
-    kernel = keras.ops.zeros((*problem.kernel_size, problem.channels, 1), problem.dtype)
-    arguments = problem.strides, problem.padding, problem.data_format, 1, "auto"
-    look_up(inputs, kernel, *arguments)
+    kernel = keras.ops.zeros(problem.kernel_shape, problem.dtype)
+    operands = inputs, kernel
+    arguments = problem.strides, problem.padding, problem.data_format, 1
+    keras_diagwise.conv(*operands, *arguments)
     taken = []
     for _ in range(RUNS):
         begun = time.perf_counter()
         for _ in range(CALLS):
-            look_up(inputs, kernel, *arguments)
+            keras_diagwise.conv(*operands, *arguments)
         taken.append((time.perf_counter() - begun) / CALLS)
     return 1e6 * min(taken)
 

@@ -336,22 +336,22 @@ def models(theme: Theme) -> Figure:
     return figure
 
 
-def floor_of(kind: str) -> Callable[[Theme], Figure]:
-    """The figure of one backend and mode: each pass of each problem against the least
-    possible time."""
+def roofline_of(kind: str) -> Callable[[Theme], Figure]:
+    """The figure of one backend and mode: each pass of each problem against its
+    roofline."""
 
     def draw(theme: Theme) -> Figure:
         figure = Figure(figsize=(WIDTH, 6.6), layout="constrained")
         panels = figure.subplots(3, 1, sharex=True, sharey=True)
         lines = [line["kinds"][kind] for line in problem_lines(kind)]
-        least = [1e3 * found["least"] for found in lines]
+        roofline = [1e3 * found["least"] for found in lines]
         for panel, name in zip(panels, PASSES, strict=True):
             native = [1e3 * median_of(each, name, "native") for each in lines]
             plan = [1e3 * median_of(each, name, each["plan"][name]) for each in lines]
-            ends = [min(least), max(least)]
-            panel.plot(least, native, "x", color=theme.stock, label="native", ms=4)
-            panel.plot(least, plan, "o", color=theme.chosen, label="plan", ms=3.5)
-            panel.plot(ends, ends, "--", color=theme.ink, lw=1, label="least possible")
+            ends = [min(roofline), max(roofline)]
+            panel.plot(roofline, native, "x", color=theme.stock, label="native", ms=4)
+            panel.plot(roofline, plan, "o", color=theme.chosen, label="plan", ms=3.5)
+            panel.plot(ends, ends, "--", color=theme.ink, lw=1, label="roofline")
             panel.set_xscale("log")
             panel.set_yscale("log")
             panel.set_ylabel("ms taken")
@@ -361,7 +361,7 @@ def floor_of(kind: str) -> Callable[[Theme], Figure]:
             panel.grid()
         panels[-1].xaxis.set_major_locator(LogLocator(10, (1, 2, 5)))
         plain_milliseconds(panels[-1].xaxis)
-        panels[-1].set_xlabel("least possible ms")
+        panels[-1].set_xlabel("roofline, ms")
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper left", ncols=3)
         return figure
@@ -438,7 +438,7 @@ def growth_of(path: Path) -> Callable[[Theme], Figure]:
                     at, taken, "o-", ms=3, lw=1.2, color=colour, label=words(name)
                 )
             least = [1e3 * each["least"] for each in points]
-            panel.loglog(at, least, "--", color=theme.ink, lw=1, label="least possible")
+            panel.loglog(at, least, "--", color=theme.ink, lw=1, label="roofline")
             panel.set_xlabel(label)
             panel.set_ylabel("ms")
             plain_milliseconds(panel.xaxis)
@@ -463,7 +463,7 @@ def figures() -> dict[str, Callable[[Theme], Figure]]:
         "blocks": blocks,
         "digits": digits,
         "models": models,
-        **{f"floor-{kind}": floor_of(kind) for kind in kinds},
+        **{f"roofline-{kind}": roofline_of(kind) for kind in kinds},
         **{path.stem: growth_of(path) for path in growth},
         **{path.stem: partition_sizes_of(path) for path in sizes},
     }

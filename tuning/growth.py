@@ -20,8 +20,8 @@ import statistics
 import keras
 
 from keras_diagwise import backends
-from keras_diagwise.conductor import conductor
 from keras_diagwise.models.summary import environment_of
+from keras_diagwise.ops import dispatcher
 from keras_diagwise.problem import PASSES, Problem
 from keras_diagwise.tuner import verify
 from keras_diagwise.tuner.measure import interleaved
@@ -50,8 +50,8 @@ AT = {
 
 
 def measured(problem: Problem, environment, roofline) -> dict:
-    """The seconds of each pass of a problem by its plan, and the least possible."""
-    plan = conductor.answer(problem, "auto", environment).plan
+    """The seconds of each pass of a problem by its plan, and its roofline."""
+    plan = dispatcher.answer(problem, "auto", environment).plan
     seconds = {}
     for name in PASSES:
         run = functools.partial(getattr(plan[name], name), problem)
@@ -62,7 +62,7 @@ def measured(problem: Problem, environment, roofline) -> dict:
     return {
         "plan": str(plan),
         "seconds": seconds,
-        "least": float(f"{roofline.least_seconds(problem):.4g}"),
+        "least": float(f"{roofline.seconds(problem):.4g}"),
         "bytes": problem.least_bytes,
         "flops": problem.flops,
     }

@@ -3,7 +3,7 @@
     python -m tuning.leave_one_out [DOCUMENT]
 
 Each problem of a document of decisions is left out in turn, with those that differ
-from it in the batch alone, and its plan taken from the others by the ladder. That
+from it in the batch alone, and its plan taken from the others by the planner. That
 plan's time is then held against the best that the problem's own measurements know,
 and against native's, both of the same run. What was not timed for the problem itself
 is timed here, with native and the best. Writes

@@ -1,5 +1,5 @@
 """Whole models: a training step and a prediction, stock against converted and tuned,
-and on JAX against the floor.
+and on JAX against the ideal model.
 
     python -m tuning.models [--image-size 96] [--batch-size 16] [--policies float32]
                             [--names MobileNetV2,…] [--budget SECONDS]
@@ -30,14 +30,14 @@ from tuning.records import OVER, Records, device_folder, has_gpu
 from tuning.workloads import WHOLE_MODELS, trainable
 
 
-def floor_of(converted) -> keras.Model:
-    """The model with each depthwise convolution replaced by a strided slice times
-    a scale: nothing that is done to those layers can go below its time."""
-    floor = keras_diagwise.convert(converted, plan="native", copy=True, verbose=0)
-    for layer in floor.layers:
+def ideal_model_of(converted) -> keras.Model:
+    """The ideal model: each depthwise convolution is replaced by a strided slice times
+    a scale, and nothing that is done to those layers can go below its time."""
+    ideal = keras_diagwise.convert(converted, plan="native", copy=True, verbose=0)
+    for layer in ideal.layers:
         if isinstance(layer, keras.layers.DepthwiseConv2D):
             layer.call = functools.partial(slice_and_scale, layer)
-    return floor
+    return ideal
 
 
 def slice_and_scale(layer, inputs):
@@ -49,8 +49,8 @@ def slice_and_scale(layer, inputs):
     return pixels * layer.kernel[0, 0, :, 0]
 
 
-def has_floor(model) -> bool:
-    """Whether `floor_of` goes below all that the conversion can gain."""
+def has_ideal_model(model) -> bool:
+    """Whether `ideal_model_of` goes below all that the conversion can gain."""
     return keras.backend.backend() == "jax" and all(
         each.layer == "DiagonalwiseDepthwiseConv2D"
         for each in keras_diagwise.summary(model)
@@ -114,8 +114,8 @@ def measured(name: str, options: argparse.Namespace) -> dict:
         of_model["train"]()
         first[each] = time.perf_counter() - started
     peaks = {each: peak_of(of_model["train"]) for each, of_model in steps.items()}
-    if has_floor(converted):
-        steps["floor"] = steps_of(floor_of(converted), images, labels)
+    if has_ideal_model(converted):
+        steps["ideal"] = steps_of(ideal_model_of(converted), images, labels)
     figures = {
         step: compared(
             interleaved(

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from keras_diagwise import backends
-from keras_diagwise.conductor import NOT_SERVED
+from keras_diagwise.planning.dispatch import NOT_SERVED
 from keras_diagwise.planning.planner import SHIPPED
 from keras_diagwise.problem import PASSES, Problem
 from tests.behaviours import DERIVATIVES, FILES, INFERENCE, Row
@@ -54,7 +54,7 @@ STEPS = {
 }
 """The whole models' steps, by backend and part."""
 
-TIME_HEADINGS = ("", "stock, ms", "converted", "speed-up", "at least", "floor")
+TIME_HEADINGS = ("", "stock, ms", "converted", "speed-up", "at least", "ideal model")
 
 PACKAGES = {"jax": "jax", "tensorflow": "tensorflow-cpu", "torch": "torch"}
 """What the tests install for each backend."""
@@ -139,9 +139,9 @@ def whole_models() -> str:
 
 {steps}
 A step is one of training. "At least" is the 95 % bound below the median ratio of
-paired samples. "Floor" is the same model with every depthwise convolution replaced by a
-strided slice times a scale: nothing done to these layers could go far below it. Where a
-floor is above the converted time, that says how much such timings vary.
+paired samples. The ideal model is the same with every depthwise convolution replaced by
+a strided slice times a scale: nothing done to these layers could go far below it. Where
+it is above the converted time, that says how much such timings vary.
 
 {others}
 The first step traces, compiles and runs. Where the compiler reports the memory of the
@@ -268,7 +268,7 @@ def against_peers() -> str:
 
 
 def large_tensors() -> str:
-    """How near the plans come to the floor where no cache holds a tensor."""
+    """How near the plans come to the roofline where no cache holds a tensor."""
     rows = []
     for kept, note in ((False, ""), (True, ", freed memory kept")):
         lines = [
@@ -279,7 +279,7 @@ def large_tensors() -> str:
         for kind, title in KINDS.items():
             means = means_of(lines, kind)
             if means:
-                near = (means[f"{name} over floor, large"] for name in PASSES)
+                near = (means[f"{name} over roofline, large"] for name in PASSES)
                 rows.append(
                     (
                         f"{title} ({means['problems']} problems){note}",
@@ -401,8 +401,8 @@ def most_lost(ours: dict, theirs: dict) -> str:
     return f"{words(worst)}, `{ours['plan'][worst]}`: {here} ms for {there}"
 
 
-def against_the_floor() -> str:
-    """Each pass against the least possible time, and all problems."""
+def against_the_roofline() -> str:
+    """Each pass against the roofline, and all problems."""
     parts = []
     for kind, name in KINDS.items():
         found = problem_lines(kind)
@@ -410,11 +410,11 @@ def against_the_floor() -> str:
             continue
         where = place(found[0]["environments"][kind])
         rows = [row_of(line, kind) for line in found]
-        headings = ("problem", "native ms", "plan ms", "gain", "plan", "over floor")
+        headings = ("problem", "native ms", "plan ms", "gain", "plan", "over roofline")
         parts.append(f"""\
 ### {name}
 
-{figure(f"floor-{kind}", f"Time of each pass against the least possible, {name}")}
+{figure(f"roofline-{kind}", f"Time of each pass against the roofline, {name}")}
 
 {where}.
 
@@ -606,9 +606,9 @@ all threads together. Depthwise convolutions are no longer what a step waits for
 that a whole model gains less than its layers. XLA fuses neighbours, and a fusion counts
 for the layer of its last operation; but each pass of a depthwise convolution is a
 [compilation unit](how-it-works.md#how-a-call-travels), with which nothing is fused. How
-much faster a step or a prediction could become at most is what the floor says:
+much faster a step or a prediction could become at most is what the ideal model says:
 MobileNetV2's were to be 6 and 9 times as fast as stock; the step is within a few
-percent of its floor, and the prediction's floor is short of 9.
+percent of the ideal model's, whose prediction is short of 9.
 
 The second table of each is the seconds that JAX and XLA take to make the training step
 ready, those of all threads together: stock; with one pass of every depthwise
@@ -624,20 +624,20 @@ saves later processes a part of it.
 ## The layers of the models
 
 {by_model()}
-## Each pass against the least possible time
+## Each pass against the roofline
 
-The least possible time of a pass is the larger of two: the time to copy its least
+The roofline of a pass is the larger of two times: the time to copy its least
 bytes, and the time of its useful arithmetic at the rate of a dense matrix product. Both
 are measured on the device. A point on the dashed line could not be faster.
 
-{against_the_floor()}
+{against_the_roofline()}
 ### Tensors larger than the last-level cache
 
-Over the floor in geometric mean, pass by pass:
+Over the roofline in geometric mean, pass by pass:
 
 {large_tensors()}
-The C library gives large memory back as soon as it is freed, and the floor is measured
-by copies that have each page faulted in anew, as the passes have. That is not so with
+The C library gives large memory back as soon as it is freed, and the roofline is
+measured by copies that have each page faulted in anew, as the passes have. Not so with
 `MALLOC_MMAP_THRESHOLD_` and `MALLOC_TRIM_THRESHOLD_` set: copies take a quarter of the
 time, and the passes gain less, since most of theirs is arithmetic.
 
@@ -657,9 +657,9 @@ to avoid it.
 
 ## The nearest problem's decision
 
-For a problem that was not measured, the [ladder](tuning.md#the-ladder) takes the
-nearest one's decision. Here each measured problem was left out in turn and answered by
-the others. "Over the best" is the time of the plan found over that of the best plan
+For a problem that was not measured, the [planner](tuning.md#sources-of-a-plan) takes
+the nearest one's decision. Here each measured problem was left out in turn and answered
+by the others. "Over the best" is the time of the plan found over that of the best plan
 measured, in geometric mean and at worst; "over native" is its time over native's.
 
 {leave_one_out()}

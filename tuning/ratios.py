@@ -37,8 +37,8 @@ def compared(samples) -> dict:
         ),
         "pairs": len(ratios),
         **(
-            {"floor_ms": 1e3 * statistics.median(samples["floor"])}
-            if "floor" in samples
+            {"floor_ms": 1e3 * statistics.median(samples["ideal"])}
+            if "ideal" in samples
             else {}
         ),
     }

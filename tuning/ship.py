@@ -20,8 +20,9 @@ import dataclasses
 import time
 from pathlib import Path
 
-from keras_diagwise.conductor import conductor, is_served
+from keras_diagwise.ops import dispatcher
 from keras_diagwise.planning.decision import Decision
+from keras_diagwise.planning.dispatch import is_served
 from keras_diagwise.planning.document import Document
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.planning.planner import MARGIN_MEASURED, SHIPPED
@@ -54,7 +55,7 @@ def collect(environment: Environment, folder: Path) -> int:
         How many decisions it holds.
     """
     found = collections.defaultdict(list)
-    for each, decision in conductor.store.document():
+    for each, decision in dispatcher.store.document():
         if each.device_name == environment.device_name and is_served(each):
             found[document_name(each)].append((each, timed_only(decision)))
     for name, pairs in found.items():
@@ -96,7 +97,7 @@ def main() -> None:
     problems = model_problems() if options.models_only else shipped_problems()
     known = Document.read(path) if options.add else Document()
     until = time.monotonic() + options.stop_after
-    tuner = Tuner(conductor.store, environment, until=until)
+    tuner = Tuner(dispatcher.store, environment, until=until)
     decisions = []
     try:
         for number, problem in enumerate(problems, 1):

@@ -47,7 +47,7 @@ FAR_BEHIND = 10.0
 
 KEEPS_MEMORY = "MALLOC_MMAP_THRESHOLD_" in os.environ
 """Whether the C library was told to keep large memory that is freed: otherwise each
-page of it is faulted in anew, also in the copies that the floor is measured by."""
+page of it is faulted in anew, also in the copies that the roofline is measured by."""
 
 
 class Kind(NamedTuple):

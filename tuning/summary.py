@@ -53,7 +53,7 @@ def table_of(lines: list[dict], kind: str) -> rich.table.Table:
     """A row for each problem under one kind."""
     table = rich.table.Table(box=rich.box.SIMPLE, title=kind)
     table.add_column("problem")
-    for heading in ("native", "plan", "ratio", "best peer", "of it", "floor"):
+    for heading in ("native", "plan", "ratio", "best peer", "of it", "roofline"):
         table.add_column(heading, justify="right")
     for line in lines:
         found = line["kinds"].get(kind, {})
@@ -97,7 +97,7 @@ def means_of(lines: Iterable[dict], kind: str) -> dict[str, float]:
         "least of it": min(ratios),
         **({"plan over best peer": geometric_mean(of_peer)} if of_peer else {}),
         **{
-            f"{name} over floor, large": geometric_mean(each)
+            f"{name} over roofline, large": geometric_mean(each)
             for name, each in near.items()
             if each
         },
@@ -105,12 +105,14 @@ def means_of(lines: Iterable[dict], kind: str) -> dict[str, float]:
 
 
 FAR = 1.5
-"""Times the least possible: beyond it something is left to be won."""
+"""Times the roofline: beyond it something is left to be won."""
 
 
 def far_from(lines: Iterable[dict], kind: str) -> rich.table.Table:
-    """The passes of which the best candidate takes far longer than the least time."""
-    table = rich.table.Table(box=rich.box.SIMPLE, title=f"{kind}: far from the floor")
+    """The passes of which the best candidate takes far longer than the roofline."""
+    table = rich.table.Table(
+        box=rich.box.SIMPLE, title=f"{kind}: far from the roofline"
+    )
     table.add_column("problem")
     for heading in ("pass", "best", "ms", "of the least"):
         table.add_column(heading, justify="right")

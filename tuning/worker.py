@@ -16,7 +16,7 @@ import time
 import keras_diagwise
 from keras_diagwise import algorithms, backends
 from keras_diagwise.algorithms import ALGORITHMS
-from keras_diagwise.conductor import conductor
+from keras_diagwise.ops import dispatcher
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.planning.planner import MARGIN_MEASURED
 from keras_diagwise.problem import PASSES, Problem
@@ -38,7 +38,7 @@ class Worker:
         self._environment = dataclasses.replace(
             environment, compiler_mode=compiler_mode
         )
-        self._tuner = Tuner(conductor.store, self._environment)
+        self._tuner = Tuner(dispatcher.store, self._environment)
         self._runner = Runner()
 
     def environment(self) -> dict:
@@ -93,7 +93,7 @@ class Worker:
     def least(self, problem: dict) -> float:
         """The least time of a pass of a problem."""
         asked = Problem.from_dict(problem)
-        return self._tuner.roofline(asked.dtype).least_seconds(asked)
+        return self._tuner.roofline(asked.dtype).seconds(asked)
 
 
 def main() -> None:

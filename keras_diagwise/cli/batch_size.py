@@ -8,9 +8,9 @@ from collections.abc import Iterable
 
 import keras
 
-from keras_diagwise.conductor import conductor
 from keras_diagwise.models.problems import uses_in
 from keras_diagwise.models.summary import environment_of
+from keras_diagwise.ops import dispatcher
 from keras_diagwise.problem import Problem
 
 DEFAULT = 32
@@ -38,7 +38,7 @@ def measured_batch_size(model: keras.Model) -> int | None:
     environment = environment_of(model)
     posed = {use.problem for use in uses_in(model, None)}
     counts: Counter[int] = Counter()
-    for document in (conductor.store.document(), conductor.planner.shipped):
+    for document in (dispatcher.store.document(), dispatcher.planner.shipped):
         known: Iterable[Problem] = document.entries.get(environment, {})
         for problem in known:
             batch = problem.batch

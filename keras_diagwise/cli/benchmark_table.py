@@ -57,13 +57,13 @@ def closing(figures: dict) -> Iterator[str]:
         "Largest difference of the predictions: "
         f"{figures['difference']:.1g} of their root mean square."
     )
-    rungs = Counter(each["rung"] for each in figures["layers"])
-    counts = ", ".join(f"{count} by {rung!r}" for rung, count in rungs.items())
+    sources = Counter(each["rung"] for each in figures["layers"])
+    counts = ", ".join(f"{count} by {source!r}" for source, count in sources.items())
     if counts:
         yield f"Where the plans of its layers come from: {counts}."
     else:
         yield "No layer of it can run by a plan."
-    if rungs and figures["runs_native_only"]:
+    if sources and figures["runs_native_only"]:
         yield (
             "All of them run stock's own operations. To measure what is faster: "
             "keras-diagwise tune"

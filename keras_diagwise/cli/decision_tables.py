@@ -10,7 +10,7 @@ from rich.text import Text
 
 from keras_diagwise._terminal import printable, standard_console
 from keras_diagwise.cli.demo_tables import plain_table
-from keras_diagwise.conductor import conductor
+from keras_diagwise.ops import dispatcher
 from keras_diagwise.planning.decision import Comparison, Decision, Outcome
 from keras_diagwise.planning.document import Document
 from keras_diagwise.planning.environment import Environment
@@ -35,7 +35,7 @@ def figures(document: Document) -> list[dict]:
 
 
 def decision_figures(decision: Decision) -> dict:
-    plan = conductor.plan_of(decision)
+    plan = dispatcher.plan_of(decision)
     return {
         "digest": decision.problem.digest,
         "problem": decision.problem.to_dict(),
@@ -70,7 +70,7 @@ def decisions_table(decisions: Iterable[Decision], wide: bool) -> Table:
     table.add_column("measured", no_wrap=True)
     for decision in sorted_decisions(decisions):
         values = decision_figures(decision)
-        plan = Text(str(conductor.plan_of(decision)), style="bold")
+        plan = Text(str(dispatcher.plan_of(decision)), style="bold")
         problem = Text(values["text"])
         table.add_row(
             values["digest"][:SHORT_DIGEST],
@@ -120,7 +120,7 @@ def show_candidates(document: Document) -> None:
 
 def show_pass(console: rich.console.Console, name: str, decision: Decision) -> None:
     comparison = decision.passes[name]
-    winner = getattr(conductor.plan_of(decision), name)
+    winner = getattr(dispatcher.plan_of(decision), name)
     title = Text.assemble(
         (name, "bold"), f": {winner}, measured {printable(comparison.measured)}"
     )

@@ -10,6 +10,7 @@ import rich.markup
 import rich.table
 
 from keras_diagwise._terminal import standard_console
+from keras_diagwise.planning.source import PlanSource
 
 WIDTH = 80
 
@@ -119,10 +120,10 @@ def meaning(report: dict) -> list[str]:
 
 def why_native(layers: list[dict]) -> str:
     """One sentence for a converted model that runs stock's operations."""
-    rungs = {each["rung"] for each in layers}
-    if rungs == {"layer"}:
+    sources = {each["rung"] for each in layers}
+    if sources == {PlanSource.LAYER}:
         return "By --plan the converted model runs stock's own operations."
-    if rungs <= {"native", "not called yet"}:
+    if sources <= {PlanSource.NATIVE, PlanSource.NOT_CALLED}:
         return (
             "Nothing measured for this backend and device is at hand: the converted "
             "model runs stock's own operations."

@@ -119,10 +119,10 @@ def backend() -> Finding:
 
 def setting(name: str) -> Finding:
     """What a setting of `keras_diagwise.decisions` says that a variable can set."""
-    from keras_diagwise.conductor import conductor
+    from keras_diagwise.ops import dispatcher
 
     try:
-        value = getattr(conductor, name)
+        value = getattr(dispatcher.settings, name)
     except ValueError as error:
         variable = f"KERAS_DIAGWISE_{name.upper()}"
         remedy = f"Set the variable {variable} to one of these, or unset it."
@@ -132,13 +132,13 @@ def setting(name: str) -> Finding:
 
 def store() -> Finding:
     """Where decisions are kept, and whether they can be."""
-    from keras_diagwise.conductor import conductor
+    from keras_diagwise.ops import dispatcher
     from keras_diagwise.planning.folder import shown
     from keras_diagwise.planning.store import VARIABLE
 
     remedy = f"Set the variable {VARIABLE} to a folder that can be written."
     try:
-        opened = conductor.store
+        opened = dispatcher.store
     except (ImportError, ValueError) as error:
         return Finding("store", "error", str(error), remedy)
     where, problem = shown(opened.location), opened.why_not_writable()
@@ -154,10 +154,10 @@ def store() -> Finding:
 
 def decisions() -> Iterator[Finding]:
     """What was measured, and what can't be read of it."""
-    from keras_diagwise.conductor import conductor
     from keras_diagwise.models.summary import environment_of_models
+    from keras_diagwise.ops import dispatcher
 
-    document, unusable = conductor.store.inspected()
+    document, unusable = dispatcher.store.inspected()
     here = environment_of_models()
     counts = {"here": 0, "other versions": 0, "elsewhere": 0}
     for environment, _ in document:
@@ -200,34 +200,36 @@ def of_files(unusable: dict[str, str]) -> Finding:
 
 
 def shipped() -> Finding:
-    """The decisions of the package that serve here, by rung."""
+    """The decisions of the package that serve here, by source."""
     from keras_diagwise.models.summary import environment_of_models
     from keras_diagwise.planning.planner import shipped_document
 
     document, here = shipped_document(), environment_of_models()
-    rungs = Counter(rung_of(environment, here) for environment, _ in document)
-    unused = rungs.pop("none", 0)
+    sources = Counter(source_of(environment, here) for environment, _ in document)
+    unused = sources.pop("none", 0)
     text = (
-        f"{rungs.total()} of {len(document)} decisions that come with the package can "
-        "serve here"
+        f"{sources.total()} of {len(document)} decisions that come with the package "
+        "can serve here"
     )
-    by_rung = ", ".join(f"{rung}: {count}" for rung, count in rungs.items())
+    by_source = ", ".join(f"{source}: {count}" for source, count in sources.items())
     return Finding(
         "shipped",
         "ok",
-        f"{text} ({by_rung})" if rungs else text,
-        "" if rungs else "Measure on this device: keras-diagwise tune",
-        {**rungs, "none": unused},
+        f"{text} ({by_source})" if sources else text,
+        "" if sources else "Measure on this device: keras-diagwise tune",
+        {**sources, "none": unused},
     )
 
 
-def rung_of(environment, here) -> str:
-    """The rung by which decisions of an environment serve here, or `"none"`."""
+def source_of(environment, here) -> str:
+    """The source of a plan that decisions of an environment are here, or `"none"`."""
+    from keras_diagwise.planning.source import PlanSource
+
     if environment == here:
-        return "decision"
+        return PlanSource.DECISION
     if here.is_same_place(environment):
-        return "other versions"
-    return "other device" if here.is_same_kind(environment) else "none"
+        return PlanSource.OTHER_VERSIONS
+    return PlanSource.OTHER_DEVICE if here.is_same_kind(environment) else "none"
 
 
 def tuner() -> Finding:

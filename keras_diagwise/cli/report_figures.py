@@ -10,13 +10,14 @@ import keras
 from keras_diagwise import summary
 from keras_diagwise.cli.batch_size import batch_size_of
 from keras_diagwise.cli.place import place
-from keras_diagwise.conductor import conductor
 from keras_diagwise.models.problems import why_not_measured
 from keras_diagwise.models.summary import LayerPlan, environment_of
 from keras_diagwise.models.survey import REASONS
+from keras_diagwise.ops import dispatcher
 from keras_diagwise.planning.decision import Comparison, Decision
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.planning.plan import AUTO
+from keras_diagwise.planning.source import PlanSource
 from keras_diagwise.problem import PASSES
 from keras_diagwise.tuner.tuner import now
 
@@ -51,12 +52,12 @@ def report_figures(model: keras.Model, batch_size: int | None) -> dict:
 
 def layer_figures(line: LayerPlan, environment: Environment) -> dict:
     """A layer's plan, and what was measured of it here, or of what speaks for it."""
-    rung, decision = line.rung, line.decision
-    measured_here = rung == "decision"
-    if rung == "layer" and line.problem is not None:
+    source, decision = line.rung, line.decision
+    measured_here = source == PlanSource.DECISION
+    if source == PlanSource.LAYER and line.problem is not None:
         # The user gave the plan; what was measured all the same tells its worth.
-        answer = conductor.answer(line.problem, AUTO, environment)
-        measured_here = answer.rung == "decision"
+        answer = dispatcher.answer(line.problem, AUTO, environment)
+        measured_here = answer.source == PlanSource.DECISION
         decision = answer.decision if measured_here else None
     passes = pass_figures(decision, line) if decision else {}
     return {
@@ -67,7 +68,7 @@ def layer_figures(line: LayerPlan, environment: Environment) -> dict:
         "problem_text": None if line.problem is None else str(line.problem),
         "plan": None if line.plan is None else line.plan.to_config(),
         "plan_text": None if line.plan is None else str(line.plan),
-        "rung": rung,
+        "rung": source,
         "is_measured_here": measured_here and bool(passes),
         "cant_be_measured": why_not_measured(line.problem, environment),
         "measured_problem_text": None if decision is None else str(decision.problem),
@@ -95,7 +96,7 @@ def comparison_figures(comparison: Comparison, algorithm) -> dict:
         "algorithm": chosen,
         "native_seconds": seconds.get("native"),
         "seconds": seconds.get(chosen) if chosen else None,
-        "least": comparison.least,
+        "least": comparison.roofline,
         "measured": comparison.measured,
         "overruled": comparison.overruled,
         "candidates": [

@@ -38,12 +38,12 @@ def show(figures: dict, path: str) -> None:
 def totals_table(totals: dict):
     """The sums over all layers, a row for each pass."""
     table = plain_table()
-    for head in ("", "native", "chosen", "gain", "floor"):
+    for head in ("", "native", "chosen", "gain", "roofline"):
         table.add_column(head, justify="right" if head else "left", no_wrap=True)
     rows = {PASS_NAMES[name]: each for name, each in totals["passes"].items()}
     for name, each in {**rows, ALL: totals}.items():
         if each["seconds"] is not None:
-            native, chosen, least = (
+            native, chosen, roofline = (
                 each[key] for key in ("native_seconds", "seconds", "least")
             )
             table.add_row(
@@ -51,7 +51,7 @@ def totals_table(totals: dict):
                 duration(native),
                 duration(chosen),
                 gain_of(each),
-                duration(least) if least else "-",
+                duration(roofline) if roofline else "-",
                 style="bold" if name == ALL else "",
             )
     return table

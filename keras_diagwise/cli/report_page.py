@@ -18,22 +18,9 @@ from keras_diagwise.cli.decision_tables import duration, why
 from keras_diagwise.cli.markup import Markup, element, joined
 from keras_diagwise.models.report import PASS_NAMES, milliseconds
 from keras_diagwise.planning.decision import Outcome
+from keras_diagwise.planning.source import PlanSource
 
 FOLDER = Path(__file__).parent
-
-RUNGS = {
-    "layer": "the plan was given on the layer",
-    "decision": "measured for this very problem, on this machine or on one of the same "
-    "device and versions: such decisions come with the package, too",
-    "other versions": "measured for this very problem on this device, under other "
-    "versions",
-    "nearest": "the nearest problem that was measured speaks for it: on this machine, "
-    "or on one of the same device and versions",
-    "other device": "measured on another device of the kind; comes with the package",
-    "native": "nothing measured speaks for it: stock's own operation",
-    "not called yet": "the shape of its inputs is not known",
-}
-"""Where a plan comes from, in words."""
 
 
 def report_page(figures: dict) -> str:
@@ -90,7 +77,7 @@ def totals_section(totals: dict) -> Iterator[Markup]:
         "native": duration(totals["native_seconds"]),
         "chosen": duration(totals["seconds"]),
         "gain": gain_of(totals),
-        "floor": duration(totals["least"]),
+        "roofline": duration(totals["least"]),
         "layers measured": f"{totals['measured']} of {totals['layers']}",
     }
     yield element("h2", "All layers together")
@@ -125,7 +112,7 @@ def totals_section(totals: dict) -> Iterator[Markup]:
 
 def legend(scale: str | None = None) -> Markup:
     """What the bars are, and their scale."""
-    words = {"native": "native", "chosen": "chosen", "floor": "floor"}
+    words = {"native": "native", "chosen": "chosen", "roofline": "roofline"}
     entries = (element("span", word, class_=name) for name, word in words.items())
     of_scale = scale and element("span", scale, class_="scale")
     return element("p", *entries, of_scale, class_="legend")
@@ -337,17 +324,18 @@ def times_of(passes: Iterable[dict]) -> Iterator[float]:
 
 
 def bars(name: str, sums: dict, scale: Scale, text: str) -> Markup:
-    """Native's time, that of what runs, and the floor, on a common scale."""
-    native, chosen, least = sums["native_seconds"], sums["seconds"], sums["least"]
+    """Native's time, that of what runs, and the roofline, on a common scale."""
+    native, chosen, roofline = sums["native_seconds"], sums["seconds"], sums["least"]
     said = (
         f"{PASS_NAMES[name]}: native {milliseconds(native)} ms, chosen "
-        f"{milliseconds(chosen)} ms, floor {milliseconds(least)} ms"
+        f"{milliseconds(chosen)} ms, roofline {milliseconds(roofline)} ms"
     )
     track = element(
         "span",
         native and element("i", class_="native", style=f"width:{scale.place(native)}"),
         chosen and element("i", class_="chosen", style=f"width:{scale.place(chosen)}"),
-        least and element("i", class_="floor", style=f"left:{scale.place(least)}"),
+        roofline
+        and element("i", class_="roofline", style=f"left:{scale.place(roofline)}"),
         class_="track",
         role="img",
         aria_label=said,
@@ -369,7 +357,8 @@ def change(sums: dict) -> str:
 
 def details_of(layer: dict) -> Iterator[Markup]:
     """Where a layer's plan comes from, and every candidate of each pass."""
-    yield element("p", f"Rung: {layer['rung']}. {sentence(RUNGS[layer['rung']])}")
+    source = PlanSource(layer["rung"])
+    yield element("p", f"Rung: {source}. {sentence(source.description)}")
     if layer["rung"] != "decision" and layer["measured_problem_text"]:
         yield element("p", f"Below is what was measured for it: {measured_for(layer)}.")
     if not layer["passes"]:
@@ -380,7 +369,7 @@ def details_of(layer: dict) -> Iterator[Markup]:
         yield element(
             "p",
             f"Measured {each['measured'][:16].replace('T', ' ')} UTC; "
-            f"floor {duration(each['least']) if each['least'] else 'unknown'}.",
+            f"roofline {duration(each['least']) if each['least'] else 'unknown'}.",
             class_="soft",
         )
         if each["overruled"]:
@@ -498,19 +487,19 @@ def environment_section(here: dict) -> Iterator[Markup]:
 
 def words_section(figures: dict) -> Iterator[Markup]:
     """What the words of the page mean."""
-    rungs = dict.fromkeys(each["rung"] for each in figures["layers"])
+    sources = dict.fromkeys(PlanSource(each["rung"]) for each in figures["layers"])
     words = {
         "native": "what Keras calls today, in each pass",
         "chosen": "what the layers run now, pass by pass",
-        "floor": "the least possible time by what this device can do: the least bytes "
-        "over the bandwidth of a copy, or the arithmetic over the rate of a matrix "
-        "product, whichever is larger",
+        "roofline": "the least possible time by what this device can do: the least "
+        "bytes over the bandwidth of a copy, or the arithmetic over the rate of a "
+        "matrix product, whichever is larger",
         "gain": "native's median time over that of what runs; at least: the 95 % bound "
         "of the ratios round by round, which noise can put above it",
         "error": "the largest against float64, in units of the result's root mean "
         "square",
         "rung": "where a plan comes from",
-        **{f"rung {rung}": RUNGS[rung] for rung in rungs},
+        **{f"rung {source}": source.description for source in sources},
     }
     yield element("h2", "Words")
     pairs = (

@@ -5,9 +5,9 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-from keras_diagwise.conductor import grouped_problem
-from keras_diagwise.convolution import conv
 from keras_diagwise.layers.base import Diagonalwise, replaces
+from keras_diagwise.ops import conv
+from keras_diagwise.planning.call import grouped_problem
 from keras_diagwise.problem import Problem
 
 

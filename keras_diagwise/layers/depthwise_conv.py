@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import keras
 
-from keras_diagwise.conductor import depthwise_problem
-from keras_diagwise.convolution import depthwise_conv
 from keras_diagwise.layers.base import Diagonalwise, replaces, with_bias
+from keras_diagwise.ops import depthwise_conv
+from keras_diagwise.planning.call import depthwise_problem
 from keras_diagwise.problem import Problem
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import keras
 
-from keras_diagwise.convolution import separable_conv
 from keras_diagwise.layers.base import Diagonalwise, replaces, with_bias
 from keras_diagwise.layers.depthwise_conv import depthwise_problem_of
+from keras_diagwise.ops import separable_conv
 from keras_diagwise.problem import Problem
 
 

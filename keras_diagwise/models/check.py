@@ -12,12 +12,12 @@ from typing import Any, TypeVar
 import keras
 
 from keras_diagwise import backends
-from keras_diagwise.conductor import conductor
 from keras_diagwise.models.example import example_of
 from keras_diagwise.models.problems import Shapes, uses_in
 from keras_diagwise.models.report import ModelCheck
 from keras_diagwise.models.snapshot import NotRestoredError, restored
 from keras_diagwise.models.variants import Variant, as_stock, by_plan, step_of
+from keras_diagwise.ops import dispatcher
 from keras_diagwise.planning.decision import Decision
 from keras_diagwise.planning.plan import NATIVE, Plan
 from keras_diagwise.problem import PASSES, Problem
@@ -184,7 +184,7 @@ class Race:
             (problem, pass_name)
             for problem, decision in self._decisions.items()
             for pass_name in PASSES
-            if str(conductor.plan_of(decision)[pass_name]) != "native"
+            if str(dispatcher.plan_of(decision)[pass_name]) != "native"
         ]
 
     def trial(self, overruled: Sequence[PassOfProblem], last: bool = False) -> Trial:
@@ -220,7 +220,7 @@ class Race:
 
 def plan_without(decision: Decision, overruled: set[PassOfProblem]) -> Plan:
     """A decision's plan with native for the passes that are overruled."""
-    plan = conductor.plan_of(decision)
+    plan = dispatcher.plan_of(decision)
     return Plan(
         **{
             name: "native" if (decision.problem, name) in overruled else str(plan[name])

@@ -10,10 +10,10 @@ from pathlib import Path
 import keras
 
 from keras_diagwise._terminal import printable
-from keras_diagwise.conductor import conductor
 from keras_diagwise.models.convert import check_model
 from keras_diagwise.models.summary import environment_of_models
 from keras_diagwise.models.swap import forget_compiled
+from keras_diagwise.ops import dispatcher
 from keras_diagwise.planning.document import Document
 from keras_diagwise.planning.folder import replacement, shown
 from keras_diagwise.planning.store import Store
@@ -50,26 +50,26 @@ class Decisions:
         user's cache folder. Set to `None`, it is that again. What is set holds for
         this process, and for what is traced from then on.
         """
-        return conductor.store.location
+        return dispatcher.store.location
 
     @location.setter
     def location(self, location: str | Path | None) -> None:
-        conductor.store = Store(location)
+        dispatcher.store = Store(location)
 
     @property
     def on_miss(self) -> str:
         """What happens where this very problem was not measured here.
 
-        `"nearest"` takes the decision of the nearest problem that was, by the
-        ladder; `"native"` runs the stock convolution; `"tune"` measures at once
-        in eager code, and leaves what is met inside a trace to the next
+        `"nearest"` takes the decision of the nearest source, such as the nearest
+        problem that was; `"native"` runs the stock convolution; `"tune"` measures
+        at once in eager code, and leaves what is met inside a trace to the next
         `keras_diagwise.tune`; `"error"` raises.
         """
-        return conductor.on_miss
+        return dispatcher.settings.on_miss
 
     @on_miss.setter
     def on_miss(self, value: str) -> None:
-        conductor.on_miss = value
+        dispatcher.settings.on_miss = value
 
     @property
     def precision(self) -> str:
@@ -82,15 +82,15 @@ class Decisions:
         dense blocks run in TF32, from serving where stock's kernel does not use it.
         What was measured under one holds for the other.
         """
-        return conductor.precision
+        return dispatcher.settings.precision
 
     @precision.setter
     def precision(self, value: str) -> None:
-        conductor.precision = value
+        dispatcher.settings.precision = value
 
     def document(self) -> Document:
         """All decisions that are kept."""
-        return conductor.store.document()
+        return dispatcher.store.document()
 
     def export(self, path: str | Path) -> int:
         """Writes all decisions to one JSON file.
@@ -144,8 +144,8 @@ class Decisions:
         document = read_document(path)
         if verify:
             document = verified(document)
-        changed = conductor.store.merge(document)
-        conductor.forget()
+        changed = dispatcher.store.merge(document)
+        dispatcher.forget()
         for model in models:
             forget_compiled(model)
         return changed
@@ -156,8 +156,8 @@ class Decisions:
         Returns:
             How many there were.
         """
-        removed = conductor.store.clear()
-        conductor.forget()
+        removed = dispatcher.store.clear()
+        dispatcher.forget()
         return removed
 
 
@@ -168,7 +168,7 @@ def verified(document: Document) -> Document:
     for environment in document.environments():
         if not environment.computes_like(here):
             continue
-        with contextlib.closing(Tuner(conductor.store, environment)) as tuner:
+        with contextlib.closing(Tuner(dispatcher.store, environment)) as tuner:
             decisions = document.entries[environment].values()
             found |= Document.of(environment, map(tuner.verified, decisions))
     return found

@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 import keras
 
 from keras_diagwise import backends
-from keras_diagwise.conductor import NOT_SERVED, is_measurable, is_served, on_one_device
 from keras_diagwise.layers.base import problem_of
 from keras_diagwise.models.example import build_shapes
 from keras_diagwise.models.survey import has_replacement, reason_to_leave
+from keras_diagwise.planning.call import on_one_device
+from keras_diagwise.planning.dispatch import NOT_SERVED, is_measurable, is_served
 from keras_diagwise.planning.environment import Environment
+from keras_diagwise.planning.source import PlanSource
 from keras_diagwise.problem import Problem
-
-NOT_CALLED = "not called yet"
 
 Shapes = Mapping[int, Sequence[tuple]]
 """By a layer's `id`, the shapes of the inputs that it was seen to be called on."""
@@ -83,7 +83,7 @@ def uses_of(
 def why_not_measured(problem: Problem | None, environment: Environment) -> str | None:
     """Why a use's problem can't be measured in an environment, or `None`."""
     if problem is None:
-        return NOT_CALLED
+        return PlanSource.NOT_CALLED
     if not problem.has_static_spatial_shape:
         return "the spatial shape is not known"
     if not is_served(environment):

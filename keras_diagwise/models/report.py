@@ -22,7 +22,7 @@ from keras_diagwise.planning.environment import Environment
 from keras_diagwise.problem import Problem
 
 WIDE = 100
-"""Columns from which on the table has the least possible times too."""
+"""Columns from which on the table has the rooflines too."""
 
 MAX_NAMED = 5
 """Of the candidates that failed."""
@@ -163,7 +163,7 @@ class TuningReport:
     @property
     def totals(self) -> dict[str, dict[str, float]]:
         """For each pass, the sums over all layers of the winners' times, native's,
-        and the least possible: of what both were timed for. Of problems without
+        and the rooflines: of what both were timed for. Of problems without
         layers, over all problems."""
         of_a_model = any(row.layers for row in self.rows)
         totals: dict[str, dict[str, float]] = {}
@@ -177,7 +177,7 @@ class TuningReport:
             )
             sums["seconds"] += row.times * row.seconds
             sums["native_seconds"] += row.times * row.native_seconds
-            sums["least"] += row.times * (row.comparison.least or 0.0)
+            sums["least"] += row.times * (row.comparison.roofline or 0.0)
         return totals
 
     @property
@@ -232,7 +232,7 @@ def table_of(report: TuningReport, width: int) -> Table:
     table.add_column("problem and layers", overflow="fold")
     table.add_column("pass", no_wrap=True)
     table.add_column("winner", no_wrap=True)
-    for heading in ("ms", "native", "gain", *least_if(width, "least"), "near"):
+    for heading in ("ms", "native", "gain", *if_wide(width, "least"), "near"):
         table.add_column(heading, justify="right", no_wrap=True)
     for problem, group in itertools.groupby(report.rows, lambda row: row.problem):
         rows = list(group)
@@ -240,7 +240,7 @@ def table_of(report: TuningReport, width: int) -> Table:
         if len(rows) == 1:
             labels = ["\n".join(filter(None, labels))]
         for row, label in itertools.zip_longest(rows, labels[: len(rows)]):
-            seconds = row.seconds, row.native_seconds, row.comparison.least
+            seconds = row.seconds, row.native_seconds, row.comparison.roofline
             texts = label or "", PASS_NAMES[row.pass_name], row.winner
             table.add_row(*cells(*texts, *figures(*seconds, width)))
     for pass_name, sums in report.totals.items():
@@ -251,21 +251,21 @@ def table_of(report: TuningReport, width: int) -> Table:
     return table
 
 
-def least_if(width: int, text: str) -> tuple[str, ...]:
-    """The least time, where there is room for it."""
+def if_wide(width: int, text: str) -> tuple[str, ...]:
+    """A cell of the roofline's column, where there is room for it."""
     return (text,) if width >= WIDE else ()
 
 
 def figures(
-    seconds: float | None, native: float | None, least: float | None, width: int
+    seconds: float | None, native: float | None, roofline: float | None, width: int
 ) -> tuple[str, ...]:
     """What the table has of the times of a pass, or of their sums."""
     return (
         milliseconds(seconds),
         milliseconds(native),
         times(native, seconds),
-        *least_if(width, milliseconds(least)),
-        share(least, seconds),
+        *if_wide(width, milliseconds(roofline)),
+        share(roofline, seconds),
     )
 
 
@@ -355,8 +355,8 @@ def times(slower: float | None, faster: float | None) -> str:
     return f"{slower / faster:.1f}×"
 
 
-def share(least: float | None, seconds: float | None) -> str:
-    """How near a time is to the least."""
-    if not least or not seconds:
+def share(roofline: float | None, seconds: float | None) -> str:
+    """How near a time is to the roofline."""
+    if not roofline or not seconds:
         return "-"
-    return f"{min(1.0, least / seconds):.0%}"
+    return f"{min(1.0, roofline / seconds):.0%}"

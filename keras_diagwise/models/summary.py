@@ -13,10 +13,9 @@ from rich.text import Text
 
 from keras_diagwise import backends
 from keras_diagwise._terminal import as_text, printable
-from keras_diagwise.conductor import conductor, is_served
 from keras_diagwise.layers.base import Diagonalwise
 from keras_diagwise.models.calls import shapes_called
-from keras_diagwise.models.problems import NOT_CALLED, Use, uses_in
+from keras_diagwise.models.problems import Use, uses_in
 from keras_diagwise.models.survey import (
     Skipped,
     abridged,
@@ -24,10 +23,13 @@ from keras_diagwise.models.survey import (
     skipped_lines,
     survey,
 )
+from keras_diagwise.ops import dispatcher
 from keras_diagwise.planning.decision import Decision
+from keras_diagwise.planning.dispatch import is_served
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.planning.plan import NATIVE, Plan
 from keras_diagwise.planning.planned_convolution import PlannedConvolution
+from keras_diagwise.planning.source import PlanSource
 from keras_diagwise.problem import Problem
 
 
@@ -41,7 +43,8 @@ class LayerPlan:
         problem: its problem, for the batch size asked for; `None` if unknown.
         plan: the plan that a step of the model, compiled as it is, would run if it
             were traced now; `None` if unknown.
-        rung: where the plan comes from, one of `keras_diagwise.planning.RUNGS`.
+        rung: where the plan comes from: `"layer"`, `"decision"`, …, see
+            `keras_diagwise.planning.source.PlanSource`.
         gain: how many times faster than native the three passes were together,
             or `None` where they were not measured for this very problem here.
         decision: what was measured, if the plan comes from a measurement.
@@ -51,7 +54,7 @@ class LayerPlan:
     layer: str
     problem: Problem | None
     plan: Plan | None
-    rung: str
+    rung: PlanSource
     gain: float | None
     decision: Decision | None = None
 
@@ -176,11 +179,11 @@ def layer_plan(use: Use, environment: Environment) -> LayerPlan:
     """What a layer runs in an environment."""
     path, name, problem = use.path, type(use.layer).__qualname__, use.problem
     if problem is None:
-        return LayerPlan(path, name, None, None, NOT_CALLED, None)
-    answer = conductor.answer(problem, use.layer.plan, environment)
+        return LayerPlan(path, name, None, None, PlanSource.NOT_CALLED, None)
+    answer = dispatcher.answer(problem, use.layer.plan, environment)
     plan = NATIVE
     if is_served(environment):
         plan = PlannedConvolution(problem, answer.plan).effective_plan
-    measured = answer.decision if answer.rung == "decision" else None
+    measured = answer.decision if answer.source == PlanSource.DECISION else None
     gain = measured.gain(plan) if measured else None
-    return LayerPlan(path, name, problem, plan, answer.rung, gain, answer.decision)
+    return LayerPlan(path, name, problem, plan, answer.source, gain, answer.decision)

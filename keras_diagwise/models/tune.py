@@ -17,7 +17,6 @@ import rich.progress
 
 from keras_diagwise import backends
 from keras_diagwise._terminal import ESTIMATE_PERIOD, TimeLeftColumn, standard_console
-from keras_diagwise.conductor import NOT_SERVED, conductor, is_measurable, is_served
 from keras_diagwise.models.calls import shapes_called
 from keras_diagwise.models.check import check_step
 from keras_diagwise.models.example import batch_size_of_data
@@ -26,7 +25,9 @@ from keras_diagwise.models.problems import Shapes, uses_in, why_not_measured
 from keras_diagwise.models.report import ModelCheck, Row, TuningReport
 from keras_diagwise.models.summary import environment_of, environment_of_models
 from keras_diagwise.models.swap import forget_compiled
+from keras_diagwise.ops import dispatcher
 from keras_diagwise.planning.decision import Decision
+from keras_diagwise.planning.dispatch import NOT_SERVED, is_measurable, is_served
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.planning.folder import shown
 from keras_diagwise.planning.record import digest_of
@@ -134,9 +135,9 @@ def measure(
     )
     passes = PASSES if training else PASSES[:1]
     if keep:
-        check_kept(conductor.store)
-    conductor.store.sweep(target.environment)
-    tuner = Tuner(conductor.store, target.environment, until=until)
+        check_kept(dispatcher.store)
+    dispatcher.store.sweep(target.environment)
+    tuner = Tuner(dispatcher.store, target.environment, until=until)
     check, ended = None, None
     step = Step(target, batch_sizes, training)
     try:
@@ -153,8 +154,8 @@ def measure(
         ended = "interrupted"
     finally:
         tuner.close()
-        conductor.forget()
-        conductor.settle(tuner.environment, target.problems)
+        dispatcher.forget()
+        dispatcher.settle(tuner.environment, target.problems)
         if target.model is not None:
             forget_compiled(target.model)
     return TuningReport(
@@ -321,7 +322,7 @@ def target_of_model(
 def with_queued(target: Target, batch_sizes: Sequence[int]) -> Target:
     """The target, and what traces have left to measure where it runs."""
     shards = backends.active.step_shards(target.model)
-    queued = conductor.queued_in(target.environment, batch_sizes, shards)
+    queued = dispatcher.queue.problems_in(target.environment, batch_sizes, shards)
     return dataclasses.replace(
         target, uses={**target.uses, **{p: target.uses.get(p, ()) for p in queued}}
     )
@@ -358,7 +359,7 @@ def decide(
                 )
                 if decision is not None:
                     decisions[problem] = decision
-                    conductor.unqueue(tuner.environment, problem)
+                    dispatcher.queue.remove(tuner.environment, problem)
     return decisions
 
 
@@ -428,7 +429,7 @@ def rows_of(target: Target, tuner: Tuner, passes: Sequence[str]) -> dict[str, tu
     rows, undecided = [], []
     for problem, layers in target.uses.items():
         decision = tuner.known(problem)
-        plan = conductor.plan_of(decision)
+        plan = dispatcher.plan_of(decision)
         for pass_name in passes:
             if is_decided(decision, pass_name):
                 comparison = decision.passes[pass_name]

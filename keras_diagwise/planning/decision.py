@@ -146,15 +146,16 @@ class Comparison:
     Attributes:
         outcomes: what became of each candidate, by its name.
         measured: when, in UTC, as ISO 8601.
-        least: the least possible time by what the device can do, measured in the
-            same run: the larger of the problem's least bytes over the bandwidth of
-            a copy and its useful arithmetic over the rate of a matrix product.
+        roofline: seconds below which no algorithm can be, by what the device can do,
+            measured in the same run: the larger of the problem's least bytes over the
+            bandwidth of a copy and its useful arithmetic over the rate of a matrix
+            product. In JSON it is `least`.
         overruled: why native serves all the same, or `None`.
     """
 
     outcomes: Mapping[str, Outcome]
     measured: str
-    least: float | None = None
+    roofline: float | None = None
     overruled: str | None = None
 
     @property
@@ -176,7 +177,7 @@ class Comparison:
         )
 
     def __post_init__(self):
-        object.__setattr__(self, "least", to_four_digits(self.least))
+        object.__setattr__(self, "roofline", to_four_digits(self.roofline))
         if self.overruled:
             object.__setattr__(self, "overruled", self.overruled[:MAX_LETTERS])
 
@@ -228,8 +229,8 @@ class Comparison:
         """The comparison in JSON's types; `from_dict` is the way back."""
         outcomes = {name: each.to_dict() for name, each in self.outcomes.items()}
         values: dict[str, Any] = {"measured": self.measured, "outcomes": outcomes}
-        if self.least is not None:
-            values["least"] = self.least
+        if self.roofline is not None:
+            values["least"] = self.roofline
         return values | ({"overruled": self.overruled} if self.overruled else {})
 
     @classmethod
@@ -240,7 +241,7 @@ class Comparison:
             ValueError: if `values` are not a comparison's.
         """
         checked(values, "A comparison", COMPARISON_FIELDS)
-        overruled, least = values.get("overruled"), values.get("least")
+        overruled, roofline = values.get("overruled"), values.get("least")
         if (
             not is_moment(values.get("measured"))
             or not isinstance(values.get("outcomes"), dict)
@@ -249,7 +250,7 @@ class Comparison:
                 len(name) <= MAX_LETTERS_OF_A_NAME for name in values["outcomes"]
             )
             or not isinstance(overruled, str | None)
-            or not (least is None or is_duration(least))
+            or not (roofline is None or is_duration(roofline))
         ):
             raise ValueError(
                 f"A comparison must have outcomes, {MAX_CANDIDATES} at most, and the "
@@ -258,10 +259,10 @@ class Comparison:
         outcomes = {
             n: Outcome.from_dict(each) for n, each in values["outcomes"].items()
         }
-        return cls(outcomes, values["measured"], least, overruled)
+        return cls(outcomes, values["measured"], roofline, overruled)
 
 
-COMPARISON_FIELDS = frozenset(field.name for field in dataclasses.fields(Comparison))
+COMPARISON_FIELDS = frozenset(("outcomes", "measured", "least", "overruled"))
 
 
 @dataclasses.dataclass(frozen=True)

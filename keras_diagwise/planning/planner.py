@@ -1,4 +1,4 @@
-"""The planner: problem → plan, by the ladder."""
+"""The planner: problem → plan, from the first source that has one."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from keras_diagwise.planning.document import Document
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.planning.plan import NATIVE, Plan
 from keras_diagwise.planning.similarity import distance, logarithms
+from keras_diagwise.planning.source import PlanSource
 from keras_diagwise.precision import STANDARD
 from keras_diagwise.problem import PASSES, Problem
 
@@ -28,7 +29,7 @@ MARGIN_OTHER_VERSIONS = 1.2
 MARGIN_NEAREST = 1.25
 MARGIN_OTHER_DEVICE = 2.0
 """How many times faster than native a candidate must have been: the further the
-rung, the more."""
+source, the more."""
 
 FARTHER_ABOVE = 2**0.5
 FARTHER_BELOW = 1.1
@@ -40,20 +41,11 @@ speaks for a larger."""
 
 MAX_LETTERS = 500
 
-RUNGS = (
-    "layer",
-    "decision",
-    "other versions",
-    "nearest",
-    "other device",
-    "native",
-)
-
 logger = logging.getLogger("keras_diagwise")
 
 
-class Source(Protocol):
-    """Where decisions come from: the store, or a document."""
+class DecisionLookup(Protocol):
+    """What decisions are looked up in: a store, or a document."""
 
     def get(self, environment: Environment, problem: Problem) -> Decision | None:
         """The decision for this very problem in this very environment."""
@@ -67,26 +59,31 @@ class Source(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """A plan, and where it comes from.
+    """A plan, and its source.
 
     Attributes:
         plan: the plan.
-        rung: one of `RUNGS`: `"layer"` (given by the user), `"decision"` (measured
-            for this problem in this environment), `"other versions"` (the same on
-            this device under other versions of the backend, its libraries or our
-            algorithms), `"nearest"` (for the nearest problem measured in this
-            environment), `"other device"` (the same on another device of the
-            kind), or `"native"` (nothing was measured).
+        source: where it comes from.
         decision: what was measured, if anything.
     """
 
     plan: Plan
-    rung: str
+    source: PlanSource
     decision: Decision | None = None
 
 
 class Planner:
-    """Answers problems from the user's store, then from the shipped decisions.
+    """Answers a problem by the first of these decisions that is there, those of the
+    user's store before the shipped ones:
+
+    - of this very problem in this very environment (`PlanSource.DECISION`);
+    - of this very problem on this device, under other versions of the backend, its
+      libraries or the package's algorithms (`OTHER_VERSIONS`);
+    - of the nearest problem measured in this environment (`NEAREST`);
+    - of this or the nearest problem, shipped, for another device of the kind
+      (`OTHER_DEVICE`);
+
+    or else by native, or what serves where native can't (`NATIVE`).
 
     Args:
         store: what was measured here.
@@ -94,7 +91,7 @@ class Planner:
             is first needed.
     """
 
-    def __init__(self, store: Source, shipped: Document | None = None):
+    def __init__(self, store: DecisionLookup, shipped: Document | None = None):
         self.store = store
         self._shipped = shipped
         self._hinted: set[Hashable] = set()
@@ -115,7 +112,7 @@ class Planner:
         """The plan of `problem` in `environment`.
 
         A pass that the first decision found has not measured is that of the next
-        one; the rung is the first's.
+        one; the source is the first's.
 
         Args:
             problem: the problem.
@@ -124,49 +121,51 @@ class Planner:
         """
         first = None
         decided: dict[str, str] = {}
-        for rung, margin, decision in self._ladder(problem, environment):
+        for source, margin, decision in self._found(problem, environment):
             self._hint_if_outdated(decision)
-            first = first or (rung, decision)
+            first = first or (source, decision)
             plan = decision.plan(margin, problem, precision)
             for name in decision.passes:
                 decided.setdefault(name, str(plan[name]))
             if len(decided) == len(PASSES):
                 break
         if first is None:
-            return Answer(least_plan(problem, environment), "native")
+            return Answer(least_plan(problem, environment), PlanSource.NATIVE)
         return Answer(Plan(**decided), *first)
 
-    def _ladder(
+    def _found(
         self, problem: Problem, environment: Environment
-    ) -> Iterator[tuple[str, float, Decision]]:
-        """Rungs, the margin asked for on each, and the decisions found there."""
+    ) -> Iterator[tuple[PlanSource, float, Decision]]:
+        """The decisions that can serve, each with its source, and the margin that is
+        asked for there."""
         if not problem.has_static_spatial_shape:
             return
-        for source in self._sources(environment):
-            decision = source.get(environment, problem)
+        for known in self._lookups(environment):
+            decision = known.get(environment, problem)
             if decision:
-                yield "decision", MARGIN_MEASURED, decision
-        for source in self._sources(environment):
-            for other in source.environments():
+                yield PlanSource.DECISION, MARGIN_MEASURED, decision
+        for known in self._lookups(environment):
+            for other in known.environments():
                 if other != environment and environment.is_same_place(other):
-                    decision = source.get(other, problem)
+                    decision = known.get(other, problem)
                     if decision:
                         self._hint(other, environment)
-                        yield "other versions", MARGIN_OTHER_VERSIONS, decision
-        for source in self._sources(environment):
-            decision = source.nearest(environment, problem)
+                        yield PlanSource.OTHER_VERSIONS, MARGIN_OTHER_VERSIONS, decision
+        for known in self._lookups(environment):
+            decision = known.nearest(environment, problem)
             if decision:
-                yield "nearest", margin_of(decision.problem, problem), decision
+                margin = margin_of(decision.problem, problem)
+                yield PlanSource.NEAREST, margin, decision
         shipped = self._shipped_for(environment)
         for other in shipped.environments():
             if other != environment and environment.is_same_kind(other):
                 decision = shipped.get(other, problem)
                 decision = decision or shipped.nearest(other, problem)
                 if decision:
-                    yield "other device", MARGIN_OTHER_DEVICE, decision
+                    yield PlanSource.OTHER_DEVICE, MARGIN_OTHER_DEVICE, decision
 
-    def _sources(self, environment: Environment) -> Iterator[Source]:
-        """The store, and then, if the ladder comes to it, what is shipped."""
+    def _lookups(self, environment: Environment) -> Iterator[DecisionLookup]:
+        """The store, and then, if it is needed, what is shipped."""
         yield self.store
         yield self._shipped_for(environment)
 

@@ -44,8 +44,8 @@ class Roofline:
         """The least time that the multiplications and additions take."""
         return work.flops / self.flops_per_second
 
-    def least_seconds(self, problem: Problem) -> float:
-        """The least time of a pass: the larger of the time to copy its least bytes
+    def seconds(self, problem: Problem) -> float:
+        """The bound of a pass: the larger of the time to copy its least bytes
         and the time of its useful arithmetic."""
         arithmetic = problem.flops / self.flops_per_second
         return max(self.copy_seconds(problem.least_bytes), arithmetic)

@@ -343,10 +343,10 @@ class Tuner:
                 elif finding.failure in MISHAPS:
                     predicted.pop(candidate, None)  # the next best is tried
             outcomes[str(candidate)] = outcome
-        least = self.roofline(problem.dtype).least_seconds(problem)
+        roofline = self.roofline(problem.dtype).seconds(problem)
         outcomes = self._timed(task, found, outcomes)
         in_order = {str(each): outcomes[str(each)] for each in candidates}
-        return Comparison(in_order, now(), least)
+        return Comparison(in_order, now(), roofline)
 
     def _excluded(self, task, candidate, predicted, best) -> Outcome | None:
         """The outcome of a candidate that is not run.

@@ -13,8 +13,8 @@ from tests.fake_runner import nothing_known, traced_plans
 
 @pytest.fixture(autouse=True)
 def store(monkeypatch, tmp_path):
-    with nothing_known(monkeypatch, tmp_path / "store") as conductor:
-        yield conductor.planner.store
+    with nothing_known(monkeypatch, tmp_path / "store") as dispatcher:
+        yield dispatcher.planner.store
 
 
 @pytest.fixture

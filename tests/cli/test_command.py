@@ -81,7 +81,7 @@ def test_a_command_that_needs_the_package_runs_it(tmp_path):
     done = run("decisions", "list", "--json", KERAS_DIAGWISE_STORE=str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert done.stdout == "[]\n"
-    assert "keras_diagwise.convolution" in imported(done)
+    assert "keras_diagwise.ops" in imported(done)
 
 
 CHOSEN = """

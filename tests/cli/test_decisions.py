@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from keras_diagwise.cli import app
-from keras_diagwise.conductor import conductor
+from keras_diagwise.ops import dispatcher
 from keras_diagwise.planning.decision import Comparison, Decision, Outcome
 from keras_diagwise.planning.document import Document
 from keras_diagwise.planning.store import Store
@@ -36,7 +36,7 @@ FULL = Decision(PROBLEM, {name: Comparison(OUTCOMES, MEASURED) for name in PASSE
 @pytest.fixture(autouse=True)
 def store(tmp_path, monkeypatch):
     found = Store(tmp_path / "store")
-    monkeypatch.setattr(conductor.planner, "store", found)
+    monkeypatch.setattr(dispatcher.planner, "store", found)
     return found
 
 

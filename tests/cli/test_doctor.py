@@ -14,8 +14,8 @@ from keras_diagwise.algorithms import Direct, Native
 from keras_diagwise.cli import app, doctor, findings
 from keras_diagwise.cli.errors import UserError
 from keras_diagwise.cli.findings import Finding
-from keras_diagwise.conductor import conductor
 from keras_diagwise.models.summary import environment_of_models
+from keras_diagwise.ops import dispatcher
 from keras_diagwise.planning.document import Document
 from keras_diagwise.planning.store import Store
 from keras_diagwise.problem import PASSES
@@ -44,7 +44,7 @@ SUBJECTS = [
 @pytest.fixture(autouse=True)
 def store(tmp_path, monkeypatch):
     found = Store(tmp_path / "store")
-    monkeypatch.setattr(conductor.planner, "store", found)
+    monkeypatch.setattr(dispatcher.planner, "store", found)
     for name in findings.VARIABLES[1:]:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(findings, "NVIDIA_DRIVER", tmp_path / "no such device")
@@ -163,7 +163,7 @@ def test_a_look_leaves_no_file(store):
 @pytest.mark.usefixtures("no_work")
 def test_a_store_that_cant_be_written_is_an_error(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr(conductor.planner, "store", Store(tmp_path / "file" / "store"))
+    monkeypatch.setattr(dispatcher.planner, "store", Store(tmp_path / "file" / "store"))
     finding = found(code=1)["store"]
     assert finding["state"] == "error"
     assert "KERAS_DIAGWISE_STORE" in finding["remedy"]
@@ -177,7 +177,7 @@ def test_a_url_that_cant_be_reached_is_an_error_that_says_what_becomes_of_decisi
     pytest.importorskip("fsspec")
     remote = Store("memory://decisions/doctor")
     remote._folder._away_until = float("inf")
-    monkeypatch.setattr(conductor.planner, "store", remote)
+    monkeypatch.setattr(dispatcher.planner, "store", remote)
     finding = found(code=1)["store"]
     assert finding["state"] == "error"
     assert "kept on this machine, and sent once it can" in finding["text"]
@@ -186,7 +186,7 @@ def test_a_url_that_cant_be_reached_is_an_error_that_says_what_becomes_of_decisi
 @pytest.mark.usefixtures("no_work")
 def test_a_store_that_cant_be_opened_is_an_error_and_the_rest_goes_on(monkeypatch):
     monkeypatch.setenv("KERAS_DIAGWISE_STORE", "nonsense://user:secret@host/path")
-    monkeypatch.setattr(conductor, "_planner", None)
+    monkeypatch.setattr(dispatcher, "_planner", None)
     known = found(code=1)
     assert known["store"]["state"] == "error"
     assert known["store"]["remedy"]
@@ -199,7 +199,7 @@ def test_a_store_that_cant_be_opened_is_an_error_and_the_rest_goes_on(monkeypatc
 def test_nothing_secret_is_printed(monkeypatch, as_json):
     url = "memory://user:secret@host/path?key=secret"
     monkeypatch.setenv("KERAS_DIAGWISE_STORE", url)
-    monkeypatch.setattr(conductor, "_planner", None)
+    monkeypatch.setattr(dispatcher, "_planner", None)
     result = invoke(*as_json)
     assert "memory://host/path" in "".join(result.stdout.split())
     assert "secret" not in result.output
@@ -208,7 +208,7 @@ def test_nothing_secret_is_printed(monkeypatch, as_json):
 @pytest.mark.usefixtures("no_work")
 def test_what_is_set_is_shown(monkeypatch):
     monkeypatch.setenv("KERAS_DIAGWISE_ON_MISS", "native")
-    monkeypatch.setitem(vars(conductor), "on_miss", None)
+    monkeypatch.setitem(vars(dispatcher.settings), "on_miss", None)
     known = found()
     assert known["on_miss"]["text"] == "native"
     assert "KERAS_DIAGWISE_ON_MISS=native" in known["variables"]["text"]
@@ -220,14 +220,14 @@ def test_what_is_set_is_shown(monkeypatch):
 def test_a_wrong_setting_is_an_error(monkeypatch, name):
     variable = f"KERAS_DIAGWISE_{name.upper()}"
     monkeypatch.setenv(variable, "never")
-    monkeypatch.setitem(vars(conductor), name, None)
+    monkeypatch.setitem(vars(dispatcher.settings), name, None)
     finding = found(code=1)[name]
     assert "'never'" in finding["text"]
     assert variable in finding["remedy"]
 
 
 @pytest.mark.usefixtures("no_work")
-def test_shipped_decisions_are_counted_by_rung(monkeypatch):
+def test_shipped_decisions_are_counted_by_source(monkeypatch):
     updated = dataclasses.replace(here(), versions=(("jax", "0.0.1"),))
     other = dataclasses.replace(here(), device_name="another")
     foreign = dataclasses.replace(here(), backend="other")

@@ -30,8 +30,8 @@ of the second's and all of the third's."""
 
 @pytest.fixture(autouse=True)
 def store(monkeypatch, tmp_path):
-    with nothing_known(monkeypatch, tmp_path / "store") as conductor:
-        yield conductor.planner.store
+    with nothing_known(monkeypatch, tmp_path / "store") as dispatcher:
+        yield dispatcher.planner.store
 
 
 def small_model(*names, **arguments):
@@ -52,7 +52,7 @@ def decision(problem, native, chosen, reason="would take too long"):
         "direct": Outcome(chosen, 2e-7, native / chosen),
         "diagonal": Outcome(failure="pruned", reason=reason),
     }
-    comparison = Comparison(outcomes, WHEN, least=native / 100)
+    comparison = Comparison(outcomes, WHEN, roofline=native / 100)
     return Decision(problem, dict.fromkeys(PASSES, comparison))
 
 

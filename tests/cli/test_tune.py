@@ -29,8 +29,8 @@ SHAPE = (8, 8, 4)
 
 @pytest.fixture(autouse=True)
 def store(monkeypatch, tmp_path):
-    with nothing_known(monkeypatch, tmp_path / "store") as conductor:
-        yield conductor.planner.store
+    with nothing_known(monkeypatch, tmp_path / "store") as dispatcher:
+        yield dispatcher.planner.store
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,7 @@ from typer.main import get_command
 import keras_diagwise
 from keras_diagwise.cli import app
 from keras_diagwise.planning import planner
+from keras_diagwise.planning.source import PlanSource
 from tests.docs.blocks import PAGES, backends_of, blocks_of, code_before, pages
 
 BACKEND = keras.backend.backend()
@@ -81,19 +82,21 @@ def test_an_unknown_marker_is_refused():
     assert backends_of("not run: it needs two machines") == ()
 
 
-@pytest.mark.parametrize(
-    ("rung", "margin"),
-    [
-        ("decision", planner.MARGIN_MEASURED),
-        ("other versions", planner.MARGIN_OTHER_VERSIONS),
-        ("nearest", planner.MARGIN_NEAREST),
-        ("other device", planner.MARGIN_OTHER_DEVICE),
-    ],
-)
-def test_the_ladders_margins_are_the_planners(rung, margin):
+MARGINS = {
+    PlanSource.DECISION: planner.MARGIN_MEASURED,
+    PlanSource.OTHER_VERSIONS: planner.MARGIN_OTHER_VERSIONS,
+    PlanSource.NEAREST: planner.MARGIN_NEAREST,
+    PlanSource.OTHER_DEVICE: planner.MARGIN_OTHER_DEVICE,
+}
+
+
+@pytest.mark.parametrize("source", PlanSource)
+def test_the_sources_of_a_plan_are_the_planners(source):
     text = (PAGES / "tuning.md").read_text(encoding="utf-8")
-    (row,) = re.findall(rf"^\| `{rung}` \|.*\| ([0-9.]+)\D.*\|$", text, re.MULTILINE)
-    assert float(row) == margin
+    row = rf"^\| `{source}` \| (.*) \| ([0-9.]*).*\|$"
+    ((description, margin),) = re.findall(row, text, re.MULTILINE)
+    assert description == source.description
+    assert (float(margin) if margin else None) == MARGINS.get(source)
 
 
 def test_what_tuning_takes_in_prose_is_what_was_measured():

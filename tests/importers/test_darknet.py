@@ -77,7 +77,7 @@ CONVOLUTIONS = {
 
 
 @pytest.mark.parametrize("options", CONVOLUTIONS.values(), ids=CONVOLUTIONS)
-def test_convolution(tmp_path, options):
+def test_ops(tmp_path, options):
     """Of an axis of even size, and an odd one."""
     layer = {"filters": 4, "batch_normalize": 0, "pad": 1, **options}
     cfg = net(8, 6, 7) + section("convolutional", activation="linear", **layer)

@@ -62,7 +62,7 @@ CONVOLUTIONS = {
 
 
 @pytest.mark.parametrize("options", CONVOLUTIONS.values(), ids=CONVOLUTIONS)
-def test_convolution(tmp_path, options):
+def test_ops(tmp_path, options):
     net = Writer(images(9, 12, channels=6))
     net.conv(net.image, 6, 3, **options)
     assert difference(tmp_path, net) <= MAX_ERROR

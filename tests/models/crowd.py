@@ -16,10 +16,10 @@ from pathlib import Path
 import keras
 
 import keras_diagwise as kd
-from keras_diagwise.conductor import conductor
 from keras_diagwise.models import tune as tune_function
 from keras_diagwise.models.check import overrule
 from keras_diagwise.models.report import ModelCheck
+from keras_diagwise.ops import dispatcher
 from keras_diagwise.planning import claims
 from keras_diagwise.planning.document import Document
 from keras_diagwise.planning.store import Store
@@ -77,7 +77,7 @@ def overruling(log):
 
 def work(model, store, log):
     """What a worker does: it tunes, and writes down the plans that it ends with."""
-    conductor.store = Store(store)
+    dispatcher.store = Store(store)
     report = kd.tune(model, batch_size=2, verbose=0)
     plans = {line.path: str(line.plan) for line in kd.summary(model, batch_size=2)}
     write(log, "ended", plans, len(report.undecided), report.model.to_dict())
@@ -142,7 +142,7 @@ def prepare(log):
 
 def main(kind, folder, *numbers):
     claims.LEASE, tuner.SECONDS_BETWEEN_LOOKS = LEASE, 0.02
-    conductor.planner.shipped = Document()
+    dispatcher.planner.shipped = Document()
     model, folder = small_model(), Path(folder)
     prepare(folder / "log")
     found = globals()[kind](model, folder, *map(int, numbers))

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import keras_diagwise as kd
-from keras_diagwise.conductor import conductor
 from keras_diagwise.models import check
 from keras_diagwise.models.check import check_step, fewest_losers, losers, overrule
 from keras_diagwise.models.problems import uses_in
+from keras_diagwise.ops import dispatcher
 from keras_diagwise.planning.planner import MARGIN_MEASURED
 from keras_diagwise.problem import PASSES
 from tests.fake_runner import FakeRunner, install, nothing_known
@@ -160,7 +160,7 @@ def test_what_makes_a_model_lose_goes_back_to_native_and_the_report_says_so(
         },
         "third": "direct",
     }
-    kept = conductor.store.get(report.environment, problem).passes
+    kept = dispatcher.store.get(report.environment, problem).passes
     assert "1.42 times" in kept["kernel_gradient"].overruled
     assert {layer.plan for layer in model.layers} == {"auto"}
     for before, after in zip(weights, model.get_weights(), strict=True):

@@ -10,9 +10,9 @@ import pytest
 
 import keras_diagwise as kd
 from keras_diagwise import Plan
-from keras_diagwise.conductor import conductor
 from keras_diagwise.layers import STOCK_TO_OURS
 from keras_diagwise.layers.base import Diagonalwise
+from keras_diagwise.ops import dispatcher
 from keras_diagwise.planning.store import Store
 from tests.fake_runner import traced_plans
 
@@ -23,10 +23,10 @@ SHAPE = (12, 12, 3)
 @pytest.fixture(autouse=True)
 def own_store(monkeypatch, tmp_path):
     """Not the user's, where anything may have been tuned."""
-    monkeypatch.setattr(conductor.planner, "store", Store(tmp_path / "store"))
-    conductor.forget()
+    monkeypatch.setattr(dispatcher.planner, "store", Store(tmp_path / "store"))
+    dispatcher.forget()
     yield
-    conductor.forget()
+    dispatcher.forget()
 
 
 def block(x, name, stride):

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import keras_diagwise as kd
-from keras_diagwise.conductor import conductor
 from keras_diagwise.layers import STOCK_TO_OURS
 from keras_diagwise.layers.base import Diagonalwise
 from keras_diagwise.models.survey import REASONS
+from keras_diagwise.ops import dispatcher
 from keras_diagwise.planning.store import Store
 from tests.strategies import to_numpy
 
@@ -25,10 +25,10 @@ both_ways = pytest.mark.parametrize("copy", [False, True])
 @pytest.fixture(autouse=True)
 def own_store(monkeypatch, tmp_path):
     """Not the user's, where anything may have been tuned."""
-    monkeypatch.setattr(conductor.planner, "store", Store(tmp_path / "store"))
-    conductor.forget()
+    monkeypatch.setattr(dispatcher.planner, "store", Store(tmp_path / "store"))
+    dispatcher.forget()
     yield
-    conductor.forget()
+    dispatcher.forget()
 
 
 def images(*more, size=3, seed=0):

@@ -10,9 +10,10 @@ import pytest
 
 import keras_diagwise as kd
 from keras_diagwise import backends
-from keras_diagwise.conductor import conductor, depthwise_problem
 from keras_diagwise.models.decisions import Decisions
 from keras_diagwise.models.summary import environment_of_models
+from keras_diagwise.ops import dispatcher
+from keras_diagwise.planning.call import depthwise_problem
 from keras_diagwise.planning.decision import Comparison, Decision, Outcome
 from keras_diagwise.planning.document import Document
 from keras_diagwise.planning.environment import Environment
@@ -38,13 +39,13 @@ SHAPE = (6, 10, 9, 8)
 @pytest.fixture(autouse=True)
 def decisions(tmp_path, monkeypatch):
     """Decisions in an empty store, and nothing shipped."""
-    monkeypatch.setattr(conductor.planner, "store", Store(tmp_path / "store"))
-    monkeypatch.setattr(conductor.planner, "shipped", Document())
-    before = conductor.on_miss, conductor.precision
-    conductor.forget()
+    monkeypatch.setattr(dispatcher.planner, "store", Store(tmp_path / "store"))
+    monkeypatch.setattr(dispatcher.planner, "shipped", Document())
+    before = dispatcher.settings.on_miss, dispatcher.settings.precision
+    dispatcher.forget()
     yield kd.decisions
-    conductor.on_miss, conductor.precision = before
-    conductor.forget()
+    dispatcher.settings.on_miss, dispatcher.settings.precision = before
+    dispatcher.forget()
 
 
 def small_model(plan="auto"):
@@ -84,7 +85,7 @@ def test_the_location_is_a_setting_that_makes_plans_be_asked_anew(
     decisions, tmp_path, monkeypatch
 ):
     forgotten = []
-    monkeypatch.setattr(conductor, "forget", lambda: forgotten.append(True))
+    monkeypatch.setattr(dispatcher, "forget", lambda: forgotten.append(True))
     Store(tmp_path / "other").put(HERE, decision())
     assert len(decisions.document()) == 0
     decisions.location = tmp_path / "other"
@@ -104,10 +105,10 @@ def test_a_location_that_is_none_is_named_and_changes_nothing(decisions):
     assert decisions.location == before
 
 
-def test_on_miss_is_the_conductors(decisions):
+def test_on_miss_is_the_dispatchers(decisions):
     for value in ("native", "tune", "error", "nearest"):
         decisions.on_miss = value
-        assert decisions.on_miss == conductor.on_miss == value
+        assert decisions.on_miss == dispatcher.settings.on_miss == value
     with pytest.raises(ValueError, match="'never'"):
         decisions.on_miss = "never"
     assert decisions.on_miss == "nearest"
@@ -121,23 +122,23 @@ def test_a_strict_precision_holds_for_what_is_measured_already(decisions):
     measured = Comparison(outcomes, MEASURED)
     problem = depthwise((6, 10), 8, (3, 3), batch=4)
     here = Environment.current()
-    conductor.store.put(here, Decision(problem, dict.fromkeys(PASSES, measured)))
-    assert str(conductor.answer(problem, "auto").plan.forward) == "direct"
+    dispatcher.store.put(here, Decision(problem, dict.fromkeys(PASSES, measured)))
+    assert str(dispatcher.answer(problem, "auto").plan.forward) == "direct"
     decisions.precision = "strict"
-    assert conductor.answer(problem, "auto").plan.is_native
-    assert conductor.answer(problem, "auto").rung == "decision"
+    assert dispatcher.answer(problem, "auto").plan.is_native
+    assert dispatcher.answer(problem, "auto").source == "decision"
     assert "precision='strict'" in repr(decisions)
     with pytest.raises(ValueError, match="precision='exact'"):
         decisions.precision = "exact"
     decisions.precision = "standard"
-    assert str(conductor.answer(problem, "auto").plan.forward) == "direct"
+    assert str(dispatcher.answer(problem, "auto").plan.forward) == "direct"
 
 
 def test_what_is_exported_comes_back_on_a_clean_machine(decisions, tmp_path):
     measured = document(HERE, decision(), decision(with_batch(4), native=1.0)) | (
         document(ELSEWHERE, decision())
     )
-    conductor.planner.store.merge(measured)
+    dispatcher.planner.store.merge(measured)
     path = tmp_path / "document.json"
     assert decisions.export(path) == 3
     decisions.location = tmp_path / "clean"
@@ -145,13 +146,13 @@ def test_what_is_exported_comes_back_on_a_clean_machine(decisions, tmp_path):
     assert decisions.document() == measured
     assert decisions.import_(path) == 0
     for environment, each in measured:
-        found = conductor.planner.plan(each.problem, environment)
+        found = dispatcher.planner.plan(each.problem, environment)
         assert found.decision == each
-        assert found.rung == "decision"
+        assert found.source == "decision"
 
 
 def test_an_import_merges(decisions, tmp_path):
-    conductor.planner.store.merge(document(HERE, decision(passes=["forward"])))
+    dispatcher.planner.store.merge(document(HERE, decision(passes=["forward"])))
     more = document(HERE, decision(), decision(with_batch(4)))
     assert decisions.import_(written(tmp_path / "more.json", more)) == 2
     assert decisions.document() == more
@@ -291,7 +292,7 @@ def test_the_very_next_step_of_a_model_runs_what_was_imported(
 
 def test_clearing_goes_back_to_native(decisions, tmp_path, monkeypatch):
     model = small_model()
-    conductor.planner.store.merge(document_for(model))
+    dispatcher.planner.store.merge(document_for(model))
     seen = traced_plans(monkeypatch)
     model.train_on_batch(*batch())
     assert set(seen) == {"direct"}
@@ -304,6 +305,6 @@ def test_clearing_goes_back_to_native(decisions, tmp_path, monkeypatch):
 
 def test_a_problem_is_answered_from_what_was_imported(decisions, tmp_path):
     path = written(tmp_path / "document.json", document(HERE, decision()))
-    assert conductor.answer(PROBLEM, "auto", HERE).rung == "native"
+    assert dispatcher.answer(PROBLEM, "auto", HERE).source == "native"
     decisions.import_(path)
-    assert conductor.answer(PROBLEM, "auto", HERE).rung == "decision"
+    assert dispatcher.answer(PROBLEM, "auto", HERE).source == "decision"

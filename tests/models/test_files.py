@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 import keras_diagwise as kd
-from keras_diagwise.conductor import conductor
 from keras_diagwise.layers.base import Diagonalwise
+from keras_diagwise.ops import dispatcher
 from keras_diagwise.planning.planner import Answer
 from keras_diagwise.planning.store import Store
 from tests.behaviours import FILES
@@ -34,10 +34,10 @@ layers = keras.layers
 @pytest.fixture(autouse=True)
 def own_store(monkeypatch, tmp_path):
     """Not the user's, where anything may have been tuned."""
-    monkeypatch.setattr(conductor.planner, "store", Store(tmp_path / "store"))
-    conductor.forget()
+    monkeypatch.setattr(dispatcher.planner, "store", Store(tmp_path / "store"))
+    dispatcher.forget()
     yield
-    conductor.forget()
+    dispatcher.forget()
 
 
 def images(size=2):
@@ -282,12 +282,12 @@ def test_what_is_exported_is_native_unless_asked(
     """Also where a decision for this device says otherwise."""
     import tensorflow as tf
 
-    from keras_diagwise.conductor import Conductor
+    from keras_diagwise.planning.dispatch import Dispatcher
 
     monkeypatch.setattr(
-        Conductor,
+        Dispatcher,
         "answer",
-        lambda self, problem, plan, environment=None, answer=Conductor.answer: (
+        lambda self, problem, plan, environment=None, answer=Dispatcher.answer: (
             answer(self, problem, plan, environment)
             if plan != "auto" or tf.executing_eagerly() or exporting()
             else Answer(kd.Plan("direct", "direct", "direct"), "decision")
@@ -332,7 +332,7 @@ def test_jax_exports_native_unless_asked(is_of_this_device):
     import jax
 
     from keras_diagwise import backends
-    from keras_diagwise.conductor import depthwise_problem
+    from keras_diagwise.planning.call import depthwise_problem
     from keras_diagwise.planning.planned_convolution import PlannedConvolution
 
     problem = depthwise_problem(

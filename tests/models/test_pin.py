@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import keras_diagwise as kd
-from keras_diagwise.conductor import conductor
 from keras_diagwise.models.problems import uses_in
 from keras_diagwise.models.summary import environment_of
+from keras_diagwise.ops import dispatcher
 from keras_diagwise.planning.decision import Decision
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.planning.store import Store
@@ -29,7 +29,7 @@ BATCH = 2
 def store(monkeypatch, tmp_path):
     """An empty one, with nothing shipped."""
     with nothing_known(monkeypatch, tmp_path / "store"):
-        yield conductor.planner.store
+        yield dispatcher.planner.store
 
 
 @pytest.fixture
@@ -42,8 +42,8 @@ def elsewhere(monkeypatch, tmp_path):
 
     def move():
         monkeypatch.setattr(Environment, "current", current)
-        monkeypatch.setattr(conductor.planner, "store", Store(tmp_path / "elsewhere"))
-        conductor.forget()
+        monkeypatch.setattr(dispatcher.planner, "store", Store(tmp_path / "elsewhere"))
+        dispatcher.forget()
 
     return move
 
@@ -69,7 +69,7 @@ def measure(store, model, passes=None):
     for use in uses_in(model, BATCH):
         decision = Decision(use.problem, passes or MEASURED)
         store.put(environment_of(model), decision)
-    conductor.forget()
+    dispatcher.forget()
 
 
 def batch():
@@ -116,7 +116,7 @@ def test_what_is_not_pinned_resolves_anew_there(
     there.train_on_batch(*batch())
     assert not seen
     other = {name: comparison(native=1.0, direct=0.1) for name in MEASURED}
-    measure(conductor.store, there, other)
+    measure(dispatcher.store, there, other)
     direct = kd.Plan("direct", "direct", "direct")
     assert planned(there) == [(direct, "decision")] * 2
 
@@ -154,7 +154,7 @@ def test_a_layer_of_two_shapes_is_pinned_to_the_plan_of_the_larger(store):
     store.put(environment, Decision(larger.problem, MEASURED))
     other = {name: comparison(native=1.0, direct=0.1) for name in MEASURED}
     store.put(environment, Decision(smaller.problem, other))
-    conductor.forget()
+    dispatcher.forget()
     assert planned(model)[0] != planned(model)[1]
     kd.pin(model, batch_size=BATCH)
     assert planned(model) == [(PLAN, "layer")] * 2
@@ -223,6 +223,6 @@ def test_a_pinned_model_looks_up_nothing(store, monkeypatch):
     def fail(*arguments):
         raise AssertionError("asked for a decision")
 
-    monkeypatch.setattr(conductor.planner, "plan", fail)
+    monkeypatch.setattr(dispatcher.planner, "plan", fail)
     model.train_on_batch(*batch())
     model.predict_on_batch(batch()[0])

@@ -12,13 +12,13 @@ import pytest
 
 import keras_diagwise as kd
 from keras_diagwise import backends
-from keras_diagwise.conductor import conductor
 from keras_diagwise.layers.base import Diagonalwise
-from keras_diagwise.models.problems import NOT_CALLED
 from keras_diagwise.models.report import ModelCheck
 from keras_diagwise.models.summary import environment_of_models
 from keras_diagwise.models.tune import standardize_budget
+from keras_diagwise.ops import dispatcher
 from keras_diagwise.planning.decision import Decision
+from keras_diagwise.planning.source import PlanSource
 from keras_diagwise.problem import PASSES
 from tests.fake_runner import install, nothing_known, traced_plans
 from tests.planning.samples import PROBLEM, with_batch
@@ -128,7 +128,7 @@ class TestTheNextStep:
         model = compiled(kd.convert(tiny_model(), verbose=0))
         report = tuned(model)
         for each in overruled_later(report):
-            conductor.store.put(report.environment, each)
+            dispatcher.store.put(report.environment, each)
         assert plans_of_the_next(model, seen) == all_steps("direct")
         tuned(model)
         assert plans_of_the_next(model, seen) == all_steps()
@@ -389,7 +389,7 @@ class TestModels:
             report = tuned(model)
             ((path, reason),) = report.skipped
             assert "hidden" in path or "depthwise_conv2d" in path
-            assert reason == NOT_CALLED
+            assert reason == PlanSource.NOT_CALLED
             assert report.rows == ()
             assert f"Skipped {path}: {reason}." in str(report)
 
@@ -462,7 +462,7 @@ def test_an_interruption_keeps_what_is_decided_and_is_raised(
     with pytest.raises(KeyboardInterrupt):
         tuned(model, verbose=1)
     assert "2 passes measured" in capsys.readouterr().out
-    found = conductor.store.document()
+    found = dispatcher.store.document()
     assert [set(each.passes) for _, each in found] == [{"forward", "input_gradient"}]
     monkeypatch.undo()
 
@@ -475,7 +475,7 @@ def test_the_summary_tells_what_was_tuned():
     for line in kd.summary(model, batch_size=2):
         assert (str(line.plan), line.rung) == ("direct", "decision")
         assert line.gain == pytest.approx(10)
-    assert {e.compiler_mode for e, _ in conductor.store.document()} == {mode}
+    assert {e.compiler_mode for e, _ in dispatcher.store.document()} == {mode}
 
 
 class TestTheCheckOfTheWholeModel:

@@ -18,9 +18,9 @@ import keras_diagwise as kd
 from keras_diagwise.cli.decision_tables import show_all, show_candidates
 from keras_diagwise.cli.report_figures import report_figures
 from keras_diagwise.cli.report_page import report_page
-from keras_diagwise.conductor import conductor
 from keras_diagwise.models.problems import uses_in
 from keras_diagwise.models.summary import environment_of
+from keras_diagwise.ops import dispatcher
 from keras_diagwise.planning.decision import Comparison, Decision, Outcome
 from keras_diagwise.planning.folder import MAX_BYTES
 from keras_diagwise.planning.plan import Plan
@@ -199,7 +199,7 @@ def shown(model):
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         print(kd.summary(model, batch_size=2))
-        document = conductor.store.document()
+        document = dispatcher.store.document()
         show_all(document, "here")
         show_candidates(document)
         figures = report_figures(model, 2)
@@ -209,7 +209,7 @@ def shown(model):
 
 @hypothesis.given(damages)
 def test_any_damage_is_a_plan_and_one_warning(drawn):
-    before = conductor.planner.store
+    before = dispatcher.planner.store
     with tempfile.TemporaryDirectory() as folder, warned() as said:
         model, problem = model_and_problem()
         environment = environment_of(model)
@@ -217,13 +217,13 @@ def test_any_damage_is_a_plan_and_one_warning(drawn):
         path = Path(folder) / decision_path(environment.digest, problem)
         damage(path, *drawn)
         try:
-            conductor.store = Store(folder)
-            answer = conductor.answer(problem, "auto", environment)
+            dispatcher.store = Store(folder)
+            answer = dispatcher.answer(problem, "auto", environment)
             assert isinstance(answer.plan, Plan)
             text = shown(model)
         finally:
-            conductor.planner.store = before
-            conductor.forget()
+            dispatcher.planner.store = before
+            dispatcher.forget()
     assert "\x1b" not in text
     about = [line for line in said if folder in line]
     assert len(about) <= 1, about

@@ -80,7 +80,7 @@ def test_numbers_are_the_same_before_and_after_they_are_kept():
     precise = Outcome(seconds=0.123456789, error=1.23456e-7, gain=2)
     assert precise == Outcome(seconds=0.1235, error=1.235e-7, gain=2.0)
     assert Outcome.from_dict(precise.to_dict()) == precise
-    least = Comparison({}, MEASURED, least=1.23456e-5)
+    least = Comparison({}, MEASURED, roofline=1.23456e-5)
     assert Comparison.from_dict(least.to_dict()) == least
 
 

@@ -1,4 +1,4 @@
-"""The ladder: which decision speaks for a problem, and how much it must promise."""
+"""Sources of a plan: which decision speaks for a problem, how much it must promise."""
 
 import dataclasses
 import logging
@@ -44,11 +44,11 @@ def in_store(location, one):
 
 def test_nothing_measured_is_native():
     found = answer(PROBLEM)
-    assert (found.plan, found.rung, found.decision) == (Plan(), "native", None)
+    assert (found.plan, found.source, found.decision) == (Plan(), "native", None)
 
 
 @pytest.mark.parametrize(
-    ("environment", "problem", "gain", "rung", "chosen"),
+    ("environment", "problem", "gain", "source", "chosen"),
     [
         (HERE, PROBLEM, 1.02, "decision", "native"),
         (HERE, PROBLEM, 1.04, "decision", "direct"),
@@ -64,12 +64,12 @@ def test_nothing_measured_is_native():
         (ELSEWHERE, PROBLEM, 2.1, "other device", "direct"),
     ],
 )
-def test_the_further_the_rung_the_larger_the_gain_asked_for(
-    environment, problem, gain, rung, chosen
+def test_the_further_the_source_the_larger_the_gain_asked_for(
+    environment, problem, gain, source, chosen
 ):
     measured = document(environment, decision(native=gain, direct=1.0))
     found = answer(problem, shipped=measured)
-    assert found.rung == rung
+    assert found.source == source
     assert found.plan == Plan(chosen, chosen, chosen)
 
 
@@ -107,11 +107,11 @@ def test_a_pass_that_the_store_has_not_comes_from_what_is_shipped(tmp_path):
     store = in_store(tmp_path, document(HERE, stored))
     found = answer(PROBLEM, store, document(HERE, shipped))
     assert found.plan == Plan("native", "direct", "native")
-    assert (found.rung, found.decision) == ("decision", stored)
+    assert (found.source, found.decision) == ("decision", stored)
 
 
 @pytest.mark.parametrize("gain", [1.1, 1.3, 1.9, 2.1])
-def test_each_pass_must_gain_what_its_own_rung_asks_for(gain, tmp_path, caplog):
+def test_each_pass_must_gain_what_its_own_source_asks_for(gain, tmp_path, caplog):
     """The forward pass is of this very problem, the one gradient of other versions,
     the other of another device."""
     stored = document(HERE, times(forward=1.04))
@@ -126,28 +126,28 @@ def test_each_pass_must_gain_what_its_own_rung_asks_for(gain, tmp_path, caplog):
         "direct" if gain > 1.2 else "native",
         "direct" if gain > 2.0 else "native",
     )
-    assert found.rung == "decision"
+    assert found.source == "decision"
     planner.plan(PROBLEM, HERE)
     assert len(caplog.records) == 1
 
 
-def test_the_rung_is_that_of_the_first_decision(caplog):
+def test_the_source_is_that_of_the_first_decision(caplog):
     stored = document(UPDATED, times(forward=9.0))
     shipped = document(ELSEWHERE, decision(native=9.0, direct=1.0))
     found = answer(PROBLEM, stored, shipped)
-    assert found.rung == "other versions"
+    assert found.source == "other versions"
     assert found.plan == Plan("direct", "direct", "direct")
 
 
 def test_a_pass_without_candidates_is_measured_all_the_same():
-    """It is native, whatever a further rung says."""
+    """It is native, whatever a further source says."""
     nothing = Comparison({"native": Outcome(seconds=1.0)}, MEASURED)
     stored = Decision(PROBLEM, {"forward": nothing})
     found = answer(PROBLEM, document(HERE, stored), document(HERE, decision()))
     assert found.plan == Plan("native", "direct", "direct")
 
 
-def test_no_rung_is_asked_further_than_it_takes(tmp_path, monkeypatch):
+def test_no_source_is_asked_further_than_it_takes(tmp_path, monkeypatch):
     store = in_store(tmp_path, document(HERE, decision()))
 
     def fail(*arguments):
@@ -155,7 +155,7 @@ def test_no_rung_is_asked_further_than_it_takes(tmp_path, monkeypatch):
 
     for name in ("environments", "nearest", "document"):
         monkeypatch.setattr(Store, name, fail)
-    assert Planner(store, NOTHING).plan(PROBLEM, HERE).rung == "decision"
+    assert Planner(store, NOTHING).plan(PROBLEM, HERE).source == "decision"
 
 
 @hypothesis.given(documents())
@@ -177,7 +177,7 @@ def test_an_unknown_batch_asks_no_more_than_the_problem_itself():
     """TensorFlow traces a step with it, though the layer was measured."""
     measured = document(HERE, decision(native=1.1, direct=1.0))
     found = answer(with_batch(None), measured)
-    assert (found.rung, found.plan) == ("nearest", Plan("direct", "direct", "direct"))
+    assert (found.source, found.plan) == ("nearest", Plan("direct", "direct", "direct"))
     other = dataclasses.replace(with_batch(None), groups=63)
     assert answer(other, measured).plan == Plan()
 
@@ -188,7 +188,7 @@ def test_the_store_goes_before_what_is_shipped_and_both_serve():
     found = answer(PROBLEM, document(HERE, stored), document(HERE, shipped, other))
     assert found.decision == stored
     found = answer(with_batch(64), document(HERE, stored), document(HERE, other))
-    assert (found.decision, found.rung) == (other, "decision")
+    assert (found.decision, found.source) == (other, "decision")
 
 
 def test_the_own_device_goes_before_another():
@@ -198,27 +198,28 @@ def test_the_own_device_goes_before_another():
         assert answer(PROBLEM, shipped=shipped).decision == own
 
 
-def test_the_rungs_are_climbed_in_order(tmp_path):
-    rungs = [
+def test_the_sources_are_asked_in_order(tmp_path):
+    sources = [
         ("decision", document(HERE, decision())),
         ("other versions", document(UPDATED, decision())),
         ("nearest", document(HERE, decision(with_batch(4)))),
     ]
     shipped = document(ELSEWHERE, decision())
-    for first in range(len(rungs)):
+    for first in range(len(sources)):
         measured = NOTHING
-        for _, each in rungs[first:]:
+        for _, each in sources[first:]:
             measured |= each
         store = in_store(tmp_path / str(first), measured)
-        for source in (measured, store):
-            assert answer(PROBLEM, source, shipped).rung == rungs[first][0]
-            assert answer(PROBLEM, NOTHING, measured | shipped).rung == rungs[first][0]
-    assert answer(PROBLEM, NOTHING, shipped).rung == "other device"
+        expected = sources[first][0]
+        for known in (measured, store):
+            assert answer(PROBLEM, known, shipped).source == expected
+            assert answer(PROBLEM, NOTHING, measured | shipped).source == expected
+    assert answer(PROBLEM, NOTHING, shipped).source == "other device"
 
 
 def test_anothers_device_in_the_store_says_nothing():
     """Only what is shipped was measured with care for other devices."""
-    assert answer(PROBLEM, document(ELSEWHERE, decision())).rung == "native"
+    assert answer(PROBLEM, document(ELSEWHERE, decision())).source == "native"
 
 
 @pytest.mark.parametrize(
@@ -232,7 +233,7 @@ def test_anothers_device_in_the_store_says_nothing():
 )
 def test_another_kind_of_environment_says_nothing(change):
     shipped = document(dataclasses.replace(HERE, **change), decision())
-    assert answer(PROBLEM, shipped=shipped).rung == "native"
+    assert answer(PROBLEM, shipped=shipped).source == "native"
 
 
 # Other versions.
@@ -263,7 +264,7 @@ def test_other_versions_of_the_same_place_serve_with_one_hint(
     planner = Planner(store, NOTHING)
     for problem in (PROBLEM, with_batch(4), PROBLEM):
         found = planner.plan(problem, HERE)
-        assert found.rung == "other versions"
+        assert found.source == "other versions"
         assert found.decision == decision(problem)
         assert found.plan == Plan("direct", "direct", "direct")
     (record,) = caplog.records
@@ -287,13 +288,13 @@ def test_other_versions_of_the_same_place_serve_with_one_hint(
 def test_another_place_is_not_other_versions(change, caplog):
     measured = dataclasses.replace(UPDATED, **change)
     found = answer(PROBLEM, document(measured, decision()))
-    assert found.rung == "native"
+    assert found.source == "native"
     assert not caplog.records
 
 
 def test_what_was_measured_under_these_versions_needs_no_hint(caplog):
     measured = document(HERE, decision()) | document(UPDATED, decision())
-    assert answer(PROBLEM, measured).rung == "decision"
+    assert answer(PROBLEM, measured).source == "decision"
     assert not caplog.records
 
 
@@ -305,7 +306,7 @@ def test_threads_get_one_hint(caplog):
 
 def test_other_versions_speak_for_the_very_problem_alone(caplog):
     found = answer(with_batch(4), document(UPDATED, decision()))
-    assert found.rung == "native"
+    assert found.source == "native"
     assert not caplog.records
 
 
@@ -327,7 +328,7 @@ def test_other_versions_speak_for_the_very_problem_alone(caplog):
 )
 def test_another_kind_of_problem_says_nothing(change):
     measured = decision(dataclasses.replace(PROBLEM, **change))
-    assert answer(PROBLEM, document(HERE, measured)).rung == "native"
+    assert answer(PROBLEM, document(HERE, measured)).source == "native"
 
 
 def test_the_nearest_is_by_size_and_channels_and_ties_are_broken_one_way():
@@ -358,7 +359,7 @@ def test_a_winner_that_does_not_fit_is_passed_over():
 
 def test_an_unknown_batch_is_served_and_unknown_pixels_are_native():
     measured = document(HERE, decision())
-    assert answer(with_batch(None), measured).rung == "nearest"
+    assert answer(with_batch(None), measured).source == "nearest"
     unknown = dataclasses.replace(PROBLEM, spatial_shape=(None, 28))
     assert answer(unknown, measured).plan == Plan()
 
@@ -408,7 +409,7 @@ def test_what_is_shipped_is_not_read_where_the_store_decides(tmp_path, monkeypat
 
     monkeypatch.setattr(planner_module, "read_shipped", fail)
     planner = Planner(in_store(tmp_path, document(HERE, decision())))
-    assert planner.plan(PROBLEM, HERE).rung == "decision"
+    assert planner.plan(PROBLEM, HERE).source == "decision"
 
 
 def test_what_is_shipped_is_read_once():

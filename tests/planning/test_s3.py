@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import keras_diagwise as kd
-from keras_diagwise.conductor import conductor
 from keras_diagwise.models.report import ModelCheck
 from keras_diagwise.models.tune import standardize_budget
+from keras_diagwise.ops import dispatcher
 from keras_diagwise.planning import folder as folder_module
 from keras_diagwise.planning import store as store_module
 from keras_diagwise.planning.document import Document
@@ -232,8 +232,8 @@ def test_training_and_tuning_go_on_under_a_fault(server, fault, monkeypatch):
             model.train_on_batch(images, targets)
             plans = {str(line.plan) for line in kd.summary(model, batch_size=2)}
             assert plans == {"direct"}
-        back(conductor.store)
-        conductor.store.get(HERE, PROBLEM)
+        back(dispatcher.store)
+        dispatcher.store.get(HERE, PROBLEM)
         (found,) = Store(URL).document()
     assert found[1].problem == report.rows[0].problem
 

@@ -80,7 +80,7 @@ def test_every_candidate_of_every_pass_has_an_outcome(make, store):
     assert decision.to_dict() == kept.to_dict()
     for name in PASSES:
         assert list(outcomes_of(decision, name)) == names(pass_name=name)
-        assert decision.passes[name].least > 0
+        assert decision.passes[name].roofline > 0
     assert tuner.measured == 3
 
 
@@ -484,7 +484,7 @@ def test_eight_threads_tune_and_plan_at_once(make, store):
             planner.plan(problem, tuners[index].environment)
             tuners[index].tune(problem)
             answer = planner.plan(problem, tuners[index].environment)
-            assert answer.rung == "decision"
+            assert answer.source == "decision"
 
     assert not in_threads(work)
     assert sum(each.measured for each in tuners) == len(problems) * len(PASSES)

@@ -1,7 +1,8 @@
-"""The functional op: problem → plan → the three passes as one differentiable op."""
+"""The functional calls: problem → plan → the three passes as one differentiable op."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,17 +11,32 @@ from keras import ops
 
 from keras_diagwise import backends
 from keras_diagwise.algorithms import dense_conv
-from keras_diagwise.conductor import (
+from keras_diagwise.planning.call import (
+    DEPTHWISE,
     GROUPED,
-    LENGTH_OF_KEY,
-    conductor,
+    Call,
     grouped_problem,
     is_symbolic,
 )
+from keras_diagwise.planning.dispatch import Dispatcher
 from keras_diagwise.planning.plan import AUTO, Plan
-from keras_diagwise.planning.planned_convolution import PlannedConvolution
+from keras_diagwise.planning.store import Store
+from keras_diagwise.problem import Problem
 
 Tensor = Any
+
+
+def measure(store: Store, problem: Problem) -> None:
+    """Measures a problem, and keeps the decision in a store."""
+    # It starts processes: nothing of it is imported before something is measured.
+    from keras_diagwise.tuner.tuner import Tuner
+
+    with contextlib.closing(Tuner(store)) as tuner:
+        tuner.tune(problem)
+
+
+dispatcher = Dispatcher(measure=measure)
+"""The one that every call asks."""
 
 stock_depthwise_conv = ops.depthwise_conv
 native_conv = backends.active.native_conv
@@ -75,48 +91,21 @@ def depthwise_conv(
     """
     if data_format is None:
         data_format = image_data_format()
-    if traces_python():
-        arguments = strides, padding, data_format, dilation_rate
-        name = look_up_in_trace(inputs, kernel, *arguments, plan)
-        if name is None:
-            return stock_depthwise_conv(inputs, kernel, *arguments)
-        return run_in_trace(name, inputs, by_group(kernel))
-    try:
-        key = (
-            shape_of(inputs),
-            inputs.dtype,
-            shape_of(kernel),
-            strides,
-            padding,
-            data_format,
-            dilation_rate,
-            plan,
-            trace_key(),
-        )
-        convolution = conductor.memo[key]
-    except AttributeError:  # lists, which have no shape
-        inputs, kernel = map(ops.convert_to_tensor, (inputs, kernel))
-        return depthwise_conv(
-            inputs, kernel, strides, padding, data_format, dilation_rate, plan=plan
-        )
-    except (KeyError, TypeError):  # a new key, or a list in it
-        convolution = conductor.convolution(inputs, kernel, key)
-    if (
-        convolution is None
-        or is_symbolic(inputs, kernel)
-        or backends.active.must_run_native()
-    ):
+    outputs = convolved_by_plan(
+        DEPTHWISE,
+        inputs,
+        kernel,
+        strides,
+        padding,
+        data_format,
+        dilation_rate,
+        plan,
+    )
+    if outputs is None:
         return stock_depthwise_conv(
             inputs, kernel, strides, padding, data_format, dilation_rate
         )
-    inputs = ops.convert_to_tensor(inputs)
-    kernel = ops.convert_to_tensor(kernel)
-    if inputs.dtype != kernel.dtype:
-        return stock_depthwise_conv(
-            inputs, kernel, strides, padding, data_format, dilation_rate
-        )
-    kernel = ops.reshape(kernel, convolution.problem.kernel_shape)
-    return backends.active.differentiable(convolution, inputs, kernel)
+    return outputs
 
 
 def conv(
@@ -160,12 +149,21 @@ def conv(
     >>> conv(x, k, padding="same", plan="diagonal:4:split").shape
     (2, 8, 8, 12)
     """
-    inputs, kernel = with_shapes(inputs, kernel)
-    arguments = strides, padding, data_format or image_data_format(), dilation_rate
-    found = look_up(inputs, kernel, *arguments, plan, GROUPED)
-    if found is None:
-        return native_conv(inputs, kernel, *arguments)
-    return run(found, inputs, kernel)
+    data_format = data_format or image_data_format()
+    outputs = convolved_by_plan(
+        GROUPED,
+        inputs,
+        kernel,
+        strides,
+        padding,
+        data_format,
+        dilation_rate,
+        plan,
+    )
+    if outputs is None:
+        inputs, kernel = with_shapes(inputs, kernel)
+        return native_conv(inputs, kernel, strides, padding, data_format, dilation_rate)
+    return outputs
 
 
 def separable_conv(
@@ -181,12 +179,11 @@ def separable_conv(
     """Depthwise convolution by a plan, then pointwise convolution: what
     `keras.ops.separable_conv` computes, which it is where the plan is native."""
     arguments = strides, padding, data_format, dilation_rate
-    found = look_up(inputs, depthwise_kernel, *arguments, plan)
-    if found is None:
+    outputs = convolved_by_plan(DEPTHWISE, inputs, depthwise_kernel, *arguments, plan)
+    if outputs is None:
         return ops.separable_conv(
             inputs, depthwise_kernel, pointwise_kernel, *arguments
         )
-    outputs = run(found, inputs, by_group(depthwise_kernel))
     if traces_python():
         return native_conv(outputs, pointwise_kernel, 1, "valid", data_format, 1)
     pointwise_kernel = ops.convert_to_tensor(pointwise_kernel)
@@ -197,58 +194,72 @@ def separable_conv(
     return dense_conv.forward(pointwise, outputs, pointwise_kernel)
 
 
-def with_shapes(inputs, kernel) -> tuple[Tensor, Tensor]:
-    """A call's operands, as tensors if they are lists."""
-    if hasattr(inputs, "shape") and hasattr(kernel, "shape"):
-        return inputs, kernel
-    return ops.convert_to_tensor(inputs), ops.convert_to_tensor(kernel)
+def convolved_by_plan(
+    kind, inputs, kernel, strides, padding, data_format, dilation_rate, plan
+) -> Tensor | None:
+    """The outputs of a call by its plan, or `None` if it is stock's to compute.
 
-
-def look_up(
-    inputs, kernel, strides, padding, data_format, dilation_rate, plan, *kind
-) -> PlannedConvolution | str | None:
-    """The convolution that a call runs, in a trace of Python code its name, or `None`
-    if it is stock's."""
+    Args:
+        kind: `DEPTHWISE` or `GROUPED`.
+        inputs, kernel: the operands, of the shapes that calls of this kind have.
+        strides, padding, data_format, dilation_rate, plan: the call's arguments.
+    """
     if traces_python():
-        arguments = strides, padding, data_format, dilation_rate
-        return look_up_in_trace(inputs, kernel, *arguments, plan, *kind)
-    key = (
-        shape_of(inputs),
-        inputs.dtype,
-        shape_of(kernel),
-        strides,
-        padding,
-        data_format,
-        dilation_rate,
-        plan,
-        trace_key(),
-        *kind,
-    )
+        return convolved_in_trace(
+            kind, inputs, kernel, strides, padding, data_format, dilation_rate, plan
+        )
     try:
-        found = conductor.memo[key]
+        key = (
+            kind,
+            shape_of(inputs),
+            inputs.dtype,
+            shape_of(kernel),
+            strides,
+            padding,
+            data_format,
+            dilation_rate,
+            plan,
+            trace_key(),
+        )
+        convolution = dispatcher.memo[key]
+    except AttributeError:  # lists, which have no shape
+        inputs, kernel = map(ops.convert_to_tensor, (inputs, kernel))
+        return convolved_by_plan(
+            kind, inputs, kernel, strides, padding, data_format, dilation_rate, plan
+        )
     except (KeyError, TypeError):  # a new key, or a list in it
-        found = conductor.convolution(inputs, kernel, key)
+        call = Call(
+            kind=kind,
+            input_shape=shape_of(inputs),
+            dtype=inputs.dtype,
+            kernel_shape=shape_of(kernel),
+            strides=strides,
+            padding=padding,
+            data_format=data_format,
+            dilation_rate=dilation_rate,
+            plan=plan,
+        )
+        convolution = dispatcher.resolve(call, key, inputs, kernel)
     if (
-        found is None
+        convolution is None
         or is_symbolic(inputs, kernel)
         or backends.active.must_run_native()
-        or not have_one_dtype(inputs, kernel)
     ):
         return None
-    return found
+    inputs = ops.convert_to_tensor(inputs)
+    kernel = ops.convert_to_tensor(kernel)
+    if inputs.dtype != kernel.dtype:  # what stock makes of two is the backend's
+        return None
+    if kind == DEPTHWISE:
+        kernel = ops.reshape(kernel, convolution.problem.kernel_shape)
+    return backends.active.differentiable(convolution, inputs, kernel)
 
 
-def have_one_dtype(inputs, kernel) -> bool:
-    """Whether a call's operands have the same dtype, variables as a layer sees them:
-    what stock makes of two is the backend's."""
-    return ops.convert_to_tensor(inputs).dtype == ops.convert_to_tensor(kernel).dtype
-
-
-def look_up_in_trace(
-    inputs, kernel, strides, padding, data_format, dilation_rate, plan, *kind
-) -> str | None:
-    """The name of the convolution that a call runs, or `None` if it is stock's, whose
-    graph then holds nothing of the package's."""
+def convolved_in_trace(
+    kind, inputs, kernel, strides, padding, data_format, dilation_rate, plan
+) -> Tensor | None:
+    """As `convolved_by_plan`, in a trace of Python code: where the call is stock's,
+    its graph holds nothing of the package's."""
     trace = backends.active.python_trace
     if trace is None:
         return None
@@ -258,10 +269,11 @@ def look_up_in_trace(
         return None
     if trace.is_open(strides, dilation_rate):
         return None
-    edition = conductor.edition if plan == AUTO else ""
+    edition = dispatcher.edition if plan == AUTO else ""
     if isinstance(plan, Plan):
         plan = plan.forward, plan.input_gradient, plan.kernel_gradient
-    return name_in_trace(
+    name = name_in_trace(
+        kind,
         trace.sizes(inputs),
         dtype,
         trace.sizes(kernel),
@@ -271,31 +283,56 @@ def look_up_in_trace(
         dilation_rate,
         plan,
         (edition, *trace.state()),
-        *kind,
     )
+    if name is None:
+        return None
+    inputs, kernel = ops.convert_to_tensor(inputs), ops.convert_to_tensor(kernel)
+    if kind == DEPTHWISE:
+        kernel = by_group(kernel)
+    return trace.differentiable(name, inputs, kernel)
 
 
 @backends.constant_in_trace
-def name_in_trace(*key) -> str | None:
-    """From what a call is told apart by to its convolution's name."""
-    *arguments, plan, edition = key[:LENGTH_OF_KEY]
-    if isinstance(plan, tuple):
-        plan = Plan(*plan)
-    return conductor.name_in_trace((*arguments, plan, edition, *key[LENGTH_OF_KEY:]))
+def name_in_trace(
+    kind,
+    input_shape,
+    dtype,
+    kernel_shape,
+    strides,
+    padding,
+    data_format,
+    dilation_rate,
+    plan,
+    guarded,
+) -> str | None:
+    """The name of a call's convolution, or `None` if it is stock's.
+
+    Args:
+        kind, input_shape, dtype, kernel_shape, strides, padding, data_format,
+            dilation_rate: as of a `Call`.
+        plan: the plan, as a tuple if it is a `Plan`.
+        guarded: what else the name depends on, which the trace is to guard.
+    """
+    return dispatcher.name_in_trace(
+        Call(
+            kind=kind,
+            input_shape=input_shape,
+            dtype=dtype,
+            kernel_shape=kernel_shape,
+            strides=strides,
+            padding=padding,
+            data_format=data_format,
+            dilation_rate=dilation_rate,
+            plan=Plan(*plan) if isinstance(plan, tuple) else plan,
+        )
+    )
 
 
-def run_in_trace(name: str, inputs, kernel) -> Tensor:
-    """A call by its convolution's name."""
-    inputs, kernel = ops.convert_to_tensor(inputs), ops.convert_to_tensor(kernel)
-    return backends.active.python_trace.differentiable(name, inputs, kernel)
-
-
-def run(convolution: PlannedConvolution | str, inputs, kernel) -> Tensor:
-    """A call by its convolution, or in a trace of Python code by its name."""
-    if isinstance(convolution, str):
-        return run_in_trace(convolution, inputs, kernel)
-    inputs, kernel = ops.convert_to_tensor(inputs), ops.convert_to_tensor(kernel)
-    return backends.active.differentiable(convolution, inputs, kernel)
+def with_shapes(inputs, kernel) -> tuple[Tensor, Tensor]:
+    """A call's operands, as tensors if they are lists."""
+    if hasattr(inputs, "shape") and hasattr(kernel, "shape"):
+        return inputs, kernel
+    return ops.convert_to_tensor(inputs), ops.convert_to_tensor(kernel)
 
 
 def by_group(kernel) -> Tensor:

@@ -6,13 +6,15 @@ import pytest
 from keras import ops
 
 import keras_diagwise as kd
-from keras_diagwise import Plan, backends
-from keras_diagwise.conductor import (
-    Conductor,
-    conductor,
+from keras_diagwise import Plan
+from keras_diagwise.ops import dispatcher
+from keras_diagwise.planning.call import (
+    DEPTHWISE,
+    Call,
     depthwise_problem,
     on_one_device,
 )
+from keras_diagwise.planning.dispatch import Dispatcher
 from keras_diagwise.planning.document import Document
 from keras_diagwise.planning.planner import Planner
 from tests.algorithms.suite import data_parallel
@@ -149,7 +151,7 @@ class Forbidden(Planner):
 
 
 def test_symbolic_calls_touch_no_planner(monkeypatch):
-    monkeypatch.setattr(conductor, "_planner", Forbidden())
+    monkeypatch.setattr(dispatcher, "_planner", Forbidden())
 
     class Block(keras.layers.Layer):
         def __init__(self):
@@ -176,29 +178,30 @@ def test_an_empty_batch_has_the_shape_of_others(stride):
 
 
 def test_the_memo_is_bounded_and_shared_by_threads(monkeypatch):
-    monkeypatch.setattr("keras_diagwise.conductor.MAX_REMEMBERED", 8)
-    fresh = Conductor(Planner(Document(), Document()))
+    monkeypatch.setattr("keras_diagwise.planning.dispatch.MAX_REMEMBERED", 8)
+    fresh = Dispatcher(Planner(Document(), Document()))
     kernel = np.ones((1, 1, 2, 1), "float32")
 
     def ask(offset):
         for size in range(1, 40):
             inputs = np.ones((1, size + offset, 3, 2), "float32")
-            assert fresh.convolution(inputs, kernel, key_of(inputs, kernel)) is None
+            call = call_of(inputs, kernel)
+            assert fresh.resolve(call, call, inputs, kernel) is None
 
     assert not in_threads(ask)
     assert 0 < len(fresh.memo) <= 8 + THREADS
 
 
-def key_of(inputs, kernel):
-    """What a call of the op with default arguments is told apart by."""
-    arguments = 1, "valid", "channels_last", 1, "auto", backends.active.trace_key()
-    return inputs.shape, inputs.dtype, kernel.shape, *arguments
+def call_of(inputs, kernel):
+    """A call of the op with default arguments."""
+    arguments = 1, "valid", "channels_last", 1, "auto"
+    return Call(DEPTHWISE, inputs.shape, inputs.dtype, kernel.shape, *arguments)
 
 
 def test_what_is_in_the_memo_is_not_looked_for_again(monkeypatch):
     inputs, kernel = draw(3, 7, 5, 4), draw(3, 3, 4, 1)
     kd.depthwise_conv(inputs, kernel)
-    monkeypatch.setattr(conductor, "convolution", None)
+    monkeypatch.setattr(dispatcher, "resolve", None)
     kd.depthwise_conv(inputs, kernel)
     with pytest.raises(TypeError):
         kd.depthwise_conv(draw(3, 7, 6, 4), kernel)

@@ -1,0 +1,274 @@
+"""The dispatcher: from a call to the convolution that computes it, remembered."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import threading
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+from keras_diagwise import backends
+from keras_diagwise.planning.call import GROUPED, Call, is_symbolic
+from keras_diagwise.planning.decision import Decision
+from keras_diagwise.planning.environment import Environment
+from keras_diagwise.planning.plan import Plan, standardize_plan
+from keras_diagwise.planning.planned_convolution import PlannedConvolution
+from keras_diagwise.planning.planner import (
+    MARGIN_MEASURED,
+    Answer,
+    Planner,
+    least_plan,
+)
+from keras_diagwise.planning.source import PlanSource
+from keras_diagwise.planning.store import Store
+from keras_diagwise.planning.tuning_queue import TuningQueue
+from keras_diagwise.problem import BYTES_PER_ELEMENT, PASSES, Problem
+from keras_diagwise.settings import Settings
+
+Tensor = Any
+
+MAX_REMEMBERED = 4096
+
+NOT_SERVED = {
+    "export": "what is exported runs stock's own operation",
+    "inference": "a backend that trains nothing runs stock's own operation",
+}
+"""Compiler modes in which nothing is chosen, and why."""
+
+
+class Dispatcher:
+    """Finds the convolution of each call:
+
+    - what the memo holds for its key, or else, on a miss,
+    - stock's, if the call is symbolic, under a transformation that only stock
+      supports, or dense;
+    - by the plan that it was given, or else
+    - by the planner's, and, if that was not measured for the very problem here, by
+      what `settings.on_miss` says.
+
+    Args:
+        planner: what answers; `None` is one over the user's store, made when it is
+            first asked.
+        measure: measures a problem and keeps the decision in the store, for
+            `on_miss="tune"`; of several threads that ask, the first measures and the
+            others wait. Without it all that is missed is queued.
+
+    Attributes:
+        settings: what the user has set; a change makes it forget what it found.
+        memo: the convolutions found, by the key of a call: a hashable value that the
+            caller makes of whatever tells calls apart. `None` is stock's.
+        edition: of what was found: a compiler of Python code that read it compiles anew
+            once it is another. A text, since such compilers take numbers for sizes.
+        queue: the problems that `on_miss="tune"` met inside a trace.
+        settled: the answers to what was tuned, from when `tune` returned: what other
+            workers find later changes no plan in the midst of a training.
+    """
+
+    def __init__(
+        self,
+        planner: Planner | None = None,
+        measure: Callable[[Store, Problem], object] | None = None,
+    ):
+        self._planner = planner
+        self._measure = measure
+        self._making = threading.Lock()
+        self.settings = Settings(changed=self.forget)
+        self.memo: dict[Hashable, PlannedConvolution | None] = {}
+        self.edition = "1"
+        self.queue = TuningQueue()
+        self.settled: dict[tuple[Environment, Problem], Answer] = {}
+
+    @property
+    def planner(self) -> Planner:
+        """The planner that answers."""
+        with self._making:
+            if self._planner is None:
+                self._planner = Planner(Store())
+            return self._planner
+
+    @property
+    def store(self) -> Store:
+        """Where the planner finds what was measured here, and the tuner puts it."""
+        store = self.planner.store
+        assert isinstance(store, Store)
+        return store
+
+    @store.setter
+    def store(self, store: Store) -> None:
+        self.planner.store = store
+        self.forget()
+
+    def forget(self) -> None:
+        """Forgets what was found; what is traced keeps its plan, but under
+        `torch.compile`.
+
+        The memo is another one from here on: what a thread is just finding by what
+        held before goes into the old one.
+        """
+        self.memo = {}
+        self.edition = str(int(self.edition) + 1)
+        self.settled = {}
+
+    def settle(self, environment: Environment, problems: Sequence[Problem]) -> None:
+        """Answers problems once and for all, until what was found is forgotten."""
+        precision = self.settings.precision
+        self.settled = {
+            (environment, each): self.planner.plan(each, environment, precision)
+            for each in problems
+        }
+
+    def resolve(
+        self, call: Call, key: Hashable, inputs: Tensor, kernel: Tensor
+    ) -> PlannedConvolution | None:
+        """The convolution of a call whose key is not in the memo, where it is kept
+        from now on, or `None` if it is stock's. A symbolic call is native, and not
+        remembered; nor is what waits for being measured."""
+        if is_symbolic(inputs, kernel) or backends.active.must_run_native():
+            return None
+        memo = self.memo
+        tracing = backends.active.is_tracing(inputs, kernel)
+        found = self.convolution(call, tracing)
+        if tracing and self.settings.on_miss == "tune":
+            return found
+        if len(memo) >= MAX_REMEMBERED:
+            memo.clear()
+        with contextlib.suppress(TypeError):  # a list among the arguments
+            memo[key] = found
+        return found
+
+    def convolution(
+        self, call: Call, tracing: bool, environment: Environment | None = None
+    ) -> PlannedConvolution | None:
+        """The convolution of a call, without the memo, or `None` if it is stock's.
+
+        Args:
+            call: the call.
+            tracing: whether it is traced rather than run.
+            environment: where it runs; that of a call now, if none is given.
+        """
+        if not call.has_known_channels:
+            return None
+        problem, plan = call.problem, standardize_plan(call.plan)
+        if is_dense(problem) and call.kind == GROUPED:
+            if isinstance(plan, Plan):
+                plan.check(problem)
+            return None
+        answer = self.answer_to_call(problem, plan, tracing, environment)
+        found = PlannedConvolution(
+            problem, answer.plan, answer.source != PlanSource.LAYER
+        )
+        return None if found.effective_plan.is_native else found
+
+    def name_in_trace(self, call: Call) -> str | None:
+        """The convolution of a call that a tracer of Python code meets, as a text, or
+        `None` if it is stock's.
+
+        Args:
+            call: the call, with `None` for the sizes that the trace leaves open.
+        """
+        trace = backends.active.python_trace
+        if trace.must_run_native() or None in call.kernel_shape:
+            return None
+        environment = dataclasses.replace(
+            Environment.current(), compiler_mode=trace.MODE
+        )
+        found = self.convolution(call, tracing=True, environment=environment)
+        return None if found is None else found.name_in_trace
+
+    def answer(
+        self,
+        problem: Problem,
+        plan: str | Plan,
+        environment: Environment | None = None,
+    ) -> Answer:
+        """The plan of `problem` where a layer says `plan`, in an environment: that
+        of a call now, if none is given. Nothing is measured, and nothing missed is
+        an error."""
+        if isinstance(plan, Plan):
+            plan.check(problem)
+            return Answer(plan, PlanSource.LAYER)
+        environment = environment or Environment.current()
+        if problem.dtype not in BYTES_PER_ELEMENT or not is_served(environment):
+            return Answer(least_plan(problem, environment), PlanSource.NATIVE)
+        precision = self.settings.precision
+        answer = self.settled.get((environment, problem))
+        answer = answer or self.planner.plan(problem, environment, precision)
+        if self.settings.on_miss == "native" and is_missed(problem, answer):
+            if answer.source == PlanSource.DECISION and answer.decision:
+                measured = {n: str(answer.plan[n]) for n in answer.decision.passes}
+                return Answer(Plan(**measured), answer.source, answer.decision)
+            return Answer(least_plan(problem, environment), PlanSource.NATIVE)
+        return answer
+
+    def plan_of(self, decision: Decision) -> Plan:
+        """What a decision says for its own problem, where it was measured."""
+        return decision.plan(MARGIN_MEASURED, precision=self.settings.precision)
+
+    def answer_to_call(
+        self,
+        problem: Problem,
+        plan: str | Plan,
+        tracing: bool,
+        environment: Environment | None = None,
+    ) -> Answer:
+        """The plan of a call, by what `on_miss` says.
+
+        Raises:
+            LookupError: if no decision is there and `on_miss` is `"error"`.
+        """
+        answer, on_miss = self.answer(problem, plan, environment), self.settings.on_miss
+        if on_miss not in ("tune", "error") or not is_missed(problem, answer):
+            return answer
+        if on_miss == "error":
+            raise LookupError(
+                "No decision was measured here for a convolution, and `on_miss` is "
+                "'error'. Measure it with keras_diagwise.tune(model, …), give the "
+                "layer a plan, or set keras_diagwise.decisions.on_miss to 'nearest'. "
+                f"Received: problem={problem}"
+            )
+        if tracing or self._measure is None:
+            self.queue.add(environment or Environment.current(), problem)
+            return answer
+        self._measure(self.store, problem)
+        return self.answer(problem, plan)
+
+
+def is_missed(problem: Problem, answer: Answer) -> bool:
+    """Whether measuring could give a decision where there is none.
+
+    It could not for a dtype or a spatial shape that can't be measured, or where
+    nothing is to be computed; and an unknown batch is served by the same problem
+    with any batch.
+    """
+    if answer.source == PlanSource.LAYER or not is_measurable(problem):
+        return False
+    if answer.source == PlanSource.DECISION and answer.decision:
+        return not set(PASSES) <= set(answer.decision.passes)
+    if (
+        problem.batch is None
+        and answer.source == PlanSource.NEAREST
+        and answer.decision
+    ):
+        known = answer.decision.problem
+        return dataclasses.replace(known, batch=None) != problem
+    return True
+
+
+def is_served(environment: Environment) -> bool:
+    """Whether `"auto"` can be anything but stock there."""
+    return environment.compiler_mode not in NOT_SERVED
+
+
+def is_measurable(problem: Problem) -> bool:
+    """Whether a problem can be measured once its batch is known."""
+    return (
+        problem.dtype in BYTES_PER_ELEMENT
+        and problem.has_static_spatial_shape
+        and 0 not in (problem.batch, *problem.output_spatial_shape)
+    )
+
+
+def is_dense(problem: Problem) -> bool:
+    """Whether there is one group only, for which there is no algorithm but stock's."""
+    return problem.groups == 1
