@@ -161,6 +161,11 @@ class Problem:
         return self.channels_per_group == 1
 
     @property
+    def is_dense(self) -> bool:
+        """Whether one group holds all of several input channels."""
+        return self.groups == 1 and self.channels_per_group > 1
+
+    @property
     def has_static_spatial_shape(self) -> bool:
         """Whether every spatial size is known."""
         return None not in self.spatial_shape

@@ -11,7 +11,7 @@ from keras import ops
 
 import keras_diagwise as kd
 from keras_diagwise import backends
-from keras_diagwise.models.summary import environment_of_models
+from keras_diagwise.models.environment import environment_of_models
 from keras_diagwise.ops import dispatcher
 from keras_diagwise.planning.call import depthwise_problem as problem_of
 from keras_diagwise.planning.dispatch import Dispatcher

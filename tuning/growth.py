@@ -20,7 +20,7 @@ import statistics
 import keras
 
 from keras_diagwise import backends
-from keras_diagwise.models.summary import environment_of
+from keras_diagwise.models.environment import environment_of
 from keras_diagwise.ops import dispatcher
 from keras_diagwise.problem import PASSES, Problem
 from keras_diagwise.tuner import verify

@@ -23,7 +23,7 @@ import rich.table
 
 import keras_diagwise
 from keras_diagwise import backends
-from keras_diagwise.models.summary import environment_of
+from keras_diagwise.models.environment import environment_of
 from keras_diagwise.tuner.measure import interleaved
 from tuning.ratios import compared, geometric_mean
 from tuning.records import OVER, Records, device_folder, has_gpu

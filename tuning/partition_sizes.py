@@ -21,7 +21,7 @@ import keras
 
 from keras_diagwise import backends
 from keras_diagwise.algorithms import parse
-from keras_diagwise.models.summary import environment_of
+from keras_diagwise.models.environment import environment_of
 from keras_diagwise.problem import PASSES, Problem
 from keras_diagwise.tuner import verify
 from keras_diagwise.tuner.measure import interleaved

@@ -12,7 +12,7 @@ from __future__ import annotations
 import keras
 
 import keras_diagwise
-from keras_diagwise.models.summary import environment_of
+from keras_diagwise.models.environment import environment_of
 from tuning.models import batch_of
 from tuning.steps import BATCH_SIZE, IMAGE_SIZE, record_models, training_step
 from tuning.workloads import WHOLE_MODELS, trainable

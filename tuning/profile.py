@@ -28,7 +28,7 @@ from typing import NamedTuple
 import keras
 
 import keras_diagwise
-from keras_diagwise.models.summary import environment_of
+from keras_diagwise.models.environment import environment_of
 from keras_diagwise.problem import PASSES
 from tuning.models import batch_of
 from tuning.steps import BATCH_SIZE, IMAGE_SIZE, STEPS, record_models

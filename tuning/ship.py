@@ -22,7 +22,7 @@ from pathlib import Path
 
 from keras_diagwise.ops import dispatcher
 from keras_diagwise.planning.decision import Decision
-from keras_diagwise.planning.dispatch import is_served
+from keras_diagwise.planning.dispatch import why_not_served
 from keras_diagwise.planning.document import Document
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.planning.planner import MARGIN_MEASURED, SHIPPED
@@ -56,7 +56,7 @@ def collect(environment: Environment, folder: Path) -> int:
     """
     found = collections.defaultdict(list)
     for each, decision in dispatcher.store.document():
-        if each.device_name == environment.device_name and is_served(each):
+        if each.device_name == environment.device_name and why_not_served(each) is None:
             found[document_name(each)].append((each, timed_only(decision)))
     for name, pairs in found.items():
         add(Document.merged(pairs), folder / name)

@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from keras_diagwise.models.summary import environment_of
+from keras_diagwise.models.environment import environment_of
 from tuning.records import Records, device_folder
 
 IMAGE_SIZE, BATCH_SIZE = 96, 16

@@ -64,7 +64,7 @@ def main() -> None:
     import keras
 
     from keras_diagwise import decisions
-    from keras_diagwise.models.summary import environment_of
+    from keras_diagwise.models.environment import environment_of
     from tuning.records import results_name, write
 
     environment = environment_of(keras.Sequential([keras.Input((4,))]))

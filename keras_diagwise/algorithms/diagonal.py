@@ -132,6 +132,8 @@ class Diagonal(Algorithm):
             return "the spatial shape is not known"
         if 0 in problem.output_spatial_shape:
             return "the output is empty"
+        if problem.is_dense:
+            return "it is dense already"
         if backends.active.batch_shards() > 1:
             # XLA's partitioner gathers the batch for a grouped convolution, and sums
             # the dense kernel's gradient over the devices (seen in jaxlib 0.10.2).
@@ -196,6 +198,8 @@ class Diagonal(Algorithm):
     def candidates(cls, problem, pass_name) -> Iterator[Diagonal]:
         """Powers of two, the divisors of the groups nearest to them, and all: the
         nearest to the paper's partition size first."""
+        if problem.is_dense:
+            return
         groups = problem.groups
         divisors = [n for n in range(1, groups + 1) if groups % n == 0]
         merged = {groups}

@@ -105,8 +105,8 @@ class Matmul(Algorithm):
         return ops.cast(ops.reshape(whole, problem.kernel_shape), problem.dtype)
 
     def refusal(self, problem):
-        if problem.groups != 1:
-            return f"it is for one group, not {problem.groups}"
+        if not problem.is_dense:
+            return "it is for dense convolutions"
         if not problem.has_static_spatial_shape:
             return "the spatial shape is not known"
         if 0 in problem.output_spatial_shape:
@@ -134,6 +134,13 @@ class Matmul(Algorithm):
         return device_kind == "cpu"
 
     @classmethod
+    def is_offered(cls, device_kind: str, compiler_mode: str) -> bool:
+        """Whether it is measured and served there: where a dense convolution was seen
+        to be slower than its products. That of torch's eager mode and TensorFlow's
+        graph mode is oneDNN's, which is one."""
+        return cls.is_for(device_kind) and compiler_mode == "xla"
+
+    @classmethod
     def parse(cls, parameters):
         if len(parameters) > 1:
             text = ":".join((cls.name, *parameters))
@@ -145,7 +152,7 @@ class Matmul(Algorithm):
 
     @classmethod
     def candidates(cls, problem, pass_name) -> Iterator[Matmul]:
-        if problem.groups > 1 or backends.computes_on_gpu():
+        if not problem.is_dense or backends.computes_on_gpu():
             return
         yield cls()
         if problem.taps > 1 and pass_name != "input_gradient":

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 
 import keras
 
+from keras_diagwise.models.environment import environment_of
 from keras_diagwise.models.problems import uses_in
-from keras_diagwise.models.summary import environment_of
 from keras_diagwise.ops import dispatcher
 from keras_diagwise.problem import Problem
 

@@ -76,7 +76,8 @@ def measured(model, batch_size: int | None, seconds: float, progress: Progress) 
     from keras_diagwise.cli.batch_size import batch_size_of
     from keras_diagwise.cli.place import place
     from keras_diagwise.models.benchmark import benchmark
-    from keras_diagwise.models.summary import environment_of, summary
+    from keras_diagwise.models.environment import environment_of
+    from keras_diagwise.models.summary import summary
 
     model = converted(model)
     size, where_from = batch_size_of(model, batch_size)

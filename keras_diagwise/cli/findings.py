@@ -102,7 +102,7 @@ def no_backend(error: Exception) -> Finding:
 def backend() -> Finding:
     """What the backend computes on, and the environment by which decisions are
     found there."""
-    from keras_diagwise.models.summary import environment_of_models
+    from keras_diagwise.models.environment import environment_of_models
 
     environment = environment_of_models()
     device = f"{environment.device_kind} {environment.device_name}"
@@ -154,7 +154,7 @@ def store() -> Finding:
 
 def decisions() -> Iterator[Finding]:
     """What was measured, and what can't be read of it."""
-    from keras_diagwise.models.summary import environment_of_models
+    from keras_diagwise.models.environment import environment_of_models
     from keras_diagwise.ops import dispatcher
 
     document, unusable = dispatcher.store.inspected()
@@ -201,7 +201,7 @@ def of_files(unusable: dict[str, str]) -> Finding:
 
 def shipped() -> Finding:
     """The decisions of the package that serve here, by source."""
-    from keras_diagwise.models.summary import environment_of_models
+    from keras_diagwise.models.environment import environment_of_models
     from keras_diagwise.planning.planner import shipped_document
 
     document, here = shipped_document(), environment_of_models()
@@ -286,7 +286,7 @@ def examinations() -> Iterator[tuple]:
     """Each algorithm's first candidate that can compute it, in each pass of a small
     problem."""
     from keras_diagwise.algorithms import ALGORITHMS
-    from keras_diagwise.models.summary import environment_of_models
+    from keras_diagwise.models.environment import environment_of_models
     from keras_diagwise.problem import PASSES, Problem
     from keras_diagwise.tuner.runner import PassTask
 

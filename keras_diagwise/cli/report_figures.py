@@ -10,8 +10,9 @@ import keras
 from keras_diagwise import summary
 from keras_diagwise.cli.batch_size import batch_size_of
 from keras_diagwise.cli.place import place
+from keras_diagwise.models.environment import environment_of
 from keras_diagwise.models.problems import why_not_measured
-from keras_diagwise.models.summary import LayerPlan, environment_of
+from keras_diagwise.models.summary import LayerPlan
 from keras_diagwise.models.survey import REASONS
 from keras_diagwise.ops import dispatcher
 from keras_diagwise.planning.decision import Comparison, Decision

@@ -78,7 +78,7 @@ def convert(
     """
     check_model(model)
     plan = standardize_plan(plan)
-    found = survey(model, standardize_filters(filters))
+    found = survey(model, standardize_filters(filters), plan)
     for layer in found.chosen.values():
         if layer.built:
             check_plan(layer, built_input_shape(layer), plan)

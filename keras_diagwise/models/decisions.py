@@ -11,7 +11,7 @@ import keras
 
 from keras_diagwise._terminal import printable
 from keras_diagwise.models.convert import check_model
-from keras_diagwise.models.summary import environment_of_models
+from keras_diagwise.models.environment import environment_of_models
 from keras_diagwise.models.swap import forget_compiled
 from keras_diagwise.ops import dispatcher
 from keras_diagwise.planning.document import Document

@@ -9,8 +9,9 @@ import keras
 from keras_diagwise.layers.base import Diagonalwise
 from keras_diagwise.models.calls import shapes_called
 from keras_diagwise.models.convert import check_model
+from keras_diagwise.models.environment import environment_of
 from keras_diagwise.models.problems import uses_in
-from keras_diagwise.models.summary import environment_of, layer_plan
+from keras_diagwise.models.summary import layer_plan
 from keras_diagwise.models.swap import swap
 from keras_diagwise.planning.plan import Plan
 

@@ -9,10 +9,11 @@ import keras
 
 from keras_diagwise import backends
 from keras_diagwise.layers.base import problem_of
+from keras_diagwise.models.environment import environment_of
 from keras_diagwise.models.example import build_shapes
 from keras_diagwise.models.survey import has_replacement, reason_to_leave
 from keras_diagwise.planning.call import on_one_device
-from keras_diagwise.planning.dispatch import NOT_SERVED, is_measurable, is_served
+from keras_diagwise.planning.dispatch import is_measurable, serves_dense, why_not_served
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.planning.source import PlanSource
 from keras_diagwise.problem import Problem
@@ -62,10 +63,11 @@ def uses_in(
 
 def layers_to_convert(model: keras.Model) -> list[tuple[str, keras.layers.Layer]]:
     """Paths and layers below a model, those that are or can become the package's."""
+    dense = serves_dense(environment_of(model))
     return [
         (path, layer)
         for path, layer in backends.keras_internals.layers_with_paths(model)
-        if has_replacement(layer) and reason_to_leave(layer) is None
+        if has_replacement(layer) and reason_to_leave(layer, dense) is None
     ]
 
 
@@ -86,8 +88,8 @@ def why_not_measured(problem: Problem | None, environment: Environment) -> str |
         return PlanSource.NOT_CALLED
     if not problem.has_static_spatial_shape:
         return "the spatial shape is not known"
-    if not is_served(environment):
-        return NOT_SERVED[environment.compiler_mode]
+    if reason := why_not_served(environment, problem):
+        return reason
     if not is_measurable(problem):
         return f"{problem} can't be measured"
     return None

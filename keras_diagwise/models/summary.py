@@ -11,10 +11,10 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from keras_diagwise import backends
 from keras_diagwise._terminal import as_text, printable
 from keras_diagwise.layers.base import Diagonalwise
 from keras_diagwise.models.calls import shapes_called
+from keras_diagwise.models.environment import environment_of
 from keras_diagwise.models.problems import Use, uses_in
 from keras_diagwise.models.survey import (
     Skipped,
@@ -25,7 +25,7 @@ from keras_diagwise.models.survey import (
 )
 from keras_diagwise.ops import dispatcher
 from keras_diagwise.planning.decision import Decision
-from keras_diagwise.planning.dispatch import is_served
+from keras_diagwise.planning.dispatch import why_not_served
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.planning.plan import NATIVE, Plan
 from keras_diagwise.planning.planned_convolution import PlannedConvolution
@@ -162,19 +162,6 @@ def summary(
     return Summary(model.name, plans, skipped, own_compiled(model))
 
 
-def environment_of(model: keras.Model) -> Environment:
-    """The environment in which a model's steps run, compiled as they are."""
-    mode = backends.active.compiler_mode_of(model)
-    return dataclasses.replace(Environment.current(), compiler_mode=mode)
-
-
-def environment_of_models() -> Environment:
-    """The environment of a model that is compiled as Keras does by itself."""
-    model = keras.Sequential(name="any")
-    model.compile("sgd", "mse")
-    return environment_of(model)
-
-
 def layer_plan(use: Use, environment: Environment) -> LayerPlan:
     """What a layer runs in an environment."""
     path, name, problem = use.path, type(use.layer).__qualname__, use.problem
@@ -182,7 +169,7 @@ def layer_plan(use: Use, environment: Environment) -> LayerPlan:
         return LayerPlan(path, name, None, None, PlanSource.NOT_CALLED, None)
     answer = dispatcher.answer(problem, use.layer.plan, environment)
     plan = NATIVE
-    if is_served(environment):
+    if why_not_served(environment, problem) is None:
         plan = PlannedConvolution(problem, answer.plan).effective_plan
     measured = answer.decision if answer.source == PlanSource.DECISION else None
     gain = measured.gain(plan) if measured else None

@@ -10,11 +10,16 @@ from typing import Any
 import keras
 
 from keras_diagwise import backends
+from keras_diagwise.algorithms import Matmul
 from keras_diagwise.layers.base import STOCK_TO_OURS
+from keras_diagwise.models.environment import environment_of
 from keras_diagwise.models.object_graph import COMPILED
+from keras_diagwise.planning.dispatch import serves_dense
+from keras_diagwise.planning.plan import AUTO, Plan
+from keras_diagwise.problem import PASSES
 
 REASONS = {
-    "one group": "a dense convolution, which has no other algorithm",
+    "one group": "a dense convolution, which has no other algorithm here",
     "subclass": "a subclass, whose own behaviour would be lost",
     "patched": "its `call` was replaced",
     "LoRA": "LoRA is enabled",
@@ -56,21 +61,25 @@ class Survey:
 
 
 def survey(
-    model: keras.Model, accept: Callable[[str, keras.layers.Layer], bool]
+    model: keras.Model,
+    accept: Callable[[str, keras.layers.Layer], bool],
+    plan: str | Plan = AUTO,
 ) -> Survey:
     """Looks through a model.
 
     Args:
         model: the model.
         accept: whether a layer is chosen, from its path and itself.
+        plan: what the layers shall run.
     """
+    dense = takes_dense(model, plan)
     chosen, skipped = {}, []
     for i, (path, layer) in enumerate(
         backends.keras_internals.layers_with_paths(model)
     ):
         if not has_replacement(layer):
             continue
-        reason = reason_to_leave(layer)
+        reason = reason_to_leave(layer, dense)
         if reason is None and not accept(path, layer):
             reason = "filtered"
         if reason is None:
@@ -91,12 +100,24 @@ def is_one_of_ours(layer) -> bool:
     return type(layer) in STOCK_TO_OURS.values()
 
 
-def reason_to_leave(layer) -> str | None:
-    """Why a layer that has a replacement must stay what it is, or `None`."""
-    if getattr(layer, "groups", None) == 1:
-        return "one group"
+def takes_dense(model: keras.Model, plan: str | Plan) -> bool:
+    """Whether a plan can make dense convolutions of a model anything but stock's."""
+    if isinstance(plan, Plan):
+        return any(isinstance(plan[name], Matmul) for name in PASSES)
+    return serves_dense(environment_of(model))
+
+
+def reason_to_leave(layer, dense: bool) -> str | None:
+    """Why a layer that has a replacement must stay what it is, or `None`.
+
+    Args:
+        layer: the layer.
+        dense: whether dense convolutions are replaced.
+    """
     if is_one_of_ours(layer):
         return None
+    if getattr(layer, "groups", None) == 1 and not dense:
+        return "one group"
     if type(layer) not in STOCK_TO_OURS:
         return "subclass"
     if "call" in vars(layer):

@@ -19,15 +19,15 @@ from keras_diagwise import backends
 from keras_diagwise._terminal import ESTIMATE_PERIOD, TimeLeftColumn, standard_console
 from keras_diagwise.models.calls import shapes_called
 from keras_diagwise.models.check import check_step
+from keras_diagwise.models.environment import environment_of, environment_of_models
 from keras_diagwise.models.example import batch_size_of_data
 from keras_diagwise.models.load import load
 from keras_diagwise.models.problems import Shapes, uses_in, why_not_measured
 from keras_diagwise.models.report import ModelCheck, Row, TuningReport
-from keras_diagwise.models.summary import environment_of, environment_of_models
 from keras_diagwise.models.swap import forget_compiled
 from keras_diagwise.ops import dispatcher
 from keras_diagwise.planning.decision import Decision
-from keras_diagwise.planning.dispatch import NOT_SERVED, is_measurable, is_served
+from keras_diagwise.planning.dispatch import is_measurable, why_not_served
 from keras_diagwise.planning.environment import Environment
 from keras_diagwise.planning.folder import shown
 from keras_diagwise.planning.record import digest_of
@@ -281,9 +281,9 @@ def check_measurable(problems: Sequence[Problem], environment: Environment) -> N
     Raises:
         ValueError: if one can't.
     """
-    if not is_served(environment):
+    if reason := why_not_served(environment):
         raise ValueError(
-            f"Nothing can be measured here: {NOT_SERVED[environment.compiler_mode]}. "
+            f"Nothing can be measured here: {reason}. "
             f"Received: KERAS_BACKEND={environment.backend}. Set it to one of "
             f"{', '.join(backends.TRAINING)}."
         )

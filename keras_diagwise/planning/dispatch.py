@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 from keras_diagwise import backends
+from keras_diagwise.algorithms import Matmul
 from keras_diagwise.planning.call import GROUPED, Call, is_symbolic
 from keras_diagwise.planning.decision import Decision
 from keras_diagwise.planning.environment import Environment
@@ -36,13 +37,16 @@ NOT_SERVED = {
 }
 """Compiler modes in which nothing is chosen, and why."""
 
+DENSE_ELSEWHERE = "a dense convolution has no other algorithm here"
+
 
 class Dispatcher:
     """Finds the convolution of each call:
 
     - what the memo holds for its key, or else, on a miss,
     - stock's, if the call is symbolic, under a transformation that only stock
-      supports, or dense;
+      supports, or has a single channel in a single group, for which Keras has no
+      depthwise operation;
     - by the plan that it was given, or else
     - by the planner's, and, if that was not measured for the very problem here, by
       what `settings.on_miss` says.
@@ -150,9 +154,7 @@ class Dispatcher:
         if not call.has_known_channels:
             return None
         problem, plan = call.problem, standardize_plan(call.plan)
-        if is_dense(problem) and call.kind == GROUPED:
-            if isinstance(plan, Plan):
-                plan.check(problem)
+        if call.kind == GROUPED and problem.channels == 1:
             return None
         answer = self.answer_to_call(problem, plan, tracing, environment)
         found = PlannedConvolution(
@@ -189,7 +191,9 @@ class Dispatcher:
             plan.check(problem)
             return Answer(plan, PlanSource.LAYER)
         environment = environment or Environment.current()
-        if problem.dtype not in BYTES_PER_ELEMENT or not is_served(environment):
+        if problem.dtype not in BYTES_PER_ELEMENT or why_not_served(
+            environment, problem
+        ):
             return Answer(least_plan(problem, environment), PlanSource.NATIVE)
         precision = self.settings.precision
         answer = self.settled.get((environment, problem))
@@ -219,6 +223,8 @@ class Dispatcher:
         """
         answer, on_miss = self.answer(problem, plan, environment), self.settings.on_miss
         if on_miss not in ("tune", "error") or not is_missed(problem, answer):
+            return answer
+        if is_dense_elsewhere(problem, environment or Environment.current()):
             return answer
         if on_miss == "error":
             raise LookupError(
@@ -255,9 +261,26 @@ def is_missed(problem: Problem, answer: Answer) -> bool:
     return True
 
 
-def is_served(environment: Environment) -> bool:
-    """Whether `"auto"` can be anything but stock there."""
-    return environment.compiler_mode not in NOT_SERVED
+def why_not_served(
+    environment: Environment, problem: Problem | None = None
+) -> str | None:
+    """Why `"auto"` is always stock there, for any problem or for this one, or `None` if
+    it is not."""
+    if environment.compiler_mode in NOT_SERVED:
+        return NOT_SERVED[environment.compiler_mode]
+    if problem is not None and is_dense_elsewhere(problem, environment):
+        return DENSE_ELSEWHERE
+    return None
+
+
+def is_dense_elsewhere(problem: Problem, environment: Environment) -> bool:
+    """Whether a problem is dense, where there is no algorithm but stock's for that."""
+    return problem.is_dense and not serves_dense(environment)
+
+
+def serves_dense(environment: Environment) -> bool:
+    """Whether dense convolutions have another algorithm than stock's there."""
+    return Matmul.is_offered(environment.device_kind, environment.compiler_mode)
 
 
 def is_measurable(problem: Problem) -> bool:
@@ -267,8 +290,3 @@ def is_measurable(problem: Problem) -> bool:
         and problem.has_static_spatial_shape
         and 0 not in (problem.batch, *problem.output_spatial_shape)
     )
-
-
-def is_dense(problem: Problem) -> bool:
-    """Whether there is one group only, for which there is no algorithm but stock's."""
-    return problem.groups == 1

@@ -19,10 +19,11 @@ def bucket(problem: Problem) -> str:
     def by(numbers):
         return "x".join(map(str, numbers))
 
+    per_group = f"g{problem.channels_per_group}x{problem.filters_per_group}"
     return "-".join(
         (
             f"{problem.rank}d",
-            f"g{problem.channels_per_group}x{problem.filters_per_group}",
+            "dense" if problem.is_dense else per_group,
             f"k{by(problem.kernel_size)}",
             f"s{by(problem.strides)}",
             f"d{by(problem.dilation_rate)}",
@@ -35,7 +36,8 @@ def bucket(problem: Problem) -> str:
 
 class Logarithms(NamedTuple):
     """The sizes by which problems of one bucket differ, to base 2, to the digits
-    that the name of a decision's file has."""
+    that the name of a decision's file has. The channels of a dense problem are the
+    geometric mean of its channels and filters."""
 
     batch: float
     pixels: float
@@ -45,7 +47,10 @@ class Logarithms(NamedTuple):
 def logarithms(problem: Problem) -> Logarithms:
     """The sizes of a problem. What is unknown or empty counts as 1."""
     pixels = math.prod(n or 1 for n in problem.spatial_shape)
-    sizes = (problem.batch or 1, pixels, problem.channels)
+    channels: float = problem.channels
+    if problem.is_dense:
+        channels = math.sqrt(problem.channels * problem.filters)
+    sizes = (problem.batch or 1, pixels, channels)
     return Logarithms(*(round(math.log2(n), 3) for n in sizes))
 
 

@@ -169,7 +169,7 @@ class AlgorithmSuite:
     the problems have that are drawn."""
 
     algorithms: ClassVar[list]
-    groups: ClassVar = st.integers(1, 6)
+    groups: ClassVar = None
 
     def wide(self, spatial_shape, kernel_size, **fields) -> Problem:
         """A problem of many channels that the algorithms can compute."""

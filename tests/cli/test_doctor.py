@@ -14,7 +14,7 @@ from keras_diagwise.algorithms import Direct, Native
 from keras_diagwise.cli import app, doctor, findings
 from keras_diagwise.cli.errors import UserError
 from keras_diagwise.cli.findings import Finding
-from keras_diagwise.models.summary import environment_of_models
+from keras_diagwise.models.environment import environment_of_models
 from keras_diagwise.ops import dispatcher
 from keras_diagwise.planning.document import Document
 from keras_diagwise.planning.store import Store

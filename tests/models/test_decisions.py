@@ -11,7 +11,7 @@ import pytest
 import keras_diagwise as kd
 from keras_diagwise import backends
 from keras_diagwise.models.decisions import Decisions
-from keras_diagwise.models.summary import environment_of_models
+from keras_diagwise.models.environment import environment_of_models
 from keras_diagwise.ops import dispatcher
 from keras_diagwise.planning.call import depthwise_problem
 from keras_diagwise.planning.decision import Comparison, Decision, Outcome

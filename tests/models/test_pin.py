@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import keras_diagwise as kd
+from keras_diagwise.models.environment import environment_of
 from keras_diagwise.models.problems import uses_in
-from keras_diagwise.models.summary import environment_of
 from keras_diagwise.ops import dispatcher
 from keras_diagwise.planning.decision import Decision
 from keras_diagwise.planning.environment import Environment

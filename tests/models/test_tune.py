@@ -13,8 +13,8 @@ import pytest
 import keras_diagwise as kd
 from keras_diagwise import backends
 from keras_diagwise.layers.base import Diagonalwise
+from keras_diagwise.models.environment import environment_of_models
 from keras_diagwise.models.report import ModelCheck
-from keras_diagwise.models.summary import environment_of_models
 from keras_diagwise.models.tune import standardize_budget
 from keras_diagwise.ops import dispatcher
 from keras_diagwise.planning.decision import Decision

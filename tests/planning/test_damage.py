@@ -18,8 +18,8 @@ import keras_diagwise as kd
 from keras_diagwise.cli.decision_tables import show_all, show_candidates
 from keras_diagwise.cli.report_figures import report_figures
 from keras_diagwise.cli.report_page import report_page
+from keras_diagwise.models.environment import environment_of
 from keras_diagwise.models.problems import uses_in
-from keras_diagwise.models.summary import environment_of
 from keras_diagwise.ops import dispatcher
 from keras_diagwise.planning.decision import Comparison, Decision, Outcome
 from keras_diagwise.planning.folder import MAX_BYTES

@@ -143,6 +143,8 @@ class Direct(Algorithm):
 
     @classmethod
     def candidates(cls, problem, pass_name) -> Iterator[Direct]:
+        if problem.is_dense:
+            return  # a product for each pair of channels is what `matmul` does at once
         by_rows = pass_name == "kernel_gradient" and not backends.computes_on_gpu()
         for lowering in LOWERINGS if by_rows else LOWERINGS[:1]:
             yield cls(lowering)
