@@ -7,7 +7,7 @@ import dataclasses
 import keras
 
 from keras_diagwise import backends
-from keras_diagwise.planning.environment import Environment
+from keras_diagwise.environment import Environment
 
 
 def environment_of(model: keras.Model) -> Environment:

@@ -13,7 +13,7 @@ from keras_diagwise.models.environment import environment_of
 from keras_diagwise.models.problems import uses_in
 from keras_diagwise.models.summary import layer_plan
 from keras_diagwise.models.swap import swap
-from keras_diagwise.planning.plan import Plan
+from keras_diagwise.plan import Plan
 
 
 def pin(

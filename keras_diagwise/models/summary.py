@@ -12,6 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from keras_diagwise._terminal import as_text, printable
+from keras_diagwise.decision import Decision
+from keras_diagwise.environment import Environment
 from keras_diagwise.layers.base import Diagonalwise
 from keras_diagwise.models.calls import shapes_called
 from keras_diagwise.models.environment import environment_of
@@ -24,10 +26,8 @@ from keras_diagwise.models.survey import (
     survey,
 )
 from keras_diagwise.ops import dispatcher
-from keras_diagwise.planning.decision import Decision
+from keras_diagwise.plan import NATIVE, Plan
 from keras_diagwise.planning.dispatch import why_not_served
-from keras_diagwise.planning.environment import Environment
-from keras_diagwise.planning.plan import NATIVE, Plan
 from keras_diagwise.planning.planned_convolution import PlannedConvolution
 from keras_diagwise.planning.source import PlanSource
 from keras_diagwise.problem import Problem

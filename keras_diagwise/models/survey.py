@@ -14,8 +14,8 @@ from keras_diagwise.algorithms import Matmul
 from keras_diagwise.layers.base import STOCK_TO_OURS
 from keras_diagwise.models.environment import environment_of
 from keras_diagwise.models.object_graph import COMPILED
+from keras_diagwise.plan import AUTO, Plan
 from keras_diagwise.planning.dispatch import serves_dense
-from keras_diagwise.planning.plan import AUTO, Plan
 from keras_diagwise.problem import PASSES
 
 REASONS = {

@@ -17,7 +17,7 @@ from keras_diagwise.ops import dispatcher
 from keras_diagwise.planning.planner import MARGIN_MEASURED
 from keras_diagwise.problem import PASSES
 from tests.fake_runner import FakeRunner, install, nothing_known
-from tests.planning.samples import PROBLEM, decision
+from tests.samples import PROBLEM, decision
 
 
 @given(st.integers(1, 60), st.data())
@@ -61,7 +61,7 @@ def test_all_are_losers_where_the_time_is_over():
     class Slow:
         choices = ("a", "b", "c")
 
-        def trial(self, out):
+        def run(self, out):
             raise check.OutOfTimeError
 
     assert losers(Slow()) == Slow.choices
