@@ -7,7 +7,7 @@ from keras import ops
 
 import keras_diagwise as kd
 from keras_diagwise import Plan, backends
-from keras_diagwise.algorithms import Native
+from keras_diagwise.algorithms import Matmul, Native
 from keras_diagwise.environment import Environment
 from keras_diagwise.ops import convolved_by_plan, dispatcher, separable_conv
 from keras_diagwise.planning.call import GROUPED, grouped_problem
@@ -145,14 +145,33 @@ def test_a_depthwise_and_a_grouped_call_of_the_same_shapes_are_told_apart():
         assert kd.conv(inputs, kernel, plan="direct").shape[-1] == 4
 
 
-def test_one_group_asks_no_planner(monkeypatch):
+def test_a_single_channel_asks_no_planner(monkeypatch):
+    """Keras has a depthwise operation for it, which is not what `conv` is."""
+
     class Forbidden(Planner):
         def plan(self, problem, environment):
             raise AssertionError(f"the planner was asked for {problem}")
 
     monkeypatch.setattr(dispatcher, "_planner", Forbidden(Document(), Document()))
-    inputs, kernel = draw(2, 5, 4, 7), draw(3, 3, 7, 2)
+    inputs, kernel = draw(2, 5, 4, 1), draw(3, 3, 1, 2)
     ours, stock = (f(inputs, kernel) for f in (kd.conv, ops.conv))
+    np.testing.assert_array_equal(to_numpy(ours), to_numpy(stock))
+
+
+@pytest.mark.parametrize("plan", ["matmul", "matmul:patches"])
+def test_one_group_runs_by_its_plan(plan):
+    inputs, kernel = draw(2, 5, 4, 7), draw(3, 3, 7, 2)
+    ours = kd.conv(inputs, kernel, padding="same", plan=plan)
+    stock = ops.conv(inputs, kernel, padding="same")
+    np.testing.assert_allclose(to_numpy(ours), to_numpy(stock), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("on_miss", ["error", "tune"])
+def test_one_group_misses_nothing_where_stocks_is_all_there_is(monkeypatch, on_miss):
+    monkeypatch.setattr(Matmul, "is_offered", lambda *where: False)
+    with dispatcher.settings.temporarily(on_miss=on_miss):
+        inputs, kernel = draw(2, 5, 4, 7), draw(3, 3, 7, 2)
+        ours, stock = (f(inputs, kernel) for f in (kd.conv, ops.conv))
     np.testing.assert_array_equal(to_numpy(ours), to_numpy(stock))
 
 
