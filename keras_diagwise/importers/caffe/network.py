@@ -70,19 +70,16 @@ class Network:
             step = self._normalized(layer)
             scale(step, options.bias_term)
         else:
-            keras_name, inputs = (
-                f"{kind_name.lower()}_{number}",
-                self._inputs(layer, kind),
-            )
+            inputs = self._inputs(layer, kind)
+            keras_name = f"{kind_name.lower()}_{number}"
             step = self.graph.add(kind, layer, keras_name, inputs, options)
         weights, tops = step.ordered(kind.weights), layer.words("top")
         if len(tops) != 1:
             raise layer.error("it must have one top", tops)
-        if (
-            weights
-            and self.layers.setdefault(name, (kind_name, weights))[1] is not weights
-        ):
+        if weights and name in self.layers:
             raise layer.error("two layers must not have one name", name)
+        if weights:
+            self.layers[name] = kind_name, weights
         self._steps[tops[0]] = len(self.graph.steps) - 1
         self._unscaled = tops if kind_name == "BatchNorm" else []
 
@@ -90,12 +87,8 @@ class Network:
         """The steps that a layer reads."""
         bottoms = layer.words("bottom")
         found = [self._steps[each] for each in bottoms if each in self._steps]
-        if (
-            not 0
-            < len(found)
-            == len(bottoms)
-            <= (len(bottoms) if kind.reads_all else 1)
-        ):
+        most = len(bottoms) if kind.reads_all else 1
+        if not bottoms or len(found) < len(bottoms) or len(bottoms) > most:
             what = "tops of layers" if kind.reads_all else "the top of one layer"
             raise layer.error(f"`bottom` must name {what} above", bottoms)
         return found

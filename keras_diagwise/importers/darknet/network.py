@@ -48,14 +48,15 @@ def read(cfg: files.Name) -> tuple[Graph, list[Weight]]:
     weights, heads = [], []
     for own, section in enumerate(sections):
         name = section.what[1:-1]
-        kind = KINDS.get(ALIASES.get(name, name))
+        name = ALIASES.get(name, name)
+        kind = KINDS.get(name)
         if kind is None:
             supported = ", ".join(f"[{each}]" for each in KINDS)
             raise section.error(f"it must be one of {supported}", section.what)
         ignored = section.options if kind in UNREAD else TRAINING_ONLY
         options = section.read(kind.options, ignored)
-        name, inputs = f"{kind.append.__name__}_{own}", inputs_of(section, kind, own)
-        step = graph.add(kind, section, name, inputs, options)
+        inputs = inputs_of(section, kind, own)
+        step = graph.add(kind, section, f"{name}_{own}", inputs, options)
         weights += step.ordered(kind.weights)
         heads += [own + 1] if kind is DETECTION else []
     graph.end(heads or [len(sections)])
