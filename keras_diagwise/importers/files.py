@@ -10,6 +10,9 @@ from keras_diagwise.storage.folders import replacement
 
 Name = str | os.PathLike[str]
 
+MAX_TEXT = 2**20
+"""Bytes of a text that describes a network."""
+
 
 def size_of(path: Name, argument: str) -> int:
     """Bytes in a plain file.
@@ -35,16 +38,16 @@ def size_of(path: Name, argument: str) -> int:
     return status.st_size
 
 
-def text_of(path: Name, argument: str, most_bytes: int) -> str:
+def text_of(path: Name, argument: str) -> str:
     """The text of a file; what is no UTF-8 is replaced.
 
     Raises:
-        ValueError: if there is none, or it has more than `most_bytes`.
+        ValueError: if there is none, or it has more than `MAX_TEXT` bytes.
     """
     size = size_of(path, argument)
-    if size > most_bytes:
+    if size > MAX_TEXT:
         raise ValueError(
-            f"`{argument}` must have at most {most_bytes:,} bytes. Received: "
+            f"`{argument}` must have at most {MAX_TEXT:,} bytes. Received: "
             f"{argument}={str(path)!r} of {size:,} bytes"
         )
     return Path(path).read_text(encoding="utf-8", errors="replace")

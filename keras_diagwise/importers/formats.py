@@ -64,18 +64,15 @@ def structure_beside(weights: Path) -> Path:
     Raises:
         ValueError: if their name ends as no format's, or there is none.
     """
+    reason = "the name of the weights does not say of which framework they are"
     for end, of_structure in WEIGHTS.items():
         name, count = re.subn(f"{end}$", of_structure, weights.name)
         found = weights.with_name(name)
         if count and found.is_file():
             return found
         if count:
-            raise ValueError(
-                "--structure must name the file that the model was imported from, as "
-                f"there is no {str(found)!r}. Received: --to {weights}"
-            )
+            reason = f"there is no {str(found)!r}"
     raise ValueError(
-        "--structure must name the file that the model was imported from, as the name "
-        f"of the weights does not say of which framework they are. Received: --to "
-        f"{weights}"
+        "--structure must name the file that the model was imported from, as "
+        f"{reason}. Received: --to {weights}"
     )

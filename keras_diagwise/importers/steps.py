@@ -1,146 +1,356 @@
-"""Steps that the formats share: what each needs to be told, and what it refuses."""
+"""A step of a network: stock layers that are not made yet, and their weights."""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import math
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
 
-from keras_diagwise.importers import layers
-from keras_diagwise.importers.graph import Shape, Step
-from keras_diagwise.importers.layers import Pair
-from keras_diagwise.importers.weights import MATRIX, VECTOR, Weight
+import keras
 
+from keras_diagwise.importers.options import MAX_VALUES, Source
+from keras_diagwise.importers.weights import Weight
 
-class Source(Protocol):
-    """What a step is made of: a section, a node, a layer."""
+LAST: Any = {"data_format": "channels_last"}
+FIRST: Any = {"data_format": "channels_first"}
+DEPTHWISE_KERNEL, KERNEL, MATRIX = (2, 3, 0, 1), (2, 3, 1, 0), (1, 0)
+"""For each axis of Keras's variable, the files'."""
 
-    @property
-    def place(self) -> str:
-        """Where it stands."""
-
-    def error(self, reason: str, received: object) -> ValueError:
-        """What refuses it, with its place."""
-
-
-class Inputs(NamedTuple):
-    """The steps that a step reads, by index, and their shapes."""
-
-    steps: Sequence[int]
-    shapes: Sequence[Shape]
-
-    @property
-    def shape(self) -> Shape:
-        """The first's."""
-        return self.shapes[0]
+Pair = tuple[int, int]
+Shape = tuple[int, int, int]
+Axes = tuple[int, ...]
 
 
-def vector(source: Source, name: str, variable: str, size: int) -> Weight:
-    """A weight with a value for each channel."""
-    return Weight(f"{variable} of {source.place}", name, variable, (size,), VECTOR)
+@dataclasses.dataclass
+class Step:
+    """Layers one behind another. Methods append some, and the shape follows.
 
+    Nothing is allocated before `build`. Files count channels before pixels, models have
+    them last: `(batch, height, width, channels)`, of one pixel too.
 
-def matrix(source: Source, name: str, units: int, inputs: int) -> Weight:
-    """The kernel of a dense layer."""
-    place = f"kernel of {source.place}"
-    return Weight(place, name, "kernel", (units, inputs), MATRIX)
+    Attributes:
+        source: what it is made of.
+        name: of its layers, behind which some have more.
+        inputs: the steps that it reads, by index.
+        shapes: theirs: height, width, channels.
+        options: the values of its kind's.
+        weights: by the names of their variables.
+        shape: of the output.
+    """
 
+    source: Source
+    name: str
+    inputs: Sequence[int]
+    shapes: list[Shape]
+    options: SimpleNamespace
+    weights: dict[str, Weight] = dataclasses.field(default_factory=dict)
 
-class Convolution(NamedTuple):
-    """A convolution, with as many zeros before an axis as behind it."""
+    def __post_init__(self):
+        self._layers: list[functools.partial] = []
+        self._of_inputs: dict[int, functools.partial] = {}
+        self.error = self.source.error
+        self.resize(self.shapes[0])
 
-    filters: int
-    size: Pair
-    strides: Pair
-    padding: Pair
-    dilation: Pair
-    groups: int
+    def resize(self, shape: Shape) -> None:
+        """Sets the shape.
 
-    def check(self, source: Source, channels: int) -> None:
-        """Refuses groups that do not divide, and what Keras has no layer for."""
-        if channels % self.groups or self.filters % self.groups:
-            reason = (
-                f"its groups must divide {self.filters} filters and {channels} channels"
+        Raises:
+            ValueError: if it is empty or too large.
+        """
+        if math.prod(shape) > MAX_VALUES or min(shape) < 1:
+            raise self.error(
+                f"its output must have from 1 to {MAX_VALUES:,} values",
+                f"height × width × channels = {shape}",
             )
-            raise source.error(reason, f"groups={self.groups}")
-        if max(self.dilation) > 1 and max(self.strides) > 1:
-            received = f"dilation={self.dilation}, strides={self.strides}"
-            raise source.error("dilation takes strides of 1", received)
+        self.shape = shape
 
-    def kernel(self, source: Source, name: str, channels: int) -> Weight:
-        """The kernel's weight."""
-        axes = layers.kernel_axes(channels, self.filters, self.groups, self.strides)
-        shape = (self.filters, channels // self.groups, *self.size)
-        return Weight(f"kernel of {source.place}", name, "kernel", shape, axes)
+    def append(
+        self, layer: Any, suffix: str = "", shape: Shape | None = None, **settings
+    ) -> None:
+        """Appends a layer, which keeps the shape if no other is given."""
+        name = f"{self.name}_{suffix}" if suffix else self.name
+        self._layers.append(functools.partial(layer, name=name, **settings))
+        self.resize(shape or self.shape)
 
-    def shape(self, image: Shape) -> Shape:
-        """Of what it makes of an image."""
-        pixels = layers.windows(
-            image, self.size, self.strides, twice(self.padding), self.dilation
+    def change(self, **settings) -> None:
+        """Changes settings of the last layer."""
+        self._layers[-1] = functools.partial(self._layers[-1], **settings)
+
+    def build(self, tensors: Sequence[Any]) -> Any:
+        """The output, of the inputs'."""
+        read = [
+            self._of_inputs[i]()(x) if i in self._of_inputs else x
+            for i, x in enumerate(tensors)
+        ]
+        x = read if len(read) > 1 else read[0]
+        for layer in self._layers:
+            x = with_zeros(layer(), x)
+        return x
+
+    def add_weight(
+        self, variable: str, shape: Axes, axes: Axes = (0,), is_one: bool = False
+    ) -> None:
+        """Adds a weight of the last layer."""
+        place, name = self.source.place, self._layers[-1].keywords["name"]
+        held = "" if is_one else variable
+        weight = Weight(f"{variable} of {place}", name, held, shape, axes)
+        self.weights[variable] = weight
+
+    def ordered(self, variables: Sequence[str]) -> list[Weight]:
+        """The weights in an order, as far as there are any."""
+        return [self.weights[each] for each in variables if each in self.weights]
+
+    def add_kernel(self, shape: Axes, axes: Axes, use_bias: bool) -> None:
+        """Adds a kernel, whose first axis is that of the outputs, and the bias."""
+        self.add_weight("kernel", shape, axes)
+        if use_bias:
+            self.add_weight("bias", shape[:1])
+
+    def convolution(
+        self,
+        filters: int,
+        size: Pair,
+        strides: Pair,
+        padding: Pair,
+        dilation: Pair,
+        groups: int,
+        use_bias: bool,
+    ) -> None:
+        """A convolution with as many zeros before an axis as behind it.
+
+        Keras's `"same"` has that without strides only; elsewhere another layer pads.
+        """
+        channels = self.shape[2]
+        if channels % groups or filters % groups:
+            raise self.error(
+                f"its groups must divide {filters} filters and {channels} channels",
+                f"groups={groups}",
+            )
+        if max(dilation) > 1 and max(strides) > 1:
+            received = f"dilation={dilation}, strides={strides}"
+            raise self.error("dilation takes strides of 1", received)
+        count = windows(self.shape, size, strides, twice(padding), dilation)
+        is_same = strides == (1, 1) and count == self.shape[:2]
+        if not is_same:
+            self.pad(padding)
+        layer, axes = keras.layers.DepthwiseConv2D, DEPTHWISE_KERNEL
+        # TensorFlow's depthwise convolution has no unequal strides.
+        if not 1 < groups == channels == filters or strides[0] != strides[1]:
+            dense = {"filters": filters, "groups": groups}
+            layer, axes = functools.partial(keras.layers.Conv2D, **dense), KERNEL
+        self.append(
+            layer,
+            shape=(*count, filters),
+            kernel_size=size,
+            strides=strides,
+            padding="same" if is_same else "valid",
+            dilation_rate=dilation,
+            use_bias=use_bias,
+            **LAST,
         )
-        return (*pixels, self.filters)
+        self.add_kernel((filters, channels // groups, *size), axes, use_bias)
 
-    def build(self, x, name: str, use_bias: bool):
-        return layers.convolution(x, name, *self, use_bias)
+    def dense(self, units: int, use_bias: bool) -> None:
+        """A layer of all values."""
+        self.flatten()
+        kernel = units, self.shape[2]
+        layer = functools.partial(keras.layers.Dense, units, use_bias=use_bias)
+        self.append(layer, shape=(1, 1, units))
+        self.add_kernel(kernel, MATRIX, use_bias)
+
+    def batch_norm(
+        self,
+        epsilon: float,
+        momentum: float,
+        scale: bool = True,
+        center: bool = True,
+        suffix: str = "",
+    ) -> None:
+        """Batch normalization over all but the channels."""
+        numbers = {"epsilon": epsilon, "momentum": momentum}
+        layer = functools.partial(keras.layers.BatchNormalization, **numbers)
+        self.append(layer, suffix, scale=scale, center=center)
+        self.add_weight("gamma", self.shape[2:], is_one=not scale)
+        for variable in ("beta", "moving_mean", "moving_variance")[not center :]:
+            self.add_weight(variable, self.shape[2:])
+
+    def pooling(
+        self, kind: str, size: Pair, strides: Pair, before: Pair, outputs: Pair
+    ) -> None:
+        """Windows' maxima, or means that count the zeros of the padding.
+
+        Keras pads by minus infinity only as `"same"` places it. Elsewhere all windows
+        are taken at stride 1, and those that are wanted picked.
+
+        Args:
+            kind: `"max"` or `"avg"`.
+            size: of a window.
+            strides: between windows.
+            before: padding before an axis and, as far as windows reach, behind it.
+            outputs: how many windows there are in each axis.
+
+        Raises:
+            ValueError: if stock layers can't place the windows.
+        """
+        image, shape = self.shape[:2], (*outputs, self.shape[2])
+        if kind == "avg" and size == image and not any(before):
+            return self.mean()
+        is_max, stock = kind == "max", keras.layers
+        layer = stock.MaxPooling2D if is_max else stock.AveragePooling2D
+        settings: dict[str, Any] = {"pool_size": size, "strides": strides, **LAST}
+        axes = list(zip(image, size, strides, before, outputs, strict=True))
+        crop = tuple(cropping(*axis) for axis in axes)
+        is_valid = windows(image, size, strides, twice(before)) == outputs
+        if is_valid and not (is_max and any(before)):
+            self.pad(before)
+            self.append(layer, shape=shape, **settings)
+        elif is_max and all(is_same(*axis) for axis in axes):
+            self.append(layer, shape=shape, padding="same", **settings)
+        elif is_max and min(map(min, crop)) >= 0:
+            everywhere = {**settings, "strides": 1, "padding": "same"}
+            self.append(layer, "windows", **everywhere)
+            self.append(stock.Cropping2D, "cropping", cropping=crop, **LAST)
+            self.append(layer, shape=shape, pool_size=1, strides=strides, **LAST)
+        else:
+            received = f"{size} by {strides}, {before} before, {outputs} in all"
+            raise self.error(f"an image of {image} can't be pooled so", received)
+
+    def pad(self, padding: Pair) -> None:
+        """As many zeros before an axis as behind it."""
+        if any(padding):
+            rows, columns = twice(padding)
+            shape = self.shape[0] + rows, self.shape[1] + columns, self.shape[2]
+            layer = keras.layers.ZeroPadding2D
+            self.append(layer, "padding", shape, padding=padding, **LAST)
+
+    def mean(self) -> None:
+        """The mean of each channel."""
+        layer, shape = keras.layers.GlobalAveragePooling2D, (1, 1, self.shape[2])
+        self.append(layer, shape=shape, keepdims=True, **LAST)
+
+    def activation(self, kind: str, suffix: str = "") -> None:
+        """An activation, by its name in Keras; `"linear"` is no layer."""
+        if kind != "linear":
+            self.append(keras.layers.Activation, suffix, activation=kind)
+
+    def flatten(self) -> None:
+        """All values as the channels of one pixel, in a file's order."""
+        height, width, channels = self.shape
+        if (height, width) != (1, 1):
+            first = channels, height, width
+            self.append(keras.layers.Permute, "permute", first, dims=(3, 1, 2))
+            self.reshape((1, 1, math.prod(first)), "reshape")
+
+    def reshape(self, shape: Shape, suffix: str) -> None:
+        if shape != self.shape:
+            self.append(keras.layers.Reshape, suffix, shape, target_shape=shape)
+
+    def softmax(self) -> None:
+        """Of a vector."""
+        if self.shape[:2] != (1, 1):
+            raise self.error("a softmax must be of a vector", self.shape)
+        self.append(keras.layers.Softmax)
+
+    def add(self) -> None:
+        """The sum of several tensors of one shape."""
+        if len(self.shapes) < 2 or len(set(self.shapes)) > 1:
+            raise self.error(
+                "its inputs, two or more, must have one shape", self.shapes
+            )
+        self.append(keras.layers.Add)
+
+    def multiply(self) -> None:
+        """The product of tensors of one shape, or with a factor for each channel."""
+        shape = max(self.shapes)
+        if len(self.shapes) < 2 or set(self.shapes) - {shape, (1, 1, shape[2])}:
+            reason = (
+                "its inputs, two or more, must have one shape, or a value a channel"
+            )
+            raise self.error(reason, self.shapes)
+        self.append(keras.layers.Multiply, shape=shape)
+
+    def concatenate(self) -> None:
+        """The channels of tensors one after another."""
+        height, width, _ = self.shape
+        if any(shape[:2] != (height, width) for shape in self.shapes):
+            raise self.error("its inputs must be of one size", self.shapes)
+        self.resize((height, width, sum(shape[2] for shape in self.shapes)))
+        if len(self.shapes) > 1:
+            self.append(keras.layers.Concatenate, axis=-1)
+
+    def select(self, i: int, start: int, count: int) -> None:
+        """Takes `count` channels of an input, and zeros where it has no more.
+
+        They are the "width" of an image that has its channels first.
+        """
+        height, width, channels = self.shapes[i]
+        self.shapes[i] = height, width, count
+        missing = start + count - channels
+        if (start, missing) == (0, 0):
+            return
+        layer, sides = keras.layers.ZeroPadding2D, (0, missing)
+        if missing <= 0:
+            layer, sides = keras.layers.Cropping2D, (start, -missing)
+        name = f"{self.name}_part_{i}"
+        make = functools.partial(layer, ((0, 0), sides), name=name, **FIRST)
+        self._of_inputs[i] = make
+
+
+def with_zeros(layer: keras.layers.Layer, x):
+    """The output of a layer whose kernel is 0 until it is set; the layer keeps its
+    initializer. JAX would compile a program for each shape of a random one, which took
+    nine tenths of the time of a load (seen in 0.10)."""
+    names = "kernel_initializer", "depthwise_initializer"
+    kept = {name: getattr(layer, name) for name in names if hasattr(layer, name)}
+    for name in kept:
+        setattr(layer, name, keras.initializers.Zeros())
+    x = layer(x)
+    for name, initializer in kept.items():
+        setattr(layer, name, initializer)
+    return x
+
+
+def windows(
+    image: Sequence[int],
+    size: Pair,
+    strides: Pair,
+    padding: Pair,
+    dilation: Pair = (1, 1),
+    is_ceil: bool = False,
+) -> Pair:
+    """How many windows an image has in each axis.
+
+    Args:
+        image: its height and width, and what may follow.
+        size: of a window.
+        strides: between windows.
+        padding: of both sides together.
+        dilation: of a window.
+        is_ceil: whether a window that ends beyond the padding counts.
+    """
+    axes = zip(image[:2], size, strides, padding, dilation, strict=True)
+    rows, columns = (
+        (pixels + p - d * (k - 1) - 1 + (s - 1) * is_ceil) // s + 1
+        for pixels, k, s, p, d in axes
+    )
+    return rows, columns
 
 
 def twice(padding: Pair) -> Pair:
     return 2 * padding[0], 2 * padding[1]
 
 
-def elementwise(source: Source, inputs: Inputs, build: Callable) -> Step:
-    """What keeps the shape."""
-    return Step(source.place, inputs.shape, build, inputs.steps)
+def is_same(image: int, size: int, stride: int, before: int, outputs: int) -> bool:
+    """Whether Keras's `"same"` places an axis's windows so."""
+    padding = max((outputs - 1) * stride + size - image, 0)
+    return outputs == math.ceil(image / stride) and before == padding // 2
 
 
-def pooling(source: Source, name: str, inputs: Inputs, pool: layers.Pooling) -> Step:
-    image = inputs.shape
-    if not pool.can_build(image):
-        raise source.error(f"an image of {image} can't be pooled so", pool)
-    shape = (*pool.outputs, image[2])
-    return Step(source.place, shape, lambda x: pool.build(x, name), inputs.steps)
-
-
-def dropout(source: Source, name: str, inputs: Inputs, rate: float) -> Step:
-    if not 0 <= rate <= 1:
-        raise source.error("the rate of dropout must be from 0 to 1", rate)
-    return elementwise(source, inputs, lambda x: layers.dropout(x, name, rate))
-
-
-def flatten(source: Source, name: str, inputs: Inputs) -> Step:
-    shape = (1, 1, math.prod(inputs.shape))
-    step = elementwise(source, inputs, lambda x: layers.one_pixel(x, name))
-    return step._replace(shape=shape)
-
-
-def softmax(source: Source, name: str, inputs: Inputs) -> Step:
-    """Of a vector."""
-    if inputs.shape[:2] != (1, 1):
-        raise source.error("a softmax must be of a vector", inputs.shape)
-    return elementwise(source, inputs, lambda x: layers.softmax(x, name))
-
-
-def add(source: Source, name: str, inputs: Inputs) -> Step:
-    if len(set(inputs.shapes)) > 1:
-        raise source.error("its inputs must have one shape", inputs.shapes)
-    return elementwise(source, inputs, lambda *x: layers.add(list(x), name))
-
-
-def multiply(source: Source, name: str, inputs: Inputs) -> Step:
-    """Tensors of one shape, or with a factor for each channel."""
-    shape = max(inputs.shapes)
-    if set(inputs.shapes) - {shape, (1, 1, shape[2])}:
-        reason = "its inputs must have one shape, or a value for each channel"
-        raise source.error(reason, inputs.shapes)
-    step = elementwise(source, inputs, lambda *x: layers.multiply(list(x), name))
-    return step._replace(shape=shape)
-
-
-def concatenate(source: Source, name: str, inputs: Inputs) -> Step:
-    """The channels of several tensors."""
-    height, width, _ = inputs.shape
-    if any(shape[:2] != (height, width) for shape in inputs.shapes):
-        raise source.error("its inputs must be of one size", inputs.shapes)
-    step = elementwise(source, inputs, lambda *x: layers.concatenate(list(x), name))
-    channels = sum(shape[2] for shape in inputs.shapes)
-    return step._replace(shape=(height, width, channels))
+def cropping(image: int, size: int, stride: int, before: int, outputs: int) -> Pair:
+    """How many windows of stride 1, placed as `"same"`, an axis has before the first
+    that is wanted, and behind the last."""
+    start = (size - 1) // 2 - before
+    return start, image - start - stride * (outputs - 1) - 1

@@ -10,11 +10,6 @@ import numpy as np
 
 from keras_diagwise.importers import files
 
-DEPTHWISE_KERNEL = (2, 3, 0, 1)
-KERNEL = (2, 3, 1, 0)
-MATRIX = (1, 0)
-VECTOR = (0,)
-
 
 class Weight(NamedTuple):
     """Where a weight is, in the file and in the model.
@@ -22,7 +17,7 @@ class Weight(NamedTuple):
     Attributes:
         place: what an error names.
         layer: name of the Keras layer.
-        variable: attribute of the layer.
+        variable: attribute of the layer; empty for what is 1 whatever the model.
         shape: in the file.
         axes: for each axis of Keras's variable, the file's.
     """
@@ -31,38 +26,11 @@ class Weight(NamedTuple):
     layer: str
     variable: str
     shape: tuple[int, ...]
-    axes: tuple[int, ...]
+    axes: tuple[int, ...] = (0,)
 
     @property
     def size(self) -> int:
         return math.prod(self.shape)
-
-    def put(self, model: keras.Model, values: np.ndarray) -> None:
-        """Sets the variable from the file's values."""
-        variable = getattr(model.get_layer(self.layer), self.variable)
-        variable.assign(values.reshape(self.shape).transpose(self.axes))
-
-    def take(self, model: keras.Model) -> np.ndarray:
-        """The variable as the file has it, in float32.
-
-        Raises:
-            ValueError: if the model has no such variable, or one of another shape.
-        """
-        shape = tuple(self.shape[axis] for axis in self.axes)
-        try:
-            variable = getattr(model.get_layer(self.layer), self.variable)
-            found = tuple(variable.shape)
-        except (ValueError, AttributeError):
-            found = None
-        if found != shape:
-            raise ValueError(
-                f"the {self.place}: `model` must have a layer {self.layer!r} with a "
-                f"variable {self.variable!r} of shape {shape}, as the model that was "
-                f"loaded from this structure. Received: model={model.name!r} with one "
-                f"of shape {found}"
-            )
-        values = keras.ops.convert_to_numpy(variable).astype("<f4")
-        return values.transpose(np.argsort(self.axes))
 
     def read(self, path: files.Name, byte: int) -> np.ndarray:
         """The values that begin at a byte of a file, which has them all.
@@ -79,3 +47,33 @@ class Weight(NamedTuple):
                 f"and a variance not negative. Received: {values[wrong[0]]}"
             )
         return values
+
+    def put(self, model: keras.Model, values: np.ndarray) -> None:
+        """Sets the variable from the file's values."""
+        if self.variable:
+            variable = getattr(model.get_layer(self.layer), self.variable)
+            variable.assign(values.reshape(self.shape).transpose(self.axes))
+
+    def take(self, model: keras.Model) -> np.ndarray:
+        """The variable as the file has it, in float32.
+
+        Raises:
+            ValueError: if the model has no such variable, or one of another shape.
+        """
+        if not self.variable:
+            return np.ones(self.shape, "<f4")
+        shape = tuple(self.shape[axis] for axis in self.axes)
+        try:
+            variable = getattr(model.get_layer(self.layer), self.variable)
+            found = tuple(variable.shape)
+        except (ValueError, AttributeError):
+            found = None
+        if found != shape:
+            raise ValueError(
+                f"the {self.place}: `model` must have a layer {self.layer!r} with a "
+                f"variable {self.variable!r} of shape {shape}, as the model that was "
+                f"loaded from this structure. Received: model={model.name!r} with one "
+                f"of shape {found}"
+            )
+        values = keras.ops.convert_to_numpy(variable).astype("<f4")
+        return values.transpose(np.argsort(self.axes))

@@ -59,6 +59,24 @@ def test_ops(tmp_path, options):
     assert difference(tmp_path, net) <= MAX_ERROR
 
 
+def test_height_and_width_apart(tmp_path):
+    """A field for each, as Caffe has them of its convolutions and poolings."""
+    net = Writer(images(9, 12))
+    net.conv("data", 4, 3, stride=2)
+    prototxt, _ = net.write(tmp_path)
+    text = prototxt.read_text()
+    for name, pair in (("kernel_size: 3", "kernel"), ("stride: 2", "stride")):
+        size = name[-1]
+        assert name in text
+        text = text.replace(name, f"{pair}_h: {size} {pair}_w: {size}")
+    model = caffe.load(*net.write(tmp_path))
+    prototxt.write_text(text)
+    again = caffe.load(prototxt, tmp_path / "net.caffemodel")
+    batch = net.images.transpose(0, 2, 3, 1)
+    expected = model.predict(batch, verbose=0)
+    np.testing.assert_array_equal(again.predict(batch, verbose=0), expected)
+
+
 POOLINGS = {
     "max": ("MAX", 2, 2),
     "max, 3 by 2": ("MAX", 3, 2),

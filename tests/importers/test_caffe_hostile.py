@@ -49,7 +49,7 @@ WRONG = {
     "negative outputs": (
         "num_output: 8",
         "num_output: -8",
-        "`num_output` must be integers",
+        "`num_output` must be an integer",
     ),
     "many outputs": ("num_output: 8", "num_output: 2147483647", "1 to 2,147,483,647"),
     "groups": (

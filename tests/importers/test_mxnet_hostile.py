@@ -84,7 +84,7 @@ WRONG = {
     "an unknown op": (lambda ops, all_: ops["clip"].update(op="RNN"), "the op must be"),
     "an unknown attribute": (
         lambda ops, all_: ops["Convolution"]["attrs"].update(layout2="x"),
-        "node 2, Convolution conv1: an attribute is not supported",
+        "node 2, Convolution conv1: an option that is not supported",
     ),
     "an activation": (
         lambda ops, all_: ops["Activation"]["attrs"].update(act_type="softsign"),
@@ -92,7 +92,7 @@ WRONG = {
     ),
     "negative filters": (
         lambda ops, all_: ops["Convolution"]["attrs"].update(num_filter="-8"),
-        "`num_filter` must be an integer of at least 1",
+        "`num_filter` must be an integer from 1",
     ),
     "many filters": (
         lambda ops, all_: ops["Convolution"]["attrs"].update(num_filter="999999999"),

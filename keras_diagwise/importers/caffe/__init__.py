@@ -26,12 +26,7 @@ def load(structure: files.Name, weights: files.Name) -> keras.Model:
             another shape or not finite. The error names the line, or the byte.
     """
     network = Network(prototxt.read(structure))
-    with caffemodel.opened(weights) as blobs:
-        values = caffemodel.values_of(network.blobs, blobs)
-    model = network.graph.build([network.output], "data")
-    for weight, each in values:
-        weight.put(model, each)
-    return model
+    return network.graph.build("data", caffemodel.read(weights, network.layers))
 
 
 def save(model: keras.Model, structure: files.Name, weights: files.Name) -> None:
@@ -46,5 +41,4 @@ def save(model: keras.Model, structure: files.Name, weights: files.Name) -> None
         ValueError: if the model's variables are not those of the structure.
     """
     network = Network(prototxt.read(structure))
-    values = [blob.taken(model) for blob in network.blobs]
-    files.replace(weights, "weights", caffemodel.to_bytes(network.blobs, values))
+    files.replace(weights, "weights", caffemodel.to_bytes(network.layers, model))

@@ -1,240 +1,173 @@
-"""A `.caffemodel`: protobuf's bytes, of which a few fields are read.
-
-Of a network, layers are field 100, and in old files field 2; of a layer, its name and
-blobs; of a blob, its shape and float32 values.
-"""
+"""A `.caffemodel`: protobuf's bytes, of which a few fields are read."""
 
 from __future__ import annotations
 
-import contextlib
-import math
-import mmap
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import NamedTuple
+import itertools
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import keras
 import numpy as np
 
 from keras_diagwise.importers import files
-from keras_diagwise.importers.graph import short
+from keras_diagwise.importers.options import short
 from keras_diagwise.importers.weights import Weight
 
-LAYER, OLD_LAYER = 100, 2
-NAME_AND_BLOBS = {LAYER: (1, 7), OLD_LAYER: (4, 6)}
-TYPE = 2
-DATA, SHAPE, OLD_SHAPE, DIMENSIONS = 5, 7, (1, 2, 3, 4), 1
 VARINT, FIXED_64, BYTES, FIXED_32 = 0, 1, 2, 5
+Fields = Mapping[tuple[int, int], tuple[str, Mapping]]
+SHAPE: Fields = {(1, VARINT): ("dimension", {}), (1, BYTES): ("dimensions", {})}
+BLOB: Fields = {
+    (5, BYTES): ("data", {}),
+    (7, BYTES): ("shape", SHAPE),
+    **{(axis, VARINT): ("dimension", {}) for axis in (1, 2, 3, 4)},
+}
+LAYER = {(1, BYTES): ("name", {}), (7, BYTES): ("blob", BLOB)}
+OLD_LAYER = {(4, BYTES): ("name", {}), (6, BYTES): ("blob", BLOB)}
+NETWORK = {(100, BYTES): ("layer", LAYER), (2, BYTES): ("layer", OLD_LAYER)}
+"""Fields by number and wire type: their names and, if they are messages, fields."""
+
 MAX_FIELDS = 100_000
 MAX_AXES = 8
+MAX_LETTERS = 512
+
+Message = Mapping[str, list[Any]]
 
 
-class Blob(NamedTuple):
-    """A blob of a layer, and the weight that it holds.
-
-    Attributes:
-        place: for errors.
-        layer: the layer's name.
-        type: the layer's.
-        number: among the layer's blobs.
-        weight: `None` for a factor, which divides the layer's other blobs.
-    """
-
-    place: str
-    layer: str
-    type: str
-    number: int
-    weight: Weight | None
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return (1,) if self.weight is None else self.weight.shape
-
-    def taken(self, model: keras.Model) -> np.ndarray:
-        """The values that a model has for it."""
-        return np.ones(1, "<f4") if self.weight is None else self.weight.take(model)
+Layers = dict[str, tuple[str, list[Weight]]]
+"""By name, the type of a layer and the weights that its blobs hold. One that no
+variable holds is a factor, which divides the others."""
 
 
-class Span(NamedTuple):
-    """Where a field's bytes are, or the number that it is."""
+class Reader:
+    """A file's bytes, and how many fields may still be read from them."""
 
-    start: int
-    stop: int
-    number: int = 0
-
-
-class Bytes:
-    """A file's bytes and how many fields may still be read from them."""
-
-    def __init__(self, path: files.Name, view: mmap.mmap):
+    def __init__(self, path: files.Name, view: np.ndarray):
         self.path, self.view, self.left = path, view, MAX_FIELDS
+
+    def bytes(self, start: int, stop: int) -> bytes:
+        return self.view[start:stop].tobytes()
 
     def error(self, byte: int, reason: str) -> ValueError:
         return ValueError(f"{self.path}, byte {byte}: {reason}")
 
     def varint(self, at: int, stop: int) -> tuple[int, int]:
         """A number, and where it ends."""
-        value = 0
-        for shift in range(0, 70, 7):
-            if at >= stop:
-                break
-            byte = self.view[at]
-            at += 1
-            value |= (byte & 0x7F) << shift
+        value, stop = 0, min(at + 10, stop)
+        for n, byte in enumerate(self.bytes(at, stop)):
+            value |= (byte & 0x7F) << 7 * n
             if byte < 0x80:
-                return value, at
-        raise self.error(at, "a number should end here")
+                return value, at + n + 1
+        raise self.error(stop, "a number should end here")
 
-    def fields(self, span: Span) -> Iterator[tuple[int, int, Span]]:
-        """The fields of a message: number, wire type, and where its content is."""
-        at = span.start
-        while at < span.stop:
-            self.left -= 1
+    def message(self, at: int, stop: int, fields: Mapping) -> Message:
+        """The values of a message's fields: numbers, messages, or spans of bytes."""
+        found: Message = defaultdict(list)
+        while at < stop:
+            start, self.left = at, self.left - 1
             if self.left < 0:
                 raise self.error(at, f"there are more than {MAX_FIELDS:,} fields")
-            start = at
-            key, at = self.varint(at, span.stop)
-            field, wire, number, size = key >> 3, key & 7, 0, 0
-            if wire == VARINT:
-                number, at = self.varint(at, span.stop)
-            elif wire == BYTES:
-                size, at = self.varint(at, span.stop)
-            elif wire in (FIXED_32, FIXED_64):
-                size = 4 if wire == FIXED_32 else 8
-            else:
+            key, at = self.varint(at, stop)
+            field, wire = key >> 3, key & 7
+            value = 0
+            if wire in (VARINT, BYTES):
+                value, at = self.varint(at, stop)
+            sizes = {VARINT: 0, FIXED_64: 8, BYTES: value, FIXED_32: 4}
+            if wire not in sizes:
                 raise self.error(start, f"no field has the wire type {wire}")
-            if size > span.stop - at or field == 0:
-                raise self.error(start, f"field {field} of {size:,} bytes is not whole")
-            yield field, wire, Span(at, at + size, number)
+            size = sizes[wire]
+            if size > stop - at or field == 0:
+                reason = f"field {field} of {size:,} bytes is not whole"
+                raise self.error(start, reason)
+            name, inner = fields.get((field, wire), ("", {}))
+            if inner:
+                found[name].append(self.message(at, at + size, inner))
+            elif name:
+                found[name].append(value if wire == VARINT else (at, at + size))
             at += size
+        return found
 
+    def shape(self, blob: Message) -> tuple[int, ...]:
+        """A blob's, of which the dimensions are packed, or a field each."""
+        shape = (blob["shape"] or [blob])[-1]
+        found = shape["dimension"][:MAX_AXES]
+        for at, stop in shape["dimensions"]:
+            while at < stop and len(found) < MAX_AXES:
+                dimension, at = self.varint(at, stop)
+                found.append(dimension)
+        return tuple(found)
 
-class Blobs:
-    """The blobs of a file's layers, unread."""
-
-    def __init__(self, source: Bytes):
-        self._source = source
-        self._spans: dict[str, list[Span]] = {}
-        for field, wire, layer in source.fields(Span(0, len(source.view))):
-            if field in NAME_AND_BLOBS and wire == BYTES:
-                self._add(layer, *NAME_AND_BLOBS[field])
-
-    def _add(self, layer: Span, name: int, blob: int) -> None:
-        text, spans = b"", []
-        for field, wire, span in self._source.fields(layer):
-            if field == name and wire == BYTES:
-                text = self._source.view[span.start : min(span.stop, span.start + 512)]
-            elif field == blob and wire == BYTES:
-                spans.append(span)
-        if spans:
-            self._spans[text.decode("utf-8", "replace")] = spans
-
-    def values_of(self, blob: Blob) -> np.ndarray:
-        """A blob's values.
+    def values(self, blob: Message, weight: Weight) -> np.ndarray:
+        """A weight's values.
 
         Raises:
-            ValueError: if it is not there, of another shape, or not finite.
+            ValueError: if the blob has them not, in another shape, or not finite.
         """
-        spans, path = self._spans.get(blob.layer, []), self._source.path
-        if blob.number >= len(spans):
-            raise ValueError(
-                f"{path}, byte 0: it must have a blob {blob.number} for {blob.place}. "
-                f"Received: a layer {short(blob.layer)!r} with {len(spans)}"
+        shape, (start, stop) = self.shape(blob), (blob["data"] or [(0, 0)])[-1]
+        is_same = without_ones(shape) == without_ones(weight.shape)
+        if not is_same or stop - start != 4 * weight.size:
+            raise self.error(
+                start,
+                f"the {weight.place} must be float32 of shape {weight.shape}. "
+                f"Received: {stop - start} bytes of shape {short(shape)}",
             )
-        shape, data = self._parts(spans[blob.number])
-        size, count = math.prod(blob.shape), data.stop - data.start
-        if without_ones(shape) != without_ones(blob.shape) or count != 4 * size:
-            raise ValueError(
-                f"{path}, byte {data.start}: blob {blob.number} of {blob.place} must "
-                f"be {size} values of float32 of shape {blob.shape}. Received: {count} "
-                f"bytes of shape {short(shape)}"
-            )
-        weight = blob.weight or Weight(blob.place, "", "factor", blob.shape, (0,))
-        return weight.read(path, data.start)
-
-    def _parts(self, blob: Span) -> tuple[tuple[int, ...], Span]:
-        """A blob's shape, and where its values are."""
-        shape: tuple[int, ...] = ()
-        old, data = [], Span(blob.start, blob.start)
-        for field, wire, span in self._source.fields(blob):
-            if field == DATA and wire == BYTES:
-                data = span
-            elif field == SHAPE and wire == BYTES:
-                shape = self._dimensions(span)
-            elif field in OLD_SHAPE and wire == VARINT:
-                old.append(span.number)
-        return shape or tuple(old), data
-
-    def _dimensions(self, shape: Span) -> tuple[int, ...]:
-        """The dimensions of a shape, whether packed or a field each."""
-        found = []
-        for field, wire, span in self._source.fields(shape):
-            if field == DIMENSIONS and wire == VARINT:
-                found.append(span.number)
-            at = span.start if field == DIMENSIONS and wire == BYTES else span.stop
-            while at < span.stop and len(found) < MAX_AXES:
-                number, at = self._source.varint(at, span.stop)
-                found.append(number)
-        return tuple(found[:MAX_AXES])
+        return weight.read(self.path, start)
 
 
-def without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+def without_ones(shape: Iterable[int]) -> list[int]:
     """A shape without the axes of 1 that old files put before it."""
-    return tuple(shape[next((i for i, n in enumerate(shape) if n != 1), len(shape)) :])
+    return list(itertools.dropwhile(lambda size: size == 1, shape))
 
 
-def values_of(blobs: Sequence[Blob], found: Blobs) -> list[tuple[Weight, np.ndarray]]:
+def read(path: files.Name, layers: Layers) -> list[tuple[Weight, np.ndarray]]:
     """Each weight and its values, divided by the layer's factor if that is not 0.
 
     Raises:
-        ValueError: if a file's blob is not as a layer's must be.
+        ValueError: if the file is none of protobuf, or a blob not as a layer's must be.
     """
-    values = {(blob.layer, blob.number): found.values_of(blob) for blob in blobs}
-    factors = {
-        blob.layer: values[blob.layer, blob.number]
-        for blob in blobs
-        if blob.weight is None
-    }
-    return [
-        (blob.weight, scaled(values[blob.layer, blob.number], factors.get(blob.layer)))
-        for blob in blobs
-        if blob.weight is not None
-    ]
+    size = files.size_of(path, "weights")
+    view = np.memmap(path, "u1", "r") if size else np.empty(0, "u1")
+    reader, found = Reader(path, view), {}
+    for layer in reader.message(0, size, NETWORK)["layer"]:
+        start, stop = (layer["name"] or [(0, 0)])[-1]
+        text = reader.bytes(start, min(stop, start + MAX_LETTERS))
+        if layer["blob"]:
+            found[text.decode("utf-8", "replace")] = layer["blob"]
+    pairs: list[tuple[Weight, np.ndarray]] = []
+    for name, (_, weights) in layers.items():
+        blobs = found.get(name, [])
+        if len(blobs) < len(weights):
+            place = weights[len(blobs)].place
+            raise reader.error(
+                0,
+                f"there must be a blob for the {place}. Received: a layer "
+                f"{short(name)!r} with {len(blobs)}",
+            )
+        values = list(map(reader.values, blobs, weights))
+        pairs += zip(weights, divided(values, weights), strict=True)
+    return pairs
 
 
-def scaled(values: np.ndarray, factor: np.ndarray | None) -> np.ndarray:
-    """A batch normalization's sums as means; Caffe takes 0 for sums of nothing."""
+def divided(values: list[np.ndarray], weights: list[Weight]) -> list[np.ndarray]:
+    """A layer's values by its factor; Caffe takes 0 for sums of nothing."""
+    pairs = zip(weights, values, strict=True)
+    factor = next((each for weight, each in pairs if not weight.variable), None)
     if factor is None:
         return values
-    return values / factor if factor.any() else np.zeros_like(values)
+    return [each / factor if factor.any() else np.zeros_like(each) for each in values]
 
 
-@contextlib.contextmanager
-def opened(path: files.Name) -> Iterator[Blobs]:
-    """The blobs of a file.
-
-    Raises:
-        ValueError: if it is none of protobuf.
-    """
-    if files.size_of(path, "weights") == 0:
-        raise ValueError(f"{path}, byte 0: it is empty")
-    with (
-        Path(path).open("rb") as file,
-        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view,
-    ):
-        yield Blobs(Bytes(path, view))
-
-
-def to_bytes(blobs: Sequence[Blob], values: Sequence[np.ndarray]) -> bytes:
-    """A file of blobs, which stand in the order of their layers."""
-    layers: dict[str, list[bytes]] = {}
-    for blob, each in zip(blobs, values, strict=True):
-        name = field(1, blob.layer.encode()) + field(TYPE, blob.type.encode())
-        parts = layers.setdefault(blob.layer, [name])
-        dimensions = field(DIMENSIONS, b"".join(map(varint, blob.shape)))
-        data = field(DATA, each.astype("<f4").tobytes())
-        parts.append(field(NAME_AND_BLOBS[LAYER][1], field(SHAPE, dimensions) + data))
-    return b"".join(field(LAYER, b"".join(parts)) for parts in layers.values())
+def to_bytes(layers: Layers, model: keras.Model) -> bytes:
+    """A file of layers' blobs, with a model's values."""
+    parts = []
+    for name, (kind, weights) in layers.items():
+        layer = field(1, name.encode()) + field(2, kind.encode())
+        for weight in weights:
+            shape = field(1, b"".join(map(varint, weight.shape)))
+            values = weight.take(model).tobytes()
+            layer += field(7, field(7, shape) + field(5, values))
+        parts.append(field(100, layer))
+    return b"".join(parts)
 
 
 def field(number: int, content: bytes) -> bytes:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import keras
 
 from keras_diagwise.importers import files
-from keras_diagwise.importers.darknet.network import network
-from keras_diagwise.importers.darknet.weights_file import Header, read
+from keras_diagwise.importers.darknet import network, weights_file
+from keras_diagwise.importers.darknet.weights_file import Header
 
 
 def load(cfg: files.Name, weights: files.Name) -> keras.Model:
@@ -27,12 +27,9 @@ def load(cfg: files.Name, weights: files.Name) -> keras.Model:
             weights than the layers, or one that is not finite. The error names the
             section with its line, or the byte.
     """
-    graph, outputs = network(cfg)
-    header, arrays = read(weights, graph.weights)
-    model = graph.build(outputs, header.name)
-    for weight, values in zip(graph.weights, arrays, strict=True):
-        weight.put(model, values)
-    return model
+    graph, order = network.read(cfg)
+    header, values = weights_file.read(weights, order)
+    return graph.build(header.name, zip(order, values, strict=True))
 
 
 def save(model: keras.Model, cfg: files.Name, weights: files.Name) -> None:
@@ -49,6 +46,6 @@ def save(model: keras.Model, cfg: files.Name, weights: files.Name) -> None:
     Raises:
         ValueError: if the model's variables are not those of the structure.
     """
-    arrays = [weight.take(model) for weight in network(cfg)[0].weights]
-    contents = b"".join(array.tobytes() for array in arrays)
-    files.replace(weights, "weights", Header.of(model).to_bytes() + contents)
+    _, order = network.read(cfg)
+    values = [weight.take(model).tobytes() for weight in order]
+    files.replace(weights, "weights", b"".join([Header.of(model).to_bytes(), *values]))

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import functools
-import math
-from collections.abc import Callable
+import re
 
 import keras
 
-from keras_diagwise.importers import files, layers, steps
-from keras_diagwise.importers.darknet.cfg import Section, sections_of
-from keras_diagwise.importers.graph import MAX_VALUES, Graph, Step
-from keras_diagwise.importers.steps import Inputs
+from keras_diagwise.importers import files
+from keras_diagwise.importers.darknet.cfg import sections_of
+from keras_diagwise.importers.graph import Graph, Kind
+from keras_diagwise.importers.options import MAX_VALUES, Option, Source
+from keras_diagwise.importers.steps import LAST, Pair, Step, windows
 from keras_diagwise.importers.weights import Weight
 
 EPSILON = 1e-5
@@ -26,274 +25,260 @@ ACTIVATIONS = {
 }
 """Keras's names of Darknet's; two have constants of Darknet's own."""
 
+TRAINING_ONLY = {
+    *("stopbackward", "onlyforward", "dont_update", "burnin_update", "train_only_bn"),
+    *("learning_rate", "clip", "grad_centr", "assisted_excitation", "noloss"),
+    *("stream", "wait_stream"),
+}
+"""Options that change no output."""
 
-def network(cfg: files.Name) -> tuple[Graph, list[int]]:
-    """The steps of a cfg, Darknet's layer `i` being step `i + 1`, and the outputs.
+
+def read(cfg: files.Name) -> tuple[Graph, list[Weight]]:
+    """The steps of a cfg, Darknet's layer `i` being step `i + 1`, and the weights in
+    the file's order.
 
     Raises:
         ValueError: if it is no cfg, or has what is not supported.
     """
-    net, *sections = sections_of(cfg) or [Section(cfg, 1, "")]
-    if net.name not in ("net", "network") or not sections:
-        raise net.error("a cfg must be [net], and layers behind it", net.name)
-    height, width, channels = (
-        net.number(n, 0, 1) for n in ("height", "width", "channels")
-    )
-    graph = Graph(net.place, (height, width, channels))
-    heads = []
-    for section in sections:
-        kind = KINDS.get(section.name)
+    net, *sections = sections_of(cfg) or [Source(cfg, "line 1")]
+    if net.what not in ("[net]", "[network]") or not sections:
+        raise net.error("a cfg must be [net], and layers behind it", net.what)
+    image = net.read(IMAGE, ignored=net.options)
+    graph = Graph(net, (image.height, image.width, image.channels))
+    weights, heads = [], []
+    for own, section in enumerate(sections):
+        name = section.what[1:-1]
+        name = ALIASES.get(name, name)
+        kind = KINDS.get(name)
         if kind is None:
             supported = ", ".join(f"[{each}]" for each in KINDS)
-            raise section.error(f"it must be one of {supported}", section.name)
-        own = graph.add(kind(section, graph, f"{kind.__name__}_{len(graph.steps) - 1}"))
-        section.check_options()
-        if kind is detection:
-            heads.append(own)
-    outputs = heads or [own]
-    graph.used(outputs)
-    return graph, outputs
+            raise section.error(f"it must be one of {supported}", section.what)
+        ignored = section.options if kind in UNREAD else TRAINING_ONLY
+        options = section.read(kind.options, ignored)
+        inputs = inputs_of(section, kind, own)
+        step = graph.add(kind, section, f"{name}_{own}", inputs, options)
+        weights += step.ordered(kind.weights)
+        heads += [own + 1] if kind is DETECTION else []
+    graph.end(heads or [len(sections)])
+    return graph, weights
 
 
-def before(graph: Graph) -> Inputs:
-    """What a section reads that names no other: the step before it."""
-    return Inputs([len(graph.steps) - 1], [graph.last])
+def inputs_of(section: Source, kind: Kind, own: int) -> list[int]:
+    """The steps that layer `own` reads: the one before it, some by name, or both."""
+    if "layers" in kind.options:
+        return named(section, "layers", own)
+    return [own, *(named(section, "from", own) if "from" in kind.options else ())]
 
 
-def activation(section: Section, default: str) -> str:
-    kind = section.text("activation", default)
-    if kind not in ACTIVATIONS:
-        reason = f"`activation` must be one of {', '.join(ACTIVATIONS)}"
-        raise section.error(reason, kind)
-    return kind
+def named(section: Source, option: str, own: int) -> list[int]:
+    """Steps of layers before layer `own`, by their place or the way back to them."""
+    words = ",".join(section.words(option)).removesuffix(",").split(",")
+    places = [int(n) for n in words if re.fullmatch(r"[+-]?\d{1,9}", n, re.ASCII)]
+    places = [place + own if place < 0 else place for place in places]
+    if len(places) < len(words) or not all(0 <= place < own for place in places):
+        reason = f"`{option}` must be numbers of layers before this, which is {own}"
+        raise section.error(reason, f"{option}={','.join(words)}", option)
+    return [place + 1 for place in places]
 
 
-def activated(x, name: str, kind: str):
-    name = f"{name}_activation"
-    if kind == "leaky":
-        return keras.layers.LeakyReLU(negative_slope=0.1, name=name)(x)
-    if kind == "selu":  # of which Darknet rounds both constants
-        x = keras.layers.ELU(alpha=1.6732, name=name)(x)
-        return keras.layers.Rescaling(1.0507, name=f"{name}_scale")(x)
-    return layers.activation(x, name, ACTIVATIONS[kind])
-
-
-def normalized(x, name: str):
-    return layers.batch_norm(x, f"{name}_batchnorm", EPSILON, MOMENTUM)
-
-
-def norm_weights(section: Section, name: str, size: int) -> list[Weight]:
-    """Those of batch normalization, in the file's order."""
-    variables = ("beta", "gamma", "moving_mean", "moving_variance")
-    return [steps.vector(section, f"{name}_batchnorm", v, size) for v in variables]
-
-
-def with_kernel(
-    section: Section, name: str, kernel: Weight, apply: Callable, is_last: bool
-) -> tuple[Callable, list[Weight]]:
-    """What builds a layer with a kernel, and its weights in the file's order.
-
-    Args:
-        section: the layer's.
-        name: the layer's.
-        kernel: its first axis is that of the outputs.
-        apply: makes the output, before normalization, of an input, name and `use_bias`.
-        is_last: whether the kernel is behind the normalization's weights.
-    """
-    kind, size = activation(section, "logistic"), kernel.shape[0]
-    if section.number("batch_normalize", 0):
-        biases, *norm = norm_weights(section, name, size)
-
-        def build(x):
-            return activated(normalized(apply(x, name, False), name), name, kind)
-
-        return build, [biases, *norm, kernel] if is_last else [biases, kernel, *norm]
-    bias = steps.vector(section, name, "bias", size)
-    return lambda x: activated(apply(x, name, True), name, kind), [bias, kernel]
-
-
-def convolutional(section: Section, graph: Graph, name: str) -> Step:
-    channels, inputs = graph.last[2], before(graph)
-    size, strides = section.number("size", 1, 1), section.strides()
-    dilation = section.number("dilation", 1, 1) if size > 1 else 1
-    padding = section.number("padding", 0)
-    padding = size // 2 if section.number("pad", 0) else padding
-    if dilation > 1 and size != 2 * padding + 1:
-        raise section.error("`dilation` takes an odd `size` and pad=1", f"size={size}")
-    conv = steps.Convolution(
-        section.number("filters", 1, 1),
-        (size, size),
-        strides,
-        (dilation * padding, dilation * padding),
-        (dilation, dilation),
-        section.number("groups", 1, 1),
+def convolutional(step: Step) -> None:
+    o = step.options
+    dilation = o.dilation if o.size > 1 else 1
+    padding = o.size // 2 if o.pad else o.padding
+    if dilation > 1 and o.size != 2 * padding + 1:
+        raise step.error("`dilation` takes an odd `size` and pad=1", f"size={o.size}")
+    step.convolution(
+        o.filters,
+        square(o.size),
+        strides(step),
+        square(dilation * padding),
+        square(dilation),
+        o.groups,
+        use_bias=not o.batch_normalize,
     )
-    conv.check(section, channels)
-    build, weights = with_kernel(
-        section, name, conv.kernel(section, name, channels), conv.build, is_last=True
-    )
-    shape = conv.shape(graph.last)
-    return Step(section.place, shape, build, inputs.steps, weights)
+    normalize_and_activate(step)
 
 
-def connected(section: Section, graph: Graph, name: str) -> Step:
-    units = section.number("output", 1, 1)
-    kernel = steps.matrix(section, name, units, math.prod(graph.last))
-
-    def apply(x, name, use_bias):
-        return layers.dense(x, name, units, use_bias)
-
-    build, weights = with_kernel(section, name, kernel, apply, is_last=False)
-    shape = (1, 1, units)
-    return Step(section.place, shape, build, before(graph).steps, weights)
+def connected(step: Step) -> None:
+    o = step.options
+    step.dense(o.output, use_bias=not o.batch_normalize)
+    normalize_and_activate(step)
 
 
-def batchnorm(section: Section, graph: Graph, name: str) -> Step:
-    weights = norm_weights(section, name, graph.last[2])
-    step = steps.elementwise(section, before(graph), lambda x: normalized(x, name))
-    return step._replace(weights=weights)
+def normalize_and_activate(step: Step) -> None:
+    if step.options.batch_normalize:
+        batchnorm(step)
+    activate(step)
 
 
-def maxpool(section: Section, graph: Graph, name: str) -> Step:
-    strides = section.strides()
-    size = section.number("size", max(strides), 1)
-    padding = section.number("padding", size - 1, 0, size - 1)
-    sizes, half = (size, size), (padding // 2, padding // 2)
-    count = layers.windows(graph.last, sizes, strides, (padding, padding))
-    pool = layers.Pooling("max", sizes, strides, half, count)
-    return steps.pooling(section, name, before(graph), pool)
+def batchnorm(step: Step) -> None:
+    step.batch_norm(EPSILON, MOMENTUM, suffix="batchnorm")
 
 
-def avgpool(section: Section, graph: Graph, name: str) -> Step:
-    step = steps.elementwise(section, before(graph), lambda x: layers.mean(x, name))
-    return step._replace(shape=(1, 1, graph.last[2]))
+def activate(step: Step) -> None:
+    o = step.options
+    name = "activation"
+    if o.activation == "leaky":
+        step.append(keras.layers.LeakyReLU, name, negative_slope=0.1)
+    elif o.activation == "selu":  # of which Darknet rounds both constants
+        step.append(keras.layers.ELU, name, alpha=1.6732)
+        step.append(keras.layers.Rescaling, f"{name}_scale", scale=1.0507)
+    else:
+        step.activation(ACTIVATIONS[o.activation], name)
 
 
-def others(section: Section, graph: Graph, option: str) -> Inputs:
-    """The layers that an option names."""
-    found = [1 + layer for layer in section.layers(option, len(graph.steps) - 1)]
-    return Inputs(found, [graph.steps[step].shape for step in found])
+def square(size: int) -> Pair:
+    return size, size
 
 
-def route(section: Section, graph: Graph, name: str) -> Step:
-    inputs = others(section, graph, "layers")
-    groups = section.number("groups", 1, 1)
-    group = section.number("group_id", 0, 0, groups - 1)
-    if any(shape[2] % groups for shape in inputs.shapes):
-        reason = f"`groups`, {groups}, must divide the channels of each of `layers`"
-        raise section.error(reason, inputs.shapes)
-    step = steps.concatenate(section, name, inputs)
-
-    def build(*tensors):
-        parts = [
-            layers.channels(x, f"{name}_part_{i}", group, groups)
-            for i, x in enumerate(tensors)
-        ]
-        return step.build(*parts)
-
-    height, width, channels = step.shape
-    return step._replace(build=build, shape=(height, width, channels // groups))
+def strides(step: Step) -> Pair:
+    o = step.options
+    return o.stride_y or o.stride, o.stride_x or o.stride
 
 
-def shortcut(section: Section, graph: Graph, name: str) -> Step:
+def maxpool(step: Step) -> None:
+    o = step.options
+    size = o.size or max(strides(step))
+    padding = size - 1 if o.padding is None else o.padding
+    if padding >= size:
+        raise step.error(f"`padding` must be less than {size}", padding, "padding")
+    count = windows(step.shape, square(size), strides(step), square(padding))
+    step.pooling("max", square(size), strides(step), square(padding // 2), count)
+
+
+def avgpool(step: Step) -> None:
+    step.mean()
+
+
+def route(step: Step) -> None:
+    o = step.options
+    channels = [shape[2] for shape in step.shapes]
+    if o.group_id >= o.groups or any(count % o.groups for count in channels):
+        received = f"groups={o.groups}, group_id={o.group_id}, channels={channels}"
+        reason = "`groups` must be above `group_id` and divide each layer's channels"
+        raise step.error(reason, received, "groups")
+    for i, count in enumerate(channels):
+        part = count // o.groups
+        step.select(i, o.group_id * part, part)
+    step.concatenate()
+
+
+def shortcut(step: Step) -> None:
     """Adds layers: of those with more channels the first, of others zeros behind."""
-    inputs, kind = others(section, graph, "from"), activation(section, "linear")
-    height, width, channels = graph.last
-    if any(shape[:2] != (height, width) for shape in inputs.shapes):
+    height, width, channels = step.shape
+    if any(shape[:2] != (height, width) for shape in step.shapes):
         reason = f"`from` must be of {height}×{width} pixels"
-        raise section.error(reason, inputs.shapes)
-
-    def build(x, *tensors):
-        parts = [
-            layers.with_channels(each, f"{name}_part_{i}", channels)
-            for i, each in enumerate(tensors)
-        ]
-        return activated(layers.add([x, *parts], name), name, kind)
-
-    sources = (*before(graph).steps, *inputs.steps)
-    return Step(section.place, graph.last, build, sources)
+        raise step.error(reason, step.shapes[1:])
+    for i in range(1, len(step.shapes)):
+        step.select(i, 0, channels)
+    step.add()
+    activate(step)
 
 
-def scale_channels(section: Section, graph: Graph, name: str) -> Step:
+def scale_channels(step: Step) -> None:
     """Another layer, times a factor for each channel or, by `scale_wh`, each pixel."""
-    axes = (0, 1) if section.number("scale_wh", 0) else (2,)
-    return product(section, graph, name, axes)
+    product(step, axes=(0, 1) if step.options.scale_wh else (2,))
 
 
-def sam(section: Section, graph: Graph, name: str) -> Step:
+def sam(step: Step) -> None:
     """Another layer, times a factor for each of its values."""
-    return product(section, graph, name, (0, 1, 2))
+    product(step, axes=(0, 1, 2))
 
 
-def product(section: Section, graph: Graph, name: str, axes: tuple[int, ...]) -> Step:
+def product(step: Step, axes: tuple[int, ...]) -> None:
     """Another layer times this, which has its size in some axes, and 1 in others."""
-    inputs, kind = others(section, graph, "from"), activation(section, "linear")
-    factors = [n if axis in axes else 1 for axis, n in enumerate(inputs.shape)]
-    if len(inputs.steps) > 1 or graph.last != tuple(factors):
-        reason = f"`from` must be one layer whose size suits {graph.last}"
-        raise section.error(reason, inputs.shapes)
-
-    def build(x, other):
-        return activated(layers.multiply([other, x], name), name, kind)
-
-    sources = (*before(graph).steps, *inputs.steps)
-    return Step(section.place, inputs.shape, build, sources)
+    factors, *others = step.shapes
+    fitting = tuple(n if axis in axes else 1 for axis, n in enumerate(others[0]))
+    if len(others) > 1 or factors != fitting:
+        raise step.error(f"`from` must be one layer whose size suits {factors}", others)
+    step.append(keras.layers.Multiply, shape=others[0])
+    activate(step)
 
 
-def upsample(section: Section, graph: Graph, name: str) -> Step:
-    height, width, channels = graph.last
-    stride = section.number("stride", 2, 1)
-    scale = section.number("scale", 1, -MAX_VALUES, kind=float)
-    step = steps.elementwise(
-        section, before(graph), lambda x: layers.upsampling(x, name, stride, scale)
-    )
-    return step._replace(shape=(stride * height, stride * width, channels))
+def upsample(step: Step) -> None:
+    o = step.options
+    height, width, channels = step.shape
+    shape = o.stride * height, o.stride * width, channels
+    step.append(keras.layers.UpSampling2D, shape=shape, size=o.stride, **LAST)
+    if o.scale != 1:
+        step.append(keras.layers.Rescaling, "scale", scale=o.scale)
 
 
-def softmax(section: Section, graph: Graph, name: str) -> Step:
+def softmax(step: Step) -> None:
     """Of all values of an image, or of each of several groups of them."""
-    groups = section.number("groups", 1, 1)
-    temperature = section.number("temperature", 1, 1e-6, kind=float)
-    values = math.prod(graph.last)
-    if values % groups:
-        raise section.error(f"`groups` must divide {values}", groups)
-    build = functools.partial(
-        layers.softmax, name=name, groups=groups, temperature=temperature
-    )
-    step = steps.elementwise(section, before(graph), build)
-    return step._replace(shape=(1, 1, values))
+    o = step.options
+    step.flatten()
+    flat = step.shape
+    if flat[2] % o.groups:
+        raise step.error(f"`groups` must divide {flat[2]}", o.groups, "groups")
+    if o.temperature != 1:
+        scale = 1 / o.temperature
+        step.append(keras.layers.Rescaling, "temperature", scale=scale)
+    groups = 1, o.groups, flat[2] // o.groups
+    step.reshape(groups, "groups")
+    step.append(keras.layers.Softmax)
+    step.reshape(flat, "all")
 
 
-def dropout(section: Section, graph: Graph, name: str) -> Step:
-    rate = section.number("probability", 0.2, 0, 1, float)
-    return steps.dropout(section, name, before(graph), rate)
+def dropout(step: Step) -> None:
+    step.append(keras.layers.Dropout, rate=step.options.probability)
 
 
-def cost(section: Section, graph: Graph, name: str) -> Step:
+def cost(step: Step) -> None:
     """A loss: its input goes through."""
-    section.options.clear()
-    return steps.elementwise(section, before(graph), lambda x: x)
 
 
-def detection(section: Section, graph: Graph, name: str) -> Step:
+def detection(step: Step) -> None:
     """Boxes: its input is an output; its options, which say how to read it, are not
     used."""
-    return cost(section, graph, name)
 
 
-KINDS: dict[str, Callable[[Section, Graph, str], Step]] = {
-    **dict.fromkeys(("conv", "convolutional"), convolutional),
-    **dict.fromkeys(("conn", "connected"), connected),
-    **dict.fromkeys(("max", "maxpool"), maxpool),
-    **dict.fromkeys(("avg", "avgpool"), avgpool),
-    **dict.fromkeys(("soft", "softmax"), softmax),
-    **dict.fromkeys(("yolo", "region"), detection),
-    "batchnorm": batchnorm,
-    "route": route,
-    "shortcut": shortcut,
-    "scale_channels": scale_channels,
-    "sam": sam,
-    "upsample": upsample,
-    "dropout": dropout,
-    "cost": cost,
+KERNEL_LAST = ("bias", "beta", "gamma", "moving_mean", "moving_variance", "kernel")
+KERNEL_SECOND = ("bias", "beta", "kernel", "gamma", "moving_mean", "moving_variance")
+
+ONE, SIZE = Option(1, least=1), Option(None, least=1)
+IMAGE = dict.fromkeys(("height", "width", "channels"), Option(0, least=1))
+STRIDES = {"stride": ONE, "stride_x": SIZE, "stride_y": SIZE}
+WITH_KERNEL = {
+    "batch_normalize": Option(0),
+    "activation": Option("logistic", choices=ACTIVATIONS),
+}
+ACTIVATION = {"activation": Option("linear", choices=ACTIVATIONS)}
+FROM = {"from": Option(""), **ACTIVATION}
+
+COST, DETECTION = UNREAD = Kind(cost), Kind(detection)
+KINDS = {
+    "convolutional": Kind(
+        convolutional,
+        {
+            **dict.fromkeys(("filters", "size", "dilation", "groups"), ONE),
+            **dict.fromkeys(("pad", "padding"), Option(0)),
+            **STRIDES,
+            **WITH_KERNEL,
+        },
+        KERNEL_LAST,
+    ),
+    "connected": Kind(connected, {"output": ONE, **WITH_KERNEL}, KERNEL_SECOND),
+    "batchnorm": Kind(batchnorm, {}, KERNEL_LAST),
+    "maxpool": Kind(maxpool, {"size": SIZE, "padding": Option(None), **STRIDES}),
+    "avgpool": Kind(Step.mean),
+    "route": Kind(route, {"layers": Option(""), "groups": ONE, "group_id": Option(0)}),
+    "shortcut": Kind(shortcut, FROM),
+    "scale_channels": Kind(scale_channels, {"scale_wh": Option(0), **FROM}),
+    "sam": Kind(sam, FROM),
+    "upsample": Kind(
+        upsample, {"stride": Option(2, 1), "scale": Option(1.0, -MAX_VALUES)}
+    ),
+    "softmax": Kind(softmax, {"groups": ONE, "temperature": Option(1.0, 1e-6)}),
+    "dropout": Kind(dropout, {"probability": Option(0.2, 0, 1)}),
+    "cost": COST,
+    "yolo": DETECTION,
+    "region": DETECTION,
+}
+ALIASES = {
+    "conv": "convolutional",
+    "conn": "connected",
+    "max": "maxpool",
+    "avg": "avgpool",
+    "soft": "softmax",
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import keras
-import numpy as np
 
 from keras_diagwise.importers import files
 from keras_diagwise.importers.mxnet import params, symbol
@@ -31,14 +30,10 @@ def load(
             shape or not finite. The error names the node, or the byte.
     """
     size = image_size if isinstance(image_size, tuple) else (image_size, image_size)
-    contents, arrays = symbol.read(structure), params.read(weights)
-    network = Network(contents, (*size, channels_of(contents, arrays)))
-    pairs = network.weights.items()
-    values = [arrays.values_of(name, weight) for name, weight in pairs]
-    model = network.graph.build(network.outputs, "data")
-    for weight, each in zip(network.weights.values(), values, strict=True):
-        weight.put(model, each)
-    return model
+    (nodes, outputs), arrays = symbol.read(structure), params.read(weights)
+    network = Network(nodes, outputs, (*size, channels_of(nodes, arrays)))
+    values = list(params.values_of(weights, arrays, network.weights))
+    return network.graph.build("data", values)
 
 
 def save(model: keras.Model, structure: files.Name, weights: files.Name) -> None:
@@ -52,7 +47,6 @@ def save(model: keras.Model, structure: files.Name, weights: files.Name) -> None
     Raises:
         ValueError: if the model's variables are not those of the symbol.
     """
-    network = Network(symbol.read(structure), model.input_shape[1:])
+    network = Network(*symbol.read(structure), model.input_shape[1:])
     values = {name: weight.take(model) for name, weight in network.weights.items()}
-    ones = {name: np.ones(size, "<f4") for name, size in network.ones.items()}
-    files.replace(weights, "weights", params.to_bytes({**values, **ones}))
+    files.replace(weights, "weights", params.to_bytes(values))

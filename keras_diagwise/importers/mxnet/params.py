@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import numpy as np
 
 from keras_diagwise.importers import files
-from keras_diagwise.importers.graph import short
+from keras_diagwise.importers.options import short
 from keras_diagwise.importers.weights import Weight
 
 MAGIC = 0x112
@@ -19,45 +19,18 @@ WITHOUT_STORAGE, WITH_STORAGE, WITH_NUMPY_SHAPE = 0xF993FAC8, 0xF993FAC9, 0xF993
 """What an array begins with, by version; the last two have the kind of its storage."""
 CPU = (1, 0)
 FLOAT32 = DENSE = 0
-MAX_ARRAYS = 2**15
-MAX_AXES = 8
-MAX_LETTERS = 512
+MAX_ARRAYS, MAX_AXES, MAX_LETTERS = 2**15, 8, 512
 
 
-class Array(NamedTuple):
-    """Where an array's values begin, and their shape."""
-
-    byte: int
-    shape: tuple[int, ...]
-
-
-class Arrays(NamedTuple):
-    """The arrays of a file, by the names of their parameters."""
-
-    path: files.Name
-    by_name: dict[str, Array]
-
-    def values_of(self, name: str, weight: Weight) -> np.ndarray:
-        """A parameter's values.
-
-        Raises:
-            ValueError: if it is not there, of another shape, or not finite.
-        """
-        array = self.by_name.get(name)
-        if array is None or array.shape != weight.shape:
-            raise ValueError(
-                f"{self.path}: the {weight.place} must be a parameter {short(name)!r} "
-                f"of shape {weight.shape}. Received: {array and array.shape}"
-            )
-        return weight.read(self.path, array.byte)
+Arrays = Mapping[str, tuple[int, tuple[int, ...]]]
+"""By the names of their parameters, where arrays' values begin, and their shapes."""
 
 
 class Reader:
-    """Numbers and texts from a file, one after another, as far as it has them."""
+    """Numbers from a file, one after another, as far as it has them."""
 
     def __init__(self, path: files.Name, size: int, file: BinaryIO):
-        self.path, self.size, self.file = path, size, file
-        self.byte = 0
+        self.path, self.size, self.file, self.byte = path, size, file, 0
 
     def error(self, reason: str) -> ValueError:
         return ValueError(f"{self.path}, byte {self.byte}: {reason}")
@@ -91,16 +64,15 @@ def read(path: files.Name) -> Arrays:
         reader = Reader(path, size, file)
         if reader.take("<2Q")[0] != MAGIC:
             raise reader.error("it is no file of MXNet's parameters")
-        arrays = [
-            array(reader) for _ in range(reader.count("<Q", "arrays", MAX_ARRAYS))
-        ]
-        if reader.count("<Q", "names", MAX_ARRAYS) != len(arrays):
-            raise reader.error(f"there must be as many names as arrays, {len(arrays)}")
+        count = reader.count("<Q", "arrays", MAX_ARRAYS)
+        arrays = [array(reader) for _ in range(count)]
+        if reader.count("<Q", "names", MAX_ARRAYS) != count:
+            raise reader.error(f"there must be as many names as arrays, {count}")
         names = [name(reader) for _ in arrays]
-    return Arrays(path, dict(zip(names, arrays, strict=True)))
+    return dict(zip(names, arrays, strict=True))
 
 
-def array(reader: Reader) -> Array:
+def array(reader: Reader) -> tuple[int, tuple[int, ...]]:
     (version,) = reader.take("<I")
     if version not in (WITHOUT_STORAGE, WITH_STORAGE, WITH_NUMPY_SHAPE):
         raise reader.error("an array must begin here, of MXNet 1.0 or later")
@@ -110,12 +82,11 @@ def array(reader: Reader) -> Array:
     shape = reader.take(f"<{axes}q")
     kind = reader.take("<3i")[2]
     if kind != FLOAT32 or min(shape, default=0) < 0:
-        raise reader.error(
-            f"an array must be of float32. Received: type {kind}, shape {shape}"
-        )
+        received = f"type {kind}, shape {shape}"
+        raise reader.error(f"an array must be of float32. Received: {received}")
     start = reader.byte
     reader.skip(4 * math.prod(shape))
-    return Array(start, shape)
+    return start, shape
 
 
 def name(reader: Reader) -> str:
@@ -124,18 +95,32 @@ def name(reader: Reader) -> str:
     return text.decode("utf-8", "replace")
 
 
+def values_of(
+    path: files.Name, arrays: Arrays, weights: Mapping[str, Weight]
+) -> Iterator[tuple[Weight, np.ndarray]]:
+    """Each weight and the values of its parameter in a file.
+
+    Raises:
+        ValueError: if one is not there, of another shape, or not finite.
+    """
+    for name, weight in weights.items():
+        byte, shape = arrays.get(name, (0, None))
+        if shape != weight.shape:
+            raise ValueError(
+                f"{path}: the {weight.place} must be a parameter {short(name)!r} "
+                f"of shape {weight.shape}. Received: {shape}"
+            )
+        yield weight, weight.read(path, byte)
+
+
 def to_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
     """A file of arrays, by their names with `arg:` or `aux:` before them."""
     parts = [struct.pack("<3Q", MAGIC, 0, len(arrays))]
     for values in arrays.values():
-        axes = values.ndim
-        head = struct.pack(f"<Iii{axes}q", WITH_STORAGE, DENSE, axes, *values.shape)
-        parts += [
-            head,
-            struct.pack("<3i", *CPU, FLOAT32),
-            values.astype("<f4").tobytes(),
-        ]
+        form, axes = f"<I2i{values.ndim}q3i", values.shape
+        head = WITH_STORAGE, DENSE, values.ndim, *axes, *CPU, FLOAT32
+        parts += [struct.pack(form, *head), values.tobytes()]
     parts.append(struct.pack("<Q", len(arrays)))
-    for name in arrays:
-        parts += [struct.pack("<Q", len(name.encode())), name.encode()]
+    for each in arrays:
+        parts += [struct.pack("<Q", len(each.encode())), each.encode()]
     return b"".join(parts)

@@ -1,0 +1,131 @@
+"""What a file says of a layer, and what the layer's kind declares that it may say."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Collection, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+from keras_diagwise._terminal import printable
+from keras_diagwise.importers import files
+
+MAX_VALUES = 2**31 - 1
+"""The frameworks count in 32 bits."""
+
+TRUE, FALSE = ("true", "True", "1"), ("false", "False", "0")
+TYPES: dict[type, tuple[str, Callable[[str], Any]]] = {
+    bool: ("true or false", lambda word: (FALSE + TRUE).index(word) >= len(FALSE)),
+    int: ("an integer from {} to {}", int),
+    float: ("a number from {} to {}", float),
+    str: ("a text", str),
+}
+"""What a value of a type must be, and what makes it of a word."""
+
+OFF = {"", "none", "None", "false", "False"}
+
+
+class Option(NamedTuple):
+    """What an option may be.
+
+    Attributes:
+        default: of each value. It gives the type, which of `None` is `int`.
+        least: of a number.
+        most: of a number.
+        choices: of a text.
+        values: how many there must be, or one for all; any number if 0.
+    """
+
+    default: Any
+    least: float = 0
+    most: float = MAX_VALUES
+    choices: Collection[str] = ()
+    values: int = 1
+
+    def value_of(self, words: Sequence[str]) -> Any:
+        """The value that words give; without any, the default.
+
+        Raises:
+            ValueError: if they give none. It says what they must be.
+        """
+        kind, cast = TYPES[int if self.default is None else type(self.default)]
+        count = self.values or len(words)
+        with contextlib.suppress(ValueError):
+            values = tuple(map(cast, words)) or (self.default,)
+            values *= count if len(values) == 1 else 1
+            if len(values) == count and all(map(self._allows, values)):
+                return values[0] if self.values == 1 else values
+        rule = " or ".join(self.choices) or kind.format(self.least, self.most)
+        each = f"{self.values} values, each " if self.values > 1 else ""
+        raise ValueError(f"must be {each}{rule}")
+
+    def _allows(self, value: Any) -> bool:
+        if isinstance(value, str):
+            return not self.choices or value in self.choices
+        return value is None or self.least <= value <= self.most
+
+
+@dataclasses.dataclass
+class Source:
+    """What a step is made of: a section, a node, a message.
+
+    Attributes:
+        path: of the file.
+        where: the line or node.
+        what: errors call it.
+        options: the words that each has, behind where they stand.
+        messages: those in this, by name.
+    """
+
+    path: files.Name
+    where: str
+    what: str = ""
+    options: dict[str, tuple[str, list[str]]] = dataclasses.field(default_factory=dict)
+    messages: dict[str, list[Source]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def place(self) -> str:
+        return f"{self.path}, {self.where}{', ' * bool(self.what)}{self.what}"
+
+    def error(self, reason: str, received: object, option: str = "") -> ValueError:
+        """What refuses it, with its place, or that of one of its options."""
+        where, _ = self.options.get(option, (self.where, []))
+        place = dataclasses.replace(self, where=where).place
+        return ValueError(f"{place}: {reason}. Received: {short(received)}")
+
+    def words(self, option: str) -> list[str]:
+        return self.options.get(option, ("", []))[1]
+
+    def read(
+        self, declared: Mapping[str, Option], ignored: Collection[str]
+    ) -> SimpleNamespace:
+        """The values of the options that are declared.
+
+        Raises:
+            ValueError: if one can't be its option's, or there is another option that is
+                neither ignored nor off, or a message that is not ignored.
+        """
+        values = SimpleNamespace()
+        for name, option in declared.items():
+            words = self.words(name)
+            try:
+                setattr(values, name, option.value_of(words))
+            except ValueError as error:
+                received = f"{name}={', '.join(words)}"
+                raise self.error(f"`{name}` {error}", received, name) from None
+        for name in [*self.options, *self.messages]:
+            words = self.words(name)
+            is_off = name in self.options and OFF.issuperset(
+                w.strip("0.") for w in words
+            )
+            if name not in declared and name not in ignored and not is_off:
+                reason = "an option that is not supported must be 0 or left out"
+                raise self.error(reason, f"{name}={', '.join(words)}", name)
+        return values
+
+
+def short(value: object) -> str:
+    """What was received, as it can be printed; if it is long its beginning."""
+    text = str(value)
+    return printable(text if len(text) <= 60 else f"{text[:60]}…")
