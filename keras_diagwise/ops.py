@@ -11,6 +11,7 @@ from keras import ops
 
 from keras_diagwise import backends
 from keras_diagwise.algorithms import dense_conv
+from keras_diagwise.environment import Environment
 from keras_diagwise.plan import AUTO, Plan
 from keras_diagwise.planning.call import (
     DEPTHWISE,
@@ -19,7 +20,7 @@ from keras_diagwise.planning.call import (
     grouped_problem,
     is_symbolic,
 )
-from keras_diagwise.planning.dispatch import Dispatcher
+from keras_diagwise.planning.dispatch import Dispatcher, serves_dense
 from keras_diagwise.problem import Problem
 from keras_diagwise.storage.store import Store
 
@@ -175,23 +176,38 @@ def separable_conv(
     data_format: str,
     dilation_rate: int | Sequence[int],
     plan: str | Plan,
+    pointwise_plan: str | Plan,
 ) -> Tensor:
-    """Depthwise convolution by a plan, then pointwise convolution: what
-    `keras.ops.separable_conv` computes, which it is where the plan is native."""
+    """Depthwise convolution by a plan, then pointwise convolution by another: what
+    `keras.ops.separable_conv` computes, which it is where both are native."""
     arguments = strides, padding, data_format, dilation_rate
     outputs = convolved_by_plan(DEPTHWISE, inputs, depthwise_kernel, *arguments, plan)
+    if outputs is None and may_be_matmul(pointwise_plan):
+        outputs = stock_depthwise_conv(inputs, depthwise_kernel, *arguments)
     if outputs is None:
         return ops.separable_conv(
             inputs, depthwise_kernel, pointwise_kernel, *arguments
         )
-    if traces_python():
-        return native_conv(outputs, pointwise_kernel, 1, "valid", data_format, 1)
-    pointwise_kernel = ops.convert_to_tensor(pointwise_kernel)
-    shape, dtype = shape_of(outputs), outputs.dtype
-    pointwise = grouped_problem(
-        shape, dtype, pointwise_kernel.shape, 1, "valid", data_format, 1
+    pointwise = 1, "valid", data_format, 1
+    found = convolved_by_plan(
+        GROUPED, outputs, pointwise_kernel, *pointwise, pointwise_plan
     )
-    return dense_conv.forward(pointwise, outputs, pointwise_kernel)
+    if found is not None:
+        return found
+    if traces_python():
+        return native_conv(outputs, pointwise_kernel, *pointwise)
+    pointwise_kernel = ops.convert_to_tensor(pointwise_kernel)
+    problem = grouped_problem(
+        shape_of(outputs), outputs.dtype, pointwise_kernel.shape, *pointwise
+    )
+    return dense_conv.forward(problem, outputs, pointwise_kernel)
+
+
+def may_be_matmul(plan: str | Plan) -> bool:
+    """Whether a dense convolution may run by another algorithm than stock's."""
+    if isinstance(plan, Plan):
+        return not plan.is_native
+    return backends.active.HAS_XLA and serves_dense(Environment.current())
 
 
 def convolved_by_plan(

@@ -59,6 +59,10 @@ class Plan:
         """Whether every pass is the stock one."""
         return all(getattr(self, name) == "native" for name in PASSES)
 
+    def has(self, algorithm: type[Algorithm]) -> bool:
+        """Whether a pass runs by this algorithm, with whatever parameters."""
+        return any(isinstance(self[name], algorithm) for name in PASSES)
+
     def check(self, problem: Problem) -> None:
         """Checks the parameters of every pass against `problem`.
 

@@ -1,5 +1,7 @@
 """`conv`: grouped kernels, by any plan what `keras.ops.conv` computes."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from keras_diagwise import Plan, backends
 from keras_diagwise.algorithms import Matmul, Native
 from keras_diagwise.environment import Environment
 from keras_diagwise.ops import convolved_by_plan, dispatcher, separable_conv
+from keras_diagwise.plan import NATIVE
 from keras_diagwise.planning.call import GROUPED, grouped_problem
 from keras_diagwise.planning.planner import Planner, least_plan
 from keras_diagwise.storage.document import Document
@@ -234,19 +237,19 @@ def test_separable_is_depthwise_then_pointwise(plan, name):
     pointwise_shape = (1,) * (len(shape) - 2) + (channels, 5)
     operands = [draw(*shape), draw(*kernel_shape), draw(*pointwise_shape)]
 
-    def ours(x, k, p):
-        return separable_conv(x, k, p, *arguments.values(), plan)
+    def ours(x, k, p, pointwise_plan):
+        return separable_conv(x, k, p, *arguments.values(), plan, pointwise_plan)
 
     def stock(x, k, p):
         return ops.separable_conv(x, k, p, **arguments)
 
     cotangent = draw(*stock(*operands).shape)
-    for one, other in zip(
-        keras.tree.flatten(vjp(ours, operands, cotangent)),
-        keras.tree.flatten(vjp(stock, operands, cotangent)),
-        strict=True,
-    ):
-        np.testing.assert_allclose(to_numpy(one), to_numpy(other), atol=1e-11)
+    expected = keras.tree.flatten(vjp(stock, operands, cotangent))
+    for pointwise_plan in (NATIVE, Plan("matmul", "native", "matmul")):
+        run = functools.partial(ours, pointwise_plan=pointwise_plan)
+        found = keras.tree.flatten(vjp(run, operands, cotangent))
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_allclose(to_numpy(one), to_numpy(other), atol=1e-11)
 
 
 def test_what_is_in_the_memo_is_not_looked_for_again(monkeypatch):

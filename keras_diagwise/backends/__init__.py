@@ -67,7 +67,8 @@ A backend's module provides
 - `random_state()` and `set_random_state(state)`: of the global generator;
 - `compiled_alone(function)`: `function` compiled so that its operations are fused
   in a step that is not compiled, and `COMPILES_ALONE`, whether that is of use; where
-  it is not, `function` itself.
+  it is not, `function` itself;
+- `HAS_XLA`: whether steps can be compiled by XLA.
 """
 
 import importlib

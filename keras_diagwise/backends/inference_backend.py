@@ -9,6 +9,7 @@ import keras
 
 TENSORS = STATE = SHARED = PLAIN = PROXIES = FLAGS_OF_PROXIES = UNIQUE = ()
 COMPILED_FUNCTIONS = ()
+HAS_XLA = False
 COMPILES_ALONE = False
 python_trace = None
 

@@ -377,6 +377,7 @@ def compiles_alone_refusal():
     return None
 
 
+HAS_XLA = True
 COMPILES_ALONE = False
 
 

@@ -387,6 +387,7 @@ def compiled_ahead(function, compiler_mode, shapes, dtype):
     return compiled(function, compiler_mode)
 
 
+HAS_XLA = True
 COMPILES_ALONE = True
 
 

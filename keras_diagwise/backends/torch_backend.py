@@ -423,6 +423,7 @@ def compiles_alone_refusal():
     return None
 
 
+HAS_XLA = False
 COMPILES_ALONE = torch.cuda.is_available()
 """On CPUs it is not offered: each pass takes Inductor seconds to compile, in each first
 step, and has not been measured on a quiet machine since `direct` was written anew."""

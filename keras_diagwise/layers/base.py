@@ -4,7 +4,8 @@ each replaces."""
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import ClassVar
 
 import keras
 from keras import ops
@@ -27,6 +28,8 @@ class Diagonalwise(keras.layers.Layer):
     """
 
     stock: type[keras.layers.Layer]
+    PLANS: ClassVar[tuple[str, ...]] = ("plan",)
+    """Its attributes that hold a plan, one for each convolution in it."""
 
     def __init__(
         self, *args, plan: str | Mapping[str, str] | Plan = AUTO, **kwargs
@@ -35,9 +38,15 @@ class Diagonalwise(keras.layers.Layer):
         super().__init__(*args, **kwargs)
         self.plan = plan
 
+    @classmethod
+    def plans_for(cls, plan: str | Plan) -> dict[str, str | Plan]:
+        """The plan of each convolution where a layer is given this one."""
+        return {"plan": plan}
+
     @staticmethod
-    def problem_of(layer, input_shape) -> Problem:
-        """The problem of a layer of this class or of the stock one, built or not.
+    def problems_of(layer, input_shape) -> dict[str, Problem]:
+        """The problem of each convolution, by the attribute with its plan, in a layer
+        of this class or of the stock one, built or not.
 
         Args:
             layer: the layer.
@@ -53,12 +62,13 @@ class Diagonalwise(keras.layers.Layer):
     def compute_output_shape(self, input_shape):
         """The stock layer's; `build` asks for it too, so a plan that does not fit
         the channels is refused before anything is built."""
-        check_plan(self, input_shape, self.plan)
+        check_plans(self, input_shape, plans_of(self))
         return super().compute_output_shape(input_shape)
 
     def get_config(self) -> dict:
-        """The stock layer's configuration, and `plan`."""
-        return {**super().get_config(), "plan": plan_to_config(self.plan)}
+        """The stock layer's configuration, and each plan."""
+        plans = {name: plan_to_config(each) for name, each in plans_of(self).items()}
+        return {**super().get_config(), **plans}
 
 
 def ours_for(layer) -> type[Diagonalwise]:
@@ -68,14 +78,20 @@ def ours_for(layer) -> type[Diagonalwise]:
     ]
 
 
-def problem_of(layer, input_shape) -> Problem:
-    """The problem of a layer, stock or ours, built or not.
+def plans_of(layer: Diagonalwise) -> dict[str, str | Plan]:
+    """The plan of each convolution in a layer, by the attribute that holds it."""
+    return {name: getattr(layer, name) for name in layer.PLANS}
+
+
+def problems_of(layer, input_shape) -> dict[str, Problem]:
+    """The problem of each convolution in a layer, stock or ours, built or not, by the
+    attribute that holds its plan.
 
     Args:
         layer: the layer.
         input_shape: the shape of its input, with `None` for what is unknown.
     """
-    return ours_for(layer).problem_of(layer, input_shape)
+    return ours_for(layer).problems_of(layer, input_shape)
 
 
 def built_input_shape(layer) -> tuple:
@@ -86,14 +102,17 @@ def built_input_shape(layer) -> tuple:
     return (None, channels, *spatial)
 
 
-def check_plan(layer, input_shape, plan: str | Plan) -> None:
-    """Checks a plan against the channels of a layer's input.
+def check_plans(layer, input_shape, plans: Mapping[str, str | Plan]) -> None:
+    """Checks plans against the channels that a layer convolves.
 
     Raises:
         ValueError: if a partition size does not fit them.
     """
-    if isinstance(plan, Plan):
-        plan.check(problem_of(layer, input_shape))
+    if any(isinstance(plan, Plan) for plan in plans.values()):
+        for name, problem in problems_of(layer, input_shape).items():
+            plan = plans[name]
+            if isinstance(plan, Plan):
+                plan.check(problem)
 
 
 def with_bias(layer, outputs):
@@ -107,11 +126,14 @@ def with_bias(layer, outputs):
     return outputs
 
 
-def with_plan(signature: inspect.Signature) -> inspect.Signature:
-    """A stock layer's signature, and `plan`."""
+def with_plans(signature: inspect.Signature, names: Iterable[str]) -> inspect.Signature:
+    """A stock layer's signature, and arguments for plans."""
     *named, rest = signature.parameters.values()
-    plan = inspect.Parameter("plan", inspect.Parameter.KEYWORD_ONLY, default=AUTO)
-    return signature.replace(parameters=[*named, plan, rest])
+    plans = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=AUTO)
+        for name in names
+    ]
+    return signature.replace(parameters=[*named, *plans, rest])
 
 
 def replaces(stock: type[keras.layers.Layer]):
@@ -123,7 +145,7 @@ def replaces(stock: type[keras.layers.Layer]):
 
     def decorate(ours):
         ours.stock = stock
-        ours.__signature__ = with_plan(inspect.signature(stock))
+        ours.__signature__ = with_plans(inspect.signature(stock), ours.PLANS)
         ours.__name__ = stock.__name__
         STOCK_TO_OURS[stock] = ours
         return keras.saving.register_keras_serializable(PACKAGE, ours.__qualname__)(

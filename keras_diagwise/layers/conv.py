@@ -29,7 +29,7 @@ class DiagonalwiseConv(Diagonalwise):
         )
 
     @staticmethod
-    def problem_of(layer, input_shape) -> Problem:
+    def problems_of(layer, input_shape) -> dict[str, Problem]:
         shape, padding = list(input_shape), layer.padding
         last = layer.data_format == "channels_last"
         if padding == "causal":
@@ -37,7 +37,7 @@ class DiagonalwiseConv(Diagonalwise):
             if shape[steps] is not None:
                 shape[steps] += sum(causal_widths(layer)[steps])
         channels = shape[-1 if last else 1]
-        return grouped_problem(
+        problem = grouped_problem(
             tuple(shape),
             layer.compute_dtype,
             (*layer.kernel_size, channels // layer.groups, layer.filters),
@@ -46,6 +46,7 @@ class DiagonalwiseConv(Diagonalwise):
             layer.data_format,
             layer.dilation_rate,
         )
+        return {"plan": problem}
 
     @staticmethod
     def input_channels(layer) -> int:
@@ -65,7 +66,8 @@ class DiagonalwiseConv1D(DiagonalwiseConv, keras.layers.Conv1D):
     """`keras.layers.Conv1D` with groups, by whichever algorithm is fastest here.
 
     It takes the stock layer's arguments, has its weights, and gives its numbers
-    up to rounding. With one group it is the stock layer.
+    up to rounding. With one group it is dense: by matrix products where these are
+    faster, and else the stock layer.
 
     Args:
         filters: output channels, a multiple of the groups.
@@ -100,7 +102,8 @@ class DiagonalwiseConv2D(DiagonalwiseConv, keras.layers.Conv2D):
     """`keras.layers.Conv2D` with groups, by whichever algorithm is fastest here.
 
     It takes the stock layer's arguments, has its weights, and gives its numbers
-    up to rounding. With one group it is the stock layer.
+    up to rounding. With one group it is dense: by matrix products where these are
+    faster, and else the stock layer.
 
     Args:
         filters: output channels, a multiple of the groups.
@@ -130,7 +133,8 @@ class DiagonalwiseConv3D(DiagonalwiseConv, keras.layers.Conv3D):
     """`keras.layers.Conv3D` with groups, by whichever algorithm is fastest here.
 
     It takes the stock layer's arguments, has its weights, and gives its numbers
-    up to rounding. With one group it is the stock layer.
+    up to rounding. With one group it is dense: by matrix products where these are
+    faster, and else the stock layer.
 
     Args:
         filters: output channels, a multiple of the groups.

@@ -26,8 +26,8 @@ class DiagonalwiseDepthwiseConv(Diagonalwise):
         return with_bias(self, outputs)
 
     @staticmethod
-    def problem_of(layer, input_shape) -> Problem:
-        return depthwise_problem_of(layer, input_shape)
+    def problems_of(layer, input_shape) -> dict[str, Problem]:
+        return {"plan": depthwise_problem_of(layer, input_shape)}
 
     @staticmethod
     def input_channels(layer) -> int:

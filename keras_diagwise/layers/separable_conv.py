@@ -2,17 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import keras
 
+from keras_diagwise.algorithms import Matmul
 from keras_diagwise.layers.base import Diagonalwise, replaces, with_bias
 from keras_diagwise.layers.depthwise_conv import depthwise_problem_of
 from keras_diagwise.ops import separable_conv
+from keras_diagwise.plan import AUTO, NATIVE, Plan, standardize_plan
+from keras_diagwise.planning.call import grouped_problem
 from keras_diagwise.problem import Problem
 
 
 class DiagonalwiseSeparableConv(Diagonalwise):
-    """The convolution that the 1-D and the 2-D layer share. The plan is of its
-    depthwise part."""
+    """The convolutions that the 1-D and the 2-D layer share.
+
+    Args:
+        plan: of the depthwise convolution: `"auto"`, an algorithm for all three passes,
+            or a `keras_diagwise.Plan`.
+        pointwise_plan: of the pointwise one, which is dense.
+    """
+
+    PLANS = ("plan", "pointwise_plan")
+
+    def __init__(
+        self,
+        *args,
+        plan: str | Mapping[str, str] | Plan = AUTO,
+        pointwise_plan: str | Mapping[str, str] | Plan = AUTO,
+        **kwargs,
+    ) -> None:
+        pointwise_plan = standardize_plan(pointwise_plan)
+        super().__init__(*args, plan=plan, **kwargs)
+        self.pointwise_plan = pointwise_plan
+
+    @classmethod
+    def plans_for(cls, plan):
+        is_for_dense = plan == AUTO or plan.has(Matmul)
+        return {"plan": plan, "pointwise_plan": plan if is_for_dense else NATIVE}
 
     def call(self, inputs):
         outputs = separable_conv(
@@ -24,12 +52,23 @@ class DiagonalwiseSeparableConv(Diagonalwise):
             self.data_format,
             self.dilation_rate,
             self.plan,
+            self.pointwise_plan,
         )
         return with_bias(self, outputs)
 
     @staticmethod
-    def problem_of(layer, input_shape) -> Problem:
-        return depthwise_problem_of(layer, input_shape)
+    def problems_of(layer, input_shape) -> dict[str, Problem]:
+        depthwise = depthwise_problem_of(layer, input_shape)
+        pointwise = grouped_problem(
+            depthwise.output_shape(),
+            layer.compute_dtype,
+            (*(1,) * layer.rank, depthwise.filters, layer.filters),
+            1,
+            "valid",
+            layer.data_format,
+            1,
+        )
+        return {"plan": depthwise, "pointwise_plan": pointwise}
 
     @staticmethod
     def input_channels(layer) -> int:
@@ -40,7 +79,7 @@ class DiagonalwiseSeparableConv(Diagonalwise):
 class DiagonalwiseSeparableConv1D(
     DiagonalwiseSeparableConv, keras.layers.SeparableConv1D
 ):
-    """`keras.layers.SeparableConv1D`, its depthwise part by whichever algorithm is
+    """`keras.layers.SeparableConv1D`, both its convolutions by whichever algorithm is
     fastest here.
 
     It takes the stock layer's arguments, has its weights, and gives its numbers
@@ -49,8 +88,10 @@ class DiagonalwiseSeparableConv1D(
     Args:
         filters: output channels.
         kernel_size: taps of the depthwise kernel.
-        plan: `"auto"`, an algorithm for all three passes of training
-            (`"native"`, `"direct"`, `"diagonal:32"`, …), or a
+        plan: of the depthwise convolution: `"auto"`, an algorithm for all three
+            passes of training (`"native"`, `"direct"`, `"diagonal:32"`, …), or a
+            `keras_diagwise.Plan`.
+        pointwise_plan: of the pointwise one: `"auto"`, `"native"`, `"matmul"`, or a
             `keras_diagwise.Plan`.
         *args, **kwargs: the stock layer's.
 
@@ -73,7 +114,7 @@ class DiagonalwiseSeparableConv1D(
 class DiagonalwiseSeparableConv2D(
     DiagonalwiseSeparableConv, keras.layers.SeparableConv2D
 ):
-    """`keras.layers.SeparableConv2D`, its depthwise part by whichever algorithm is
+    """`keras.layers.SeparableConv2D`, both its convolutions by whichever algorithm is
     fastest here.
 
     It takes the stock layer's arguments, has its weights, and gives its numbers
@@ -82,8 +123,10 @@ class DiagonalwiseSeparableConv2D(
     Args:
         filters: output channels.
         kernel_size: taps of the depthwise kernel, one number or two.
-        plan: `"auto"`, an algorithm for all three passes of training
-            (`"native"`, `"direct"`, `"diagonal:32"`, …), or a
+        plan: of the depthwise convolution: `"auto"`, an algorithm for all three
+            passes of training (`"native"`, `"direct"`, `"diagonal:32"`, …), or a
+            `keras_diagwise.Plan`.
+        pointwise_plan: of the pointwise one: `"auto"`, `"native"`, `"matmul"`, or a
             `keras_diagwise.Plan`.
         *args, **kwargs: the stock layer's.
 

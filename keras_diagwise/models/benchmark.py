@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator, Mapping
 import keras
 import numpy as np
 
+from keras_diagwise.layers.base import plans_of
 from keras_diagwise.models.example import example_of
 from keras_diagwise.models.problems import layers_to_convert
 from keras_diagwise.models.snapshot import restored
 from keras_diagwise.models.survey import is_one_of_ours
-from keras_diagwise.models.variants import Variant, as_stock, by_plan, step_of
+from keras_diagwise.models.variants import Variant, as_stock, by_plans, step_of
 from keras_diagwise.tuner.measure import interleaved
 from keras_diagwise.tuner.tuner import MEASURING, least_ratio
 
@@ -113,7 +114,7 @@ def benchmark(
     ours = [layer for layer in layers if is_one_of_ours(layer)]
     changes = {
         "stock": [as_stock(layer) for layer in layers],
-        "converted": [by_plan(layer, layer.plan) for layer in ours],
+        "converted": [by_plans(layer, plans_of(layer)) for layer in ours],
     }
     with restored(model):
         for kind in reversed(KINDS):  # weights are equal before any training

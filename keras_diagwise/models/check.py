@@ -13,11 +13,12 @@ import keras
 
 from keras_diagwise import backends
 from keras_diagwise.decision import Decision
+from keras_diagwise.layers.base import ours_for
 from keras_diagwise.models.example import example_of
 from keras_diagwise.models.problems import Shapes, uses_in
 from keras_diagwise.models.report import ModelCheck
 from keras_diagwise.models.snapshot import NotRestoredError, restored
-from keras_diagwise.models.variants import Variant, as_stock, by_plan, step_of
+from keras_diagwise.models.variants import Variant, as_stock, by_plans, step_of
 from keras_diagwise.ops import dispatcher
 from keras_diagwise.plan import NATIVE, Plan
 from keras_diagwise.problem import PASSES, Problem
@@ -209,13 +210,17 @@ class StepTrials:
         )
 
     def _run_without(self, overruled: set[PassOfProblem]) -> None:
-        changes = {id(use.layer): by_plan(use.layer, NATIVE) for use in self._uses}
+        layers = {id(use.layer): use.layer for use in self._uses}
+        plans: dict[int, dict[str, str | Plan]] = {
+            key: dict.fromkeys(ours_for(layer).PLANS, NATIVE)
+            for key, layer in layers.items()
+        }
         for use in self._uses:
             decision = self._decisions.get(use.problem) if use.problem else None
             if decision is not None:
                 plan = plan_without(decision, overruled)
-                changes[id(use.layer)] = by_plan(use.layer, plan)
-        self._converted.become(list(changes.values()))
+                plans[id(use.layer)][use.role] = plan
+        self._converted.become([by_plans(layers[key], plans[key]) for key in layers])
 
 
 def plan_without(decision: Decision, overruled: set[PassOfProblem]) -> Plan:

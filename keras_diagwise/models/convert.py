@@ -13,7 +13,7 @@ from keras_diagwise._terminal import standard_console
 from keras_diagwise.layers.base import (
     STOCK_TO_OURS,
     built_input_shape,
-    check_plan,
+    check_plans,
     ours_for,
 )
 from keras_diagwise.models.copy import duplicated
@@ -25,6 +25,7 @@ from keras_diagwise.models.survey import (
     survey,
 )
 from keras_diagwise.models.swap import swap, swapped
+from keras_diagwise.models.variants import as_stock, by_plans
 from keras_diagwise.plan import AUTO, Plan, standardize_plan
 
 Filters = str | Iterable[str] | Callable[[keras.layers.Layer], bool] | None
@@ -81,14 +82,16 @@ def convert(
     found = survey(model, standardize_filters(filters), plan)
     for layer in found.chosen.values():
         if layer.built:
-            check_plan(layer, built_input_shape(layer), plan)
+            plans = ours_for(layer).plans_for(plan)
+            check_plans(layer, built_input_shape(layer), plans)
     converted = duplicated(model) if copy else model
     places = backends.keras_internals.layers_with_paths(converted)
     layers = [places[i][1] for i in found.chosen]
     if not layers:
         warnings.warn(nothing_found(model, found.skipped), stacklevel=2)
         return converted
-    with swapped(converted, [(layer, ours_for(layer), plan) for layer in layers]):
+    changes = [by_plans(each, ours_for(each).plans_for(plan)) for each in layers]
+    with swapped(converted, changes):
         report = summary(converted) if verbose else None
     if report is not None:
         standard_console().print(report.detailed() if verbose > 1 else report)
@@ -129,7 +132,7 @@ def revert(model: keras.Model, *, copy: bool = False) -> keras.Model:
         for layer in backends.keras_internals.flatten_layers(reverted)
         if is_one_of_ours(layer)
     ]
-    swap(reverted, [(layer, layer.stock, None) for layer in layers])
+    swap(reverted, [as_stock(layer) for layer in layers])
     return reverted
 
 

@@ -13,6 +13,7 @@ from keras_diagwise.models.environment import environment_of
 from keras_diagwise.models.problems import uses_in
 from keras_diagwise.models.summary import layer_plan
 from keras_diagwise.models.swap import swap
+from keras_diagwise.models.variants import by_plans
 from keras_diagwise.plan import Plan
 
 
@@ -40,7 +41,9 @@ def pin(
     """
     check_model(model)
     environment = environment_of(model)
-    largest: dict[int, tuple[int, keras.layers.Layer, Plan]] = {}
+    largest: dict[tuple[int, str], int] = {}
+    plans: dict[int, dict[str, str | Plan]] = {}
+    layers: dict[int, Diagonalwise] = {}
     shapes = None if data is None else shapes_called(model, data)
     for use in uses_in(model, batch_size, shapes):
         problem = use.problem
@@ -49,13 +52,16 @@ def pin(
         if isinstance(use.layer, Diagonalwise):
             plan = layer_plan(use, environment).plan
             assert plan is not None
-            before = largest.get(id(use.layer))
-            if before is None or problem.flops > before[0]:
-                largest[id(use.layer)] = problem.flops, use.layer, plan
+            key = id(use.layer)
+            layers[key] = use.layer
+            plans.setdefault(key, {})
+            if problem.flops > largest.get((key, use.role), -1):
+                largest[key, use.role] = problem.flops
+                plans[key][use.role] = plan
     if not largest:
         raise ValueError(
             "`model` must hold layers of the package, built on inputs of known shape. "
             f"Received: model={model.name!r}. Call keras_diagwise.convert first."
         )
-    swap(model, [(layer, type(layer), plan) for _, layer, plan in largest.values()])
+    swap(model, [by_plans(layers[key], plans[key]) for key in layers])
     return model

@@ -9,10 +9,11 @@ import keras
 
 from keras_diagwise import backends
 from keras_diagwise.environment import Environment
-from keras_diagwise.layers.base import problem_of
+from keras_diagwise.layers.base import problems_of
 from keras_diagwise.models.environment import environment_of
 from keras_diagwise.models.example import build_shapes
 from keras_diagwise.models.survey import has_replacement, reason_to_leave
+from keras_diagwise.plan import AUTO
 from keras_diagwise.planning.call import on_one_device
 from keras_diagwise.planning.dispatch import is_measurable, serves_dense, why_not_served
 from keras_diagwise.planning.source import PlanSource
@@ -24,18 +25,20 @@ Shapes = Mapping[int, Sequence[tuple]]
 
 @dataclasses.dataclass(frozen=True)
 class Use:
-    """A layer, called on inputs of one shape.
+    """A convolution in a layer that is called on inputs of one shape.
 
     Attributes:
         path: names of the layers that it stands in and its own, joined by slashes.
         layer: the layer, stock or ours.
         problem: the problem that it poses on one device, or `None` if no graph of
             layers tells its input's shape.
+        role: the layer's attribute with its plan, `"plan"` or `"pointwise_plan"`.
     """
 
     path: str
     layer: keras.layers.Layer
     problem: Problem | None
+    role: str = "plan"
 
 
 def uses_in(
@@ -52,12 +55,13 @@ def uses_in(
     """
     in_graphs = backends.keras_internals.call_shapes(model)
     shards = backends.active.step_shards(model)
+    dense = serves_dense(environment_of(model))
     found = []
     for path, layer in layers_to_convert(model):
         seen = [tuple(each) for each in (shapes or {}).get(id(layer), ())]
         batches = [(batch_size, *each[1:]) for each in in_graphs[id(layer)]]
         built = [(batch_size, *each[1:]) for each in build_shapes(layer)]
-        found += uses_of(path, layer, seen or batches or built, shards)
+        found += uses_of(path, layer, seen or batches or built, shards, dense)
     return found
 
 
@@ -72,14 +76,19 @@ def layers_to_convert(model: keras.Model) -> list[tuple[str, keras.layers.Layer]
 
 
 def uses_of(
-    path: str, layer: keras.layers.Layer, shapes: list[tuple], shards: int
+    path: str, layer: keras.layers.Layer, shapes: list[tuple], shards: int, dense: bool
 ) -> list[Use]:
     """The uses of one layer, called on inputs of these shapes, the batch of which so
-    many devices share."""
+    many devices share; of its pointwise convolution only where dense ones have an
+    algorithm, or it was given a plan."""
     if not shapes:
         return [Use(path, layer, None)]
-    problems = (problem_of(layer, shape) for shape in dict.fromkeys(shapes))
-    return [Use(path, layer, on_one_device(each, shards)) for each in problems]
+    return [
+        Use(path, layer, on_one_device(problem, shards), role)
+        for shape in dict.fromkeys(shapes)
+        for role, problem in problems_of(layer, shape).items()
+        if role == "plan" or dense or getattr(layer, role, AUTO) != AUTO
+    ]
 
 
 def why_not_measured(problem: Problem | None, environment: Environment) -> str | None:

@@ -48,6 +48,8 @@ class LayerPlan:
         gain: how many times faster than native the three passes were together,
             or `None` where they were not measured for this very problem here.
         decision: what was measured, if the plan comes from a measurement.
+        role: the layer's attribute with its plan, `"plan"` or, of the pointwise
+            convolution in a separable layer, `"pointwise_plan"`.
     """
 
     path: str
@@ -57,6 +59,7 @@ class LayerPlan:
     rung: PlanSource
     gain: float | None
     decision: Decision | None = None
+    role: str = "plan"
 
 
 class Summary(list[LayerPlan]):
@@ -115,7 +118,8 @@ def table_of(plans: Iterable[LayerPlan], is_detailed: bool) -> Table:
     for i, line in enumerate(plans):
         stock = line.layer.removeprefix("Diagonalwise")
         plan, gain = str(line.plan or "-"), times(line.gain)
-        cells = (f"{stock} → {line.layer}", plan, line.rung, gain)
+        part = ", pointwise" if line.role == "pointwise_plan" else ""
+        cells = (f"{stock} → {line.layer}{part}", plan, line.rung, gain)
         rows.setdefault((*cells, i if is_detailed else None), []).append(line.path)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("layers", overflow="fold")
@@ -167,10 +171,12 @@ def layer_plan(use: Use, environment: Environment) -> LayerPlan:
     path, name, problem = use.path, type(use.layer).__qualname__, use.problem
     if problem is None:
         return LayerPlan(path, name, None, None, PlanSource.NOT_CALLED, None)
-    answer = dispatcher.answer(problem, use.layer.plan, environment)
+    answer = dispatcher.answer(problem, getattr(use.layer, use.role), environment)
     plan = NATIVE
-    if why_not_served(environment, problem) is None:
+    if why_not_served(environment) is None:
         plan = PlannedConvolution(problem, answer.plan).effective_plan
     measured = answer.decision if answer.source == PlanSource.DECISION else None
     gain = measured.gain(plan) if measured else None
-    return LayerPlan(path, name, problem, plan, answer.source, gain, answer.decision)
+    return LayerPlan(
+        path, name, problem, plan, answer.source, gain, answer.decision, use.role
+    )

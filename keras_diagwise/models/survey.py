@@ -16,7 +16,6 @@ from keras_diagwise.models.environment import environment_of
 from keras_diagwise.models.object_graph import COMPILED
 from keras_diagwise.plan import AUTO, Plan
 from keras_diagwise.planning.dispatch import serves_dense
-from keras_diagwise.problem import PASSES
 
 REASONS = {
     "one group": "a dense convolution, which has no other algorithm here",
@@ -103,7 +102,7 @@ def is_one_of_ours(layer) -> bool:
 def takes_dense(model: keras.Model, plan: str | Plan) -> bool:
     """Whether a plan can make dense convolutions of a model anything but stock's."""
     if isinstance(plan, Plan):
-        return any(isinstance(plan[name], Matmul) for name in PASSES)
+        return plan.has(Matmul)
     return serves_dense(environment_of(model))
 
 

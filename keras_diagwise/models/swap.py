@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
 import keras
 
 from keras_diagwise import backends
+from keras_diagwise.layers.base import Diagonalwise, plans_of
+from keras_diagwise.plan import Plan
 
-Change = tuple[keras.layers.Layer, type, Any]
-"""A layer, the class that it gets, and the plan, or `None` for a stock class."""
+Change = tuple[keras.layers.Layer, type, Mapping[str, str | Plan] | None]
+"""A layer, the class that it gets, and its plans by attribute, or `None` for a stock
+class."""
 
 
 def swap(model, changes: Sequence[Change]) -> None:
@@ -24,7 +26,8 @@ def swap(model, changes: Sequence[Change]) -> None:
 def swapped(model, changes: Sequence[Change]) -> Iterator[None]:
     """The same, to stay if nothing fails inside the context either."""
     before = [
-        (layer, type(layer), getattr(layer, "plan", None)) for layer, *_ in changes
+        (layer, type(layer), plans_of(layer) if is_ours(layer) else None)
+        for layer, *_ in changes
     ]
     try:
         for change in changes:
@@ -38,12 +41,17 @@ def swapped(model, changes: Sequence[Change]) -> Iterator[None]:
         raise
 
 
-def assign(layer, new_class, plan) -> None:
+def assign(layer, new_class, plans: Mapping[str, str | Plan] | None) -> None:
+    if is_ours(layer) and plans is None:
+        for name in layer.PLANS:
+            delattr(layer, name)
     layer.__class__ = new_class
-    if plan is not None:
-        layer.plan = plan
-    elif hasattr(layer, "plan"):
-        del layer.plan
+    for name, plan in (plans or {}).items():
+        setattr(layer, name, plan)
+
+
+def is_ours(layer) -> bool:
+    return isinstance(layer, Diagonalwise)
 
 
 def forget_compiled(model) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -63,9 +63,9 @@ def as_stock(layer: keras.layers.Layer) -> Change:
     return layer, layer.stock if isinstance(layer, Diagonalwise) else type(layer), None
 
 
-def by_plan(layer: keras.layers.Layer, plan: str | Plan) -> Change:
-    """What makes a layer the package's, with a plan."""
-    return layer, ours_for(layer), plan
+def by_plans(layer: keras.layers.Layer, plans: Mapping[str, str | Plan]) -> Change:
+    """What makes a layer the package's, with a plan for each of its convolutions."""
+    return layer, ours_for(layer), plans
 
 
 def step_of(model: keras.Model, example: Example, training: bool):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_diagwise as kd
-from keras_diagwise.layers.base import problem_of
+from keras_diagwise.layers.base import problems_of
 from tests.strategies import to_numpy
 
 STEPS = np.random.default_rng(0).normal(size=(2, 9, 8))
@@ -53,7 +53,7 @@ def test_causal_padding_sees_nothing_that_comes_later():
 )
 def test_the_problem_of_a_causal_layer_holds_its_zeros(shape, steps):
     for layer in pair("auto", dilation_rate=2):
-        problem = problem_of(layer, shape)
+        problem = problems_of(layer, shape)["plan"]
         assert (problem.padding, problem.spatial_shape) == ("valid", (steps,))
         assert problem.groups == 4
 

@@ -113,9 +113,10 @@ def plant(monkeypatch, **slower):
         def seconds(self):
             return 1 + sum(
                 slower.get(f"{layer.name}_{name}", -0.01)
-                for layer, _, plan in self._changes
+                for layer, _, plans in self._changes
+                for plan in (plans or {}).values()
                 for name in PASSES
-                if plan is not None and str(plan[name]) != "native"
+                if str(plan[name]) != "native"
             )
 
     def timed(steps, operands, **_):

@@ -107,6 +107,8 @@ class Direct(Algorithm):
             return "the spatial shape is not known"
         if 0 in problem.output_spatial_shape:
             return "the output is empty"
+        if problem.is_dense:
+            return "it is for several groups: a dense convolution is `matmul`'s"
         if self.compiled and backends.active.compiles_alone_refusal():
             return backends.active.compiles_alone_refusal()
         terms = problem.taps * problem.channels_per_group // problem.kernel_size[0]
@@ -144,7 +146,7 @@ class Direct(Algorithm):
     @classmethod
     def candidates(cls, problem, pass_name) -> Iterator[Direct]:
         if problem.is_dense:
-            return  # a product for each pair of channels is what `matmul` does at once
+            return
         by_rows = pass_name == "kernel_gradient" and not backends.computes_on_gpu()
         for lowering in LOWERINGS if by_rows else LOWERINGS[:1]:
             yield cls(lowering)

@@ -1,0 +1,135 @@
+"""Dense convolutions: converted where they have another algorithm than stock's."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_diagwise as kd
+from keras_diagwise.algorithms import Matmul
+from keras_diagwise.decision import Decision
+from keras_diagwise.models.environment import environment_of
+from keras_diagwise.ops import dispatcher
+from keras_diagwise.problem import PASSES
+from tests.fake_runner import nothing_known
+from tests.samples import comparison
+from tests.strategies import to_numpy
+
+MEASURED = {name: comparison(native=1.0, matmul=0.1) for name in PASSES}
+FAST = kd.Plan("matmul", "matmul", "matmul")
+
+
+@pytest.fixture(autouse=True)
+def own_store(monkeypatch, tmp_path):
+    with nothing_known(monkeypatch, tmp_path):
+        yield
+
+
+@pytest.fixture
+def offered(monkeypatch):
+    monkeypatch.setattr(Matmul, "is_offered", lambda *where: True)
+
+
+@pytest.fixture
+def not_offered(monkeypatch):
+    monkeypatch.setattr(Matmul, "is_offered", lambda *where: False)
+
+
+def small_model():
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.Conv2D(6, 3, padding="same", name="dense"),
+            layers.SeparableConv2D(5, 3, padding="same", name="separable"),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(2, name="classes"),
+        ]
+    )
+    model.compile("sgd", "mse")
+    return model
+
+
+def batch():
+    generator = np.random.default_rng(0)
+    return generator.normal(size=(4, 8, 8, 3)), generator.normal(size=(4, 2))
+
+
+def converted_in(model):
+    return [layer.name for layer in model.layers if hasattr(layer, "plan")]
+
+
+def lines(model):
+    return [
+        (line.path, line.role, str(line.plan))
+        for line in kd.summary(model, batch_size=4)
+    ]
+
+
+@pytest.mark.usefixtures("not_offered")
+def test_they_are_left_alone_where_stocks_is_all_there_is():
+    model = kd.convert(small_model(), verbose=0)
+    assert converted_in(model) == ["separable"]
+    assert [line.role for line in kd.summary(model)] == ["plan"]
+
+
+@pytest.mark.usefixtures("offered")
+def test_they_are_converted_where_they_have_an_algorithm():
+    stock = small_model()
+    model = kd.convert(stock, copy=True, verbose=0)
+    assert converted_in(model) == ["dense", "separable"]
+    roles = [(line.path, line.role) for line in kd.summary(model)]
+    assert roles == [
+        ("dense", "plan"),
+        ("separable", "plan"),
+        ("separable", "pointwise_plan"),
+    ]
+    back = kd.revert(model, copy=True)
+    assert not converted_in(back)
+    assert back.get_config() == stock.get_config()
+
+
+@pytest.mark.usefixtures("offered")
+@pytest.mark.parametrize("plan", ["native", "direct", "diagonal:2"])
+def test_a_plan_for_other_convolutions_leaves_them_alone(plan):
+    model = kd.convert(small_model(), plan=plan, verbose=0)
+    assert converted_in(model) == ["separable"]
+    assert str(model.get_layer("separable").pointwise_plan) == "native"
+
+
+@pytest.mark.usefixtures("not_offered")
+def test_a_plan_for_them_is_obeyed_everywhere():
+    stock = small_model()
+    model = kd.convert(stock, plan="matmul", copy=True, verbose=0)
+    assert converted_in(model) == ["dense", "separable"]
+    assert lines(model) == [
+        ("dense", "plan", "matmul"),
+        ("separable", "plan", "native"),
+        ("separable", "pointwise_plan", "matmul"),
+    ]
+    images, targets = batch()
+    one, other = (to_numpy(each(images)) for each in (stock, model))
+    np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+    one, other = (each.train_on_batch(images, targets) for each in (stock, model))
+    assert one == pytest.approx(other, rel=1e-5)
+
+
+@pytest.mark.usefixtures("offered")
+def test_what_was_measured_serves_and_can_be_pinned():
+    model = kd.convert(small_model(), verbose=0)
+    environment = environment_of(model)
+    for line in kd.summary(model, batch_size=4):
+        if line.problem.is_dense:
+            dispatcher.store.put(environment, Decision(line.problem, MEASURED))
+    dispatcher.forget()
+    expected = [
+        ("dense", "plan", "matmul"),
+        ("separable", "plan", "native"),
+        ("separable", "pointwise_plan", "matmul"),
+    ]
+    assert lines(model) == expected
+    kd.pin(model, batch_size=4)
+    assert model.get_layer("dense").plan == FAST
+    assert model.get_layer("separable").pointwise_plan == FAST
+    again = keras.models.clone_model(model)
+    assert again.get_layer("separable").pointwise_plan == FAST
+    assert again.get_layer("dense").plan == FAST
