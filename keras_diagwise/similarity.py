@@ -19,6 +19,8 @@ def bucket(problem: Problem) -> str:
     def by(numbers):
         return "x".join(map(str, numbers))
 
+    # One tap needs no padding.
+    padding = "valid" if problem.is_dense and problem.taps == 1 else problem.padding
     per_group = f"g{problem.channels_per_group}x{problem.filters_per_group}"
     return "-".join(
         (
@@ -27,7 +29,7 @@ def bucket(problem: Problem) -> str:
             f"k{by(problem.kernel_size)}",
             f"s{by(problem.strides)}",
             f"d{by(problem.dilation_rate)}",
-            problem.padding,
+            padding,
             problem.data_format,
             problem.dtype,
         )

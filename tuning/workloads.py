@@ -15,6 +15,9 @@ from pathlib import Path
 
 import keras
 
+from keras_diagwise.environment import Environment
+from keras_diagwise.layers import base
+from keras_diagwise.planning.dispatch import why_not_served
 from keras_diagwise.problem import Problem
 
 GROUPED = Path(__file__).with_name("applications.json")
@@ -54,6 +57,17 @@ def grouped_problems(model: keras.Model, batch: int = 1) -> list[Problem]:
         )
         found[problem] = None
     return list(found)
+
+
+def dense_problems(model: keras.Model, batch: int = 1) -> list[Problem]:
+    """The dense problems of a built model, those in its separable layers too, each
+    once, in its order."""
+    found = {}
+    for layer in layers_of(model):
+        if type(layer) in base.STOCK_TO_OURS:
+            shape = (batch, *layer.input.shape[1:])
+            found.update(dict.fromkeys(base.problems_of(layer, shape).values()))
+    return [each for each in found if each.is_dense]
 
 
 def layers_of(model):
@@ -175,19 +189,72 @@ def grid() -> list[Problem]:
     return problems
 
 
+def dense(size, channels, filters, kernel, **fields) -> Problem:
+    single = square(size, 1, kernel, **fields)
+    return dataclasses.replace(
+        single, channels_per_group=channels, filters_per_group=filters
+    )
+
+
+def dense_grid() -> list[Problem]:
+    """Dense problems beside those of the models, of each kind a few, from large images
+    of few channels to small ones of many."""
+    down = {"strides": (2, 2)}
+    valid = {"padding": "valid"}
+    problems = []
+    for size, channels in ((56, 64), (28, 128), (14, 256), (7, 512)):
+        problems += [
+            dense(size, channels, channels, 3),
+            dense(size, channels // 2, channels, 3, **down),
+            dense(size, channels, 2 * channels, 1, **down),
+            dense(size + 2, channels // 2, channels, 3, **valid),
+        ]
+    for size, channels in ((48, 24), (24, 48), (12, 64)):
+        problems.append(dense(size, channels, 4 * channels, 3))
+        problems.append(dense(2 * size, channels, 4 * channels, 3, **down))
+    for size in (96, 224):
+        problems += [
+            dense(size, 3, 32, 3, **down),
+            dense(size + 1, 3, 32, 3, **down, **valid),
+            dense(size + 6, 3, 64, 7, **down, **valid),
+            dense(size, 3, 32, 3),
+        ]
+    for channels in (32, 96):
+        problems.append(dense(28, channels, channels, 5))
+        problems.append(dense(14, channels, channels, 7))
+        for kernel in ((1, 7), (7, 1), (1, 3), (3, 1)):
+            fields = {"kernel_size": kernel}
+            problems.append(dense(14, 2 * channels, 2 * channels, 1, **fields))
+    for kernel in (1, 3, 5):
+        for padding in ("same", "valid"):
+            wide = line(512, 1, kernel, padding=padding)
+            problems.append(
+                dataclasses.replace(wide, channels_per_group=64, filters_per_group=128)
+            )
+    return problems
+
+
 def model_problems() -> list[Problem]:
-    """The problems of the models measured whole, each once."""
+    """The problems of the models measured whole, each once: the depthwise and grouped
+    ones, and then the dense."""
+    models = [
+        (application(name, image_size), batch)
+        for name, image_size, batch in APPLICATIONS
+    ]
     found = (
         problem
-        for name, image_size, batch in APPLICATIONS
-        for problem in grouped_problems(application(name, image_size), batch)
+        for problems in (grouped_problems, dense_problems)
+        for model, batch in models
+        for problem in problems(model, batch)
     )
     return list(dict.fromkeys(found))
 
 
-def shipped_problems() -> list[Problem]:
-    """What the shipped decisions are measured on: models first, then the grid."""
-    return list(dict.fromkeys([*model_problems(), *grid()]))
+def shipped_problems(environment: Environment) -> list[Problem]:
+    """What the shipped decisions of an environment are measured on: models first, then
+    the grids."""
+    problems = dict.fromkeys([*model_problems(), *grid(), *dense_grid()])
+    return [each for each in problems if why_not_served(environment, each) is None]
 
 
 def in_batch(problem: Problem, most_batch: int, most_elements: int) -> Problem:
