@@ -40,12 +40,13 @@ def convert(
     verbose: int = 1,
 ) -> keras.Model:
     """Makes the depthwise, separable and grouped convolutions of a model run by a
-    plan.
+    plan, and dense ones where another algorithm than stock's is offered for them: on a
+    CPU under JAX, and under TensorFlow's `jit_compile=True`.
 
     Each stock layer becomes the package's layer that replaces it, at whatever depth
     it is: in models and layers, their lists and dictionaries, and wrappers. Weights,
     names, sharing, trainable flags, seeds, optimizer and compile state stay, and
-    so do the model's weight files. A layer is left alone if it has one group, is of
+    so do the model's weight files. A layer is left alone if it is dense elsewhere, is of
     a subclass, is quantized or has LoRA enabled, or its `call` was replaced.
 
     Args:
