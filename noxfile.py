@@ -100,7 +100,7 @@ def exports(session, backend):
 def remote(session):
     """The store on a server of S3's protocol, on this machine, with faults."""
     install(session, "jax", "pytest", "hypothesis", "moto[server]", "s3fs")
-    session.run("python", "-m", "pytest", "tests/planning/test_s3.py", *session.posargs)
+    session.run("python", "-m", "pytest", "tests/storage/test_s3.py", *session.posargs)
 
 
 @nox.session

@@ -13,7 +13,7 @@ from keras_diagwise.layers import (
     DiagonalwiseSeparableConv2D,
 )
 from keras_diagwise.ops import conv, depthwise_conv
-from keras_diagwise.planning.plan import Plan
+from keras_diagwise.plan import Plan
 from keras_diagwise.version import __version__ as __version__
 
 if TYPE_CHECKING:

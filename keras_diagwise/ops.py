@@ -11,6 +11,7 @@ from keras import ops
 
 from keras_diagwise import backends
 from keras_diagwise.algorithms import dense_conv
+from keras_diagwise.plan import AUTO, Plan
 from keras_diagwise.planning.call import (
     DEPTHWISE,
     GROUPED,
@@ -19,9 +20,8 @@ from keras_diagwise.planning.call import (
     is_symbolic,
 )
 from keras_diagwise.planning.dispatch import Dispatcher
-from keras_diagwise.planning.plan import AUTO, Plan
-from keras_diagwise.planning.store import Store
 from keras_diagwise.problem import Problem
+from keras_diagwise.storage.store import Store
 
 Tensor = Any
 

@@ -5,9 +5,9 @@ import contextlib
 
 from keras_diagwise import backends
 from keras_diagwise.ops import dispatcher
-from keras_diagwise.planning.document import Document
-from keras_diagwise.planning.store import Store
 from keras_diagwise.planning.tuning_queue import TuningQueue
+from keras_diagwise.storage.document import Document
+from keras_diagwise.storage.store import Store
 from keras_diagwise.tuner.roofline import Roofline
 from keras_diagwise.tuner.runner import Finding
 from keras_diagwise.tuner.verify import Error, standard_problem

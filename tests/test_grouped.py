@@ -8,11 +8,11 @@ from keras import ops
 import keras_diagwise as kd
 from keras_diagwise import Plan, backends
 from keras_diagwise.algorithms import Native
+from keras_diagwise.environment import Environment
 from keras_diagwise.ops import convolved_by_plan, dispatcher, separable_conv
 from keras_diagwise.planning.call import GROUPED, grouped_problem
-from keras_diagwise.planning.document import Document
-from keras_diagwise.planning.environment import Environment
 from keras_diagwise.planning.planner import Planner, least_plan
+from keras_diagwise.storage.document import Document
 from tests import reference
 from tests.derivatives import vjp
 from tests.strategies import to_numpy

@@ -11,17 +11,17 @@ from keras import ops
 
 import keras_diagwise as kd
 from keras_diagwise import backends
+from keras_diagwise.environment import Environment
 from keras_diagwise.models.summary import environment_of_models
 from keras_diagwise.ops import dispatcher
+from keras_diagwise.plan import Plan
 from keras_diagwise.planning.call import depthwise_problem as problem_of
 from keras_diagwise.planning.dispatch import Dispatcher
-from keras_diagwise.planning.environment import Environment
-from keras_diagwise.planning.plan import Plan
 from keras_diagwise.planning.planner import Planner
 from keras_diagwise.planning.tuning_queue import MAX_QUEUED
 from keras_diagwise.problem import PASSES
 from tests.fake_runner import install, nothing_known, traced_plans
-from tests.planning.samples import ELSEWHERE, decision
+from tests.samples import ELSEWHERE, decision
 from tests.threads import in_threads
 
 BACKEND = keras.backend.backend()

@@ -15,8 +15,8 @@ from keras_diagwise.planning.call import (
     on_one_device,
 )
 from keras_diagwise.planning.dispatch import Dispatcher
-from keras_diagwise.planning.document import Document
 from keras_diagwise.planning.planner import Planner
+from keras_diagwise.storage.document import Document
 from tests.algorithms.suite import data_parallel
 from tests.derivatives import vjp
 from tests.strategies import to_numpy

@@ -1,5 +1,6 @@
 """The package as it is installed and imported."""
 
+import ast
 import importlib.metadata
 import subprocess
 import sys
@@ -98,3 +99,31 @@ assert tune is kd.tune is kd.models.tune and decisions is kd.decisions
 assert not hasattr(kd, "nonsense")
 """
     run(code, tmp_path)
+
+
+ROOMS = [
+    *("version", "_terminal", "problem", "precision", "settings"),
+    *("backends", "algorithms", "plan", "environment", "decision", "similarity"),
+    *("storage", "planning", "tuner", "ops", "layers", "models", "importers", "cli"),
+]
+"""From the lowest up: each imports only what stands before it."""
+
+
+def imports_of(path):
+    """The modules that one of the package imports when it is imported itself."""
+    for statement in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(statement, ast.ImportFrom):
+            package, _, module = statement.module.partition(".")
+            if package == "keras_diagwise":
+                names = [each.name for each in statement.names]
+                yield from [module] if module else names
+
+
+def test_imports_go_down_only():
+    root = Path(kd.__file__).parent
+    for path in root.rglob("*.py"):
+        room = path.relative_to(root).with_suffix("").parts[0]
+        if room != "__init__":
+            below = ROOMS[: ROOMS.index(room) + 1]
+            imported = {each.partition(".")[0] for each in imports_of(path)}
+            assert imported <= {*below, *kd.__all__}, path

@@ -28,7 +28,7 @@ import numpy as np
 
 import keras_diagwise
 from keras_diagwise import backends
-from keras_diagwise.planning.environment import Environment
+from keras_diagwise.environment import Environment
 from keras_diagwise.tuner.measure import interleaved, medians
 from tuning.models import batch_of, ideal_model_of, steps_of
 from tuning.peak_memory import xla_peak

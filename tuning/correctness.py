@@ -19,7 +19,7 @@ import time
 import keras
 
 from keras_diagwise import algorithms, backends
-from keras_diagwise.planning.environment import Environment
+from keras_diagwise.environment import Environment
 from keras_diagwise.problem import PASSES, Problem
 from keras_diagwise.tuner.runner import PassTask
 from keras_diagwise.tuner.subprocess_runner import SubprocessRunner

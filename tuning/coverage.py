@@ -27,7 +27,7 @@ import numpy as np
 from keras.src.backend.common import dtypes
 
 import keras_diagwise
-from keras_diagwise.planning.environment import Environment
+from keras_diagwise.environment import Environment
 from keras_diagwise.tuner.runner import failed
 from tuning.hub_backbones import BACKBONES, backbone
 from tuning.records import OVER, known, write

@@ -26,16 +26,16 @@ import rich
 
 import keras_diagwise
 from keras_diagwise import backends
+from keras_diagwise.decision import Comparison, Decision, Outcome
+from keras_diagwise.environment import Environment
 from keras_diagwise.ops import dispatcher
-from keras_diagwise.planning.decision import Comparison, Decision, Outcome
-from keras_diagwise.planning.environment import Environment
-from keras_diagwise.planning.record import (
+from keras_diagwise.problem import PASSES, Problem
+from keras_diagwise.storage.files import (
     decision_path,
     decision_to_bytes,
     environment_path,
     environment_to_bytes,
 )
-from keras_diagwise.problem import PASSES, Problem
 from tuning.records import write_part
 from tuning.workloads import square
 

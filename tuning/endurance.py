@@ -26,11 +26,11 @@ import rich.console
 import rich.table
 
 import keras_diagwise
-from keras_diagwise.planning.environment import Environment
-from keras_diagwise.planning.folder import TEMPORARY_NAME
-from keras_diagwise.planning.record import CLAIM_NAME, DECISION_NAME
-from keras_diagwise.planning.store import Store
+from keras_diagwise.environment import Environment
 from keras_diagwise.problem import PASSES, Problem
+from keras_diagwise.storage.files import DECISION_NAME, LEASE_NAME
+from keras_diagwise.storage.folders import TEMPORARY_NAME
+from keras_diagwise.storage.store import Store
 from keras_diagwise.tuner import tuner as tuner_module
 from keras_diagwise.tuner.tuner import Tuner, is_decided
 from tuning.records import write_part
@@ -145,7 +145,7 @@ def stored(folder: Path) -> tuple[dict[tuple[str, str], str], list[str]]:
         name
         for name in files
         if not TEMPORARY_NAME.fullmatch(name)
-        and not CLAIM_NAME.fullmatch(name)
+        and not LEASE_NAME.fullmatch(name)
         and not DECISION_NAME.fullmatch(name)
         and name != "environment.json"
     ]
@@ -220,7 +220,7 @@ def swept_an_hour_later(folder: Path) -> tuple[int, int]:
     which the next `tune` begins an hour later."""
 
     def left() -> list[Path]:
-        patterns = (TEMPORARY_NAME, CLAIM_NAME)
+        patterns = (TEMPORARY_NAME, LEASE_NAME)
         paths = (path for path in folder.rglob("*") if path.is_file())
         return [path for path in paths if any(p.fullmatch(path.name) for p in patterns)]
 

@@ -16,10 +16,10 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from keras_diagwise.planning.decision import Comparison
+from keras_diagwise.decision import Comparison
 from keras_diagwise.planning.planner import MARGIN_MEASURED
-from keras_diagwise.planning.store import Store
 from keras_diagwise.problem import PASSES
+from keras_diagwise.storage.store import Store
 from keras_diagwise.tuner.tuner import BudgetSpentError, Tuner
 from tuning.acceptance import BATCH, IMAGE_SIZE, MODEL
 from tuning.records import results_name, write

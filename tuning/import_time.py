@@ -49,7 +49,7 @@ def main() -> None:
     import keras
 
     from keras_diagwise.cli.place import place
-    from keras_diagwise.planning.environment import Environment
+    from keras_diagwise.environment import Environment
 
     backend = keras.backend.backend()
     environment = child_environment(backend)

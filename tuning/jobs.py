@@ -25,8 +25,8 @@ from keras_diagwise import backends
 from keras_diagwise.algorithms import Algorithm, Triton, parse
 from keras_diagwise.algorithms.triton.launch import program_of
 from keras_diagwise.algorithms.triton.program import compile_apart
-from keras_diagwise.planning.decision import to_four_digits
-from keras_diagwise.planning.environment import Environment, usable_cores
+from keras_diagwise.decision import to_four_digits
+from keras_diagwise.environment import Environment, usable_cores
 from keras_diagwise.problem import PASSES, Problem
 from keras_diagwise.tuner import verify
 from keras_diagwise.tuner.measure import interleaved

@@ -18,11 +18,11 @@ import statistics
 from pathlib import Path
 
 from keras_diagwise import algorithms
-from keras_diagwise.planning.decision import Comparison, Decision, Outcome
-from keras_diagwise.planning.document import Document
+from keras_diagwise.decision import Comparison, Decision, Outcome
 from keras_diagwise.planning.planner import MARGIN_MEASURED, SHIPPED, Planner
-from keras_diagwise.planning.similarity import bucket
 from keras_diagwise.problem import PASSES, Problem
+from keras_diagwise.similarity import bucket
+from keras_diagwise.storage.document import Document
 from keras_diagwise.tuner.runner import PassTask, Runner
 from keras_diagwise.tuner.tuner import least_ratio
 from tuning.ratios import geometric_mean

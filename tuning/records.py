@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from keras_diagwise.planning.environment import Environment
+    from keras_diagwise.environment import Environment
 
 RESULTS = Path(__file__).with_name("results")
 

@@ -20,12 +20,12 @@ import dataclasses
 import time
 from pathlib import Path
 
+from keras_diagwise.decision import Decision
+from keras_diagwise.environment import Environment
 from keras_diagwise.ops import dispatcher
-from keras_diagwise.planning.decision import Decision
 from keras_diagwise.planning.dispatch import is_served
-from keras_diagwise.planning.document import Document
-from keras_diagwise.planning.environment import Environment
 from keras_diagwise.planning.planner import MARGIN_MEASURED, SHIPPED
+from keras_diagwise.storage.document import Document
 from keras_diagwise.tuner.tuner import BudgetSpentError, Tuner
 from tuning.workloads import model_problems, shipped_problems
 

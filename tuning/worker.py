@@ -16,8 +16,8 @@ import time
 import keras_diagwise
 from keras_diagwise import algorithms, backends
 from keras_diagwise.algorithms import ALGORITHMS
+from keras_diagwise.environment import Environment
 from keras_diagwise.ops import dispatcher
-from keras_diagwise.planning.environment import Environment
 from keras_diagwise.planning.planner import MARGIN_MEASURED
 from keras_diagwise.problem import PASSES, Problem
 from keras_diagwise.tuner.runner import PassTask, Runner

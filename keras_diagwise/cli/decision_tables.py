@@ -10,11 +10,11 @@ from rich.text import Text
 
 from keras_diagwise._terminal import printable, standard_console
 from keras_diagwise.cli.demo_tables import plain_table
+from keras_diagwise.decision import Comparison, Decision, Outcome
+from keras_diagwise.environment import Environment
 from keras_diagwise.ops import dispatcher
-from keras_diagwise.planning.decision import Comparison, Decision, Outcome
-from keras_diagwise.planning.document import Document
-from keras_diagwise.planning.environment import Environment
 from keras_diagwise.problem import PASSES
+from keras_diagwise.storage.document import Document
 
 WIDE = 110
 """Columns from which on a problem and its plan stand beside each other."""

@@ -152,7 +152,7 @@ def opened(debug: bool) -> Iterator:
 
 def where(decisions) -> str:
     """Where decisions are kept, as it can be shown."""
-    from keras_diagwise.planning.folder import shown
+    from keras_diagwise.storage.locations import shown
 
     return shown(decisions.location)
 

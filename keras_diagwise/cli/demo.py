@@ -197,7 +197,7 @@ def plan_of_passes(text: str):
     Raises:
         UserError: if it names none.
     """
-    from keras_diagwise.planning.plan import standardize_plan
+    from keras_diagwise.plan import standardize_plan
     from keras_diagwise.problem import PASSES
 
     names = [name.strip() for name in text.split(",")]

@@ -11,7 +11,7 @@ import keras_diagwise
 from keras_diagwise.cli.images import Images
 from keras_diagwise.cli.place import place
 from keras_diagwise.cli.side_by_side import Pair, Race, median_ratio
-from keras_diagwise.planning.environment import Environment
+from keras_diagwise.environment import Environment
 
 
 def figures(settings: dict, images: Images, race: Race, converted: keras.Model) -> dict:

@@ -80,7 +80,7 @@ def versions() -> Finding:
 
 def variables() -> Finding:
     """The environment variables that count, without what is secret in them."""
-    from keras_diagwise.planning.folder import shown
+    from keras_diagwise.storage.locations import shown
 
     known = {
         name: shown(os.environ[name]) if name in os.environ else None
@@ -133,8 +133,7 @@ def setting(name: str) -> Finding:
 def store() -> Finding:
     """Where decisions are kept, and whether they can be."""
     from keras_diagwise.ops import dispatcher
-    from keras_diagwise.planning.folder import shown
-    from keras_diagwise.planning.store import VARIABLE
+    from keras_diagwise.storage.locations import VARIABLE, shown
 
     remedy = f"Set the variable {VARIABLE} to a folder that can be written."
     try:

@@ -7,7 +7,7 @@ import platform
 import keras
 
 import keras_diagwise
-from keras_diagwise.planning.environment import Environment
+from keras_diagwise.environment import Environment
 
 
 def place(environment: Environment) -> dict:

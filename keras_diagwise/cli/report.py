@@ -98,7 +98,7 @@ def report(
 def write(target: str, figures: dict) -> None:
     """Writes the page, at once."""
     from keras_diagwise.cli.report_page import report_page
-    from keras_diagwise.planning.folder import replacement
+    from keras_diagwise.storage.folders import replacement
 
     with replacement(target, report_page(figures).encode()) as replace:
         replace()

@@ -10,13 +10,13 @@ import keras
 from keras_diagwise import summary
 from keras_diagwise.cli.batch_size import batch_size_of
 from keras_diagwise.cli.place import place
+from keras_diagwise.decision import Comparison, Decision
+from keras_diagwise.environment import Environment
 from keras_diagwise.models.problems import why_not_measured
 from keras_diagwise.models.summary import LayerPlan, environment_of
 from keras_diagwise.models.survey import REASONS
 from keras_diagwise.ops import dispatcher
-from keras_diagwise.planning.decision import Comparison, Decision
-from keras_diagwise.planning.environment import Environment
-from keras_diagwise.planning.plan import AUTO
+from keras_diagwise.plan import AUTO
 from keras_diagwise.planning.source import PlanSource
 from keras_diagwise.problem import PASSES
 from keras_diagwise.tuner.tuner import now

@@ -16,8 +16,8 @@ from pathlib import Path
 from keras_diagwise.cli.batch_size import SOURCES
 from keras_diagwise.cli.decision_tables import duration, why
 from keras_diagwise.cli.markup import Markup, element, joined
+from keras_diagwise.decision import Outcome
 from keras_diagwise.models.report import PASS_NAMES, milliseconds
-from keras_diagwise.planning.decision import Outcome
 from keras_diagwise.planning.source import PlanSource
 
 FOLDER = Path(__file__).parent

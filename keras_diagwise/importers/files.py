@@ -6,7 +6,7 @@ import os
 import stat
 from pathlib import Path
 
-from keras_diagwise.planning.folder import replacement
+from keras_diagwise.storage.folders import replacement
 
 Name = str | os.PathLike[str]
 

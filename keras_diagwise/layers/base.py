@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import keras
 from keras import ops
 
-from keras_diagwise.planning.plan import AUTO, Plan, plan_to_config, standardize_plan
+from keras_diagwise.plan import AUTO, Plan, plan_to_config, standardize_plan
 from keras_diagwise.problem import Problem
 
 PACKAGE = "keras_diagwise"

@@ -12,14 +12,14 @@ from typing import Any, TypeVar
 import keras
 
 from keras_diagwise import backends
+from keras_diagwise.decision import Decision
 from keras_diagwise.models.example import example_of
 from keras_diagwise.models.problems import Shapes, uses_in
 from keras_diagwise.models.report import ModelCheck
 from keras_diagwise.models.snapshot import NotRestoredError, restored
 from keras_diagwise.models.variants import Variant, as_stock, by_plan, step_of
 from keras_diagwise.ops import dispatcher
-from keras_diagwise.planning.decision import Decision
-from keras_diagwise.planning.plan import NATIVE, Plan
+from keras_diagwise.plan import NATIVE, Plan
 from keras_diagwise.problem import PASSES, Problem
 from keras_diagwise.tuner.measure import interleaved
 from keras_diagwise.tuner.tuner import MEASURING, least_ratio, now

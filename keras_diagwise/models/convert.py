@@ -25,7 +25,7 @@ from keras_diagwise.models.survey import (
     survey,
 )
 from keras_diagwise.models.swap import swap, swapped
-from keras_diagwise.planning.plan import AUTO, Plan, standardize_plan
+from keras_diagwise.plan import AUTO, Plan, standardize_plan
 
 Filters = str | Iterable[str] | Callable[[keras.layers.Layer], bool] | None
 

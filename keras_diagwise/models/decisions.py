@@ -14,9 +14,10 @@ from keras_diagwise.models.convert import check_model
 from keras_diagwise.models.summary import environment_of_models
 from keras_diagwise.models.swap import forget_compiled
 from keras_diagwise.ops import dispatcher
-from keras_diagwise.planning.document import Document
-from keras_diagwise.planning.folder import replacement, shown
-from keras_diagwise.planning.store import Store
+from keras_diagwise.storage.document import Document
+from keras_diagwise.storage.folders import replacement
+from keras_diagwise.storage.locations import shown
+from keras_diagwise.storage.store import Store
 from keras_diagwise.tuner.tuner import Tuner
 
 MAX_LETTERS = 500

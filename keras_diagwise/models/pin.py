@@ -12,7 +12,7 @@ from keras_diagwise.models.convert import check_model
 from keras_diagwise.models.problems import uses_in
 from keras_diagwise.models.summary import environment_of, layer_plan
 from keras_diagwise.models.swap import swap
-from keras_diagwise.planning.plan import Plan
+from keras_diagwise.plan import Plan
 
 
 def pin(

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 import keras
 
 from keras_diagwise import backends
+from keras_diagwise.environment import Environment
 from keras_diagwise.layers.base import problem_of
 from keras_diagwise.models.example import build_shapes
 from keras_diagwise.models.survey import has_replacement, reason_to_leave
 from keras_diagwise.planning.call import on_one_device
 from keras_diagwise.planning.dispatch import NOT_SERVED, is_measurable, is_served
-from keras_diagwise.planning.environment import Environment
 from keras_diagwise.planning.source import PlanSource
 from keras_diagwise.problem import Problem
 

@@ -12,13 +12,13 @@ from rich.table import Table
 from rich.text import Text
 
 from keras_diagwise._terminal import as_text, printable, printable_lines
-from keras_diagwise.planning.decision import (
+from keras_diagwise.decision import (
     MISHAPS,
     Comparison,
     is_duration,
     is_positive,
 )
-from keras_diagwise.planning.environment import Environment
+from keras_diagwise.environment import Environment
 from keras_diagwise.problem import Problem
 
 WIDE = 100

@@ -13,6 +13,8 @@ from rich.text import Text
 
 from keras_diagwise import backends
 from keras_diagwise._terminal import as_text, printable
+from keras_diagwise.decision import Decision
+from keras_diagwise.environment import Environment
 from keras_diagwise.layers.base import Diagonalwise
 from keras_diagwise.models.calls import shapes_called
 from keras_diagwise.models.problems import Use, uses_in
@@ -24,10 +26,8 @@ from keras_diagwise.models.survey import (
     survey,
 )
 from keras_diagwise.ops import dispatcher
-from keras_diagwise.planning.decision import Decision
+from keras_diagwise.plan import NATIVE, Plan
 from keras_diagwise.planning.dispatch import is_served
-from keras_diagwise.planning.environment import Environment
-from keras_diagwise.planning.plan import NATIVE, Plan
 from keras_diagwise.planning.planned_convolution import PlannedConvolution
 from keras_diagwise.planning.source import PlanSource
 from keras_diagwise.problem import Problem

@@ -17,6 +17,8 @@ import rich.progress
 
 from keras_diagwise import backends
 from keras_diagwise._terminal import ESTIMATE_PERIOD, TimeLeftColumn, standard_console
+from keras_diagwise.decision import Decision
+from keras_diagwise.environment import Environment
 from keras_diagwise.models.calls import shapes_called
 from keras_diagwise.models.check import check_step
 from keras_diagwise.models.example import batch_size_of_data
@@ -26,13 +28,11 @@ from keras_diagwise.models.report import ModelCheck, Row, TuningReport
 from keras_diagwise.models.summary import environment_of, environment_of_models
 from keras_diagwise.models.swap import forget_compiled
 from keras_diagwise.ops import dispatcher
-from keras_diagwise.planning.decision import Decision
 from keras_diagwise.planning.dispatch import NOT_SERVED, is_measurable, is_served
-from keras_diagwise.planning.environment import Environment
-from keras_diagwise.planning.folder import shown
-from keras_diagwise.planning.record import digest_of
-from keras_diagwise.planning.store import Store
 from keras_diagwise.problem import PASSES, Problem
+from keras_diagwise.storage.files import digest_of
+from keras_diagwise.storage.locations import shown
+from keras_diagwise.storage.store import Store
 from keras_diagwise.tuner.tuner import BudgetSpentError, Tuner, is_decided
 
 NOTHING_TO_MEASURE = "keras_diagwise.tune found nothing to measure"
@@ -142,7 +142,7 @@ def measure(
     step = Step(target, batch_sizes, training)
     try:
         # Held to the end: who comes to it later waits for the whole model's check.
-        with tuner.claimed(step.digest) as leads:
+        with tuner.leased(step.digest) as leads:
             decide(tuner, target.problems, passes, has_bar)
             if leads:
                 check = settle(step, tuner, until)
@@ -351,7 +351,7 @@ def decide(
         speed_estimate_period=ESTIMATE_PERIOD,
     ) as bar:
         task = bar.add_task("", total=len(problems) * len(passes))
-        for tune_one in (tuner.tune_unless_claimed, tuner.tune):
+        for tune_one in (tuner.tune_unless_leased, tuner.tune):
             for problem in [each for each in problems if each not in decisions]:
                 bar.update(task, description=f"{problem!s:.34}")
                 decision = tune_one(
@@ -366,7 +366,7 @@ def decide(
 def settle_when_free(step: Step, tuner: Tuner, until: float) -> ModelCheck | None:
     """The same as `settle`, once the worker that leads has done it, or is gone."""
     while True:
-        with tuner.claimed(step.digest) as is_ours:
+        with tuner.leased(step.digest) as is_ours:
             if is_ours:
                 return settle(step, tuner, until)
         tuner.pause()

@@ -12,7 +12,7 @@ from keras_diagwise.layers.base import Diagonalwise, ours_for
 from keras_diagwise.models.example import Example
 from keras_diagwise.models.object_graph import COMPILED
 from keras_diagwise.models.swap import Change, assign
-from keras_diagwise.planning.plan import Plan
+from keras_diagwise.plan import Plan
 
 STEP_METHODS = ("train_step", "compute_loss")
 """The methods that a user writes in place of Keras's, to train otherwise."""

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from keras_diagwise import backends
-from keras_diagwise.planning.plan import Plan
+from keras_diagwise.plan import Plan
 from keras_diagwise.problem import Problem, check_data_format
 
 DEPTHWISE = "depthwise"

@@ -9,10 +9,10 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 from keras_diagwise import backends
+from keras_diagwise.decision import Decision
+from keras_diagwise.environment import Environment
+from keras_diagwise.plan import Plan, standardize_plan
 from keras_diagwise.planning.call import GROUPED, Call, is_symbolic
-from keras_diagwise.planning.decision import Decision
-from keras_diagwise.planning.environment import Environment
-from keras_diagwise.planning.plan import Plan, standardize_plan
 from keras_diagwise.planning.planned_convolution import PlannedConvolution
 from keras_diagwise.planning.planner import (
     MARGIN_MEASURED,
@@ -21,10 +21,10 @@ from keras_diagwise.planning.planner import (
     least_plan,
 )
 from keras_diagwise.planning.source import PlanSource
-from keras_diagwise.planning.store import Store
 from keras_diagwise.planning.tuning_queue import TuningQueue
 from keras_diagwise.problem import BYTES_PER_ELEMENT, PASSES, Problem
 from keras_diagwise.settings import Settings
+from keras_diagwise.storage.store import Store
 
 Tensor = Any
 

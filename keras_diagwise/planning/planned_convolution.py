@@ -11,7 +11,7 @@ from typing import Any
 
 from keras_diagwise import backends
 from keras_diagwise.algorithms import Algorithm, Direct, Native
-from keras_diagwise.planning.plan import NATIVE, Plan, standardize_plan
+from keras_diagwise.plan import NATIVE, Plan, standardize_plan
 from keras_diagwise.problem import PASSES, Problem
 
 Tensor = Any

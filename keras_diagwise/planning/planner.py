@@ -13,14 +13,14 @@ from typing import Protocol
 from keras_diagwise._terminal import printable
 from keras_diagwise.algorithms import Diagonal, Direct, Native
 from keras_diagwise.algorithms.diagonal import PAPER_PARTITION_SIZE
-from keras_diagwise.planning.decision import Decision
-from keras_diagwise.planning.document import Document
-from keras_diagwise.planning.environment import Environment
-from keras_diagwise.planning.plan import NATIVE, Plan
-from keras_diagwise.planning.similarity import distance, logarithms
+from keras_diagwise.decision import Decision
+from keras_diagwise.environment import Environment
+from keras_diagwise.plan import NATIVE, Plan
 from keras_diagwise.planning.source import PlanSource
 from keras_diagwise.precision import STANDARD
 from keras_diagwise.problem import PASSES, Problem
+from keras_diagwise.similarity import distance, logarithms
+from keras_diagwise.storage.document import Document
 
 SHIPPED = Path(__file__).with_name("shipped")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 
+from keras_diagwise.environment import Environment
 from keras_diagwise.planning.call import on_one_device
-from keras_diagwise.planning.environment import Environment
 from keras_diagwise.problem import Problem
 
 MAX_QUEUED = 1024

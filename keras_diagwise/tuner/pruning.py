@@ -7,9 +7,9 @@ import math
 from collections.abc import Sequence
 
 from keras_diagwise.algorithms import Algorithm
-from keras_diagwise.planning.decision import MAX_OPERATIONS
-from keras_diagwise.planning.similarity import bucket
+from keras_diagwise.decision import MAX_OPERATIONS
 from keras_diagwise.problem import Problem
+from keras_diagwise.similarity import bucket
 from keras_diagwise.tuner.roofline import Roofline
 
 MAX_COMPILE_SECONDS = 5.0

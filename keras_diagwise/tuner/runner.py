@@ -16,8 +16,8 @@ from typing import Any
 
 from keras_diagwise import backends
 from keras_diagwise.algorithms import Algorithm
-from keras_diagwise.planning.environment import usable_cores
-from keras_diagwise.planning.plan import Plan
+from keras_diagwise.environment import usable_cores
+from keras_diagwise.plan import Plan
 from keras_diagwise.planning.planned_convolution import PlannedConvolution
 from keras_diagwise.problem import Problem
 from keras_diagwise.tuner import verify

@@ -24,7 +24,7 @@ import keras
 
 from keras_diagwise import backends
 from keras_diagwise.algorithms import Algorithm
-from keras_diagwise.planning.environment import usable_cores
+from keras_diagwise.environment import usable_cores
 from keras_diagwise.tuner.roofline import Roofline
 from keras_diagwise.tuner.runner import FailedError, Finding, Job, PassTask, Runner
 

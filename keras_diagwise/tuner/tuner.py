@@ -17,8 +17,7 @@ from contextlib import AbstractContextManager
 from keras_diagwise import backends
 from keras_diagwise.algorithms import ALGORITHMS, Algorithm, Native, parse
 from keras_diagwise.algorithms.algorithm import Device
-from keras_diagwise.planning.claims import host
-from keras_diagwise.planning.decision import (
+from keras_diagwise.decision import (
     MAX_NUMBER,
     MISHAPS,
     SURE_FAILURES,
@@ -26,10 +25,11 @@ from keras_diagwise.planning.decision import (
     Decision,
     Outcome,
 )
-from keras_diagwise.planning.environment import Environment
-from keras_diagwise.planning.record import digest_of
-from keras_diagwise.planning.store import Store
+from keras_diagwise.environment import Environment
 from keras_diagwise.problem import PASSES, Problem
+from keras_diagwise.storage.files import digest_of
+from keras_diagwise.storage.leases import host
+from keras_diagwise.storage.store import Store
 from keras_diagwise.tuner import verify
 from keras_diagwise.tuner.measure import lower_bound
 from keras_diagwise.tuner.pruning import (
@@ -119,7 +119,7 @@ class Tuner:
         self.environment = environment or Environment.current()
         self.measured = 0
         self.awaited: set[Problem] = set()
-        self._claims = store.claims(self.environment)
+        self._leases = store.leases(self.environment)
         self._runner = SubprocessRunner(patience, until)
         self._patience = patience
         self._until = until
@@ -170,12 +170,12 @@ class Tuner:
                 f"Received: problem={problem}"
             )
         while True:
-            decision = self.tune_unless_claimed(problem, passes, told)
+            decision = self.tune_unless_leased(problem, passes, told)
             if decision is not None:
                 return decision
             self.pause()
 
-    def tune_unless_claimed(
+    def tune_unless_leased(
         self,
         problem: Problem,
         passes: Sequence[str] = PASSES,
@@ -188,7 +188,7 @@ class Tuner:
             for pass_name in passes:
                 told(pass_name)
             return decision
-        with self.claimed(problem.digest) as is_ours:
+        with self.leased(problem.digest) as is_ours:
             if is_ours:
                 with self.device() as is_free:
                     if is_free:
@@ -196,13 +196,13 @@ class Tuner:
         self.awaited.add(problem)
         return None
 
-    def claimed(self, what: str) -> AbstractContextManager[bool]:
-        """The claim to a thing that one worker does for all, see `Claims.claimed`."""
-        return self._claims.claimed(what)
+    def leased(self, what: str) -> AbstractContextManager[bool]:
+        """The lease to a thing that one worker does for all, see `Leases.held`."""
+        return self._leases.held(what)
 
     def device(self) -> AbstractContextManager[bool]:
-        """The claim to the device, on which two that measure disturb each other."""
-        return self._claims.claimed(digest_of(host(), backends.active.device_place()))
+        """The lease to the device, on which two that measure disturb each other."""
+        return self._leases.held(digest_of(host(), backends.active.device_place()))
 
     def pause(self) -> None:
         """Waits a moment for another worker.

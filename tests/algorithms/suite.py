@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from keras_diagwise import backends
 from keras_diagwise.algorithms import Native
-from keras_diagwise.planning.plan import Plan
+from keras_diagwise.plan import Plan
 from keras_diagwise.planning.planned_convolution import PlannedConvolution
 from keras_diagwise.problem import PASSES, Problem
 from tests import reference

@@ -6,14 +6,14 @@ import pytest
 from typer.testing import CliRunner
 
 from keras_diagwise.cli import app
+from keras_diagwise.decision import Comparison, Decision, Outcome
 from keras_diagwise.ops import dispatcher
-from keras_diagwise.planning.decision import Comparison, Decision, Outcome
-from keras_diagwise.planning.document import Document
-from keras_diagwise.planning.store import Store
 from keras_diagwise.problem import PASSES
+from keras_diagwise.storage.document import Document
+from keras_diagwise.storage.store import Store
 from tests.algorithms.suite import depthwise
 from tests.cli.lines import only_line
-from tests.planning.samples import (
+from tests.samples import (
     ELSEWHERE,
     HERE,
     MEASURED,

@@ -16,14 +16,14 @@ from keras_diagwise.cli.errors import UserError
 from keras_diagwise.cli.findings import Finding
 from keras_diagwise.models.summary import environment_of_models
 from keras_diagwise.ops import dispatcher
-from keras_diagwise.planning.document import Document
-from keras_diagwise.planning.store import Store
 from keras_diagwise.problem import PASSES
+from keras_diagwise.storage.document import Document
+from keras_diagwise.storage.store import Store
 from keras_diagwise.tuner import subprocess_runner
 from keras_diagwise.tuner.runner import Finding as Result
 from keras_diagwise.tuner.runner import Runner
 from keras_diagwise.tuner.verify import Error
-from tests.planning.samples import ELSEWHERE, decision, document, with_batch
+from tests.samples import ELSEWHERE, decision, document, with_batch
 
 ESCAPE = "\x1b"
 SUBJECTS = [

@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 
 import keras_diagwise as kd
 from keras_diagwise.cli import app
+from keras_diagwise.decision import Comparison, Decision, Outcome
 from keras_diagwise.models.problems import uses_in
 from keras_diagwise.models.summary import environment_of
-from keras_diagwise.planning.decision import Comparison, Decision, Outcome
 from keras_diagwise.problem import PASSES
 from tests.cli import browser
 from tests.cli.lines import refusal

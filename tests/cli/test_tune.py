@@ -16,9 +16,9 @@ import keras_diagwise as kd
 from keras_diagwise.cli import app
 from keras_diagwise.models.report import ModelCheck
 from keras_diagwise.models.tune import standardize_budget
-from keras_diagwise.planning.document import Document
-from keras_diagwise.planning.store import Store
 from keras_diagwise.problem import PASSES
+from keras_diagwise.storage.document import Document
+from keras_diagwise.storage.store import Store
 from tests.cli.lines import refusal
 from tests.fake_runner import FakeRunner, install, nothing_known
 

@@ -20,9 +20,9 @@ from keras_diagwise.models import tune as tune_function
 from keras_diagwise.models.check import overrule
 from keras_diagwise.models.report import ModelCheck
 from keras_diagwise.ops import dispatcher
-from keras_diagwise.planning import claims
-from keras_diagwise.planning.document import Document
-from keras_diagwise.planning.store import Store
+from keras_diagwise.storage import leases
+from keras_diagwise.storage.document import Document
+from keras_diagwise.storage.store import Store
 from keras_diagwise.tuner import tuner
 from tests.fake_runner import FakeRunner
 
@@ -90,7 +90,7 @@ def forked(*arguments, host=None):
     status = 1
     try:
         if host:
-            claims.host = lambda: host
+            leases.host = lambda: host
             tuner.host = lambda: host
         work(*arguments)
         status = 0
@@ -141,7 +141,7 @@ def prepare(log):
 
 
 def main(kind, folder, *numbers):
-    claims.LEASE, tuner.SECONDS_BETWEEN_LOOKS = LEASE, 0.02
+    leases.LEASE_SECONDS, tuner.SECONDS_BETWEEN_LOOKS = LEASE, 0.02
     dispatcher.planner.shipped = Document()
     model, folder = small_model(), Path(folder)
     prepare(folder / "log")

@@ -17,7 +17,7 @@ from keras_diagwise.ops import dispatcher
 from keras_diagwise.planning.planner import MARGIN_MEASURED
 from keras_diagwise.problem import PASSES
 from tests.fake_runner import FakeRunner, install, nothing_known
-from tests.planning.samples import PROBLEM, decision
+from tests.samples import PROBLEM, decision
 
 
 @given(st.integers(1, 60), st.data())

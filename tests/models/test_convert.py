@@ -13,7 +13,7 @@ from keras_diagwise import Plan
 from keras_diagwise.layers import STOCK_TO_OURS
 from keras_diagwise.layers.base import Diagonalwise
 from keras_diagwise.ops import dispatcher
-from keras_diagwise.planning.store import Store
+from keras_diagwise.storage.store import Store
 from tests.fake_runner import traced_plans
 
 BACKEND = keras.backend.backend()

@@ -12,7 +12,7 @@ from keras_diagwise.layers import STOCK_TO_OURS
 from keras_diagwise.layers.base import Diagonalwise
 from keras_diagwise.models.survey import REASONS
 from keras_diagwise.ops import dispatcher
-from keras_diagwise.planning.store import Store
+from keras_diagwise.storage.store import Store
 from tests.strategies import to_numpy
 
 CONVERT = importlib.import_module("keras_diagwise.models.convert")

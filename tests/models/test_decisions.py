@@ -10,19 +10,19 @@ import pytest
 
 import keras_diagwise as kd
 from keras_diagwise import backends
+from keras_diagwise.decision import Comparison, Decision, Outcome
+from keras_diagwise.environment import Environment
 from keras_diagwise.models.decisions import Decisions
 from keras_diagwise.models.summary import environment_of_models
 from keras_diagwise.ops import dispatcher
 from keras_diagwise.planning.call import depthwise_problem
-from keras_diagwise.planning.decision import Comparison, Decision, Outcome
-from keras_diagwise.planning.document import Document
-from keras_diagwise.planning.environment import Environment
-from keras_diagwise.planning.store import Store
 from keras_diagwise.problem import PASSES
+from keras_diagwise.storage.document import Document
+from keras_diagwise.storage.store import Store
 from keras_diagwise.tuner.verify import Error
 from tests.algorithms.suite import depthwise
 from tests.fake_runner import FakeRunner, traced_plans
-from tests.planning.samples import (
+from tests.samples import (
     ELSEWHERE,
     HERE,
     MEASURED,
@@ -31,7 +31,7 @@ from tests.planning.samples import (
     document,
     with_batch,
 )
-from tests.planning.test_document import HOSTILE
+from tests.storage.test_document import HOSTILE
 
 SHAPE = (6, 10, 9, 8)
 

@@ -20,7 +20,7 @@ import keras_diagwise as kd
 from keras_diagwise.layers.base import Diagonalwise
 from keras_diagwise.ops import dispatcher
 from keras_diagwise.planning.planner import Answer
-from keras_diagwise.planning.store import Store
+from keras_diagwise.storage.store import Store
 from tests.behaviours import FILES
 from tests.strategies import to_numpy
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from keras_diagwise.planning.store import Store
 from keras_diagwise.problem import PASSES
+from keras_diagwise.storage.store import Store
 
 ROOT = Path(__file__).parents[2]
 PROBLEMS = 4

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 import keras_diagwise as kd
+from keras_diagwise.decision import Decision
+from keras_diagwise.environment import Environment
 from keras_diagwise.models.problems import uses_in
 from keras_diagwise.models.summary import environment_of
 from keras_diagwise.ops import dispatcher
-from keras_diagwise.planning.decision import Decision
-from keras_diagwise.planning.environment import Environment
-from keras_diagwise.planning.store import Store
+from keras_diagwise.storage.store import Store
 from tests.fake_runner import nothing_known, traced_plans
-from tests.planning.samples import comparison
+from tests.samples import comparison
 
 MEASURED = {
     "forward": comparison(native=1.0, direct=0.1),

@@ -7,10 +7,10 @@ import json
 import pytest
 import rich.console
 
+from keras_diagwise.decision import Comparison, Outcome
 from keras_diagwise.models.report import ModelCheck, Row, TuningReport
-from keras_diagwise.planning.decision import Comparison, Outcome
 from keras_diagwise.problem import PASSES
-from tests.planning.samples import HERE, MEASURED, PROBLEM, with_batch
+from tests.samples import HERE, MEASURED, PROBLEM, with_batch
 
 ESCAPE = "\x1b"
 TIMED = {

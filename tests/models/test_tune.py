@@ -12,16 +12,16 @@ import pytest
 
 import keras_diagwise as kd
 from keras_diagwise import backends
+from keras_diagwise.decision import Decision
 from keras_diagwise.layers.base import Diagonalwise
 from keras_diagwise.models.report import ModelCheck
 from keras_diagwise.models.summary import environment_of_models
 from keras_diagwise.models.tune import standardize_budget
 from keras_diagwise.ops import dispatcher
-from keras_diagwise.planning.decision import Decision
 from keras_diagwise.planning.source import PlanSource
 from keras_diagwise.problem import PASSES
 from tests.fake_runner import install, nothing_known, traced_plans
-from tests.planning.samples import PROBLEM, with_batch
+from tests.samples import PROBLEM, with_batch
 
 BACKEND = keras.backend.backend()
 SHAPE = (8, 8, 4)

@@ -9,13 +9,13 @@ import pytest
 
 from keras_diagwise import Plan
 from keras_diagwise.algorithms import ALGORITHMS
+from keras_diagwise.decision import Comparison, Decision, Outcome
 from keras_diagwise.planning import planner as planner_module
-from keras_diagwise.planning.decision import Comparison, Decision, Outcome
-from keras_diagwise.planning.document import Document
 from keras_diagwise.planning.planner import SHIPPED, Planner, shipped_document
-from keras_diagwise.planning.store import Store
 from keras_diagwise.problem import PASSES
-from tests.planning.samples import (
+from keras_diagwise.storage.document import Document
+from keras_diagwise.storage.store import Store
+from tests.samples import (
     ELSEWHERE,
     HERE,
     MEASURED,

@@ -9,8 +9,8 @@ import pytest
 
 from keras_diagwise import backends
 from keras_diagwise.algorithms import ALGORITHMS
-from keras_diagwise.planning.store import Store
 from keras_diagwise.problem import PASSES
+from keras_diagwise.storage.store import Store
 from keras_diagwise.tuner import subprocess_runner, tuner
 from keras_diagwise.tuner.tuner import Tuner, is_decided
 from tests.algorithms.suite import depthwise

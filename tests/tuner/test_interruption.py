@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from keras_diagwise.planning.store import Store
+from keras_diagwise.storage.store import Store
 from keras_diagwise.tuner.tuner import is_decided
 from tests.algorithms.suite import depthwise
 
@@ -28,7 +28,7 @@ from tests.tuner.test_interruption import PROBLEMS
 keras_diagwise.tune(PROBLEMS, verbose=0)
 """
 TUNER = """
-from keras_diagwise.planning.store import Store
+from keras_diagwise.storage.store import Store
 from keras_diagwise.tuner.tuner import Tuner
 from tests.tuner.test_interruption import PROBLEMS
 tuner = Tuner(Store())

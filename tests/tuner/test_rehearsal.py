@@ -6,10 +6,10 @@ import keras
 import pytest
 
 from keras_diagwise import backends
+from keras_diagwise.environment import Environment
 from keras_diagwise.models.tune import decide
-from keras_diagwise.planning.environment import Environment
-from keras_diagwise.planning.store import Store
 from keras_diagwise.problem import PASSES
+from keras_diagwise.storage.store import Store
 from keras_diagwise.tuner.runner import PassTask
 from keras_diagwise.tuner.tuner import Tuner, candidates_of
 from tests.simulated_gpu import H100, SimulatedGpu, SimulatedRunner, seconds_of

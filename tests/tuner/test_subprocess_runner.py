@@ -12,8 +12,8 @@ import pytest
 
 from keras_diagwise import backends
 from keras_diagwise.algorithms import Direct, Native
-from keras_diagwise.planning.store import Store
 from keras_diagwise.problem import PASSES
+from keras_diagwise.storage.store import Store
 from keras_diagwise.tuner import runner, subprocess_runner
 from keras_diagwise.tuner.runner import FailedError, PassTask
 from keras_diagwise.tuner.subprocess_runner import SubprocessRunner

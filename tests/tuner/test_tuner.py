@@ -9,11 +9,11 @@ import pytest
 
 from keras_diagwise import backends
 from keras_diagwise.algorithms import ALGORITHMS, Direct, Native, parse
-from keras_diagwise.planning.decision import Comparison, Decision
-from keras_diagwise.planning.environment import Environment
+from keras_diagwise.decision import Comparison, Decision
+from keras_diagwise.environment import Environment
 from keras_diagwise.planning.planner import Planner
-from keras_diagwise.planning.store import Store
 from keras_diagwise.problem import PASSES
+from keras_diagwise.storage.store import Store
 from keras_diagwise.tuner import tuner as tuner_module
 from keras_diagwise.tuner.pruning import HOPELESS, SCOUTS
 from keras_diagwise.tuner.runner import Finding

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from keras_diagwise.planning.decision import Decision
-from keras_diagwise.planning.environment import Environment
-from keras_diagwise.planning.similarity import bucket, logarithms, nearest_first
+from keras_diagwise.decision import Decision
+from keras_diagwise.environment import Environment
 from keras_diagwise.problem import Problem
+from keras_diagwise.similarity import bucket, logarithms, nearest_first
 
 FORMAT = "keras-diagwise decisions"
 FORMAT_VERSION = 1

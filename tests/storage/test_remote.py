@@ -7,13 +7,13 @@ import threading
 
 import pytest
 
-from keras_diagwise.planning import folder as folder_module
-from keras_diagwise.planning import store as store_module
-from keras_diagwise.planning.document import Document
-from keras_diagwise.planning.folder import MAX_BYTES, LocalFolder, shown
-from keras_diagwise.planning.record import decision_path
-from keras_diagwise.planning.store import Store
-from tests.planning.samples import (
+from keras_diagwise.storage import folders, locations
+from keras_diagwise.storage.document import Document
+from keras_diagwise.storage.files import decision_path
+from keras_diagwise.storage.folders import MAX_BYTES, LocalFolder
+from keras_diagwise.storage.locations import shown
+from keras_diagwise.storage.store import Store
+from tests.samples import (
     HERE,
     PROBLEM,
     UPDATED,
@@ -57,7 +57,7 @@ def test_an_unknown_kind_of_url_is_named():
 @pytest.fixture(autouse=True)
 def home(monkeypatch, tmp_path):
     """The user's cache folder, which is empty."""
-    monkeypatch.setattr(store_module, "default_location", lambda: str(tmp_path))
+    monkeypatch.setattr(locations, "default_location", lambda: str(tmp_path))
     return tmp_path
 
 
@@ -74,7 +74,7 @@ def faults(monkeypatch):
     """What the requests of every remote folder do before they are answered, by the name
     of what is asked of fsspec."""
     found = {}
-    answer = folder_module.RemoteFolder._answer
+    answer = folders.RemoteFolder._answer
 
     def faulty(self, ask, missing=None):
         def asked():
@@ -84,7 +84,7 @@ def faults(monkeypatch):
 
         return answer(self, asked, missing)
 
-    monkeypatch.setattr(folder_module.RemoteFolder, "_answer", faulty)
+    monkeypatch.setattr(folders.RemoteFolder, "_answer", faulty)
     NEVER.clear()
     yield found
     NEVER.set()
@@ -151,7 +151,7 @@ class TestWhileItCantBeReached:
     @pytest.fixture(autouse=True)
     def impatient(self, fault, monkeypatch):
         if fault is hang:
-            monkeypatch.setattr(folder_module, "PATIENCE", 1.0)
+            monkeypatch.setattr(folders, "PATIENCE", 1.0)
 
     def test_what_this_machine_knows_serves_with_one_warning(
         self, url, home, faults, fault, caplog
@@ -192,16 +192,16 @@ class TestWhileItCantBeReached:
         Store(url).put(HERE, decision())
         del faults["all"]
         known = decision(passes=("forward",), native=1.0)
-        plain = folder_module.RemoteFolder(url)
+        plain = folders.RemoteFolder(url)
         next_one = Store(url)
         next_one.put(HERE, known)
         assert plain.content(decision_path(HERE.digest, PROBLEM)) is not None
         assert next_one.get(HERE, PROBLEM) == known | decision()
 
-    def test_a_claim_is_not_waited_for(self, url, faults, fault):
+    def test_a_lease_is_not_waited_for(self, url, faults, fault):
         faults["all"] = fault
-        claims = Store(url).claims(HERE)
-        with claims.claimed("0" * 16) as is_ours:
+        leases = Store(url).leases(HERE)
+        with leases.held("0" * 16) as is_ours:
             assert is_ours
 
     def test_it_is_left_alone_for_a_while(self, url, faults, fault, monkeypatch):
@@ -221,7 +221,7 @@ class TestWhileItCantBeReached:
 def test_without_a_home_what_cant_be_sent_lasts_for_the_process(
     url, faults, monkeypatch
 ):
-    monkeypatch.setattr(store_module, "default_location", lambda: "~/nowhere")
+    monkeypatch.setattr(locations, "default_location", lambda: "~/nowhere")
     store = Store(url)
     faults["all"] = fail
     store.put(HERE, decision())
@@ -242,9 +242,9 @@ def test_where_nothing_may_be_written_what_is_there_serves_all_the_same(
         written.append(path)
         raise PermissionError("key:secret may not write")
 
-    monkeypatch.setattr(folder_module.RemoteFolder, "_written", refuse_to_write)
+    monkeypatch.setattr(folders.RemoteFolder, "_written", refuse_to_write)
     store = Store(url)
-    with store.claims(HERE).claimed("0" * 16) as is_ours:
+    with store.leases(HERE).held("0" * 16) as is_ours:
         assert is_ours
     assert store.put(HERE, decision())
     tried = len(written)
@@ -261,7 +261,7 @@ def test_a_listing_that_lags_behind_hides_no_decision_of_the_very_problem(
     url, monkeypatch
 ):
     Store(url).put(HERE, decision())
-    monkeypatch.setattr(folder_module.RemoteFolder, "names", lambda self, path: [])
+    monkeypatch.setattr(folders.RemoteFolder, "names", lambda self, path: [])
     store = Store(url)
     assert store.get(HERE, PROBLEM) == decision()
     assert store.nearest(HERE, with_batch(9)) is None
@@ -280,12 +280,12 @@ def test_a_listing_that_names_what_is_gone_is_no_harm(url, monkeypatch, caplog):
     assert not warnings_of(caplog)
 
 
-def test_one_worker_alone_makes_a_claim_behind_a_url(url):
-    claims = [Store(url).claims(HERE) for _ in range(2)]
+def test_one_worker_alone_makes_a_lease_behind_a_url(url):
+    leases = [Store(url).leases(HERE) for _ in range(2)]
     what = "0" * 16
-    with claims[0].claimed(what) as first, claims[1].claimed(what) as second:
+    with leases[0].held(what) as first, leases[1].held(what) as second:
         assert (first, second) == (True, False)
-    with claims[1].claimed(what) as later:
+    with leases[1].held(what) as later:
         assert later
 
 

@@ -13,11 +13,10 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from keras_diagwise.planning import folder as folder_module
-from keras_diagwise.planning import store as store_module
-from keras_diagwise.planning.document import Document
-from keras_diagwise.planning.folder import MAX_BYTES
-from keras_diagwise.planning.record import (
+from keras_diagwise.problem import PASSES
+from keras_diagwise.storage import folders, warnings
+from keras_diagwise.storage.document import Document
+from keras_diagwise.storage.files import (
     DECISION_FORMAT,
     OUR_FIRST_BYTES,
     checksum,
@@ -25,10 +24,10 @@ from keras_diagwise.planning.record import (
     decision_to_bytes,
     to_bytes,
 )
-from keras_diagwise.planning.store import Store
-from keras_diagwise.problem import PASSES
+from keras_diagwise.storage.folders import MAX_BYTES
+from keras_diagwise.storage.store import Store
 from tests.algorithms.suite import depthwise
-from tests.planning.samples import (
+from tests.samples import (
     ELSEWHERE,
     HERE,
     PROBLEM,
@@ -173,14 +172,14 @@ def test_environments_are_read_once_and_no_decision_with_them(tmp_path, monkeypa
 
 def reads_of(monkeypatch):
     """The paths of the files that are read from now on."""
-    paths, read_plain = [], folder_module.read_plain
+    paths, read_plain = [], folders.read_plain
 
     def reading(path):
         content = read_plain(path)
         paths.append(path)
         return content
 
-    monkeypatch.setattr(folder_module, "read_plain", reading)
+    monkeypatch.setattr(folders, "read_plain", reading)
     return paths
 
 
@@ -254,7 +253,7 @@ def test_where_nothing_can_be_written_decisions_last_for_the_process(
     tmp_path, monkeypatch, caplog, function, number
 ):
     location = tmp_path / "store"
-    monkeypatch.setattr(folder_module.os, function, failing(number))
+    monkeypatch.setattr(folders.os, function, failing(number))
     check_lasts_for_the_process(Store(location), caplog, os.strerror(number))
     monkeypatch.undo()
     assert not files_below(tmp_path), "a temporary file was left"
@@ -339,7 +338,7 @@ def test_a_folder_that_cant_be_read_is_empty_with_one_warning(
     tmp_path, monkeypatch, caplog
 ):
     Store(tmp_path).put(HERE, decision())
-    monkeypatch.setattr(folder_module.os, "listdir", failing(errno.EACCES))
+    monkeypatch.setattr(folders.os, "listdir", failing(errno.EACCES))
     store = Store(tmp_path)
     for _ in range(3):
         assert store.environments() == []
@@ -552,7 +551,7 @@ def test_each_damaged_file_is_named_once_and_only_a_few_are(tmp_path, caplog):
         for each in problems:
             assert store.get(HERE, each) is None
     messages = warnings_of(caplog)
-    assert len(messages) == store_module.MAX_WARNINGS + 1
+    assert len(messages) == warnings.MAX_WARNINGS + 1
     assert len(set(messages)) == len(messages)
     assert "further" in messages[-1]
 
@@ -611,7 +610,7 @@ def test_a_store_cleared_between_two_steps_of_a_write_is_made_anew(
         if len(calls) in (1, 4):
             os.rmdir(path)
 
-    monkeypatch.setattr(folder_module.os, "makedirs", cleared)
+    monkeypatch.setattr(folders.os, "makedirs", cleared)
     assert store.put(HERE, decision())
     assert file_of(tmp_path).exists()
     assert not warnings_of(caplog)
@@ -624,11 +623,11 @@ def test_what_another_process_writes_meanwhile_is_not_lost(tmp_path, monkeypatch
 
     def interfering(file):
         fsync(file)
-        monkeypatch.setattr(folder_module.os, "fsync", fsync)
+        monkeypatch.setattr(folders.os, "fsync", fsync)
         other.put(HERE, theirs)
 
     store.put(HERE, decision(with_batch(3)))
-    monkeypatch.setattr(folder_module.os, "fsync", interfering)
+    monkeypatch.setattr(folders.os, "fsync", interfering)
     assert store.put(HERE, ours)
     assert Store(tmp_path).get(HERE, PROBLEM) == theirs | ours
     assert all(path.suffix == ".json" for path in files_below(tmp_path))
@@ -653,9 +652,9 @@ def test_threads_share_a_store(tmp_path, caplog):
 
 PROCESSES = """
 import os, random, signal, sys, time
-from keras_diagwise.planning.store import Store
+from keras_diagwise.storage.store import Store
 from keras_diagwise.problem import PASSES
-from tests.planning.samples import HERE, decision, with_batch
+from tests.samples import HERE, decision, with_batch
 
 def child(work):
     pid = os.fork()
@@ -776,13 +775,13 @@ def test_what_the_killed_left_is_swept_after_an_hour(tmp_path):
     assert store.get(HERE, PROBLEM) == decision(PROBLEM)
 
 
-def test_a_claim_that_is_renewed_is_not_swept(tmp_path):
+def test_a_lease_that_is_renewed_is_not_swept(tmp_path):
     store = Store(tmp_path)
     store.put(HERE, decision(PROBLEM))
-    with store.claims(HERE).claimed("4" * 16) as is_ours:
+    with store.leases(HERE).held("4" * 16) as is_ours:
         assert is_ours
         assert store.sweep(HERE) == 0
-        assert store.claims(HERE).is_claimed("4" * 16)
+        assert store.leases(HERE).is_held("4" * 16)
 
 
 def test_a_time_of_zero_in_a_file_is_a_miss(tmp_path, caplog):

@@ -6,11 +6,11 @@ import json
 import hypothesis
 import pytest
 
-from keras_diagwise.planning.decision import Comparison, Decision, Outcome
+from keras_diagwise.decision import Comparison, Decision, Outcome
 from keras_diagwise.precision import STANDARD, STRICT
 from keras_diagwise.problem import PASSES
 from tests.algorithms.suite import depthwise
-from tests.planning.samples import MEASURED, PROBLEM, decision, documents
+from tests.samples import MEASURED, PROBLEM, decision, documents
 
 
 def test_of_those_that_are_surely_faster_the_fastest_wins():

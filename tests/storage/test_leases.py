@@ -1,4 +1,4 @@
-"""Claims: one worker at a time holds one, and none holds for ever."""
+"""Leases: one worker at a time holds one, and none holds for ever."""
 
 import json
 import os
@@ -9,13 +9,13 @@ import time
 
 import pytest
 
-from keras_diagwise.planning import claims as claims_module
-from keras_diagwise.planning.claims import Claims
-from keras_diagwise.planning.folder import LocalFolder, MemoryFolder, NoFolder
+from keras_diagwise.storage import leases
+from keras_diagwise.storage.folders import LocalFolder, MemoryFolder, NoFolder
+from keras_diagwise.storage.leases import Leases
 from tests.threads import THREADS, in_threads
 
 WHAT, OTHER = "0123456789abcdef", "fedcba9876543210"
-LEASE = 0.2
+LEASE_SECONDS = 0.2
 
 
 @pytest.fixture(params=["disk", "memory"])
@@ -27,8 +27,8 @@ def fail(error):
     raise AssertionError(error)
 
 
-def worker(folder, lease=60.0, failed=fail):
-    return Claims(folder, "environment/claims", failed, lease)
+def worker(folder, seconds=60.0, failed=fail):
+    return Leases(folder, "environment/claims", failed, seconds)
 
 
 def files_in(folder):
@@ -44,31 +44,31 @@ def plant(folder, content, generation=1):
     assert folder.create(path, content)
 
 
-def claim_of_another(folder, **changes):
-    """A claim as another worker's, on another machine, left behind."""
-    with worker(folder).claimed(WHAT):
+def lease_of_another(folder, **changes):
+    """A lease as another worker's, on another machine, left behind."""
+    with worker(folder).held(WHAT):
         (name,) = files_in(folder)
         values = content_of(folder, name)
     values |= {"host": "elsewhere", **changes}
     plant(folder, json.dumps(values).encode())
 
 
-def test_while_one_holds_a_claim_no_other_does(folder):
+def test_while_one_holds_a_lease_no_other_does(folder):
     one, other = worker(folder), worker(folder)
-    with one.claimed(WHAT) as first, other.claimed(WHAT) as second:
+    with one.held(WHAT) as first, other.held(WHAT) as second:
         assert (first, second) == (True, False)
-        with other.claimed(OTHER) as another_thing:
+        with other.held(OTHER) as another_thing:
             assert another_thing
-    with other.claimed(WHAT) as later:
+    with other.held(WHAT) as later:
         assert later
-    assert not files_in(folder), "a claim was left behind"
+    assert not files_in(folder), "a lease was left behind"
 
 
 def test_of_many_that_ask_at_once_one_gets_it(folder):
     held, everyone = [], threading.Barrier(THREADS)
 
     def ask(_):
-        with worker(folder).claimed(WHAT) as is_ours:
+        with worker(folder).held(WHAT) as is_ours:
             held.append(is_ours)
             everyone.wait(60)
 
@@ -76,62 +76,62 @@ def test_of_many_that_ask_at_once_one_gets_it(folder):
     assert sorted(held) == [False] * (THREADS - 1) + [True]
 
 
-def test_a_claim_says_who_holds_it_and_until_when(folder):
-    with worker(folder, lease=60.0).claimed(WHAT):
+def test_a_lease_says_who_holds_it_and_until_when(folder):
+    with worker(folder, seconds=60.0).held(WHAT):
         (name,) = files_in(folder)
         values = content_of(folder, name)
-    assert values["host"] == claims_module.host()
+    assert values["host"] == leases.host()
     assert values["process"] == os.getpid()
     assert values["expires"] == values["time"] + 60.0
 
 
-def test_a_claim_is_renewed_while_it_is_held(folder):
-    with worker(folder, LEASE).claimed(WHAT):
+def test_a_lease_is_renewed_while_it_is_held(folder):
+    with worker(folder, LEASE_SECONDS).held(WHAT):
         (name,) = files_in(folder)
         first = content_of(folder, name)["expires"]
-        wait_until(lambda: content_of(folder, name)["expires"] > first + LEASE)
-        with worker(folder, LEASE).claimed(WHAT) as is_ours:
+        wait_until(lambda: content_of(folder, name)["expires"] > first + LEASE_SECONDS)
+        with worker(folder, LEASE_SECONDS).held(WHAT) as is_ours:
             assert not is_ours
 
 
-def test_a_claim_that_has_expired_is_taken_over_by_one(folder):
-    claim_of_another(folder, expires=time.time() - 1)
-    with worker(folder).claimed(WHAT) as first, worker(folder).claimed(WHAT) as second:
+def test_a_lease_that_has_expired_is_taken_over_by_one(folder):
+    lease_of_another(folder, expires=time.time() - 1)
+    with worker(folder).held(WHAT) as first, worker(folder).held(WHAT) as second:
         assert (first, second) == (True, False)
         assert len(files_in(folder)) == 2
-    assert not files_in(folder), "the expired claim was left behind"
+    assert not files_in(folder), "the expired lease was left behind"
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b'{"format": "else"}', b"\xff"])
-def test_what_is_no_claim_or_of_a_wrong_clock_holds_for_a_lease_at_most(
+def test_what_is_no_lease_or_of_a_wrong_clock_holds_for_a_lease_at_most(
     folder, content
 ):
     if content:
         plant(folder, content)
     else:
-        claim_of_another(folder, expires=time.time() + 1e9)
-    asking = worker(folder, LEASE)
-    with asking.claimed(WHAT) as at_first:
+        lease_of_another(folder, expires=time.time() + 1e9)
+    asking = worker(folder, LEASE_SECONDS)
+    with asking.held(WHAT) as at_first:
         assert not at_first
     wait_until(lambda: takes(asking))
 
 
 def takes(asking):
-    with asking.claimed(WHAT) as is_ours:
+    with asking.held(WHAT) as is_ours:
         return is_ours
 
 
 @pytest.mark.skipif(os.name != "posix", reason="only there a process is looked for")
-def test_the_claim_of_a_process_of_this_machine_that_has_ended_is_over(folder):
+def test_the_lease_of_a_process_of_this_machine_that_has_ended_is_over(folder):
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    claim_of_another(folder, host=claims_module.host(), process=ended.pid)
+    lease_of_another(folder, host=leases.host(), process=ended.pid)
     assert takes(worker(folder))
 
 
-def test_where_no_claim_can_be_made_each_is_on_its_own():
+def test_where_no_lease_can_be_made_each_is_on_its_own():
     said = []
-    with worker(NoFolder("planted"), failed=said.append).claimed(WHAT) as is_ours:
+    with worker(NoFolder("planted"), failed=said.append).held(WHAT) as is_ours:
         assert is_ours
     assert [str(error) for error in said] == ["planted"]
 
@@ -141,12 +141,12 @@ def test_a_disk_that_knows_no_links_serves_too(tmp_path, monkeypatch):
         raise PermissionError("planted")
 
     monkeypatch.setattr(os, "link", refuse)
-    test_while_one_holds_a_claim_no_other_does(LocalFolder(str(tmp_path)))
+    test_while_one_holds_a_lease_no_other_does(LocalFolder(str(tmp_path)))
     assert not [each for each in tmp_path.rglob("*") if each.is_file()]
 
 
-def test_what_is_done_may_fail_and_the_claim_is_free(folder):
-    with pytest.raises(KeyboardInterrupt), worker(folder).claimed(WHAT):
+def test_what_is_done_may_fail_and_the_lease_is_free(folder):
+    with pytest.raises(KeyboardInterrupt), worker(folder).held(WHAT):
         raise KeyboardInterrupt
     assert takes(worker(folder))
 

@@ -6,10 +6,9 @@ import json
 
 import pytest
 
-from keras_diagwise import backends
-from keras_diagwise.planning import environment
-from keras_diagwise.planning.environment import Environment
-from tests.planning.samples import ELSEWHERE, HERE, UPDATED
+from keras_diagwise import backends, environment
+from keras_diagwise.environment import Environment
+from tests.samples import ELSEWHERE, HERE, UPDATED
 
 
 def test_the_environment_now_comes_back_from_json():

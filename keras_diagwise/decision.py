@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from keras_diagwise import algorithms
-from keras_diagwise.planning.plan import Plan
+from keras_diagwise.plan import Plan
 from keras_diagwise.precision import STANDARD, STRICT, allowed_error
 from keras_diagwise.problem import PASSES, Problem
 

@@ -1,9 +1,9 @@
 """Hostile documents cost little, print nothing strange, and write nowhere else;
-`python -m tests.planning.hostile` tries 500 up to the limit."""
+`python -m tests.storage.hostile` tries 500 up to the limit."""
 
 import pytest
 
-from tests.planning.hostile import (
+from tests.storage.hostile import (
     KINDS,
     MAX_MEMORY,
     import_in_a_process,

@@ -7,14 +7,14 @@ import json
 import re
 from typing import Any
 
-from keras_diagwise.planning.decision import Decision
-from keras_diagwise.planning.environment import Environment
-from keras_diagwise.planning.similarity import Logarithms, bucket, logarithms
+from keras_diagwise.decision import Decision
+from keras_diagwise.environment import Environment
 from keras_diagwise.problem import Problem
+from keras_diagwise.similarity import Logarithms, bucket, logarithms
 
 DECISION_FORMAT = "keras-diagwise decision"
 ENVIRONMENT_FORMAT = "keras-diagwise environment"
-CLAIM_FORMAT = "keras-diagwise claim"
+LEASE_FORMAT = "keras-diagwise claim"
 CHECK_FORMAT = "keras-diagwise check"
 FORMAT_VERSION = 1
 OUR_FIRST_BYTES = b'{\n "format": "keras-diagwise '
@@ -23,7 +23,7 @@ DIGEST = re.compile(r"[0-9a-f]{16}")
 BUCKET_NAME = re.compile(r"[123]d-g\d+x\d+-k[\w-]+")
 DECISION_NAME = re.compile(r"(\d+\.\d{3}-){3}[0-9a-f]{16}\.json")
 ENVIRONMENT_NAME = re.compile(r"environment\.json")
-CLAIM_NAME = re.compile(r"[0-9a-f]{16}-\d{1,9}\.json")
+LEASE_NAME = re.compile(r"[0-9a-f]{16}-\d{1,9}\.json")
 CHECK_NAME = re.compile(r"[0-9a-f]{16}\.json")
 
 
@@ -85,33 +85,33 @@ def environment_from_bytes(content: bytes, path: str) -> Environment:
     return environment
 
 
-def claims_path(environment: str) -> str:
-    """The path of the folder of claims, from the digest of an environment."""
+def leases_path(environment: str) -> str:
+    """The path of the folder of leases, from the digest of an environment."""
     return f"{environment}/claims"
 
 
-def claim_name(what: str, generation: int) -> str:
-    """The name of the file of a claim to a thing, which is the so many-th."""
+def lease_name(what: str, generation: int) -> str:
+    """The name of the file of a lease to a thing, which is the so many-th."""
     return f"{what}-{generation}.json"
 
 
 def generation_of(name: str) -> int:
-    """The how many-th claim to a thing a file is."""
+    """The how many-th lease to a thing a file is."""
     return int(name.partition("-")[2].removesuffix(".json"))
 
 
-def claim_to_bytes(values: dict) -> bytes:
-    """The content of a claim's file."""
-    return to_bytes(CLAIM_FORMAT, values)
+def lease_to_bytes(values: dict) -> bytes:
+    """The content of a lease's file."""
+    return to_bytes(LEASE_FORMAT, values)
 
 
-def claim_from_bytes(content: bytes) -> dict[str, Any]:
-    """What the file of a claim says.
+def lease_from_bytes(content: bytes) -> dict[str, Any]:
+    """What the file of a lease says.
 
     Raises:
         Exception: of any kind, if it is none.
     """
-    return from_bytes(CLAIM_FORMAT, content)
+    return from_bytes(LEASE_FORMAT, content)
 
 
 def checks_path(environment: str) -> str:

@@ -7,12 +7,12 @@ import json
 import hypothesis
 import pytest
 
-from keras_diagwise.planning import document as document_module
-from keras_diagwise.planning.decision import FAILURES, Comparison, Decision, Outcome
-from keras_diagwise.planning.document import MAX_BYTES, Document
+from keras_diagwise.decision import FAILURES, Comparison, Decision, Outcome
 from keras_diagwise.problem import PASSES
+from keras_diagwise.storage import document as document_module
+from keras_diagwise.storage.document import MAX_BYTES, Document
 from tests.algorithms.suite import depthwise
-from tests.planning.samples import (
+from tests.samples import (
     ELSEWHERE,
     HERE,
     MEASURED,

@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
+from keras_diagwise.storage.locations import shown
+
 MAX_BYTES = 2**22
 """What is larger is no file of ours: a decision takes a few kilobytes."""
 
@@ -338,17 +340,6 @@ def folder_at(location: str) -> Folder:
     if location.startswith("~"):
         return NoFolder("there is no home directory")
     return LocalFolder(location)
-
-
-def shown(location: str) -> str:
-    """A location without what is secret in a URL: user, password, query."""
-    scheme, separator, rest = location.partition("://")
-    if not separator:
-        return location
-    plain = re.split("[?#]", rest)[0]
-    if "@" in rest[len(plain) :]:  # a query, or a password that was not quoted
-        return f"{scheme}://…"
-    return f"{scheme}://{plain.rpartition('@')[2]}"
 
 
 def is_missing(path: str, error: OSError) -> bool:

@@ -18,21 +18,21 @@ import keras_diagwise as kd
 from keras_diagwise.cli.decision_tables import show_all, show_candidates
 from keras_diagwise.cli.report_figures import report_figures
 from keras_diagwise.cli.report_page import report_page
+from keras_diagwise.decision import Comparison, Decision, Outcome
 from keras_diagwise.models.problems import uses_in
 from keras_diagwise.models.summary import environment_of
 from keras_diagwise.ops import dispatcher
-from keras_diagwise.planning.decision import Comparison, Decision, Outcome
-from keras_diagwise.planning.folder import MAX_BYTES
-from keras_diagwise.planning.plan import Plan
-from keras_diagwise.planning.record import (
+from keras_diagwise.plan import Plan
+from keras_diagwise.problem import PASSES
+from keras_diagwise.storage.files import (
     DECISION_FORMAT,
     checksum,
     decision_path,
     to_bytes,
 )
-from keras_diagwise.planning.store import Store
-from keras_diagwise.problem import PASSES
-from tests.planning.samples import MEASURED
+from keras_diagwise.storage.folders import MAX_BYTES
+from keras_diagwise.storage.store import Store
+from tests.samples import MEASURED
 
 NUMBERS = (0, -1, 5e-324, 1e-320, 1e308, float("nan"), float("inf"), 2**63, 10**400)
 ODD = ("", "\x1b[2J", "x" * 10_000, None, True, [], {}, ["a"], {"a": 1}, "\ud800")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import re
 import secrets
 import threading
@@ -11,14 +9,33 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-import platformdirs
-
-from keras_diagwise._terminal import printable
-from keras_diagwise.planning.claims import Claims
-from keras_diagwise.planning.decision import Decision
-from keras_diagwise.planning.document import Document
-from keras_diagwise.planning.environment import Environment
-from keras_diagwise.planning.folder import (
+from keras_diagwise.decision import Decision
+from keras_diagwise.environment import Environment
+from keras_diagwise.problem import Problem
+from keras_diagwise.similarity import nearest_first
+from keras_diagwise.storage import locations
+from keras_diagwise.storage.document import Document
+from keras_diagwise.storage.files import (
+    BUCKET_NAME,
+    CHECK_NAME,
+    DECISION_NAME,
+    DIGEST,
+    ENVIRONMENT_NAME,
+    LEASE_NAME,
+    OUR_FIRST_BYTES,
+    check_from_bytes,
+    check_to_bytes,
+    checks_path,
+    decision_from_bytes,
+    decision_path,
+    decision_to_bytes,
+    environment_from_bytes,
+    environment_path,
+    environment_to_bytes,
+    leases_path,
+    sizes_and_key,
+)
+from keras_diagwise.storage.folders import (
     TEMPORARY_NAME,
     AwayError,
     Folder,
@@ -26,42 +43,13 @@ from keras_diagwise.planning.folder import (
     RemoteFolder,
     folder_at,
     is_reachable,
-    shown,
 )
-from keras_diagwise.planning.record import (
-    BUCKET_NAME,
-    CHECK_NAME,
-    CLAIM_NAME,
-    DECISION_NAME,
-    DIGEST,
-    ENVIRONMENT_NAME,
-    OUR_FIRST_BYTES,
-    check_from_bytes,
-    check_to_bytes,
-    checks_path,
-    claims_path,
-    decision_from_bytes,
-    decision_path,
-    decision_to_bytes,
-    digest_of,
-    environment_from_bytes,
-    environment_path,
-    environment_to_bytes,
-    sizes_and_key,
-)
-from keras_diagwise.planning.similarity import nearest_first
-from keras_diagwise.problem import Problem
+from keras_diagwise.storage.leases import Leases
+from keras_diagwise.storage.warnings import Unusable, Warnings, reason
 
-VARIABLE = "KERAS_DIAGWISE_STORE"
-LAYOUT = "v1"
-
-MAX_WARNINGS = 5
-"""So many files that can't be used are named, one a line."""
 AN_HOUR = 3600.0
 MAX_ATTEMPTS = 100
 """How often a decision is merged anew because another process wrote it meanwhile."""
-
-logger = logging.getLogger("keras_diagwise")
 
 Read = TypeVar("Read")
 
@@ -87,13 +75,14 @@ class Store:
     """
 
     def __init__(self, location: str | Path | None = None):
-        self.location = standardize_location(location)
+        self.location = locations.standardize_location(location)
         self._folder = folder_at(self.location)
         self._spares: tuple[Folder, ...] = (MemoryFolder(),)
         self._local: Store | None = None
         if isinstance(self._folder, RemoteFolder):
-            self._local = Store(default_location())
-            self._spares = (folder_at(unsent_location(self.location)), *self._spares)
+            self._local = Store(locations.default_location())
+            unsent = folder_at(locations.unsent_location(self.location))
+            self._spares = (unsent, *self._spares)
         self._may_have_unsent = self._local is not None
         self._environments: dict[str, Environment] = {}
         self._warnings = Warnings(self.location)
@@ -101,7 +90,7 @@ class Store:
         self._lock = threading.RLock()
 
     def __repr__(self) -> str:
-        return f"Store({shown(self.location)!r})"
+        return f"Store({locations.shown(self.location)!r})"
 
     def get(self, environment: Environment, problem: Problem) -> Decision | None:
         """The decision for this very problem in this very environment."""
@@ -168,11 +157,11 @@ class Store:
         """
         return sum(self.put(*each) for each in document)
 
-    def claims(self, environment: Environment) -> Claims:
-        """The claims to what is measured in an environment, which all who share the
+    def leases(self, environment: Environment) -> Leases:
+        """The leases to what is measured in an environment, which all who share the
         store see."""
-        path = claims_path(environment.digest)
-        return Claims(self._folder, path, self._warnings.not_written)
+        path = leases_path(environment.digest)
+        return Leases(self._folder, path, self._warnings.not_written)
 
     def check(self, environment: Environment, what: str) -> dict[str, Any] | None:
         """What a whole model's check has found, if it was kept.
@@ -220,20 +209,20 @@ class Store:
 
     def sweep(self, environment: Environment, seconds: float = AN_HOUR) -> int:
         """Removes what killed processes left behind in an environment: temporary files,
-        and claims that nobody has renewed for so long. Nothing younger is touched, by
+        and leases that nobody has renewed for so long. Nothing younger is touched, by
         the clock of where the files lie.
 
         Returns:
             How many files they were.
         """
         digest = environment.digest
-        folders = ("", digest, claims_path(digest), checks_path(digest))
+        folders = ("", digest, leases_path(digest), checks_path(digest))
         removed = 0
         for folder in (*folders, *self._buckets(digest)):
             for name in self._listed(self._folder, folder):
                 path = f"{folder}/{name}".lstrip("/")
-                is_claim = CLAIM_NAME.fullmatch(name) and folder.endswith("/claims")
-                if TEMPORARY_NAME.fullmatch(name) or is_claim:
+                is_lease = LEASE_NAME.fullmatch(name) and folder == leases_path(digest)
+                if TEMPORARY_NAME.fullmatch(name) or is_lease:
                     removed += self._swept(path, seconds)
         return removed
 
@@ -256,7 +245,7 @@ class Store:
             for digest in self._names("", DIGEST):
                 for folder in self._buckets(digest):
                     removed.update(self._clear(folder, DECISION_NAME))
-                self._clear(claims_path(digest), CLAIM_NAME)
+                self._clear(leases_path(digest), LEASE_NAME)
                 self._clear(checks_path(digest), CHECK_NAME)
                 self._clear(digest, ENVIRONMENT_NAME)
         return len(removed)
@@ -405,102 +394,6 @@ class Store:
                     yield from self._local._read(path, parse)
 
 
-class Warnings:
-    """Says each thing once, and not too many."""
-
-    def __init__(self, location: str):
-        self._location = shown(location)
-        self._said: set[str] = set()
-        self._named: set[str] = set()
-        self._lock = threading.RLock()
-
-    def not_written(self, error: OSError) -> None:
-        """Says that nothing can be written, or nothing reached."""
-        if isinstance(error, AwayError):
-            self.away(error)
-        else:
-            self.lasts_in_memory(error)
-
-    def not_read(self, path: str, error: Exception) -> None:
-        """Says that what is at a path can't be used, or nothing reached."""
-        if isinstance(error, AwayError):
-            self.away(error)
-        else:
-            self.passed_over(path, error)
-
-    def away(self, error: AwayError) -> None:
-        """Says that a URL can't be reached."""
-        self._say(
-            f"{self._location} can't be reached ({reason(error)}). Until it can, the "
-            "decisions of this machine serve, and what is measured is kept here and "
-            "sent then. keras-diagwise doctor looks for what is wrong.",
-            "away",
-        )
-
-    def lasts_in_memory(self, error: OSError) -> None:
-        """Says that nothing can be written."""
-        self._say(
-            f"decisions can't be written to {self._location} ({reason(error)}) and "
-            "last for this process only. Set keras_diagwise.decisions.location, or "
-            f"the variable {VARIABLE}, to a folder that can be written.",
-            "in memory",
-        )
-
-    def passed_over(self, path: str, error: Exception) -> None:
-        """Says that what is at a path can't be used."""
-        with self._lock:
-            if path not in self._named and len(self._named) == MAX_WARNINGS:
-                return self._say("further files that can't be used are not named.")
-            self._named.add(path)
-        where = "/".join(filter(None, (self._location, path)))
-        self._say(
-            f"{where} can't be used and is passed over: {reason(error)}", f"/{path}"
-        )
-
-    def _say(self, message: str, what: str = "more") -> None:
-        with self._lock:
-            new = what not in self._said
-            self._said.add(what)
-        if new:
-            logger.warning("keras_diagwise: %s", message)
-
-
-class Unusable(Warnings):
-    """Keeps what can't be used, instead of warning of it."""
-
-    def __init__(self, location: str):
-        super().__init__(location)
-        self.found: dict[str, str] = {}
-
-    def passed_over(self, path: str, error: Exception) -> None:
-        self.found[path] = reason(error)
-
-    def away(self, error: AwayError) -> None:
-        self.found.setdefault("", f"it can't be reached ({reason(error)})")
-
-
-def standardize_location(location: str | Path | None) -> str:
-    """`location`, or else the default one, as an absolute path or a URL.
-
-    Raises:
-        ValueError: if it is neither a path nor a URL.
-    """
-    if location is None:
-        location = os.environ.get(VARIABLE)
-        if not location:
-            return default_location()
-    if not isinstance(location, str | Path) or not fits_a_path(str(location)):
-        raise ValueError(
-            "`location` must be a folder's path, or a URL. "
-            f"Received: location={location!r}"
-        )
-    text = str(location).removeprefix("file://")
-    if "://" in text:
-        return text
-    text = os.path.expanduser(text)
-    return text if text.startswith("~") else os.path.abspath(text)
-
-
 def why_not_writable(folder: Folder) -> str | None:
     """Why nothing can be written to a folder, or `None` if a file could be."""
     path = f".{secrets.token_hex(8)}.tmp"
@@ -510,31 +403,3 @@ def why_not_writable(folder: Folder) -> str | None:
     except OSError as error:
         return reason(error)
     return None
-
-
-def fits_a_path(text: str) -> bool:
-    try:
-        return bool(text) and b"\0" not in os.fsencode(text)
-    except UnicodeEncodeError:
-        return False
-
-
-def default_location() -> str:
-    """The folder of our own in the user's cache."""
-    try:
-        folder = platformdirs.user_cache_path("keras-diagwise", appauthor=False)
-    except RuntimeError:  # platformdirs 4.14 raises where there is no home
-        folder = Path("~/keras-diagwise")
-    return str(folder / LAYOUT)
-
-
-def unsent_location(location: str) -> str:
-    """The folder of what could not be sent to a URL."""
-    return os.path.join(default_location(), "unsent", digest_of(shown(location)))
-
-
-def reason(error: Exception) -> str:
-    """What was wrong, in few words."""
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    text = printable(" ".join(text.split()))  # it may have what the file says
-    return text if len(text) < 200 else f"{text[:200]}…"

@@ -14,13 +14,12 @@ import keras_diagwise as kd
 from keras_diagwise.models.report import ModelCheck
 from keras_diagwise.models.tune import standardize_budget
 from keras_diagwise.ops import dispatcher
-from keras_diagwise.planning import folder as folder_module
-from keras_diagwise.planning import store as store_module
-from keras_diagwise.planning.document import Document
-from keras_diagwise.planning.record import decision_path
-from keras_diagwise.planning.store import Store
+from keras_diagwise.storage import folders, locations
+from keras_diagwise.storage.document import Document
+from keras_diagwise.storage.files import decision_path
+from keras_diagwise.storage.store import Store
 from tests.fake_runner import install, nothing_known
-from tests.planning.samples import HERE, PROBLEM, decision, document, with_batch
+from tests.samples import HERE, PROBLEM, decision, document, with_batch
 from tests.threads import THREADS, in_threads
 
 s3fs = pytest.importorskip("s3fs")
@@ -98,8 +97,8 @@ def s3(server, monkeypatch, tmp_path):
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    monkeypatch.setattr(store_module, "default_location", lambda: str(tmp_path))
-    monkeypatch.setattr(folder_module, "PATIENCE", 3.0)
+    monkeypatch.setattr(locations, "default_location", lambda: str(tmp_path))
+    monkeypatch.setattr(folders, "PATIENCE", 3.0)
     s3fs.S3FileSystem.clear_instance_cache()
     system = s3fs.S3FileSystem()
     system.mkdir(BUCKET)
@@ -149,11 +148,11 @@ def test_an_empty_object_is_passed_over_and_the_others_serve(s3, caplog):
     assert path in said
 
 
-def test_of_many_workers_one_gets_a_claim():
+def test_of_many_workers_one_gets_a_lease():
     held, everyone = [], threading.Barrier(THREADS)
 
     def ask(_):
-        with Store(URL).claims(HERE).claimed("0" * 16) as is_ours:
+        with Store(URL).leases(HERE).held("0" * 16) as is_ours:
             held.append(is_ours)
             everyone.wait(60)
 
@@ -209,8 +208,8 @@ def test_a_listing_that_lags_behind_hides_no_decision_of_the_very_problem(server
         assert store.get(HERE, PROBLEM) == decision()
         assert not store.put(HERE, decision())
         assert store.nearest(HERE, with_batch(9)) is None
-        first, second = store.claims(HERE), Store(URL).claims(HERE)
-        with first.claimed("0" * 16) as ours, second.claimed("0" * 16) as theirs:
+        first, second = store.leases(HERE), Store(URL).leases(HERE)
+        with first.held("0" * 16) as ours, second.held("0" * 16) as theirs:
             assert (ours, theirs) == (True, False)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from keras_diagwise import Plan
 from keras_diagwise.algorithms import Diagonal, Direct, Native
-from keras_diagwise.planning.plan import plan_to_config, standardize_plan
+from keras_diagwise.plan import plan_to_config, standardize_plan
 from tests.algorithms.suite import depthwise
 
 TEXTS = [

@@ -4,10 +4,10 @@ import dataclasses
 
 from hypothesis import strategies as st
 
-from keras_diagwise.planning.decision import FAILURES, Comparison, Decision, Outcome
-from keras_diagwise.planning.document import Document
-from keras_diagwise.planning.environment import Environment
+from keras_diagwise.decision import FAILURES, Comparison, Decision, Outcome
+from keras_diagwise.environment import Environment
 from keras_diagwise.problem import PASSES
+from keras_diagwise.storage.document import Document
 from tests.algorithms.suite import depthwise
 
 HERE = Environment(

@@ -1,6 +1,6 @@
 """Hostile documents, and what an import of them costs.
 
-    python -m tests.planning.hostile [COUNT]
+    python -m tests.storage.hostile [COUNT]
 
 Each document is imported in a process of its own, by the command. Printed are the most
 seconds of its CPU and the most memory that an import took, and what it did beside
@@ -20,8 +20,8 @@ import unicodedata
 from pathlib import Path
 
 from keras_diagwise.cli import run
-from keras_diagwise.planning.document import MAX_BYTES, MAX_DECISIONS
-from tests.planning.samples import HERE, decision, document, with_batch
+from keras_diagwise.storage.document import MAX_BYTES, MAX_DECISIONS
+from tests.samples import HERE, decision, document, with_batch
 
 MAX_SECONDS = 5.0
 MAX_MEMORY = 500 * 2**20
