@@ -9,7 +9,7 @@ from keras_diagwise.planning.tuning_queue import TuningQueue
 from keras_diagwise.storage.document import Document
 from keras_diagwise.storage.store import Store
 from keras_diagwise.tuner.roofline import Roofline
-from keras_diagwise.tuner.runner import Finding
+from keras_diagwise.tuner.runner import FirstRun
 from keras_diagwise.tuner.verify import Error, standard_problem
 
 NONE = Error(0.0, 0.0, 0.0)
@@ -34,9 +34,9 @@ class FakeRunner:
 
     def examine(self, task, candidate, enough=0.0, patience=0.0):
         if task.problem == standard_problem(task.problem.dtype):
-            return Finding(1e-9, NONE, 0.0)
+            return FirstRun(1e-9, NONE, 0.0)
         self.asked.append((task.problem, task.pass_name, str(candidate)))
-        return Finding(self.seconds.get(str(candidate), 1.0), NONE, 0.0)
+        return FirstRun(self.seconds.get(str(candidate), 1.0), NONE, 0.0)
 
     def time(self, task, candidates, seconds, least_rounds, expected=0.0):
         return {

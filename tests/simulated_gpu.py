@@ -20,7 +20,7 @@ from keras_diagwise.tuner import measure, verify
 from keras_diagwise.tuner import tuner as tuner_module
 from keras_diagwise.tuner.float64_passes import operand_shapes
 from keras_diagwise.tuner.roofline import Roofline
-from keras_diagwise.tuner.runner import Compiled, Finding, Runner
+from keras_diagwise.tuner.runner import Compiled, FirstRun, Runner
 from keras_diagwise.tuner.verify import standard_problem
 from tests.fake_runner import NONE, FakeRunner
 from tuning import gpu_costs
@@ -200,7 +200,7 @@ class SimulatedRunner(FakeRunner, Runner):
     def examine(self, task, candidate, enough=0.0, patience=0.0):
         if task.problem == standard_problem(task.problem.dtype):
             self.spend("standard", 0.5)
-            return Finding(1e-9, NONE, 0.0)
+            return FirstRun(1e-9, NONE, 0.0)
         self.asked.append((task.problem, task.pass_name, str(candidate)))
         self.compile([(task, candidate)])
         self.spend("compilation", self.exact(task))

@@ -147,7 +147,7 @@ def measured(
         keras.utils.set_random_seed(seed)
         stock = side_by_side.stock_model(model_name, image_size, len(loaded.classes))
         converted = converted_copy(stock, standardized)
-    race = side_by_side.race(
+    measured = side_by_side.train_both(
         stock,
         converted,
         loaded,
@@ -164,7 +164,7 @@ def measured(
         "batch_size": batch_size,
         "seed": seed,
     }
-    return demo_figures.figures(settings, loaded, race, converted)
+    return demo_figures.figures(settings, loaded, measured, converted)
 
 
 def loaded_images(

@@ -10,17 +10,19 @@ import keras
 import keras_diagwise
 from keras_diagwise.cli.images import Images
 from keras_diagwise.cli.place import place
-from keras_diagwise.cli.side_by_side import Pair, Race, median_ratio
+from keras_diagwise.cli.side_by_side import Pair, SideBySide, median_ratio
 from keras_diagwise.environment import Environment
 
 
-def figures(settings: dict, images: Images, race: Race, converted: keras.Model) -> dict:
+def figures(
+    settings: dict, images: Images, measured: SideBySide, converted: keras.Model
+) -> dict:
     """All that the demo reports, in JSON's types.
 
     Args:
         settings: what was asked for, with its `batch_size`.
         images: what was trained on.
-        race: what was measured.
+        measured: what was measured.
         converted: the converted model.
     """
     plans = plans_of(converted, settings["batch_size"])
@@ -32,18 +34,18 @@ def figures(settings: dict, images: Images, race: Race, converted: keras.Model) 
             "training": len(images.labels["training"]),
             "held_out": len(images.labels["held out"]),
         },
-        "training_step": times(race.steps),
-        "prediction": times(race.predictions),
+        "training_step": times(measured.steps),
+        "prediction": times(measured.predictions),
         "first_step_s": dict(
-            zip(("stock", "converted"), race.first_steps, strict=True)
+            zip(("stock", "converted"), measured.first_steps, strict=True)
         ),
-        "losses": losses(race.losses),
+        "losses": losses(measured.losses),
         "accuracy": {
-            "steps": len(race.losses),
-            "stock": race.accuracies[0],
-            "converted": race.accuracies[1],
+            "steps": len(measured.losses),
+            "stock": measured.accuracies[0],
+            "converted": measured.accuracies[1],
         },
-        "converted_alone": alone(race),
+        "converted_alone": alone(measured),
         "layers": plans,
         "runs_native_only": all(each["is_native"] for each in plans),
         "environment": place(Environment.current()),
@@ -90,16 +92,16 @@ def finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def alone(race: Race) -> dict | None:
+def alone(measured: SideBySide) -> dict | None:
     """How the converted model went on, and how long stock would have needed."""
-    if not race.further_steps:
+    if not measured.further_steps:
         return None
-    stock_pace = statistics.median(stock for stock, _ in race.steps)
+    stock_pace = statistics.median(stock for stock, _ in measured.steps)
     return {
-        "steps": race.further_steps,
-        "training_s": race.further_seconds,
-        "stock_would_need_s": race.further_steps * stock_pace,
-        "accuracy": race.further_accuracy,
+        "steps": measured.further_steps,
+        "training_s": measured.further_seconds,
+        "stock_would_need_s": measured.further_steps * stock_pace,
+        "accuracy": measured.further_accuracy,
     }
 
 

@@ -43,8 +43,8 @@ Pair = tuple[float, float]
 
 
 @dataclasses.dataclass
-class Race:
-    """What was measured, each pair stock first.
+class SideBySide:
+    """What was measured of stock and converted, each pair stock first.
 
     Attributes:
         first_steps: seconds of the first training step, which traces and compiles.
@@ -88,7 +88,7 @@ def stock_model(name: str, image_size: int, classes: int) -> keras.Model:
     return model
 
 
-def race(
+def train_both(
     stock: keras.Model,
     converted: keras.Model,
     images: Images,
@@ -98,7 +98,7 @@ def race(
     seconds: float,
     seed: int,
     progress: Progress,
-) -> Race:
+) -> SideBySide:
     """Trains both on the same batches, then the converted model alone.
 
     Args:
@@ -129,7 +129,7 @@ def race(
         advance(1)
         of_converted = accuracy(converted, images, batch_size)
     accuracies = (of_stock, of_converted)
-    result = Race(first_steps, measured, losses, predictions, accuracies)
+    result = SideBySide(first_steps, measured, losses, predictions, accuracies)
     if seconds > 0:
         go_on_alone(converted, images, batches, batch_size, seconds, result, progress)
     return result
@@ -218,7 +218,7 @@ def go_on_alone(
     batches: Iterator,
     batch_size: int,
     seconds: float,
-    result: Race,
+    result: SideBySide,
     progress: Progress,
 ) -> None:
     """Trains the converted model until time is over or it is good, the learning

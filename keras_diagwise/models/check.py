@@ -97,8 +97,8 @@ def check_step(
         example = example_of(model, batch_size, data)
         with restored(model):
             step = step_of(model, example, training)
-            race = Race(model, decisions, uses, step, until)
-            return judgement(race, decisions)
+            trials = StepTrials(model, decisions, uses, step, until)
+            return judgement(trials, decisions)
     except NotRestoredError:
         raise
     except Exception as error:  # whatever a model does that can't be fed or run
@@ -106,17 +106,17 @@ def check_step(
 
 
 def judgement(
-    race: Race, decisions: Mapping[Problem, Decision]
+    trials: StepTrials, decisions: Mapping[Problem, Decision]
 ) -> tuple[ModelCheck, list[Decision]]:
-    """What a race comes to, and the decisions that it overrules."""
-    trial = race.trial((), last=True)
+    """What the trials come to, and the decisions that it overrules."""
+    trial = trials.run((), last=True)
     overruled: Sequence[PassOfProblem] = ()
     if trial.slower > LOSES:  # once more: what is overruled stays so
-        trial = race.trial((), last=True)
+        trial = trials.run((), last=True)
     if trial.slower > LOSES:
-        overruled = losers(race)
+        overruled = losers(trials)
         reason = f"a whole model took {trial.slower:.2f} times stock's step by it"
-        trial = race.trial(overruled, last=True)
+        trial = trials.run(overruled, last=True)
     check = ModelCheck(
         trial.stock_seconds,
         trial.converted_seconds,
@@ -158,7 +158,7 @@ def overrule(decision: Decision, pass_name: str, reason: str) -> Decision:
     return Decision(decision.problem, {pass_name: comparison})
 
 
-class Race:
+class StepTrials:
     """A model's step, stock and converted, in turn on the same batch.
 
     Args:
@@ -187,7 +187,7 @@ class Race:
             if str(dispatcher.plan_of(decision)[pass_name]) != "native"
         ]
 
-    def trial(self, overruled: Sequence[PassOfProblem], last: bool = False) -> Trial:
+    def run(self, overruled: Sequence[PassOfProblem], last: bool = False) -> Trial:
         """Times both, with native in place of what is overruled.
 
         Raises:
@@ -229,12 +229,12 @@ def plan_without(decision: Decision, overruled: set[PassOfProblem]) -> Plan:
     )
 
 
-def losers(race: Race) -> list[PassOfProblem]:
+def losers(trials: StepTrials) -> list[PassOfProblem]:
     """The choices to overrule so that a model does not lose: all, if a few can't be
     found."""
-    choices = race.choices
+    choices = trials.choices
     try:
-        return fewest_losers(choices, lambda out: race.trial(out).slower > LOSES)
+        return fewest_losers(choices, lambda out: trials.run(out).slower > LOSES)
     except OutOfTimeError:
         return choices
 

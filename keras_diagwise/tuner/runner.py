@@ -42,7 +42,7 @@ class PassTask:
 
 
 @dataclasses.dataclass(frozen=True)
-class Finding:
+class FirstRun:
     """What a first run of a candidate showed.
 
     Attributes:
@@ -70,10 +70,10 @@ class FailedError(Exception):
 
     def __init__(self, failure: str, reason: str):
         super().__init__(failure, reason)
-        self.finding = Finding(failure=failure, reason=reason)
+        self.first_run = FirstRun(failure=failure, reason=reason)
 
     def __str__(self) -> str:
-        return f"{self.finding.failure}: {self.finding.reason}"
+        return f"{self.first_run.failure}: {self.first_run.reason}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,9 +137,9 @@ class Runner:
 
     def examine(
         self, task: PassTask, candidate: Algorithm, enough: float = float("inf")
-    ) -> Finding:
-        """Compiles and runs a candidate and measures its error; what it raises is a
-        finding.
+    ) -> FirstRun:
+        """Compiles and runs a candidate and measures its error; what it raises is the
+        first run's failure.
 
         Args:
             task: the pass.
@@ -149,9 +149,9 @@ class Runner:
         try:
             return self._examine(task, candidate, enough)
         except Exception as error:
-            return failed(error).finding
+            return failed(error).first_run
 
-    def _examine(self, task: PassTask, candidate: Algorithm, enough: float) -> Finding:
+    def _examine(self, task: PassTask, candidate: Algorithm, enough: float) -> FirstRun:
         run = self.function(task, candidate)
         operands = verify.operands(task.problem, task.pass_name, 0)
         call = functools.partial(run, *operands)
@@ -160,9 +160,9 @@ class Runner:
         compiling = ahead + max(0.0, first - second)
         if second > enough:
             reason = f"{1e3 * second:.3g} ms in its first run"
-            return Finding(second, None, compiling, "outpaced", reason)
+            return FirstRun(second, None, compiling, "outpaced", reason)
         error = verify.error_of(run, task.problem, task.pass_name)
-        return Finding(min(second, seconds_of(call)), error, compiling)
+        return FirstRun(min(second, seconds_of(call)), error, compiling)
 
     def time(
         self,

@@ -26,7 +26,7 @@ from keras_diagwise import backends
 from keras_diagwise.algorithms import Algorithm
 from keras_diagwise.environment import usable_cores
 from keras_diagwise.tuner.roofline import Roofline
-from keras_diagwise.tuner.runner import FailedError, Finding, Job, PassTask, Runner
+from keras_diagwise.tuner.runner import FailedError, FirstRun, Job, PassTask, Runner
 
 SECONDS_TO_START = 120.0
 SECONDS_TO_END = 5.0
@@ -72,8 +72,9 @@ class SubprocessRunner:
         candidate: Algorithm,
         enough: float = float("inf"),
         patience: float | None = None,
-    ) -> Finding:
-        """As a runner; a candidate that hangs or crashes is a finding.
+    ) -> FirstRun:
+        """As a runner; a candidate that hangs or crashes is a failure of its
+        first run.
 
         Args:
             task: the pass.
@@ -85,7 +86,7 @@ class SubprocessRunner:
             self._ask("prepare", task, patience=SECONDS_TO_PREPARE)
             return self._ask("examine", task, candidate, enough, patience=patience)
         except FailedError as error:
-            return error.finding
+            return error.first_run
 
     def time(
         self,
@@ -211,7 +212,7 @@ class Child:
         try:
             theirs = self.answer(greeting, SECONDS_TO_START, until)
         except FailedError as error:
-            raise NoChildError(error.finding.reason) from error
+            raise NoChildError(error.first_run.reason) from error
         if theirs != device():
             raise NoChildError(f"The child computes on {theirs}, not on {device()}")
 
@@ -315,8 +316,8 @@ def serve(connection: Connection) -> None:
 
 def has_failed(answer) -> bool:
     """Whether a candidate raised an exception."""
-    finding = answer.finding if isinstance(answer, FailedError) else answer
-    return isinstance(finding, Finding) and finding.failure is not None
+    first_run = answer.first_run if isinstance(answer, FailedError) else answer
+    return isinstance(first_run, FirstRun) and first_run.failure is not None
 
 
 def end_with_parent() -> None:

@@ -43,7 +43,7 @@ from keras_diagwise.tuner.pruning import (
 from keras_diagwise.tuner.roofline import Roofline
 from keras_diagwise.tuner.runner import (
     FailedError,
-    Finding,
+    FirstRun,
     Job,
     PassTask,
     Runner,
@@ -329,18 +329,18 @@ class Tuner:
         predicted = self._predicted(task)
         candidates = candidates_of(problem, pass_name)
         outcomes: dict[str, Outcome] = {}
-        found: dict[Algorithm, Finding] = {}
+        found: dict[Algorithm, FirstRun] = {}
         for candidate in by_promise(candidates, predicted):
             best = best_of(found) if found else None
             outcome = self._excluded(task, candidate, predicted, best)
             if outcome is None:
                 if self._compiles_ahead and (task, candidate) not in self._ahead:
                     self._compile(self._next_jobs(task, predicted, best))
-                finding = self._examine(task, candidate, found)
-                outcome = outcome_of(finding)
-                if finding.failure is None:
-                    found[candidate] = finding
-                elif finding.failure in MISHAPS:
+                first_run = self._examine(task, candidate, found)
+                outcome = outcome_of(first_run)
+                if first_run.failure is None:
+                    found[candidate] = first_run
+                elif first_run.failure in MISHAPS:
                     predicted.pop(candidate, None)  # the next best is tried
             outcomes[str(candidate)] = outcome
         roofline = self.roofline(problem.dtype).seconds(problem)
@@ -380,32 +380,32 @@ class Tuner:
             history=None if self._exhaustive else self._history,
         )
 
-    def _examine(self, task, candidate, found) -> Finding:
-        """A finding, with numbers that are wrong as a failure."""
+    def _examine(self, task, candidate, found) -> FirstRun:
+        """A first run, with numbers that are wrong as a failure."""
         best = best_of(found) if found else float("inf")
         others = (each.compile_seconds for each in found.values())
         patience = max(MIN_PATIENCE, 10 * max(others, default=float("inf")))
         patience = min(self._patience, patience)
         if isinstance(candidate, Native):
             patience = NATIVE_PATIENCE
-        finding = self._in_time(
+        first_run = self._in_time(
             self._runner.examine,
             task,
             candidate,
             float("inf") if isinstance(candidate, Native) else self._behind * best,
             patience,
         )
-        if finding.failure == "timeout":
+        if first_run.failure == "timeout":
             self._learn(task, candidate, patience / best)
-        if finding.seconds is None:
-            return finding
-        compiling = finding.compile_seconds
+        if first_run.seconds is None:
+            return first_run
+        compiling = first_run.compile_seconds
         self._history.learn_compilation(candidate, task.problem, compiling)
-        self._learn(task, candidate, finding.seconds / best)
-        if finding.error is None:
-            return finding
+        self._learn(task, candidate, first_run.seconds / best)
+        if first_run.error is None:
+            return first_run
         standard = self.standard_error(task.problem.dtype, task.pass_name)
-        return judged(finding, candidate, standard)
+        return judged(first_run, candidate, standard)
 
     def verified(self, decision: Decision) -> Decision:
         """A decision in which every candidate that fails here, or whose numbers are
@@ -426,10 +426,12 @@ class Tuner:
             if isinstance(candidate, Native):
                 continue
             with self._alone():
-                finding = self._examine(task, candidate, {})
-            if finding.failure is not None:
-                reason = f"when it was imported: {finding.reason}"
-                outcomes[name] = outcome_of(dataclasses.replace(finding, reason=reason))
+                first_run = self._examine(task, candidate, {})
+            if first_run.failure is not None:
+                reason = f"when it was imported: {first_run.reason}"
+                outcomes[name] = outcome_of(
+                    dataclasses.replace(first_run, reason=reason)
+                )
         return dataclasses.replace(comparison, outcomes=outcomes)
 
     def standard_error(self, dtype: str, pass_name: str) -> verify.Error:
@@ -451,18 +453,20 @@ class Tuner:
             return outcomes
         best = best_of(found)
         finalists = []
-        for candidate, finding in found.items():
-            if isinstance(candidate, Native) and is_lost(finding, best):
-                outcomes[str(candidate)] = Outcome(finding.seconds, error_of(finding))
-            elif finding.seconds <= OUTPACED * best or isinstance(candidate, Native):
+        for candidate, first_run in found.items():
+            if isinstance(candidate, Native) and is_lost(first_run, best):
+                outcomes[str(candidate)] = Outcome(
+                    first_run.seconds, error_of(first_run)
+                )
+            elif first_run.seconds <= OUTPACED * best or isinstance(candidate, Native):
                 finalists.append(candidate)
             else:
                 reason = (
-                    f"{1e3 * finding.seconds:.3g} ms in its first run, and the best "
+                    f"{1e3 * first_run.seconds:.3g} ms in its first run, and the best "
                     f"{1e3 * best:.3g} ms"
                 )
                 outcomes[str(candidate)] = Outcome(
-                    error=error_of(finding), failure="outpaced", reason=reason
+                    error=error_of(first_run), failure="outpaced", reason=reason
                 )
         samples, failed = self._samples_or_failures(task, found, finalists)
         outcomes |= failed
@@ -565,31 +569,31 @@ def likely_best(predicted: Mapping[Algorithm, float]) -> float:
     return PREDICTED_BEHIND * min(predicted.values(), default=math.inf)
 
 
-def best_of(found: Mapping[Algorithm, Finding]) -> float:
+def best_of(found: Mapping[Algorithm, FirstRun]) -> float:
     """The seconds of the fastest."""
     return min(each.seconds for each in found.values() if each.seconds is not None)
 
 
-def is_lost(finding: Finding, best: float) -> bool:
+def is_lost(first_run: FirstRun, best: float) -> bool:
     """Whether native's first runs were so slow that no more are needed."""
-    assert finding.seconds is not None
-    return finding.seconds > max(SLOW, LOST * best)
+    assert first_run.seconds is not None
+    return first_run.seconds > max(SLOW, LOST * best)
 
 
-def error_of(finding: Finding) -> float | None:
-    """What is kept of a finding's error."""
-    return None if finding.error is None else finding.error.relative
+def error_of(first_run: FirstRun) -> float | None:
+    """What is kept of the error of a first run."""
+    return None if first_run.error is None else first_run.error.relative
 
 
-def outcome_of(finding: Finding) -> Outcome:
+def outcome_of(first_run: FirstRun) -> Outcome:
     """The outcome of a candidate, so far as its first run tells."""
-    is_wrong = finding.failure == "wrong numbers" and finding.error is not None
+    is_wrong = first_run.failure == "wrong numbers" and first_run.error is not None
     return Outcome(
-        error=error_of(finding),
-        failure=finding.failure,
-        reason=finding.reason,
-        excess=min(finding.error.excess, MAX_NUMBER)
-        if is_wrong and finding.error
+        error=error_of(first_run),
+        failure=first_run.failure,
+        reason=first_run.reason,
+        excess=min(first_run.error.excess, MAX_NUMBER)
+        if is_wrong and first_run.error
         else None,
     )
 
@@ -605,8 +609,8 @@ def is_decided(decision: Decision, pass_name: str) -> bool:
 
 def failed_when_timed(error: FailedError) -> Outcome:
     """The outcome of a candidate that was verified, and failed all the same."""
-    reason = f"while it was timed: {error.finding.reason}"
-    return Outcome(failure=error.finding.failure, reason=reason)
+    reason = f"while it was timed: {error.first_run.reason}"
+    return Outcome(failure=error.first_run.failure, reason=reason)
 
 
 def standard_error(
@@ -617,19 +621,21 @@ def standard_error(
     return runner.examine(task, Native()).error or verify.Error(0.0, 0.0, 0.0)
 
 
-def judged(finding: Finding, candidate: Algorithm, standard: verify.Error) -> Finding:
-    """A finding whose error is a failure if it is not allowed, see `verify`."""
-    error = finding.error
+def judged(
+    first_run: FirstRun, candidate: Algorithm, standard: verify.Error
+) -> FirstRun:
+    """A first run whose error is a failure if it is not allowed, see `verify`."""
+    error = first_run.error
     if error is None:
-        return finding
+        return first_run
     is_native = isinstance(candidate, Native)
     excess = error.excess_of_stock if is_native else error.excess
     if excess <= verify.most_excess(standard):
-        return finding
+        return first_run
     if not math.isfinite(error.relative):
-        return Finding(failure="not finite", reason="a number is NaN or infinite")
+        return FirstRun(failure="not finite", reason="a number is NaN or infinite")
     return dataclasses.replace(
-        finding,
+        first_run,
         failure="wrong numbers",
         reason=f"off by {excess:.3g} times what rounding explains, and by "
         f"{error.relative:.2g} of the root mean square",

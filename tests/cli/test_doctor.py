@@ -20,8 +20,7 @@ from keras_diagwise.problem import PASSES
 from keras_diagwise.storage.document import Document
 from keras_diagwise.storage.store import Store
 from keras_diagwise.tuner import subprocess_runner
-from keras_diagwise.tuner.runner import Finding as Result
-from keras_diagwise.tuner.runner import Runner
+from keras_diagwise.tuner.runner import FirstRun, Runner
 from keras_diagwise.tuner.verify import Error
 from tests.samples import ELSEWHERE, decision, document, with_batch
 
@@ -301,7 +300,7 @@ def test_wrong_numbers_are_named_by_algorithm_and_pass(monkeypatch):
 def test_a_native_that_is_wrong_is_a_warning_for_it_is_not_chosen(monkeypatch):
     def examine(self, task, candidate):
         off = float(isinstance(candidate, Native))
-        return Result(1.0, Error(off, 1e7 * off, 1e7 * off), 0.0)
+        return FirstRun(1.0, Error(off, 1e7 * off, 1e7 * off), 0.0)
 
     monkeypatch.setattr(Runner, "examine", examine)
     finding = findings.algorithms(False, lambda part: None)
@@ -314,7 +313,7 @@ def test_a_candidate_that_raises_is_named(monkeypatch):
 
     def fail(self, task, candidate, *more):
         if isinstance(candidate, Direct):
-            return Result(failure="exception", reason="RuntimeError: [no]")
+            return FirstRun(failure="exception", reason="RuntimeError: [no]")
         return examine(self, task, candidate, *more)
 
     monkeypatch.setattr(Runner, "examine", fail)

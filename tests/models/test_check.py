@@ -61,7 +61,7 @@ def test_all_are_losers_where_the_time_is_over():
     class Slow:
         choices = ("a", "b", "c")
 
-        def trial(self, out):
+        def run(self, out):
             raise check.OutOfTimeError
 
     assert losers(Slow()) == Slow.choices

@@ -5,7 +5,7 @@ import threading
 import time
 
 from keras_diagwise.tuner.roofline import Roofline
-from keras_diagwise.tuner.runner import FailedError, Finding
+from keras_diagwise.tuner.runner import FailedError, FirstRun
 from keras_diagwise.tuner.verify import Error, standard_problem
 
 STRICT, LENIENT = 1e-5, 1e-2
@@ -50,17 +50,17 @@ class Bench:
 
     def examine(self, task, candidate, enough=float("inf"), patience=None):
         if task.problem == standard_problem(task.problem.dtype):
-            return Finding(1e-9, error(self.standard_error), 0.0)
+            return FirstRun(1e-9, error(self.standard_error), 0.0)
         self.before()
         with Busy(self.busy):
             name = str(candidate)
             self.asked.append((task.pass_name, name))
             if name in self.failures:
-                return Finding(failure=self.failures[name], reason="planted")
+                return FirstRun(failure=self.failures[name], reason="planted")
             seconds = self.seconds.get(name, self.OTHERS)
             if seconds > enough:
-                return Finding(seconds, None, 0.0, "outpaced", "planted")
-            return Finding(seconds, error(self.errors.get(name, 0.0)), 0.0)
+                return FirstRun(seconds, None, 0.0, "outpaced", "planted")
+            return FirstRun(seconds, error(self.errors.get(name, 0.0)), 0.0)
 
     def time(self, task, candidates, seconds, least_rounds, expected=0.0):
         self.before()

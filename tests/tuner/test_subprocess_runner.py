@@ -86,8 +86,8 @@ def warnings_in(caplog):
 def test_without_a_child_the_work_is_done_here(bench, obstacle, monkeypatch, caplog):
     OBSTACLES[obstacle](monkeypatch)
     caplog.set_level(logging.WARNING)
-    findings = [bench.examine(TASK, each) for each in (Native(), Direct())]
-    assert [each.failure for each in findings] == [None, None]
+    first_runs = [bench.examine(TASK, each) for each in (Native(), Direct())]
+    assert [each.failure for each in first_runs] == [None, None]
     assert len(bench.time(TASK, [Native(), Direct()], 0.0, 3)[Direct()]) == 3
     (warning,) = warnings_in(caplog)
     assert "measured in this process" in warning
@@ -117,7 +117,7 @@ def test_an_exception_while_timing_is_a_failure_here_as_in_a_child(monkeypatch):
     monkeypatch.setattr(runner, "interleaved", raise_error)
     with pytest.raises(FailedError, match="out of memory: RuntimeError") as caught:
         runner.Runner().time(TASK, [Native()], 0.0, 3)
-    assert caught.value.finding.failure == "out of memory"
+    assert caught.value.first_run.failure == "out of memory"
 
 
 def test_a_child_does_one_thing_after_another(running):
@@ -139,9 +139,9 @@ def test_what_is_compiled_ahead_is_timed(running):
     running.compile(jobs)
     process = running._child
     for _, candidate in jobs:
-        finding = running.examine(TASK, candidate)
-        assert finding.failure is None
-        assert finding.compile_seconds > 0
+        first_run = running.examine(TASK, candidate)
+        assert first_run.failure is None
+        assert first_run.compile_seconds > 0
     assert len(running.time(TASK, [Native(), Direct()], 0.0, 3)[Native()]) == 3
     assert running._child is process
 
@@ -161,15 +161,15 @@ def test_the_answer_to_what_was_interrupted_is_not_taken_for_another(
 
 
 def test_another_thread_has_a_child_of_its_own(running):
-    findings = []
+    first_runs = []
 
     def examine():
-        findings.append(running.examine(TASK, Direct()))
+        first_runs.append(running.examine(TASK, Direct()))
 
     thread = threading.Thread(target=examine)
     thread.start()
     thread.join()
-    assert findings[0].failure is None
+    assert first_runs[0].failure is None
     assert running._child.starter is thread
 
 

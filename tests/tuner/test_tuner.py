@@ -16,7 +16,7 @@ from keras_diagwise.problem import PASSES
 from keras_diagwise.storage.store import Store
 from keras_diagwise.tuner import tuner as tuner_module
 from keras_diagwise.tuner.pruning import HOPELESS, SCOUTS
-from keras_diagwise.tuner.runner import Finding
+from keras_diagwise.tuner.runner import FirstRun
 from keras_diagwise.tuner.tuner import (
     LONGER,
     MIN_ROUNDS,
@@ -354,9 +354,9 @@ def test_is_decided_asks_for_every_candidate(make):
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_numbers_that_are_not_finite_are_said_to_be(bad):
-    finding = judged(Finding(1.0, error(bad), 0.0), Native(), error(0.0))
-    assert finding.failure == "not finite"
-    assert finding.error is None
+    first_run = judged(FirstRun(1.0, error(bad), 0.0), Native(), error(0.0))
+    assert first_run.failure == "not finite"
+    assert first_run.error is None
 
 
 @pytest.fixture
