@@ -18,7 +18,7 @@ from keras_diagwise.planning.planner import (
     MARGIN_MEASURED,
     Answer,
     Planner,
-    least_plan,
+    fallback_plan,
 )
 from keras_diagwise.planning.source import PlanSource
 from keras_diagwise.planning.tuning_queue import TuningQueue
@@ -190,7 +190,7 @@ class Dispatcher:
             return Answer(plan, PlanSource.LAYER)
         environment = environment or Environment.current()
         if problem.dtype not in BYTES_PER_ELEMENT or not is_served(environment):
-            return Answer(least_plan(problem, environment), PlanSource.NATIVE)
+            return Answer(fallback_plan(problem, environment), PlanSource.NATIVE)
         precision = self.settings.precision
         answer = self.settled.get((environment, problem))
         answer = answer or self.planner.plan(problem, environment, precision)
@@ -198,7 +198,7 @@ class Dispatcher:
             if answer.source == PlanSource.DECISION and answer.decision:
                 measured = {n: str(answer.plan[n]) for n in answer.decision.passes}
                 return Answer(Plan(**measured), answer.source, answer.decision)
-            return Answer(least_plan(problem, environment), PlanSource.NATIVE)
+            return Answer(fallback_plan(problem, environment), PlanSource.NATIVE)
         return answer
 
     def plan_of(self, decision: Decision) -> Plan:
