@@ -38,10 +38,9 @@ class FakeRunner:
         self.asked.append((task.problem, task.pass_name, str(candidate)))
         return FirstRun(self.seconds.get(str(candidate), 1.0), NONE, 0.0)
 
-    def time(self, task, candidates, seconds, least_rounds, expected=0.0):
+    def time(self, task, candidates, seconds, min_rounds, expected=0.0):
         return {
-            each: [self.seconds.get(str(each), 1.0)] * least_rounds
-            for each in candidates
+            each: [self.seconds.get(str(each), 1.0)] * min_rounds for each in candidates
         }
 
     def roofline(self, compiler_mode, dtype):

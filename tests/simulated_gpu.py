@@ -206,9 +206,9 @@ class SimulatedRunner(FakeRunner, Runner):
         self.spend("compilation", self.exact(task))
         return Runner.examine(self, task, candidate, enough)
 
-    def time(self, task, candidates, seconds, least_rounds, expected=0.0):
+    def time(self, task, candidates, seconds, min_rounds, expected=0.0):
         begun = self.gpu.now
-        samples = Runner.time(self, task, candidates, seconds, least_rounds)
+        samples = Runner.time(self, task, candidates, seconds, min_rounds)
         self.spent["timing"] += self.gpu.now - begun
         return samples
 

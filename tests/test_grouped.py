@@ -14,7 +14,7 @@ from keras_diagwise.environment import Environment
 from keras_diagwise.ops import convolved_by_plan, dispatcher, separable_conv
 from keras_diagwise.plan import NATIVE
 from keras_diagwise.planning.call import GROUPED, grouped_problem
-from keras_diagwise.planning.planner import Planner, least_plan
+from keras_diagwise.planning.planner import Planner, fallback_plan
 from keras_diagwise.storage.document import Document
 from tests import reference
 from tests.derivatives import vjp
@@ -196,11 +196,11 @@ def test_dense_blocks_serve_where_keras_compiles_native_in_the_midst_of_a_graph(
         ("eager", "diagonal:8:split"),
         ("xla", "native"),
     ]:
-        found = least_plan(problem, environment("tensorflow", compiler_mode))
+        found = fallback_plan(problem, environment("tensorflow", compiler_mode))
         assert str(found) == plan
-    assert str(least_plan(problem, environment("jax", "xla"))) == "native"
-    assert str(least_plan(problem, environment("torch", "eager"))) == "native"
-    one = least_plan(problem_of("one group"), environment("tensorflow", "graph"))
+    assert str(fallback_plan(problem, environment("jax", "xla"))) == "native"
+    assert str(fallback_plan(problem, environment("torch", "eager"))) == "native"
+    one = fallback_plan(problem_of("one group"), environment("tensorflow", "graph"))
     assert str(one) == "native"
 
 
@@ -208,7 +208,7 @@ def test_dense_blocks_serve_where_keras_compiles_native_in_the_midst_of_a_graph(
 def test_the_plan_of_an_unknown_problem_can_be_computed(name):
     """By native where native can, which it can't on TensorFlow for unequal strides."""
     problem = problem_of(name)
-    plan = least_plan(problem, Environment.current())
+    plan = fallback_plan(problem, Environment.current())
     for pass_name in ("forward", "input_gradient", "kernel_gradient"):
         assert plan[pass_name].refusal(problem) is None
     if Native().refusal(problem) is not None:

@@ -67,8 +67,8 @@ def model_parts(**compile_arguments) -> dict:
     steps = {name: step_of(model) for name, model in models.items()}
     predictions = {name: prediction_of(model) for name, model in models.items()}
     return {
-        "train_step": compared(interleaved(steps, (), seconds=60, least_rounds=8)),
-        "predict": compared(interleaved(predictions, (), seconds=20, least_rounds=8)),
+        "train_step": compared(interleaved(steps, (), seconds=60, min_rounds=8)),
+        "predict": compared(interleaved(predictions, (), seconds=20, min_rounds=8)),
         "losses_of_three_steps": losses,
     }
 
@@ -148,7 +148,7 @@ def problems_part(compiler_mode) -> dict:
                 problem, keras_diagwise.depthwise_conv, compiler_mode
             ),
         }
-        samples = interleaved(functions, (), seconds=3, least_rounds=10)
+        samples = interleaved(functions, (), seconds=3, min_rounds=10)
         rows.append({"problem": str(problem), **compared(samples)})
         print(rows[-1]["problem"], round(rows[-1]["speedup"], 2), flush=True)
     return {
@@ -169,7 +169,7 @@ def added_to_an_eager_call() -> dict:
         "stock": lambda: keras.ops.depthwise_conv(inputs, kernel, *arguments),
         "converted": lambda: keras_diagwise.depthwise_conv(inputs, kernel, *arguments),
     }
-    samples = interleaved(functions, (), seconds=20, least_rounds=200, most_rounds=2000)
+    samples = interleaved(functions, (), seconds=20, min_rounds=200, max_rounds=2000)
     added = [
         ours - stock
         for stock, ours in zip(samples["stock"], samples["converted"], strict=True)
@@ -177,7 +177,7 @@ def added_to_an_eager_call() -> dict:
     middle = medians(samples)
     with mock.patch("keras_diagwise.ops.stock_depthwise_conv", nothing):
         functions["stock"] = lambda: nothing(inputs, kernel, *arguments)
-        alone = medians(interleaved(functions, (), seconds=5, most_rounds=2000))
+        alone = medians(interleaved(functions, (), seconds=5, max_rounds=2000))
     keras_diagwise.decisions.on_miss = "nearest"
     return {
         "stock_us": 1e6 * middle["stock"],
@@ -204,7 +204,7 @@ def tune_model() -> dict:
     steps = {"stock": step_of(shipped), "converted": step_of(model)}
     for step in steps.values():
         step()
-    against_shipped = compared(interleaved(steps, (), seconds=60, least_rounds=20))
+    against_shipped = compared(interleaved(steps, (), seconds=60, min_rounds=20))
     return {
         "seconds": [report.seconds for report in reports],
         "passes_measured": [report.measured for report in reports],

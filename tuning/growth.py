@@ -57,7 +57,7 @@ def measured(problem: Problem, environment, roofline) -> dict:
         run = functools.partial(getattr(plan[name], name), problem)
         compiled = backends.active.compiled(run, environment.compiler_mode)
         operands = verify.operands(problem, name, 0)
-        taken = interleaved({name: compiled}, operands, seconds=0.5, least_rounds=5)
+        taken = interleaved({name: compiled}, operands, seconds=0.5, min_rounds=5)
         seconds[name] = float(f"{statistics.median(taken[name]):.4g}")
     return {
         "plan": str(plan),

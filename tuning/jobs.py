@@ -62,7 +62,7 @@ def limits() -> dict:
         if algorithm.refusal(tiny) is None:
             run = functools.partial(algorithm.forward, tiny, inputs, kernel)
             calls[each] = backends.active.compiled(run, environment.compiler_mode)
-    launches = interleaved(calls, (), seconds=2.0, most_rounds=20)
+    launches = interleaved(calls, (), seconds=2.0, max_rounds=20)
     return {
         "environment": environment.to_dict(),
         "copies": [

@@ -92,7 +92,7 @@ def timed(problem, pass_name, environment, *names) -> Comparison:
     """Native and some candidates, timed against each other now."""
     task = PassTask(problem, pass_name, environment.compiler_mode)
     candidates = [algorithms.parse(n) for n in dict.fromkeys(("native", *names))]
-    samples = Runner().time(task, candidates, seconds=1.0, least_rounds=5)
+    samples = Runner().time(task, candidates, seconds=1.0, min_rounds=5)
     native = samples[candidates[0]]
     outcomes = {
         str(each): Outcome(

@@ -122,7 +122,7 @@ def measured(name: str, options: argparse.Namespace) -> dict:
                 {each: of_model[step] for each, of_model in steps.items()},
                 (),
                 seconds=options.seconds,
-                least_rounds=8,
+                min_rounds=8,
             )
         )
         for step in ("train", "predict")

@@ -140,8 +140,8 @@ def whole_models() -> str:
 {steps}
 A step is one of training. "At least" is the 95 % bound below the median ratio of
 paired samples. The ideal model is the same with every depthwise convolution replaced by
-a strided slice times a scale: what perfect depthwise layers would leave. Where it is above
-the converted time, that says how much such timings vary.
+a strided slice times a scale: what perfect depthwise layers would leave. Where it is
+above the converted time, that says how much such timings vary.
 
 {others}
 The first step traces, compiles and runs. Where the compiler reports the memory of the
@@ -606,9 +606,9 @@ all threads together. Depthwise convolutions are no longer what a step waits for
 that a whole model gains less than its layers. XLA fuses neighbours, and a fusion counts
 for the layer of its last operation; but each pass of a depthwise convolution is a
 [compilation unit](how-it-works.md#how-a-call-travels), with which nothing is fused. How
-much faster a step or a prediction could become by its depthwise layers alone is what the
-ideal model says: MobileNetV2's were to be 6 and 9 times as fast as stock; the step is
-within a few percent of the ideal model's, whose prediction is short of 9.
+much faster a step or a prediction could become by its depthwise layers alone is what
+the ideal model says: MobileNetV2's were to be 6 and 9 times as fast as stock; the step
+is within a few percent of the ideal model's, whose prediction is short of 9.
 
 The second table of each is the seconds that JAX and XLA take to make the training step
 ready, those of all threads together: stock; with one pass of every depthwise

@@ -46,7 +46,7 @@ def measured(problem: Problem, pass_name: str, environment) -> dict[str, float]:
         for name in CANDIDATES
     }
     operands = verify.operands(problem, pass_name, 0)
-    samples = interleaved(runs, operands, seconds=8.0, least_rounds=9)
+    samples = interleaved(runs, operands, seconds=8.0, min_rounds=9)
     return {
         name: float(f"{statistics.median(taken):.4g}")
         for name, taken in samples.items()

@@ -129,8 +129,8 @@ def benchmark(
                     {name: ticking(step, advance) for name, step in steps.items()},
                     (),
                     seconds=seconds,
-                    least_rounds=MIN_ROUNDS,
-                    most_rounds=10_000,
+                    min_rounds=MIN_ROUNDS,
+                    max_rounds=10_000,
                 )
             found[kind] = steps_found(samples, firsts)
     return Benchmark(found["training"], found["prediction"], difference)

@@ -201,7 +201,7 @@ class StepTrials:
         self._run_without(set(overruled))
         with MEASURING:
             samples = interleaved(
-                self._steps, (), seconds=SECONDS_OF_TRIAL, least_rounds=MIN_ROUNDS
+                self._steps, (), seconds=SECONDS_OF_TRIAL, min_rounds=MIN_ROUNDS
             )
         return Trial(
             statistics.median(samples["stock"]),

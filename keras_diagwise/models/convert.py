@@ -46,8 +46,8 @@ def convert(
     Each stock layer becomes the package's layer that replaces it, at whatever depth
     it is: in models and layers, their lists and dictionaries, and wrappers. Weights,
     names, sharing, trainable flags, seeds, optimizer and compile state stay, and
-    so do the model's weight files. A layer is left alone if it is dense elsewhere, is of
-    a subclass, is quantized or has LoRA enabled, or its `call` was replaced.
+    so do the model's weight files. A layer is left alone if it is dense elsewhere, of a
+    subclass, quantized or has LoRA enabled, or its `call` was replaced.
 
     Args:
         model: any Keras model, compiled or not, trained or not. It is changed, as by

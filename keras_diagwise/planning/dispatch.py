@@ -19,7 +19,7 @@ from keras_diagwise.planning.planner import (
     MARGIN_MEASURED,
     Answer,
     Planner,
-    least_plan,
+    fallback_plan,
 )
 from keras_diagwise.planning.source import PlanSource
 from keras_diagwise.planning.tuning_queue import TuningQueue
@@ -194,7 +194,7 @@ class Dispatcher:
         if problem.dtype not in BYTES_PER_ELEMENT or why_not_served(
             environment, problem
         ):
-            return Answer(least_plan(problem, environment), PlanSource.NATIVE)
+            return Answer(fallback_plan(problem, environment), PlanSource.NATIVE)
         precision = self.settings.precision
         answer = self.settled.get((environment, problem))
         answer = answer or self.planner.plan(problem, environment, precision)
@@ -202,7 +202,7 @@ class Dispatcher:
             if answer.source == PlanSource.DECISION and answer.decision:
                 measured = {n: str(answer.plan[n]) for n in answer.decision.passes}
                 return Answer(Plan(**measured), answer.source, answer.decision)
-            return Answer(least_plan(problem, environment), PlanSource.NATIVE)
+            return Answer(fallback_plan(problem, environment), PlanSource.NATIVE)
         return answer
 
     def plan_of(self, decision: Decision) -> Plan:

@@ -130,7 +130,7 @@ class Planner:
             if len(decided) == len(PASSES):
                 break
         if first is None:
-            return Answer(least_plan(problem, environment), PlanSource.NATIVE)
+            return Answer(fallback_plan(problem, environment), PlanSource.NATIVE)
         return Answer(Plan(**decided), *first)
 
     def _found(
@@ -240,7 +240,7 @@ def read_shipped(names: str) -> Document:
     return functools.reduce(Document.__or__, documents, Document())
 
 
-def least_plan(problem: Problem, environment: Environment) -> Plan:
+def fallback_plan(problem: Problem, environment: Environment) -> Plan:
     """The plan of a problem about which nothing is known: `native`, or `direct`
     where only that can compute it, or blocks of dense convolutions where Keras wraps
     native in a compilation of its own."""

@@ -66,8 +66,8 @@ def interleaved(
     operands: Mapping[Name, Sequence[Any]] | Sequence[Any],
     *,
     seconds: float,
-    least_rounds: int = 3,
-    most_rounds: int = 60,
+    min_rounds: int = 3,
+    max_rounds: int = 60,
     seed: int = 0,
     idle_seconds: float = math.inf,
 ) -> dict[Name, list[float]]:
@@ -83,8 +83,8 @@ def interleaved(
         functions: what to time, by name; each is called once before, untimed.
         operands: the operands of all, or of each by name.
         seconds: the time after which no further round begins.
-        least_rounds: rounds that are run even if they take longer.
-        most_rounds: rounds after which it ends in any case.
+        min_rounds: rounds that are run even if they take longer.
+        max_rounds: rounds after which it ends in any case.
         seed: of the order in the rounds.
         idle_seconds: how long ago the last sample was taken on the device.
     """
@@ -104,8 +104,8 @@ def interleaved(
     order = list(functions)
     shuffle = random.Random(seed).shuffle
     end = time.perf_counter() + seconds
-    for done in range(most_rounds):
-        if done >= least_rounds and time.perf_counter() > end:
+    for done in range(max_rounds):
+        if done >= min_rounds and time.perf_counter() > end:
             break
         shuffle(order)
         for name in order:

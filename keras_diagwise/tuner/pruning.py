@@ -39,7 +39,7 @@ class SpeedHistory:
     """
 
     def __init__(self, behind: float = BEHIND) -> None:
-        self._least_behind = behind
+        self._min_behind = behind
         self._behind: dict[tuple, list[float]] = collections.defaultdict(list)
         self._compile_seconds: dict[str, float] = collections.defaultdict(float)
 
@@ -53,7 +53,7 @@ class SpeedHistory:
         """Whether as many of a candidate's family were tried as it takes to give it
         up."""
         tried = len(self._tried(candidate, problem, pass_name))
-        return self._least_behind**tried >= HOPELESS
+        return self._min_behind**tried >= HOPELESS
 
     def _tried(self, candidate, problem, pass_name) -> Sequence[float]:
         return self._behind.get((candidate.family, bucket(problem), pass_name), ())
@@ -72,7 +72,7 @@ class SpeedHistory:
         """Why a candidate's family is given up, or `None`."""
         behind = self._tried(candidate, problem, pass_name)
         least = min(behind, default=0.0)
-        if least < self._least_behind or math.prod(behind) < HOPELESS:
+        if least < self._min_behind or math.prod(behind) < HOPELESS:
             return None
         return (
             f"{len(behind)} like it were {min(behind):.0f} times slower than the best "

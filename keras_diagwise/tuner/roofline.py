@@ -67,14 +67,14 @@ def measure_roofline(compiler_mode: str, dtype: str) -> Roofline:
         {moved: compiled(add_one, compiler_mode) for moved in ways.copied_bytes},
         {moved: (tensor(moved // (2 * width)),) for moved in ways.copied_bytes},
         seconds=1.0,
-        most_rounds=20,
+        max_rounds=20,
     )
     square = tensor(ways.matrix_size, ways.matrix_size)
     products = interleaved(
         {"product": compiled(keras.ops.matmul, compiler_mode)},
         (square, square),
         seconds=0.5,
-        most_rounds=20,
+        max_rounds=20,
     )
     return Roofline(
         tuple((moved, min(taken)) for moved, taken in copies.items()),

@@ -169,7 +169,7 @@ class Runner:
         task: PassTask,
         candidates: Sequence[Algorithm],
         seconds: float,
-        least_rounds: int,
+        min_rounds: int,
     ) -> dict[Algorithm, list[float]]:
         """The candidates' times, interleaved; sample i of each is of one round.
 
@@ -183,7 +183,7 @@ class Runner:
                 functions,
                 operands,
                 seconds=seconds,
-                least_rounds=least_rounds,
+                min_rounds=min_rounds,
                 idle_seconds=time.perf_counter() - self._last_sample,
             )
         except Exception as error:

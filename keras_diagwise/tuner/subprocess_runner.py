@@ -93,7 +93,7 @@ class SubprocessRunner:
         task: PassTask,
         candidates: Sequence[Algorithm],
         seconds: float,
-        least_rounds: int,
+        min_rounds: int,
         expected: float = 0.0,
     ) -> dict[Algorithm, list[float]]:
         """As a runner.
@@ -102,7 +102,7 @@ class SubprocessRunner:
             task: the pass.
             candidates: what to time.
             seconds: the time after which no further round begins.
-            least_rounds: rounds that are run even if they take longer.
+            min_rounds: rounds that are run even if they take longer.
             expected: seconds that it takes by what is known; beyond three times as
                 long, and its patience, the runner waits no more.
 
@@ -110,7 +110,7 @@ class SubprocessRunner:
             FailedError: if a candidate failed, or they took too long.
         """
         patience = self.patience + 3 * expected
-        arguments = task, candidates, seconds, least_rounds
+        arguments = task, candidates, seconds, min_rounds
         return self._ask("time", *arguments, patience=patience)
 
     def roofline(self, compiler_mode: str, dtype: str) -> Roofline:

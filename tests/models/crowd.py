@@ -42,10 +42,10 @@ class SlowWorkbench(FakeRunner):
         super().__init__({"direct": 0.1})
         self._log = log
 
-    def time(self, task, candidates, seconds, least_rounds, expected=0.0):
+    def time(self, task, candidates, seconds, min_rounds, expected=0.0):
         write(self._log, "measured", task.problem.digest, task.pass_name)
         time.sleep(SECONDS_OF_A_PASS)
-        return super().time(task, candidates, seconds, least_rounds)
+        return super().time(task, candidates, seconds, min_rounds)
 
 
 def write(log, *words):

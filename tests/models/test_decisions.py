@@ -22,7 +22,6 @@ from keras_diagwise.storage.store import Store
 from keras_diagwise.tuner.verify import Error
 from tests.algorithms.suite import depthwise
 from tests.fake_runner import FakeRunner, traced_plans
-from tests.planning.test_document import HOSTILE
 from tests.samples import (
     ELSEWHERE,
     HERE,
@@ -32,6 +31,7 @@ from tests.samples import (
     document,
     with_batch,
 )
+from tests.storage.test_document import HOSTILE
 
 SHAPE = (6, 10, 9, 8)
 

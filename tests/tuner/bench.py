@@ -62,7 +62,7 @@ class Bench:
                 return FirstRun(seconds, None, 0.0, "outpaced", "planted")
             return FirstRun(seconds, error(self.errors.get(name, 0.0)), 0.0)
 
-    def time(self, task, candidates, seconds, least_rounds, expected=0.0):
+    def time(self, task, candidates, seconds, min_rounds, expected=0.0):
         self.before()
         with Busy(self.busy):
             names = [str(each) for each in candidates]
@@ -73,7 +73,7 @@ class Bench:
             if self.fail_together and len(names) > 1:
                 raise FailedError(self.fail_together, "planted")
             return {
-                each: [self.seconds.get(str(each), self.OTHERS)] * least_rounds
+                each: [self.seconds.get(str(each), self.OTHERS)] * min_rounds
                 for each in candidates
             }
 

@@ -49,7 +49,7 @@ def test_samples_are_what_a_call_takes(monkeypatch):
 
 def test_rounds_are_interleaved_and_shuffled(monkeypatch):
     _, calls = timed(
-        monkeypatch, {"a": 0.01, "b": 0.01, "c": 0.01}, seconds=1.0, most_rounds=20
+        monkeypatch, {"a": 0.01, "b": 0.01, "c": 0.01}, seconds=1.0, max_rounds=20
     )
     rounds = [calls[i : i + 3] for i in range(6, len(calls), 3)]
     assert len(rounds) == 20
