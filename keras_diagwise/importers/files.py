@@ -6,12 +6,39 @@ import os
 import stat
 from pathlib import Path
 
+import numpy as np
+
 from keras_diagwise.storage.folders import replacement
 
 Name = str | os.PathLike[str]
 
 MAX_TEXT = 2**20
 """Bytes of a text that describes a network."""
+
+
+class Reader:
+    """A file of weights, from which bytes are read where they are wanted.
+
+    Args:
+        path: of the file.
+
+    Attributes:
+        size: bytes in it.
+
+    Raises:
+        ValueError: if it is no plain file.
+    """
+
+    def __init__(self, path: Name):
+        self.path, self.size = path, size_of(path, "weights")
+        self._view = np.memmap(path, "u1", "r") if self.size else np.empty(0, "u1")
+
+    def bytes(self, start: int, stop: int) -> bytes:
+        """Those from one place to another, as far as the file has them."""
+        return self._view[start:stop].tobytes()
+
+    def error(self, byte: int, reason: str) -> ValueError:
+        return ValueError(f"{self.path}, byte {byte}: {reason}")
 
 
 def size_of(path: Name, argument: str) -> int:

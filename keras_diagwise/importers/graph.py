@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import keras
 import numpy as np
@@ -16,6 +16,8 @@ from keras_diagwise.importers.weights import Weight
 
 MAX_STEPS = 4096
 
+T = TypeVar("T")
+
 
 class Kind(NamedTuple):
     """A kind of layer.
@@ -24,13 +26,27 @@ class Kind(NamedTuple):
         append: appends its layers to a step.
         options: what a file may say of it.
         weights: their variables in the file's order, as far as a layer has them.
+        arguments: how many of the options, the first ones, `append` takes by place;
+            it finds all in the step.
         reads_all: whether it reads all of its inputs, not the first only.
     """
 
     append: Callable[..., None]
     options: Mapping[str, Option] = {}
     weights: Sequence[str] = ()
+    arguments: int = 0
     reads_all: bool = False
+
+
+def kind_of(kinds: Mapping[str, T], name: str, source: Source) -> T:
+    """The kind that has a name.
+
+    Raises:
+        ValueError: if none has.
+    """
+    if name not in kinds:
+        raise source.error(f"its type must be one of {', '.join(kinds)}", name)
+    return kinds[name]
 
 
 class Graph:
@@ -63,7 +79,7 @@ class Graph:
             raise source.error(reason, len(self.steps))
         shapes = [self.steps[i].shape for i in inputs]
         step = Step(source, name, inputs, shapes, options)
-        kind.append(step)
+        kind.append(step, *list(vars(options).values())[: kind.arguments])
         self.steps.append(step)
         return step
 

@@ -66,6 +66,11 @@ class Option(NamedTuple):
         return value is None or self.least <= value <= self.most
 
 
+COUNT = Option(0, least=1)
+PAIR, PADDING = Option(1, least=1, values=2), Option(0, values=2)
+"""A number of outputs, that must be given; numbers of two axes."""
+
+
 @dataclasses.dataclass
 class Source:
     """What a step is made of: a section, a node, a message.
@@ -93,6 +98,12 @@ class Source:
         where, _ = self.options.get(option, (self.where, []))
         place = dataclasses.replace(self, where=where).place
         return ValueError(f"{place}: {reason}. Received: {short(received)}")
+
+    def message(self, name: str) -> Source:
+        """A message in this; an empty one if there is none."""
+        found = self.messages.get(name) or [Source(self.path, self.where)]
+        found[0].what = self.what
+        return found[0]
 
     def words(self, option: str) -> list[str]:
         return self.options.get(option, ("", []))[1]

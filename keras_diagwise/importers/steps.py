@@ -116,14 +116,16 @@ class Step:
         strides: Pair,
         padding: Pair,
         dilation: Pair,
-        groups: int,
+        groups: int | None,
         use_bias: bool,
     ) -> None:
-        """A convolution with as many zeros before an axis as behind it.
+        """A convolution with as many zeros before an axis as behind it, in as many
+        groups as there are channels if they are `None`.
 
         Keras's `"same"` has that without strides only; elsewhere another layer pads.
         """
         channels = self.shape[2]
+        groups = groups or channels
         if channels % groups or filters % groups:
             raise self.error(
                 f"its groups must divide {filters} filters and {channels} channels",
@@ -170,12 +172,18 @@ class Step:
         suffix: str = "",
     ) -> None:
         """Batch normalization over all but the channels."""
-        numbers = {"epsilon": epsilon, "momentum": momentum}
-        layer = functools.partial(keras.layers.BatchNormalization, **numbers)
-        self.append(layer, suffix, scale=scale, center=center)
-        self.add_weight("gamma", self.shape[2:], is_one=not scale)
-        for variable in ("beta", "moving_mean", "moving_variance")[not center :]:
+        layer = keras.layers.BatchNormalization
+        self.append(layer, suffix, epsilon=epsilon, momentum=momentum)
+        for variable in ("moving_mean", "moving_variance"):
             self.add_weight(variable, self.shape[2:])
+        self.affine(center, scale)
+
+    def affine(self, center: bool, scale: bool = True) -> None:
+        """Says whether a batch normalization, the last layer, has beta and gamma."""
+        self.change(scale=scale, center=center)
+        self.add_weight("gamma", self.shape[2:], is_one=not scale)
+        if center:
+            self.add_weight("beta", self.shape[2:])
 
     def pooling(
         self, kind: str, size: Pair, strides: Pair, before: Pair, outputs: Pair
@@ -218,6 +226,37 @@ class Step:
             received = f"{size} by {strides}, {before} before, {outputs} in all"
             raise self.error(f"an image of {image} can't be pooled so", received)
 
+    def padded_pooling(
+        self,
+        kind: str,
+        size: Pair,
+        strides: Pair,
+        padding: Pair,
+        is_global: bool,
+        is_ceil: bool,
+        is_clipped: bool = False,
+    ) -> None:
+        """Windows' maxima or means, with as much padding before an axis as behind it.
+
+        Args:
+            kind: `"max"` or `"avg"`.
+            size: of a window.
+            strides: between windows.
+            padding: of a side.
+            is_global: whether there is one window instead, the image.
+            is_ceil: whether a window that ends beyond the padding counts.
+            is_clipped: whether one does not that begins beyond the image, if padded.
+        """
+        image = self.shape[:2]
+        if is_global:
+            size, strides, padding = image, (1, 1), (0, 0)
+        count = windows(image, size, strides, twice(padding), is_ceil=is_ceil)
+        if is_clipped and any(padding):
+            places = zip(count, strides, image, padding, strict=True)
+            rows, columns = (n - ((n - 1) * s >= i + p) for n, s, i, p in places)
+            count = rows, columns
+        self.pooling(kind, size, strides, padding, count)
+
     def pad(self, padding: Pair) -> None:
         """As many zeros before an axis as behind it."""
         if any(padding):
@@ -235,6 +274,13 @@ class Step:
         """An activation, by its name in Keras; `"linear"` is no layer."""
         if kind != "linear":
             self.append(keras.layers.Activation, suffix, activation=kind)
+
+    def relu(self, slope: float = 0.0, most: float | None = None) -> None:
+        """A ReLU that leaks, or has an upper bound."""
+        self.append(keras.layers.ReLU, negative_slope=slope, max_value=most)
+
+    def dropout(self, rate: float) -> None:
+        self.append(keras.layers.Dropout, rate=rate)
 
     def flatten(self) -> None:
         """All values as the channels of one pixel, in a file's order."""

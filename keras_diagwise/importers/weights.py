@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_diagwise.importers import files
+from keras_diagwise.importers.options import short
 
 
 class Weight(NamedTuple):
@@ -31,6 +32,13 @@ class Weight(NamedTuple):
     @property
     def size(self) -> int:
         return math.prod(self.shape)
+
+    def unlike(self, what: str, received: str) -> str:
+        """Why something in a file, that should have the values, has others."""
+        return (
+            f"the {self.place} must be {short(what)}, float32 of shape {self.shape}. "
+            f"Received: {short(received)}"
+        )
 
     def read(self, path: files.Name, byte: int) -> np.ndarray:
         """The values that begin at a byte of a file, which has them all.

@@ -75,7 +75,7 @@ WRONG = {
         "must stand behind a BatchNorm",
     ),
     "other outputs": ("num_output: 4", "num_output: 5", "(5, 16)"),
-    "another name": ('"conv', '"\u00e9', "Received: a layer '\u00e9olution0' with 0"),
+    "another name": ('"conv', '"\u00e9', "must be a blob of layer \u00e9olution0"),
     "no end": ("type: 'msra' }", "type: 'msra'", "line 3: this message has no end"),
     "two ends": ("type: 'msra' }", "type: 'msra' }}}}", "Received: }"),
     "no name": ("group: 8", ": 8", "Received: :"),

@@ -81,7 +81,10 @@ def changed(tmp_path, change):
 
 
 WRONG = {
-    "an unknown op": (lambda ops, all_: ops["clip"].update(op="RNN"), "the op must be"),
+    "an unknown op": (
+        lambda ops, all_: ops["clip"].update(op="RNN"),
+        "its type must be",
+    ),
     "an unknown attribute": (
         lambda ops, all_: ops["Convolution"]["attrs"].update(layout2="x"),
         "node 2, Convolution conv1: an option that is not supported",

@@ -26,7 +26,7 @@ def load(structure: files.Name, weights: files.Name) -> keras.Model:
             another shape or not finite. The error names the line, or the byte.
     """
     network = Network(prototxt.read(structure))
-    return network.graph.build("data", caffemodel.read(weights, network.layers))
+    return network.graph.build("data", list(caffemodel.read(weights, network.layers)))
 
 
 def save(model: keras.Model, structure: files.Name, weights: files.Name) -> None:

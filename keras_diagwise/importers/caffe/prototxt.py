@@ -7,8 +7,7 @@ import re
 from keras_diagwise.importers import files
 from keras_diagwise.importers.options import Source
 
-MAX_DEPTH = 16
-MAX_FIELDS = 100_000
+MAX_DEPTH, MAX_FIELDS = 16, 100_000
 
 SPACE = r"(?:\s|[,;]|\#[^\n]*)*+"
 FIELD = re.compile(
@@ -50,10 +49,3 @@ def read(path: files.Name) -> Source:
     if len(messages) > 1:
         raise messages[-1].error("this message has no end", text[-80:])
     return messages[0]
-
-
-def message(source: Source, name: str) -> Source:
-    """A message in another; an empty one if there is none."""
-    found = source.messages.get(name) or [Source(source.path, source.where)]
-    found[0].what = source.what
-    return found[0]

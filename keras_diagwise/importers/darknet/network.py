@@ -8,7 +8,7 @@ import keras
 
 from keras_diagwise.importers import files
 from keras_diagwise.importers.darknet.cfg import sections_of
-from keras_diagwise.importers.graph import Graph, Kind
+from keras_diagwise.importers.graph import Graph, Kind, kind_of
 from keras_diagwise.importers.options import MAX_VALUES, Option, Source
 from keras_diagwise.importers.steps import LAST, Pair, Step, windows
 from keras_diagwise.importers.weights import Weight
@@ -49,10 +49,7 @@ def read(cfg: files.Name) -> tuple[Graph, list[Weight]]:
     for own, section in enumerate(sections):
         name = section.what[1:-1]
         name = ALIASES.get(name, name)
-        kind = KINDS.get(name)
-        if kind is None:
-            supported = ", ".join(f"[{each}]" for each in KINDS)
-            raise section.error(f"it must be one of {supported}", section.what)
+        kind = kind_of(KINDS, name, section)
         ignored = section.options if kind in UNREAD else TRAINING_ONLY
         options = section.read(kind.options, ignored)
         inputs = inputs_of(section, kind, own)
@@ -146,10 +143,6 @@ def maxpool(step: Step) -> None:
     step.pooling("max", square(size), strides(step), square(padding // 2), count)
 
 
-def avgpool(step: Step) -> None:
-    step.mean()
-
-
 def route(step: Step) -> None:
     o = step.options
     channels = [shape[2] for shape in step.shapes]
@@ -220,10 +213,6 @@ def softmax(step: Step) -> None:
     step.reshape(flat, "all")
 
 
-def dropout(step: Step) -> None:
-    step.append(keras.layers.Dropout, rate=step.options.probability)
-
-
 def cost(step: Step) -> None:
     """A loss: its input goes through."""
 
@@ -270,7 +259,7 @@ KINDS = {
         upsample, {"stride": Option(2, 1), "scale": Option(1.0, -MAX_VALUES)}
     ),
     "softmax": Kind(softmax, {"groups": ONE, "temperature": Option(1.0, 1e-6)}),
-    "dropout": Kind(dropout, {"probability": Option(0.2, 0, 1)}),
+    "dropout": Kind(Step.dropout, {"probability": Option(0.2, 0, 1)}, arguments=1),
     "cost": COST,
     "yolo": DETECTION,
     "region": DETECTION,

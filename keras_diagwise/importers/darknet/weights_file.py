@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import keras
@@ -35,21 +34,22 @@ class Header(NamedTuple):
         return struct.pack(self.format, *self)
 
     @classmethod
-    def read(cls, content: bytes, path: files.Name) -> Header:
+    def read(cls, reader: files.Reader) -> Header:
         """From a file's first 20 bytes.
 
         Raises:
             ValueError: if they are no header, or that of a layout that only the first
                 versions wrote, with matrices transposed.
         """
+        content = reader.bytes(0, 20)
         version = struct.unpack_from("<3i", content.ljust(12, b"\xff"))
         form = cls(*version).format
         has_all = len(content) >= struct.calcsize(form)
         if not has_all or not all(0 <= number < 1000 for number in version):
-            raise ValueError(
-                f"{path}, byte 0: a weights file must begin with three numbers of its "
-                "version, from 0 to 999, and the count of images seen. Received: "
-                f"{content.hex()}"
+            raise reader.error(
+                0,
+                "a weights file must begin with three numbers of its version, from 0 "
+                f"to 999, and the count of images seen. Received: {content.hex()}",
             )
         return cls(*struct.unpack_from(form, content))
 
@@ -69,21 +69,19 @@ def read(
     Raises:
         ValueError: if the file holds more or less, or what is no number.
     """
-    size = files.size_of(path, "weights")
-    with Path(path).open("rb") as file:
-        header = Header.read(file.read(20), path)
+    reader = files.Reader(path)
+    header = Header.read(reader)
     ends = [struct.calcsize(header.format)]
     for weight in weights:
         ends.append(ends[-1] + 4 * weight.size)
-        if ends[-1] > size:
-            raise ValueError(
-                f"{path}, byte {size}: it ends within the {weight.place}, which takes "
-                f"bytes {ends[-2]} to {ends[-1]}: it is truncated, or of another cfg"
+        if ends[-1] > reader.size:
+            raise reader.error(
+                reader.size,
+                f"it ends within the {weight.place}, which takes bytes {ends[-2]} to "
+                f"{ends[-1]}: it is truncated, or of another cfg",
             )
-    if size > ends[-1]:
-        raise ValueError(
-            f"{path}, byte {ends[-1]}: the layers' weights end here, the file at byte "
-            f"{size}: it is of another cfg"
-        )
+    if reader.size > ends[-1]:
+        reason = "the layers' weights end here, the file at byte"
+        raise reader.error(ends[-1], f"{reason} {reader.size}: it is of another cfg")
     pairs = zip(ends, weights, strict=False)
     return header, [weight.read(path, start) for start, weight in pairs]

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import keras
-
-from keras_diagwise.importers.graph import Graph, Kind
+from keras_diagwise.importers.graph import Graph, Kind, kind_of
 from keras_diagwise.importers.mxnet.params import Arrays
 from keras_diagwise.importers.mxnet.symbol import Node
-from keras_diagwise.importers.options import MAX_VALUES, Option
-from keras_diagwise.importers.steps import Shape, Step, twice, windows
+from keras_diagwise.importers.options import COUNT, MAX_VALUES, PADDING, PAIR, Option
+from keras_diagwise.importers.steps import Shape, Step
 from keras_diagwise.importers.weights import Weight
 
 HINTS = {
@@ -49,9 +47,7 @@ class Network:
 
     def _add(self, i: int, node: Node) -> None:
         """Adds the step of a node."""
-        op, source = OPS.get(node.op), node.source
-        if op is None:
-            raise source.error(f"the op must be one of {', '.join(OPS)}", node.op)
+        op, source = kind_of(OPS, node.op, node.source), node.source
         options = source.read(op.options, HINTS)
         read = node.inputs if op.reads_all else node.inputs[:1]
         inputs = [self._step(each, node) for each in read]
@@ -121,45 +117,33 @@ def fully_connected(step: Step) -> None:
     step.dense(step.options.num_hidden, use_bias=not step.options.no_bias)
 
 
-def activation(step: Step) -> None:
-    step.activation(step.options.act_type)
-
-
 def clip(step: Step) -> None:
     o = step.options
     if o.a_min != 0 or o.a_max <= 0:
         raise step.error("it must clip from 0", (o.a_min, o.a_max))
-    step.append(keras.layers.ReLU, max_value=o.a_max)
+    step.relu(most=o.a_max)
 
 
 def pooling(step: Step) -> None:
     o = step.options
-    size, strides, padding = o.kernel, o.stride, o.pad
-    if o.global_pool:
-        size, strides, padding = step.shape[:2], (1, 1), (0, 0)
-    if not o.count_include_pad and o.pool_type == "avg" and any(padding):
+    has_padding = any(o.pad) and not o.global_pool
+    if not o.count_include_pad and o.pool_type == "avg" and has_padding:
         raise step.error("`count_include_pad` must be True", False)
-    is_ceil = o.pooling_convention == "full"
-    count = windows(step.shape, size, strides, twice(padding), is_ceil=is_ceil)
-    step.pooling(o.pool_type, size, strides, padding, count)
-
-
-def dropout(step: Step) -> None:
-    step.append(keras.layers.Dropout, rate=step.options.p)
+    places = o.pool_type, o.kernel, o.stride, o.pad
+    step.padded_pooling(*places, o.global_pool, o.pooling_convention == "full")
 
 
 def identity(step: Step) -> None:
     """What leaves a tensor as it is."""
 
 
-UNITS, PAIR, PAD = Option(0, least=1), Option(1, least=1, values=2), Option(0, values=2)
 LAYOUT = {"layout": Option("NCHW", choices=("NCHW", "None"))}
 GROUPS = {"num_group": Option(1, least=1)}
 NO_BIAS = {"no_bias": Option(False)}
 CONVOLUTION = {
-    "num_filter": UNITS,
+    "num_filter": COUNT,
     "kernel": Option(0, least=1, values=2),
-    **{"stride": PAIR, "pad": PAD, "dilate": PAIR},
+    **{"stride": PAIR, "pad": PADDING, "dilate": PAIR},
     **GROUPS,
     **NO_BIAS,
     **LAYOUT,
@@ -167,7 +151,7 @@ CONVOLUTION = {
 POOLING = {
     "pool_type": Option("max", choices=("max", "avg")),
     "pooling_convention": Option("valid", choices=("valid", "full")),
-    **{"kernel": PAIR, "stride": PAIR, "pad": PAD},
+    **{"kernel": PAIR, "stride": PAIR, "pad": PADDING},
     **LAYOUT,
     **{"global_pool": Option(False), "count_include_pad": Option(True)},
 }
@@ -196,13 +180,13 @@ OPS = {
     "Convolution": Kind(convolution, CONVOLUTION, KERNEL),
     "BatchNorm": Kind(batch_norm, BATCH_NORM, NORM),
     "FullyConnected": Kind(
-        fully_connected, {"num_hidden": UNITS, **NO_BIAS, **FLATTEN}, KERNEL
+        fully_connected, {"num_hidden": COUNT, **NO_BIAS, **FLATTEN}, KERNEL
     ),
-    "Activation": Kind(activation, ACT_TYPE),
+    "Activation": Kind(Step.activation, ACT_TYPE, arguments=1),
     "clip": Kind(clip, LIMITS),
     "Pooling": Kind(pooling, POOLING),
     "Flatten": Kind(Step.flatten),
-    "Dropout": Kind(dropout, RATE),
+    "Dropout": Kind(Step.dropout, RATE, arguments=1),
     **dict.fromkeys(("softmax", "SoftmaxOutput", "SoftmaxActivation"), SOFTMAX),
     **dict.fromkeys(("elemwise_add", "broadcast_add", "_Plus", "add_n"), ADD),
     **dict.fromkeys(("elemwise_mul", "broadcast_mul", "_Mul"), MULTIPLY),

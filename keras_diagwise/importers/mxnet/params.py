@@ -5,13 +5,10 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
 from keras_diagwise.importers import files
-from keras_diagwise.importers.options import short
 from keras_diagwise.importers.weights import Weight
 
 MAGIC = 0x112
@@ -26,30 +23,28 @@ Arrays = Mapping[str, tuple[int, tuple[int, ...]]]
 """By the names of their parameters, where arrays' values begin, and their shapes."""
 
 
-class Reader:
+class Reader(files.Reader):
     """Numbers from a file, one after another, as far as it has them."""
 
-    def __init__(self, path: files.Name, size: int, file: BinaryIO):
-        self.path, self.size, self.file, self.byte = path, size, file, 0
+    byte = 0
 
-    def error(self, reason: str) -> ValueError:
-        return ValueError(f"{self.path}, byte {self.byte}: {reason}")
+    def wrong(self, reason: str) -> ValueError:
+        return self.error(self.byte, reason)
 
     def skip(self, count: int) -> None:
         if count > self.size - self.byte:
-            raise self.error(f"{count:,} bytes should follow; it ends at {self.size}")
+            raise self.wrong(f"{count:,} bytes should follow; it ends at {self.size}")
         self.byte += count
 
     def take(self, form: str) -> tuple:
         start = self.byte
         self.skip(struct.calcsize(form))
-        self.file.seek(start)
-        return struct.unpack(form, self.file.read(self.byte - start))
+        return struct.unpack(form, self.bytes(start, self.byte))
 
     def count(self, form: str, what: str, most: int) -> int:
         (count,) = self.take(form)
         if not 0 <= count <= most:
-            raise self.error(f"it must have at most {most} {what}. Received: {count}")
+            raise self.wrong(f"it must have at most {most} {what}. Received: {count}")
         return count
 
 
@@ -59,31 +54,29 @@ def read(path: files.Name) -> Arrays:
     Raises:
         ValueError: if it is no file of parameters.
     """
-    size = files.size_of(path, "weights")
-    with Path(path).open("rb") as file:
-        reader = Reader(path, size, file)
-        if reader.take("<2Q")[0] != MAGIC:
-            raise reader.error("it is no file of MXNet's parameters")
-        count = reader.count("<Q", "arrays", MAX_ARRAYS)
-        arrays = [array(reader) for _ in range(count)]
-        if reader.count("<Q", "names", MAX_ARRAYS) != count:
-            raise reader.error(f"there must be as many names as arrays, {count}")
-        names = [name(reader) for _ in arrays]
+    reader = Reader(path)
+    if reader.take("<2Q")[0] != MAGIC:
+        raise reader.wrong("it is no file of MXNet's parameters")
+    count = reader.count("<Q", "arrays", MAX_ARRAYS)
+    arrays = [array(reader) for _ in range(count)]
+    if reader.count("<Q", "names", MAX_ARRAYS) != count:
+        raise reader.wrong(f"there must be as many names as arrays, {count}")
+    names = [name(reader) for _ in arrays]
     return dict(zip(names, arrays, strict=True))
 
 
 def array(reader: Reader) -> tuple[int, tuple[int, ...]]:
     (version,) = reader.take("<I")
     if version not in (WITHOUT_STORAGE, WITH_STORAGE, WITH_NUMPY_SHAPE):
-        raise reader.error("an array must begin here, of MXNet 1.0 or later")
+        raise reader.wrong("an array must begin here, of MXNet 1.0 or later")
     if version != WITHOUT_STORAGE and reader.take("<i") != (DENSE,):
-        raise reader.error("an array must be dense")
+        raise reader.wrong("an array must be dense")
     axes = reader.count("<i", "axes", MAX_AXES)
     shape = reader.take(f"<{axes}q")
     kind = reader.take("<3i")[2]
     if kind != FLOAT32 or min(shape, default=0) < 0:
         received = f"type {kind}, shape {shape}"
-        raise reader.error(f"an array must be of float32. Received: {received}")
+        raise reader.wrong(f"an array must be of float32. Received: {received}")
     start = reader.byte
     reader.skip(4 * math.prod(shape))
     return start, shape
@@ -106,10 +99,8 @@ def values_of(
     for name, weight in weights.items():
         byte, shape = arrays.get(name, (0, None))
         if shape != weight.shape:
-            raise ValueError(
-                f"{path}: the {weight.place} must be a parameter {short(name)!r} "
-                f"of shape {weight.shape}. Received: {shape}"
-            )
+            reason = weight.unlike(f"the parameter {name}", str(shape))
+            raise ValueError(f"{path}, byte {byte}: {reason}")
         yield weight, weight.read(path, byte)
 
 
