@@ -47,8 +47,7 @@ class Weight(NamedTuple):
             ValueError: if one can be none: not finite, or of a variance negative.
         """
         values = np.fromfile(path, "<f4", self.size, offset=byte)
-        least = 0 if self.variable == "moving_variance" else -math.inf
-        wrong = np.flatnonzero(~(np.isfinite(values) & (values >= least)))
+        wrong = self.impossible(values)
         if len(wrong):
             raise ValueError(
                 f"{path}, byte {byte + 4 * wrong[0]}: the {self.place} must be finite, "
@@ -56,9 +55,24 @@ class Weight(NamedTuple):
             )
         return values
 
+    def impossible(self, values: np.ndarray) -> np.ndarray:
+        """Where values are that it can't have."""
+        least = 0 if self.variable == "moving_variance" else -math.inf
+        return np.flatnonzero(~(np.isfinite(values) & (values >= least)))
+
     def put(self, model: keras.Model, values: np.ndarray) -> None:
-        """Sets the variable from the file's values."""
+        """Sets the variable from the file's values, as the format has them.
+
+        Raises:
+            ValueError: if a format's own arithmetic has made one impossible.
+        """
         if self.variable:
+            if len(wrong := self.impossible(values)):
+                raise ValueError(
+                    f"the {self.place}, divided by the layer's factor, must be finite, "
+                    "and a variance not negative. "
+                    f"Received: {values.flat[wrong[0]]}"
+                )
             variable = getattr(model.get_layer(self.layer), self.variable)
             variable.assign(values.reshape(self.shape).transpose(self.axes))
 

@@ -6,6 +6,7 @@ import pytest
 
 import keras_diagwise
 from keras_diagwise.importers import caffe
+from keras_diagwise.importers.weights import Weight
 from tests.importers.caffe_nets import CEIL, FLOOR, Writer
 from tests.importers.mobile_nets import mobilenet, mobilenet_v2
 
@@ -111,6 +112,17 @@ def test_sums_of_statistics(tmp_path, factor):
     net = Writer(images(8))
     net.norm("data", factor)
     assert difference(tmp_path, net) <= MAX_ERROR
+
+
+@pytest.mark.parametrize("value", [-1.0, np.inf, np.nan])
+def test_impossible_statistics(value):
+    """What a hostile factor makes of a variance."""
+    model = keras.Sequential(
+        [keras.Input((2,)), keras.layers.BatchNormalization(name="norm")]
+    )
+    weight = Weight("variance of norm", "norm", "moving_variance", (2,))
+    with pytest.raises(ValueError, match="variance of norm, divided by the layer's"):
+        weight.put(model, np.array([1.0, value], "float32"))
 
 
 def test_old_caffemodel(tmp_path):
