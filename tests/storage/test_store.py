@@ -26,7 +26,7 @@ from keras_diagwise.storage.files import (
 )
 from keras_diagwise.storage.folders import MAX_BYTES
 from keras_diagwise.storage.store import Store
-from tests.algorithms.suite import depthwise
+from tests.algorithms.suite import dense, depthwise
 from tests.samples import (
     ELSEWHERE,
     HERE,
@@ -37,6 +37,7 @@ from tests.samples import (
     documents,
     with_batch,
 )
+from tests.strategies import problems
 from tests.threads import in_threads
 
 ROOT = Path(__file__).parents[2]
@@ -106,6 +107,29 @@ def test_a_store_merges_like_documents(tmp_path_factory, one, other):
             assert store.nearest(environment, problem) == expected.nearest(
                 environment, problem
             )
+
+
+@hypothesis.given(problem=problems())
+def test_whatever_problem_is_put_is_listed(tmp_path_factory, problem):
+    """The names of folders and files are those that are looked for."""
+    store = Store(tmp_path_factory.mktemp("store"))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "fsync", lambda file: None)
+        store.put(HERE, decision(problem))
+    ((_, found),) = store.document()
+    assert found.problem == problem
+    assert store.nearest(HERE, with_batch(77, problem)) == found
+
+
+def test_a_dense_problem_is_listed_and_serves_others_of_its_kind(tmp_path):
+    store = Store(tmp_path)
+    known = decision(dense((28, 28), 32, 64, (1, 1)))
+    store.put(HERE, known)
+    assert [each for _, each in store.document()] == [known]
+    for channels, filters, padding in ((32, 64, "valid"), (16, 24, "same")):
+        other = dense((14, 14), channels, filters, (1, 1), padding=padding)
+        assert store.nearest(HERE, other) == known
+    assert store.nearest(HERE, dense((28, 28), 32, 64, (3, 3))) is None
 
 
 def list_of(document):
