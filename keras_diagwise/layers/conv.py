@@ -37,6 +37,8 @@ class DiagonalwiseConv(Diagonalwise):
             if shape[steps] is not None:
                 shape[steps] += sum(causal_widths(layer)[steps])
         channels = shape[-1 if last else 1]
+        if channels == 1:
+            return {}  # it is stock's: Keras has a depthwise operation for that problem
         problem = grouped_problem(
             tuple(shape),
             layer.compute_dtype,

@@ -115,7 +115,7 @@ def reason_to_leave(layer, dense: bool) -> str | None:
     """
     if is_one_of_ours(layer):
         return None
-    if getattr(layer, "groups", None) == 1 and not dense:
+    if getattr(layer, "groups", None) == 1 and not (dense and has_channels(layer)):
         return "one group"
     if type(layer) not in STOCK_TO_OURS:
         return "subclass"
@@ -126,6 +126,11 @@ def reason_to_leave(layer, dense: bool) -> str | None:
     if layer.dtype_policy.quantization_mode is not None:
         return "quantized"
     return None
+
+
+def has_channels(layer) -> bool:
+    """Whether the input of a convolution has several channels, so far as is known."""
+    return not layer.built or layer.kernel.shape[-2] > 1
 
 
 def own_compiled(model: keras.Model) -> tuple[str, ...]:

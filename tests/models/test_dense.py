@@ -9,6 +9,7 @@ import keras_diagwise as kd
 from keras_diagwise.algorithms import Matmul
 from keras_diagwise.decision import Decision
 from keras_diagwise.models.environment import environment_of
+from keras_diagwise.models.problems import uses_in
 from keras_diagwise.ops import dispatcher
 from keras_diagwise.problem import PASSES
 from tests.fake_runner import nothing_known
@@ -94,6 +95,23 @@ def test_a_plan_for_other_convolutions_leaves_them_alone(plan):
     model = kd.convert(small_model(), plan=plan, verbose=0)
     assert converted_in(model) == ["separable"]
     assert str(model.get_layer("separable").pointwise_plan) == "native"
+
+
+@pytest.mark.usefixtures("offered")
+@pytest.mark.parametrize("is_built", [True, False])
+def test_of_a_single_channel_they_are_stocks(is_built):
+    convolution = layers.Conv2D(4, 3, name="single")
+    input_layer = [keras.Input((8, 8, 1))] if is_built else []
+    model = kd.convert(
+        keras.Sequential(
+            [*input_layer, convolution, layers.SeparableConv2D(5, 3, name="separable")]
+        ),
+        verbose=0,
+    )
+    assert ("single" in converted_in(model)) != is_built
+    model(np.ones((4, 8, 8, 1)))
+    assert {line.path for line in kd.summary(model, batch_size=4)} == {"separable"}
+    assert not [use for use in uses_in(model, 4) if use.path == "single"]
 
 
 @pytest.mark.usefixtures("not_offered")
