@@ -13,7 +13,7 @@ from keras_diagwise.layers.base import problems_of
 from keras_diagwise.models.environment import environment_of
 from keras_diagwise.models.example import build_shapes
 from keras_diagwise.models.survey import has_replacement, reason_to_leave
-from keras_diagwise.plan import AUTO
+from keras_diagwise.plan import AUTO, NATIVE
 from keras_diagwise.planning.call import on_one_device
 from keras_diagwise.planning.dispatch import is_measurable, serves_dense, why_not_served
 from keras_diagwise.planning.source import PlanSource
@@ -87,7 +87,7 @@ def uses_of(
         Use(path, layer, on_one_device(problem, shards), role)
         for shape in dict.fromkeys(shapes)
         for role, problem in problems_of(layer, shape).items()
-        if role == "plan" or dense or getattr(layer, role, AUTO) != AUTO
+        if role == "plan" or dense or getattr(layer, role, AUTO) not in (AUTO, NATIVE)
     ]
 
 

@@ -42,10 +42,11 @@ def swapped(model, changes: Sequence[Change]) -> Iterator[None]:
 
 
 def assign(layer, new_class, plans: Mapping[str, str | Plan] | None) -> None:
-    if is_ours(layer) and plans is None:
-        for name in layer.PLANS:
-            delattr(layer, name)
+    names = layer.PLANS if is_ours(layer) else ()
     layer.__class__ = new_class
+    for name in names:
+        if name not in (plans or {}) and hasattr(layer, name):
+            delattr(layer, name)
     for name, plan in (plans or {}).items():
         setattr(layer, name, plan)
 

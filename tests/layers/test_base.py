@@ -82,15 +82,16 @@ def test_takes_every_argument_of_the_stock_layer(stock, ours):
     arguments = {**SHARED, **own_arguments(stock)}
     stock_arguments = set(inspect.signature(stock).parameters) - {"kwargs"}
     assert stock_arguments <= set(arguments)
-    assert set(inspect.signature(ours).parameters) - {"kwargs"} == stock_arguments | {
-        "plan"
-    }
-    config = ours(**arguments, plan=MIXED).get_config()
-    assert config.pop("plan") == {
-        "forward": "direct",
-        "input_gradient": "native",
-        "kernel_gradient": "diagonal:2:split",
-    }
+    assert set(inspect.signature(ours).parameters) - {
+        "kwargs"
+    } == stock_arguments.union(ours.PLANS)
+    config = ours(**arguments, **dict.fromkeys(ours.PLANS, MIXED)).get_config()
+    for name in ours.PLANS:
+        assert config.pop(name) == {
+            "forward": "direct",
+            "input_gradient": "native",
+            "kernel_gradient": "diagonal:2:split",
+        }
     assert config == stock(**arguments).get_config()
     positional = [4, 3, 2, "same"] if "filters" in arguments else [3, 2, "same"]
     assert ours(*positional).strides == stock(*positional).strides

@@ -38,7 +38,8 @@ def images(*more, size=3, seed=0):
 
 
 def paths(model):
-    return [line.path for line in kd.summary(model)]
+    """Of the layers that run by plans, each once."""
+    return list(dict.fromkeys(line.path for line in kd.summary(model)))
 
 
 def reasons(model):

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 import keras_diagwise as kd
 from keras_diagwise.layers import STOCK_TO_OURS
 from keras_diagwise.layers.base import Diagonalwise
-from keras_diagwise.models.survey import reason_to_leave
+from keras_diagwise.models.survey import reason_to_leave, takes_dense
+from keras_diagwise.plan import standardize_plan
 from tests.strategies import to_numpy
 
 CHANNELS = 4
@@ -152,10 +153,11 @@ def test_any_graph(graph, plan, copy):
     keras.utils.clear_session(free_memory=False)
     model = built(graph)
     before, of_stock, outputs = facts(model), classes(model), outputs_of(model)
+    dense = takes_dense(model, standardize_plan(plan))
     due = {
         i
         for i, layer in enumerate(model._flatten_layers())
-        if type(layer) in STOCK_TO_OURS and reason_to_leave(layer) is None
+        if type(layer) in STOCK_TO_OURS and reason_to_leave(layer, dense) is None
     }
     hypothesis.assume(due)
     converted = kd.convert(model, plan=plan, copy=copy, verbose=0)
