@@ -48,6 +48,15 @@ def float64(monkeypatch):
     keras.config.set_dtype_policy(before[1])
 
 
+@pytest.fixture
+def no_dense(monkeypatch):
+    """Dense convolutions as where they have no algorithm but stock's: for tests of
+    models that have some beside what they are about."""
+    from keras_diagwise.algorithms import Matmul
+
+    monkeypatch.setattr(Matmul, "is_offered", lambda *where: False)
+
+
 @pytest.fixture(autouse=True)
 def fresh_session():
     """Automatic names that start from the beginning in each test."""

@@ -37,6 +37,7 @@ def printed(*arguments):
     return result.stdout
 
 
+@pytest.mark.usefixtures("no_dense")
 def test_both_models_are_timed_by_what_was_measured(file, monkeypatch):
     seen = traced_plans(monkeypatch)
     found = json.loads(printed(file, "--seconds", "0", "--json"))

@@ -21,6 +21,8 @@ from tests.cli import browser
 from tests.cli.lines import refusal
 from tests.fake_runner import nothing_known
 
+pytestmark = pytest.mark.usefixtures("no_dense")
+
 WHEN = "2026-02-03T04:05:06+00:00"
 HOSTILE = "<img src=x onerror=alert(1)>\"'&<script>alert(2)"
 SECONDS = {"first": 0.03, "second": 0.01, "third": 0.02}

@@ -297,6 +297,7 @@ def test_the_bar_is_on_a_terminal_alone_and_all_is_measured(
         assert Document.from_text(Document.of(environment, [decision]).to_text())
 
 
+@pytest.mark.usefixtures("no_dense")
 def test_a_model_with_nothing_to_measure_is_no_warning_of_python(tmp_path, recwarn):
     model = keras.Sequential([keras.Input(SHAPE), keras.layers.Conv2D(2, 3)])
     model.save(tmp_path / "dense.keras")
