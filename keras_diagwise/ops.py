@@ -122,7 +122,8 @@ def conv(
     """Grouped convolution, 1-D to 3-D, by a plan.
 
     A drop-in for `keras.ops.conv`, with the same numbers up to rounding. With one
-    group it is the stock operation, whatever the plan.
+    group it is dense, for which there is `matmul`; of one channel it is the stock
+    operation, whatever the plan.
 
     Args:
         inputs: `(batch, *spatial_shape, channels)` or, under `"channels_first"`,

@@ -21,7 +21,9 @@ class DiagonalwiseSeparableConv(Diagonalwise):
     Args:
         plan: of the depthwise convolution: `"auto"`, an algorithm for all three passes,
             or a `keras_diagwise.Plan`.
-        pointwise_plan: of the pointwise one, which is dense.
+        pointwise_plan: of the pointwise one, which is dense; if it is not given,
+            `"auto"` beside `"auto"`, and `"native"` beside a plan that is not for
+            dense convolutions.
     """
 
     PLANS = ("plan", "pointwise_plan")
@@ -30,9 +32,11 @@ class DiagonalwiseSeparableConv(Diagonalwise):
         self,
         *args,
         plan: str | Mapping[str, str] | Plan = AUTO,
-        pointwise_plan: str | Mapping[str, str] | Plan = AUTO,
+        pointwise_plan: str | Mapping[str, str] | Plan | None = None,
         **kwargs,
     ) -> None:
+        if pointwise_plan is None:
+            pointwise_plan = self.plans_for(standardize_plan(plan))["pointwise_plan"]
         pointwise_plan = standardize_plan(pointwise_plan)
         super().__init__(*args, plan=plan, **kwargs)
         self.pointwise_plan = pointwise_plan
@@ -59,6 +63,8 @@ class DiagonalwiseSeparableConv(Diagonalwise):
     @staticmethod
     def problems_of(layer, input_shape) -> dict[str, Problem]:
         depthwise = depthwise_problem_of(layer, input_shape)
+        if depthwise.filters == 1:
+            return {"plan": depthwise}  # see `DiagonalwiseConv.problems_of`
         pointwise = grouped_problem(
             depthwise.output_shape(),
             layer.compute_dtype,

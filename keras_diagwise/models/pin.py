@@ -14,7 +14,7 @@ from keras_diagwise.models.problems import uses_in
 from keras_diagwise.models.summary import layer_plan
 from keras_diagwise.models.swap import swap
 from keras_diagwise.models.variants import by_plans
-from keras_diagwise.plan import Plan
+from keras_diagwise.plan import NATIVE, Plan
 
 
 def pin(
@@ -54,7 +54,8 @@ def pin(
             assert plan is not None
             key = id(use.layer)
             layers[key] = use.layer
-            plans.setdefault(key, {})
+            # What has no use, a dense convolution elsewhere, is stock's here and now.
+            plans.setdefault(key, dict.fromkeys(use.layer.PLANS, NATIVE))
             if problem.flops > largest.get((key, use.role), -1):
                 largest[key, use.role] = problem.flops
                 plans[key][use.role] = plan

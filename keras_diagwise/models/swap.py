@@ -42,10 +42,10 @@ def swapped(model, changes: Sequence[Change]) -> Iterator[None]:
 
 
 def assign(layer, new_class, plans: Mapping[str, str | Plan] | None) -> None:
-    names = layer.PLANS if is_ours(layer) else ()
+    names = layer.PLANS if is_ours(layer) and plans is None else ()
     layer.__class__ = new_class
     for name in names:
-        if name not in (plans or {}) and hasattr(layer, name):
+        if hasattr(layer, name):
             delattr(layer, name)
     for name, plan in (plans or {}).items():
         setattr(layer, name, plan)

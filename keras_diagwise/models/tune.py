@@ -288,6 +288,11 @@ def check_measurable(problems: Sequence[Problem], environment: Environment) -> N
             f"{', '.join(backends.TRAINING)}."
         )
     for problem in problems:
+        if reason := why_not_served(environment, problem):
+            raise ValueError(
+                f"Each of the problems must have a choice here: {reason}. "
+                f"Received: problem={problem}"
+            )
         if problem.batch is None or not is_measurable(problem):
             raise ValueError(
                 "Each of the problems must have a batch, a spatial shape, a floating "

@@ -12,6 +12,7 @@ from keras_diagwise.models.environment import environment_of
 from keras_diagwise.models.problems import uses_in
 from keras_diagwise.ops import dispatcher
 from keras_diagwise.problem import PASSES
+from tests.algorithms.suite import dense
 from tests.fake_runner import nothing_known
 from tests.samples import comparison
 from tests.strategies import to_numpy
@@ -95,6 +96,44 @@ def test_a_plan_for_other_convolutions_leaves_them_alone(plan):
     model = kd.convert(small_model(), plan=plan, verbose=0)
     assert converted_in(model) == ["separable"]
     assert str(model.get_layer("separable").pointwise_plan) == "native"
+
+
+@pytest.mark.usefixtures("not_offered")
+def test_where_they_are_stocks_a_pinned_model_says_so():
+    model = kd.pin(kd.convert(small_model(), verbose=0), batch_size=4)
+    assert model.get_layer("separable").get_config()["pointwise_plan"] == "native"
+    kd.convert(model, verbose=0)
+    assert model.get_layer("separable").pointwise_plan == "auto"
+    kd.revert(kd.pin(model, batch_size=4))
+    assert not converted_in(model)
+
+
+@pytest.mark.usefixtures("not_offered")
+def test_where_they_are_stocks_none_is_measured():
+    problem = dense((6, 6), 3, 4, (1, 1))
+    with pytest.raises(ValueError, match="a dense convolution has no other algorithm"):
+        kd.tune([problem], verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("plan", "expected"), [("auto", "auto"), ("direct", "native"), ("matmul", "matmul")]
+)
+def test_a_plan_that_was_given_leaves_nothing_to_resolve(plan, expected):
+    """Also in a file of before there was a second one."""
+    layer = kd.DiagonalwiseSeparableConv2D(4, 3, plan=plan)
+    config = layer.get_config()
+    del config["pointwise_plan"]
+    for each in (layer, type(layer).from_config(config)):
+        assert str(each.pointwise_plan) == expected
+
+
+@pytest.mark.usefixtures("offered")
+def test_a_pointwise_convolution_of_one_channel_is_stocks():
+    model = keras.Sequential(
+        [keras.Input((8, 8, 1)), layers.SeparableConv2D(5, 3, name="separable")]
+    )
+    kd.convert(model, verbose=0)
+    assert [line.role for line in kd.summary(model)] == ["plan"]
 
 
 @pytest.mark.usefixtures("offered")
