@@ -9,7 +9,7 @@ from keras import ops
 
 import keras_diagwise as kd
 from keras_diagwise import Plan, backends
-from keras_diagwise.algorithms import Matmul, Native
+from keras_diagwise.algorithms import Native
 from keras_diagwise.environment import Environment
 from keras_diagwise.ops import convolved_by_plan, dispatcher, separable_conv
 from keras_diagwise.plan import NATIVE
@@ -169,9 +169,9 @@ def test_one_group_runs_by_its_plan(plan):
     np.testing.assert_allclose(to_numpy(ours), to_numpy(stock), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.usefixtures("no_dense")
 @pytest.mark.parametrize("on_miss", ["error", "tune"])
-def test_one_group_misses_nothing_where_stocks_is_all_there_is(monkeypatch, on_miss):
-    monkeypatch.setattr(Matmul, "is_offered", lambda *where: False)
+def test_one_group_misses_nothing_where_stocks_is_all_there_is(on_miss):
     with dispatcher.settings.temporarily(on_miss=on_miss):
         inputs, kernel = draw(2, 5, 4, 7), draw(3, 3, 7, 2)
         ours, stock = (f(inputs, kernel) for f in (kd.conv, ops.conv))

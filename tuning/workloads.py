@@ -33,41 +33,24 @@ MODELS = (
 )
 
 
-def grouped_problems(model: keras.Model, batch: int = 1) -> list[Problem]:
-    """The depthwise and grouped problems of a built model, stock layers of every
-    kind, each once, in its order."""
-    found = {}
-    depthwise = keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D
-    for layer in layers_of(model):
-        if isinstance(layer, depthwise):
-            filters = layer.depth_multiplier
-        elif isinstance(layer, keras.layers.Conv2D) and layer.groups > 1:
-            filters = layer.filters // layer.groups
-        else:
-            continue
-        channels = layer.input.shape[-1]
-        groups = getattr(layer, "groups", 1)
-        groups = groups if groups > 1 else channels
-        problem = Problem.from_shapes(
-            (batch, *layer.input.shape[1:]),
-            (*layer.kernel_size, channels // groups, groups * filters),
-            strides=layer.strides,
-            padding=layer.padding,
-            dilation_rate=layer.dilation_rate,
-        )
-        found[problem] = None
-    return list(found)
-
-
-def dense_problems(model: keras.Model, batch: int = 1) -> list[Problem]:
-    """The dense problems of a built model, those in its separable layers too, each
-    once, in its order."""
-    found = {}
+def problems_posed(model: keras.Model, batch: int = 1) -> list[Problem]:
+    """The problems of a built model of stock layers, each once, in its order."""
+    found: dict[Problem, None] = {}
     for layer in layers_of(model):
         if type(layer) in base.STOCK_TO_OURS:
             shape = (batch, *layer.input.shape[1:])
             found.update(dict.fromkeys(base.problems_of(layer, shape).values()))
-    return [each for each in found if each.is_dense]
+    return list(found)
+
+
+def grouped_problems(model: keras.Model, batch: int = 1) -> list[Problem]:
+    """The depthwise and grouped problems of a built model."""
+    return [each for each in problems_posed(model, batch) if not each.is_dense]
+
+
+def dense_problems(model: keras.Model, batch: int = 1) -> list[Problem]:
+    """The dense problems of a built model, those in its separable layers too."""
+    return [each for each in problems_posed(model, batch) if each.is_dense]
 
 
 def layers_of(model):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 from keras_diagwise.problem import Problem
@@ -38,6 +38,19 @@ class Device(NamedTuple):
     bytes_per_second: float
     multiprocessors: int
     capability: tuple[int, int]
+
+
+def check_lowering(lowering: str, lowerings: Sequence[str]) -> None:
+    """Checks that an algorithm's lowering is one that it has.
+
+    Raises:
+        ValueError: if it is not.
+    """
+    if lowering not in lowerings:
+        raise ValueError(
+            f"`lowering` must be one of {', '.join(lowerings)}. "
+            f"Received: lowering={lowering!r}"
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,9 +16,7 @@ NATIVE = Native()
 def forward(problem: Problem, inputs, kernel):
     """The outputs. Shapes are those of `Algorithm.forward`."""
     if needs_turning(problem):
-        turned = dataclasses.replace(problem, data_format="channels_last")
-        outputs = forward(turned, turn_last(inputs), kernel)
-        return turn_first(outputs)
+        return turn_first(forward(turned(problem), turn_last(inputs), kernel))
     if needs_spreading(problem):
         return forward(spread_problem(problem), inputs, spread(kernel, problem))
     return NATIVE.forward(problem, inputs, kernel)
@@ -27,8 +25,8 @@ def forward(problem: Problem, inputs, kernel):
 def input_gradient(problem: Problem, kernel, output_gradient):
     """The gradient with respect to the inputs."""
     if needs_turning(problem):
-        turned = dataclasses.replace(problem, data_format="channels_last")
-        return turn_first(input_gradient(turned, kernel, turn_last(output_gradient)))
+        gradient = turn_last(output_gradient)
+        return turn_first(input_gradient(turned(problem), kernel, gradient))
     if needs_spreading(problem):
         return input_gradient(
             spread_problem(problem), spread(kernel, problem), output_gradient
@@ -39,8 +37,8 @@ def input_gradient(problem: Problem, kernel, output_gradient):
 def kernel_gradient(problem: Problem, inputs, output_gradient):
     """The gradient with respect to the kernel."""
     if needs_turning(problem):
-        turned = dataclasses.replace(problem, data_format="channels_last")
-        return kernel_gradient(turned, turn_last(inputs), turn_last(output_gradient))
+        operands = turn_last(inputs), turn_last(output_gradient)
+        return kernel_gradient(turned(problem), *operands)
     if needs_spreading(problem):
         gradient = kernel_gradient(spread_problem(problem), inputs, output_gradient)
         return gradient[tuple(slice(None, None, d) for d in problem.dilation_rate)]
@@ -50,7 +48,7 @@ def kernel_gradient(problem: Problem, inputs, output_gradient):
 def refusal(problem: Problem) -> str | None:
     """Why the blocks can't be computed here, or `None`."""
     if needs_turning(problem):
-        problem = dataclasses.replace(problem, data_format="channels_last")
+        problem = turned(problem)
     if needs_spreading(problem):
         problem = spread_problem(problem)
     return NATIVE.refusal(problem)
@@ -88,6 +86,11 @@ def spread(kernel, problem: Problem):
         whole = slice(0, (taps - 1) * dilation + 1)
         kernel = ops.reshape(padded, shape)[(slice(None),) * axis + (whole,)]
     return kernel
+
+
+def turned(problem: Problem) -> Problem:
+    """The problem with its channels last."""
+    return dataclasses.replace(problem, data_format="channels_last")
 
 
 def turn_last(tensor):

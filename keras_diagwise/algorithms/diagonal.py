@@ -16,7 +16,7 @@ from keras import ops
 
 from keras_diagwise import backends
 from keras_diagwise.algorithms import dense_conv
-from keras_diagwise.algorithms.algorithm import Algorithm, Work
+from keras_diagwise.algorithms.algorithm import Algorithm, Work, check_lowering
 from keras_diagwise.problem import BYTES_PER_ELEMENT, Problem
 
 LOWERINGS = ("grouped", "split")
@@ -61,11 +61,7 @@ class Diagonal(Algorithm):
                 "`partition_size` must be an int from 1 to the number of channels. "
                 f"Received: partition_size={size!r}"
             )
-        if self.lowering not in LOWERINGS:
-            raise ValueError(
-                f"`lowering` must be one of {', '.join(LOWERINGS)}. "
-                f"Received: lowering={self.lowering!r}"
-            )
+        check_lowering(self.lowering, LOWERINGS)
 
     def forward(self, problem, inputs, kernel):
         channels = [

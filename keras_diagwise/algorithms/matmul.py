@@ -15,12 +15,12 @@ from collections.abc import Iterator
 from keras import ops
 
 from keras_diagwise import backends
-from keras_diagwise.algorithms.algorithm import Algorithm, Work
-from keras_diagwise.algorithms.dense_conv import turn_first, turn_last
+from keras_diagwise.algorithms.algorithm import Algorithm, Work, check_lowering
+from keras_diagwise.algorithms.dense_conv import turn_first, turn_last, turned
 from keras_diagwise.algorithms.direct.input_gradient import input_gradient
 from keras_diagwise.algorithms.direct.taps import (
     accumulated,
-    pad,
+    padded_inputs,
     reaches_of,
     sum_written_out,
     window,
@@ -52,11 +52,7 @@ class Matmul(Algorithm):
     revision = 1
 
     def __post_init__(self):
-        if self.lowering not in LOWERINGS:
-            raise ValueError(
-                f"`lowering` must be one of {', '.join(LOWERINGS)}. "
-                f"Received: lowering={self.lowering!r}"
-            )
+        check_lowering(self.lowering, LOWERINGS)
 
     def forward(self, problem, inputs, kernel):
         if problem.data_format == "channels_first":
@@ -160,16 +156,6 @@ class Matmul(Algorithm):
 
     def __str__(self):
         return self.name if self.lowering == LOWERINGS[0] else self.family
-
-
-def turned(problem: Problem) -> Problem:
-    """The problem with its channels last."""
-    return dataclasses.replace(problem, data_format="channels_last")
-
-
-def padded_inputs(problem: Problem, inputs):
-    """The inputs with the zeros around them, in the dtype of the products."""
-    return pad(accumulated(inputs, problem), problem, problem.padding_pairs)
 
 
 def windows(problem: Problem, padded) -> list:

@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_diagwise.layers.base import Diagonalwise, replaces
 from keras_diagwise.ops import conv
-from keras_diagwise.planning.call import grouped_problem
+from keras_diagwise.planning.call import grouped_problem, is_left_to_stock
 from keras_diagwise.problem import Problem
 
 
@@ -37,8 +37,6 @@ class DiagonalwiseConv(Diagonalwise):
             if shape[steps] is not None:
                 shape[steps] += sum(causal_widths(layer)[steps])
         channels = shape[-1 if last else 1]
-        if channels == 1:
-            return {}  # it is stock's: Keras has a depthwise operation for that problem
         problem = grouped_problem(
             tuple(shape),
             layer.compute_dtype,
@@ -48,7 +46,7 @@ class DiagonalwiseConv(Diagonalwise):
             layer.data_format,
             layer.dilation_rate,
         )
-        return {"plan": problem}
+        return {} if is_left_to_stock(problem) else {"plan": problem}
 
     @staticmethod
     def input_channels(layer) -> int:

@@ -11,7 +11,7 @@ from keras_diagwise.layers.base import Diagonalwise, replaces, with_bias
 from keras_diagwise.layers.depthwise_conv import depthwise_problem_of
 from keras_diagwise.ops import separable_conv
 from keras_diagwise.plan import AUTO, NATIVE, Plan, standardize_plan
-from keras_diagwise.planning.call import grouped_problem
+from keras_diagwise.planning.call import grouped_problem, is_left_to_stock
 from keras_diagwise.problem import Problem
 
 
@@ -63,8 +63,6 @@ class DiagonalwiseSeparableConv(Diagonalwise):
     @staticmethod
     def problems_of(layer, input_shape) -> dict[str, Problem]:
         depthwise = depthwise_problem_of(layer, input_shape)
-        if depthwise.filters == 1:
-            return {"plan": depthwise}  # see `DiagonalwiseConv.problems_of`
         pointwise = grouped_problem(
             depthwise.output_shape(),
             layer.compute_dtype,
@@ -74,6 +72,8 @@ class DiagonalwiseSeparableConv(Diagonalwise):
             layer.data_format,
             1,
         )
+        if is_left_to_stock(pointwise):
+            return {"plan": depthwise}
         return {"plan": depthwise, "pointwise_plan": pointwise}
 
     @staticmethod

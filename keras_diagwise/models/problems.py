@@ -10,12 +10,11 @@ import keras
 from keras_diagwise import backends
 from keras_diagwise.environment import Environment
 from keras_diagwise.layers.base import problems_of
-from keras_diagwise.models.environment import environment_of
 from keras_diagwise.models.example import build_shapes
-from keras_diagwise.models.survey import has_replacement, reason_to_leave
+from keras_diagwise.models.survey import has_replacement, reason_to_leave, takes_dense
 from keras_diagwise.plan import AUTO, NATIVE
 from keras_diagwise.planning.call import on_one_device
-from keras_diagwise.planning.dispatch import is_measurable, serves_dense, why_not_served
+from keras_diagwise.planning.dispatch import is_measurable, why_not_served
 from keras_diagwise.planning.source import PlanSource
 from keras_diagwise.problem import Problem
 
@@ -55,7 +54,7 @@ def uses_in(
     """
     in_graphs = backends.keras_internals.call_shapes(model)
     shards = backends.active.step_shards(model)
-    dense = serves_dense(environment_of(model))
+    dense = takes_dense(model)
     found = []
     for path, layer in layers_to_convert(model):
         seen = [tuple(each) for each in (shapes or {}).get(id(layer), ())]
@@ -67,7 +66,7 @@ def uses_in(
 
 def layers_to_convert(model: keras.Model) -> list[tuple[str, keras.layers.Layer]]:
     """Paths and layers below a model, those that are or can become the package's."""
-    dense = serves_dense(environment_of(model))
+    dense = takes_dense(model)
     return [
         (path, layer)
         for path, layer in backends.keras_internals.layers_with_paths(model)

@@ -99,7 +99,7 @@ def is_one_of_ours(layer) -> bool:
     return type(layer) in STOCK_TO_OURS.values()
 
 
-def takes_dense(model: keras.Model, plan: str | Plan) -> bool:
+def takes_dense(model: keras.Model, plan: str | Plan = AUTO) -> bool:
     """Whether a plan can make dense convolutions of a model anything but stock's."""
     if isinstance(plan, Plan):
         return plan.has(Matmul)

@@ -26,7 +26,11 @@ def swap(model, changes: Sequence[Change]) -> None:
 def swapped(model, changes: Sequence[Change]) -> Iterator[None]:
     """The same, to stay if nothing fails inside the context either."""
     before = [
-        (layer, type(layer), plans_of(layer) if is_ours(layer) else None)
+        (
+            layer,
+            type(layer),
+            plans_of(layer) if isinstance(layer, Diagonalwise) else None,
+        )
         for layer, *_ in changes
     ]
     try:
@@ -42,17 +46,14 @@ def swapped(model, changes: Sequence[Change]) -> Iterator[None]:
 
 
 def assign(layer, new_class, plans: Mapping[str, str | Plan] | None) -> None:
-    names = layer.PLANS if is_ours(layer) and plans is None else ()
+    names = layer.PLANS if isinstance(layer, Diagonalwise) else ()
     layer.__class__ = new_class
-    for name in names:
-        if hasattr(layer, name):
+    if plans is None:
+        for name in [each for each in names if hasattr(layer, each)]:
             delattr(layer, name)
-    for name, plan in (plans or {}).items():
-        setattr(layer, name, plan)
-
-
-def is_ours(layer) -> bool:
-    return isinstance(layer, Diagonalwise)
+    else:
+        for name, plan in plans.items():
+            setattr(layer, name, plan)
 
 
 def forget_compiled(model) -> None:

@@ -120,6 +120,12 @@ def depthwise_problem(
     )
 
 
+def is_left_to_stock(problem: Problem) -> bool:
+    """Whether `conv` is stock's for a problem whatever the plan: of a single channel,
+    for which Keras has a depthwise operation too, and `native` is that one."""
+    return problem.channels == 1
+
+
 def on_one_device(problem: Problem, shards: int | None = None) -> Problem:
     """The problem with the share of the batch that one device sees.
 

@@ -13,7 +13,7 @@ from keras_diagwise.algorithms import Matmul
 from keras_diagwise.decision import Decision
 from keras_diagwise.environment import Environment
 from keras_diagwise.plan import Plan, standardize_plan
-from keras_diagwise.planning.call import GROUPED, Call, is_symbolic
+from keras_diagwise.planning.call import GROUPED, Call, is_left_to_stock, is_symbolic
 from keras_diagwise.planning.planned_convolution import PlannedConvolution
 from keras_diagwise.planning.planner import (
     MARGIN_MEASURED,
@@ -45,8 +45,7 @@ class Dispatcher:
 
     - what the memo holds for its key, or else, on a miss,
     - stock's, if the call is symbolic, under a transformation that only stock
-      supports, or has a single channel in a single group, for which Keras has no
-      depthwise operation;
+      supports, or is `conv`'s of a single channel, see `is_left_to_stock`;
     - by the plan that it was given, or else
     - by the planner's, and, if that was not measured for the very problem here, by
       what `settings.on_miss` says.
@@ -154,7 +153,7 @@ class Dispatcher:
         if not call.has_known_channels:
             return None
         problem, plan = call.problem, standardize_plan(call.plan)
-        if call.kind == GROUPED and problem.channels == 1:
+        if call.kind == GROUPED and is_left_to_stock(problem):
             return None
         answer = self.answer_to_call(problem, plan, tracing, environment)
         found = PlannedConvolution(

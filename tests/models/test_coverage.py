@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 import keras_diagwise as kd
-from keras_diagwise.algorithms import Matmul
 from keras_diagwise.layers import STOCK_TO_OURS
 from keras_diagwise.layers.base import Diagonalwise
 from keras_diagwise.models.survey import REASONS
@@ -353,8 +352,7 @@ ALONE = {
 }
 
 
-def test_what_is_left_alone_is_said_with_the_reason(monkeypatch):
-    monkeypatch.setattr(Matmul, "is_offered", lambda *where: False)
+def test_what_is_left_alone_is_said_with_the_reason():
     model = left_alone()
     model.add(layers.DepthwiseConv2D(1, name="converted"))
     classes = [type(layer) for layer in model.layers[:-1]]

@@ -32,11 +32,6 @@ def offered(monkeypatch):
     monkeypatch.setattr(Matmul, "is_offered", lambda *where: True)
 
 
-@pytest.fixture
-def not_offered(monkeypatch):
-    monkeypatch.setattr(Matmul, "is_offered", lambda *where: False)
-
-
 def small_model():
     model = keras.Sequential(
         [
@@ -67,7 +62,7 @@ def lines(model):
     ]
 
 
-@pytest.mark.usefixtures("not_offered")
+@pytest.mark.usefixtures("no_dense")
 def test_they_are_left_alone_where_stocks_is_all_there_is():
     model = kd.convert(small_model(), verbose=0)
     assert converted_in(model) == ["separable"]
@@ -98,7 +93,7 @@ def test_a_plan_for_other_convolutions_leaves_them_alone(plan):
     assert str(model.get_layer("separable").pointwise_plan) == "native"
 
 
-@pytest.mark.usefixtures("not_offered")
+@pytest.mark.usefixtures("no_dense")
 def test_where_they_are_stocks_a_pinned_model_says_so():
     model = kd.pin(kd.convert(small_model(), verbose=0), batch_size=4)
     assert model.get_layer("separable").get_config()["pointwise_plan"] == "native"
@@ -108,7 +103,7 @@ def test_where_they_are_stocks_a_pinned_model_says_so():
     assert not converted_in(model)
 
 
-@pytest.mark.usefixtures("not_offered")
+@pytest.mark.usefixtures("no_dense")
 def test_where_they_are_stocks_none_is_measured():
     problem = dense((6, 6), 3, 4, (1, 1))
     with pytest.raises(ValueError, match="a dense convolution has no other algorithm"):
@@ -153,7 +148,7 @@ def test_of_a_single_channel_they_are_stocks(is_built):
     assert not [use for use in uses_in(model, 4) if use.path == "single"]
 
 
-@pytest.mark.usefixtures("not_offered")
+@pytest.mark.usefixtures("no_dense")
 def test_a_plan_for_them_is_obeyed_everywhere():
     stock = small_model()
     model = kd.convert(stock, plan="matmul", copy=True, verbose=0)

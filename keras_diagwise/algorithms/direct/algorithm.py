@@ -10,14 +10,15 @@ from collections.abc import Callable, Iterator
 from keras import ops
 
 from keras_diagwise import backends
-from keras_diagwise.algorithms.algorithm import Algorithm, Work
+from keras_diagwise.algorithms.algorithm import Algorithm, Work, check_lowering
+from keras_diagwise.algorithms.dense_conv import turn_last, turned
 from keras_diagwise.algorithms.direct.input_gradient import input_gradient
 from keras_diagwise.algorithms.direct.kernel_gradient import by_rows, by_taps
 from keras_diagwise.algorithms.direct.taps import (
     accumulated,
     accumulator,
     multiply_forward,
-    pad,
+    padded_inputs,
     reaches_of,
     sum_over_taps,
     terms_written,
@@ -54,16 +55,12 @@ class Direct(Algorithm):
     revision = 1
 
     def __post_init__(self):
-        if self.lowering not in LOWERINGS:
-            raise ValueError(
-                f"`lowering` must be one of {', '.join(LOWERINGS)}. "
-                f"Received: lowering={self.lowering!r}"
-            )
+        check_lowering(self.lowering, LOWERINGS)
 
     def forward(self, problem, inputs, kernel):
         if self.compiled:
             return compiled_pass(self, "forward", problem)(inputs, kernel)
-        padded = pad(accumulated(inputs, problem), problem, problem.padding_pairs)
+        padded = padded_inputs(problem, inputs)
         outputs = sum_over_taps(
             problem,
             padded,
@@ -91,13 +88,12 @@ class Direct(Algorithm):
             return run(inputs, output_gradient)
         if self.lowering == "rows":
             if problem.data_format == "channels_first":
-                inputs = ops.moveaxis(inputs, 1, -1)
-                output_gradient = ops.moveaxis(output_gradient, 1, -1)
-                problem = dataclasses.replace(problem, data_format="channels_last")
+                inputs, output_gradient = map(turn_last, (inputs, output_gradient))
+                problem = turned(problem)
             dtype = accumulator(problem)
             kernel = by_rows(problem, inputs, output_gradient, dtype)
         else:
-            padded = pad(accumulated(inputs, problem), problem, problem.padding_pairs)
+            padded = padded_inputs(problem, inputs)
             gradient = accumulated(output_gradient, problem)
             kernel = by_taps(problem, padded, gradient)
         return ops.cast(ops.reshape(kernel, problem.kernel_shape), problem.dtype)

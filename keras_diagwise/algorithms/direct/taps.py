@@ -34,6 +34,12 @@ def pad(tensor, problem: Problem, pairs):
     return ops.pad(tensor, widths)
 
 
+def padded_inputs(problem: Problem, inputs):
+    """The inputs with the zeros around them, in the dtype that the terms are summed
+    in."""
+    return pad(accumulated(inputs, problem), problem, problem.padding_pairs)
+
+
 class Reach(NamedTuple):
     """A tap along a spatial axis, and the first pixel that it meets."""
 
