@@ -348,7 +348,7 @@ class Decision:
         Raises:
             ValueError: if something was.
         """
-        latest = datetime.datetime.now(datetime.UTC) + CLOCKS_DIFFER
+        latest = datetime.datetime.now(datetime.timezone.utc) + CLOCKS_DIFFER
         for comparison in self.passes.values():
             if datetime.datetime.fromisoformat(comparison.measured) > latest:
                 raise ValueError(

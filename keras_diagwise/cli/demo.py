@@ -15,14 +15,14 @@ from keras_diagwise.cli.options import Debug
 from keras_diagwise.cli.progress import Progress
 
 
-class Dataset(enum.StrEnum):
+class Dataset(str, enum.Enum):
     """The images that come with scikit-learn."""
 
     digits = "digits"
     photographs = "photographs"
 
 
-class Model(enum.StrEnum):
+class Model(str, enum.Enum):
     """The models of `keras.applications` that the demo knows."""
 
     MobileNet = "MobileNet"

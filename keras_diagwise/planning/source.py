@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 
 
-class PlanSource(enum.StrEnum):
+class PlanSource(str, enum.Enum):
     """Where a plan comes from, in the order in which the sources are asked. The values
     are what tables and JSON show, as `rung`.
 
@@ -42,6 +42,9 @@ class PlanSource(enum.StrEnum):
         source._value_ = value
         source.description = description
         return source
+
+    def __str__(self) -> str:
+        return self.value
 
     def __repr__(self) -> str:
         return repr(self.value)
