@@ -32,7 +32,7 @@ from keras_diagwise.environment import Environment
 from keras_diagwise.tuner.measure import interleaved, medians
 from tuning.models import batch_of, ideal_model_of, steps_of
 from tuning.peak_memory import xla_peak
-from tuning.ratios import compared, geometric_mean
+from tuning.ratios import compared, geometric_mean, touch_memory
 from tuning.records import write_part
 from tuning.workloads import application, grouped_problems, trainable
 
@@ -331,6 +331,7 @@ def main() -> None:
 
 def run(parts) -> None:
     """Runs parts and writes what each gave."""
+    touch_memory()
     for part in parts:
         environment = dataclasses.replace(
             Environment.current(), compiler_mode=COMPILER_MODE

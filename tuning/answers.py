@@ -34,15 +34,16 @@ class Answering:
     Args:
         backend: Keras's, in the process.
         module: what runs there, with its arguments.
+        variables: environment variables of its own.
     """
 
-    def __init__(self, backend: str, *module: str):
+    def __init__(self, backend: str, *module: str, variables: dict | None = None):
         self._process = subprocess.Popen(
             [sys.executable, "-m", *module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=child_environment(backend),
+            env={**child_environment(backend), **(variables or {})},
         )
         self._lines: queue.SimpleQueue = queue.SimpleQueue()
         threading.Thread(target=self._listen, daemon=True).start()

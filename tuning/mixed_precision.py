@@ -13,9 +13,9 @@ import tempfile
 from pathlib import Path
 
 import keras
-import numpy as np
 
 import keras_diagwise
+from tuning.ratios import touch_memory
 
 RESULTS = Path(__file__).with_name("results")
 IMAGE_SIZE, BATCH_SIZE, CLASSES = 96, 16, 10
@@ -62,9 +62,7 @@ def tuned() -> dict:
 
 
 def main() -> None:
-    touched = np.ones(2**28)  # a fresh machine's memory is backed when it is touched
-    touched += 1
-    del touched
+    touch_memory()
     found = tuned()
     path = RESULTS / f"mixed-precision-{keras.backend.backend()}.json"
     path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

@@ -25,7 +25,7 @@ import keras_diagwise
 from keras_diagwise import backends
 from keras_diagwise.models.environment import environment_of
 from keras_diagwise.tuner.measure import interleaved
-from tuning.ratios import compared, geometric_mean
+from tuning.ratios import compared, geometric_mean, touch_memory
 from tuning.records import OVER, Records, device_folder, has_gpu
 from tuning.workloads import WHOLE_MODELS, trainable
 
@@ -150,6 +150,7 @@ def main() -> None:
     options = parser.parse_args()
     until = time.monotonic() + options.stop_after
     use_the_best_stock()
+    touch_memory()
     model = keras.Sequential([keras.Input((4,))])
     folder = device_folder(environment_of(model).to_dict())
     records = Records(folder / f"models-{keras.backend.backend()}.jsonl")

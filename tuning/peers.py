@@ -14,7 +14,7 @@ import itertools
 import random
 import statistics
 
-from tuning.ratios import upper_bound
+from tuning.ratios import touch_memory, upper_bound
 from tuning.records import Records, device_folder, installed
 from tuning.suite import Peer, kinds_of, peers_of
 
@@ -56,6 +56,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=16)
     options = parser.parse_args()
     sizes = options.image_size, options.batch_size
+    touch_memory()
     names = list(itertools.product(kinds_of(installed()), ("stock", "converted")))
     with peers_of(kind for kind, _ in names) as workers:
         peers = {" ".join(n): each for n, each in zip(names, workers, strict=True)}

@@ -72,13 +72,18 @@ hand; with the channels last its convolutions run in that memory format anyway."
 
 
 class Peer:
-    """A worker process, and how to ask it."""
+    """A worker process, and how to ask it.
 
-    def __init__(self, kind: str):
+    Args:
+        kind: one of `KINDS`.
+        variables: environment variables of its own.
+    """
+
+    def __init__(self, kind: str, variables: dict | None = None):
         backend, mode, flags, _ = KINDS[kind]
         self.kind = kind
         words = "tuning.worker", mode, json.dumps(flags or {})
-        self._process = Answering(backend, *words)
+        self._process = Answering(backend, *words, variables=variables)
 
     def ask(self, name: str, *arguments):
         """The worker's answer.
