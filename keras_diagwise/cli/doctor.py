@@ -71,6 +71,9 @@ def all_findings(progress: Progress, debug: bool) -> Iterator[Finding]:
     yield tuner
     with progress.phase("computing", total=1) as advance:
         yield look("algorithms", findings.algorithms, tuner.state == "ok", advance)
+    if tuner.state == "ok":
+        with progress.phase("computing again, with freed memory kept"):
+            yield look("memory", findings.memory)
 
 
 def figures(found: list[Finding]) -> dict:
@@ -95,6 +98,8 @@ def show(found: list[Finding]) -> None:
         if each.remedy:
             table.add_row("", "", Text(f"→ {printable_lines(each.remedy)}", "italic"))
     console.print(table, "", closing(found), sep="\n")
+    for command in (each.command for each in found if each.command):
+        console.print("", Text(command), sep="\n", soft_wrap=True)
 
 
 def closing(found: list[Finding]) -> str:

@@ -6,6 +6,7 @@ import dataclasses
 import importlib.metadata
 import os
 import platform
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,6 +33,9 @@ MAX_NAMED = 3
 
 SECONDS_TO_COMPUTE = 60.0
 
+WORTH_SETTING = 0.95
+"""The most of its time that a variable may leave to be named."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
@@ -42,6 +46,7 @@ class Finding:
         state: one of `STATES`.
         text: what was found.
         remedy: what the user can do about it, if anything.
+        command: a line for the shell that does it, where it must not be broken.
         values: the same for a program, in JSON's types.
     """
 
@@ -50,6 +55,7 @@ class Finding:
     text: str
     remedy: str = ""
     values: Any = None
+    command: str = ""
 
 
 def worst(findings: list[Finding]) -> str:
@@ -111,7 +117,7 @@ def backend() -> Finding:
     if environment.device_kind == "cpu" and NVIDIA_DRIVER.exists():
         remedy = (
             "This machine has an NVIDIA driver. Install the backend for its devices, "
-            "for example with: pip install 'keras-diagwise[jax-cuda]'"
+            "for example with: pip install 'keras-diagwise[jax-cuda13]'"
         )
         return Finding("backend", "warning", text, remedy, values)
     return Finding("backend", "ok", text, values=values)
@@ -250,6 +256,40 @@ def tuner() -> Finding:
         text = f"no child process can be started: {error}"
         return Finding("tuner", "error", text, remedy)
     return Finding("tuner", "ok", "its child process starts and computes")
+
+
+def memory() -> Finding:
+    """What it would give here to keep the memory that a step gives back."""
+    from keras_diagwise.models.environment import environment_of_models
+    from keras_diagwise.tuner import memory
+
+    environment = environment_of_models()
+    if environment.device_kind != "cpu":
+        text = "steps take it from the device, not from the C library"
+        return Finding("memory", "ok", text)
+    if not memory.has_tunables():
+        version = ".".join(map(str, memory.FIRST_GLIBC))
+        text = f"not measured: that takes Linux and glibc {version} or later"
+        return Finding("memory", "ok", text)
+    cost = memory.measure_memory_cost(environment.compiler_mode)
+    text = (
+        "three passes of a depthwise convolution take "
+        f"{1e3 * cost.as_it_is:.3g} ms, and {1e3 * cost.kept:.3g} ms where freed "
+        f"memory is kept in huge pages ({cost.ratio:.2f}×)"
+    )
+    values = {**dataclasses.asdict(cost), "ratio": cost.ratio}
+    if cost.ratio > WORTH_SETTING:
+        return Finding("memory", "ok", text, values=values)
+    value = memory.with_tunables(memory.KEEP_HUGE_PAGES)
+    return Finding(
+        "memory",
+        "ok",
+        text,
+        "Set the variable below before you start Python: the process then keeps the "
+        "most memory that it ever took.",
+        values,
+        f"export {memory.VARIABLE}={shlex.quote(value)}",
+    )
 
 
 def algorithms(is_isolated: bool, advance: Callable[[float], None]) -> Finding:

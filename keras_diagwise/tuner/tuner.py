@@ -27,8 +27,8 @@ from keras_diagwise.decision import (
 )
 from keras_diagwise.environment import Environment
 from keras_diagwise.problem import PASSES, Problem
-from keras_diagwise.storage.files import digest_of
 from keras_diagwise.storage.leases import host
+from keras_diagwise.storage.locations import digest_of
 from keras_diagwise.storage.store import Store
 from keras_diagwise.tuner import verify
 from keras_diagwise.tuner.measure import lower_bound
@@ -651,4 +651,4 @@ def least_ratio(native: Sequence[float], taken: Sequence[float]) -> float:
 
 def now() -> str:
     """The time, in UTC, as ISO 8601."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
