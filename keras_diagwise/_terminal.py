@@ -12,10 +12,6 @@ from rich.text import Text
 WIDTH = 110
 """Columns of a report that is made a text."""
 
-ESTIMATE_PERIOD = 3600.0
-"""Seconds over which the pace is taken: with rich's 30, a pass that is measured for
-longer leaves no pace to tell the time by."""
-
 IN_ASCII = str.maketrans({"→": ">", "×": "x", "…": "~", "µ": "u", "−": "-"})
 """Of equal widths, so that tables stay tables."""
 
@@ -76,12 +72,17 @@ def printable_lines(text: str) -> str:
 
 
 class TimeLeftColumn(rich.progress.ProgressColumn):
-    """The time left, in words; nothing as long as it can't be told."""
+    """The time left, in words; nothing as long as it can't be told.
+
+    The pace is that since the task's start, and a step that takes longer than those
+    before slows it down: rich's own estimate stands still from step to step.
+    """
 
     max_refresh = 0.5
 
     def render(self, task: rich.progress.Task) -> Text:
-        if task.total is None or task.time_remaining is None or task.finished:
+        if not (task.total and task.completed and task.elapsed) or task.finished:
             return Text()
-        minutes, seconds = divmod(round(task.time_remaining), 60)
+        left = task.elapsed * (task.total - task.completed) / task.completed
+        minutes, seconds = divmod(round(left), 60)
         return Text(f"{minutes}:{seconds:02} left", style="progress.remaining")

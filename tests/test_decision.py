@@ -139,7 +139,7 @@ def test_numbers_that_cannot_be_are_refused(name, number):
 
 def test_what_was_measured_in_the_future_is_refused():
     """It would stay greater than all that is measured from now on."""
-    ahead = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=2)
+    ahead = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(days=2)
     text = ahead.isoformat(timespec="seconds")
     with pytest.raises(ValueError, match="measured by now"):
         decision(PROBLEM, measured=text).check_dates()

@@ -102,7 +102,7 @@ assert not hasattr(kd, "nonsense")
 
 
 ROOMS = [
-    *("version", "_terminal", "problem", "precision", "settings"),
+    *("version", "_terminal", "budget", "problem", "precision", "settings"),
     *("backends", "algorithms", "plan", "environment", "decision", "similarity"),
     *("storage", "planning", "tuner", "ops", "layers", "models", "importers", "cli"),
 ]

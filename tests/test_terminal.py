@@ -9,11 +9,7 @@ import rich.console
 import rich.progress
 
 import keras_diagwise as kd
-from keras_diagwise._terminal import (
-    ESTIMATE_PERIOD,
-    TimeLeftColumn,
-    standard_console,
-)
+from keras_diagwise._terminal import TimeLeftColumn, standard_console
 
 
 class Clock:
@@ -25,24 +21,30 @@ class Clock:
         return self.now
 
 
-def shown(total, steps):
-    """What the column shows after steps of some seconds each."""
+def shown(total, steps, waited=0.0):
+    """What the column shows after steps of some seconds each, and some seconds more."""
     clock = Clock()
     bar = rich.progress.Progress(
         TimeLeftColumn(),
         console=rich.console.Console(file=io.StringIO()),
         get_time=clock,
-        speed_estimate_period=ESTIMATE_PERIOD,
     )
     task = bar.add_task("", total=total)
     for seconds in steps:
         clock.now += seconds
         bar.advance(task)
+    clock.now += waited
     return bar.columns[0].render(bar.tasks[0]).plain
 
 
 def test_what_is_left_is_told_by_the_pace_of_long_steps_too():
     assert shown(10, [40.0] * 6) == "2:40 left"
+
+
+def test_a_step_that_takes_longer_is_waited_for_longer():
+    """As the tuner's last pass did, with 0:04 left for eleven seconds."""
+    assert shown(10, [1.0] * 9) == "0:01 left"
+    assert shown(10, [1.0] * 9, waited=27.0) == "0:04 left"
 
 
 def test_nothing_is_told_that_is_not_known():

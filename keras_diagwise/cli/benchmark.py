@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from keras_diagwise.cli.errors import UserError, one_line_errors
+from keras_diagwise.cli.errors import one_line_errors, user_errors
 from keras_diagwise.cli.import_keras import import_keras
 from keras_diagwise.cli.named_model import (
     DtypePolicy,
@@ -50,7 +50,7 @@ def benchmark(
         with Progress() as progress:
             with progress.phase("loading Keras"):
                 import_keras()
-            try:
+            with user_errors(debug):
                 with progress.phase("loading the model"):
                     named = loaded(
                         model, image_size, dtype_policy, jit_compile, import_
@@ -59,10 +59,6 @@ def benchmark(
                     "given": model,
                     **measured(named, batch_size, seconds, progress),
                 }
-            except (ValueError, TypeError) as error:
-                if debug:
-                    raise
-                raise UserError(str(error)) from error
         if as_json:
             typer.echo(json.dumps(figures, indent=1))
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from rich.table import Table
 from rich.text import Text
@@ -11,6 +11,8 @@ from rich.text import Text
 from keras_diagwise._terminal import printable, standard_console
 from keras_diagwise.cli.decision_tables import duration
 from keras_diagwise.cli.demo_tables import plain_table
+from keras_diagwise.cli.named_model import title
+from keras_diagwise.planning.source import PlanSource
 
 KINDS = {"training": "training step", "prediction": "prediction"}
 
@@ -18,14 +20,11 @@ KINDS = {"training": "training step", "prediction": "prediction"}
 def show(figures: dict) -> None:
     """Prints the times, and what they hold for."""
     console = standard_console(highlight=False)
-    console.print(Text(printable(title(figures)), style="bold"))
+    heading = f"{title(figures)}, batches of {figures['batch_size']}"
+    console.print(Text(printable(heading), style="bold"))
     console.print(table(figures))
     for line in closing(figures):
         console.print(Text(printable(line)))
-
-
-def title(figures: dict) -> str:
-    return f"{figures['model']}, batches of {figures['batch_size']}"
 
 
 def table(figures: dict) -> Table:
@@ -64,12 +63,16 @@ def closing(figures: dict) -> Iterator[str]:
     else:
         yield "No layer of it can run by a plan."
     if sources and figures["runs_native_only"]:
-        yield (
-            "All of them run stock's own operations. To measure what is faster: "
-            "keras-diagwise tune"
-        )
+        yield f"All of them run stock's own operations. {after_native(sources)}"
     here = figures["environment"]
     yield (
         f"On {here['device_name']}, {here['cores']} cores, {here['backend']} "
         f"({here['compiler_mode']})."
     )
+
+
+def after_native(sources: Iterable[str]) -> str:
+    """Why, where stock's operations run only, or what may change it."""
+    if set(sources) <= {PlanSource.DECISION, PlanSource.LAYER}:
+        return "Nothing that was measured is faster here."
+    return "To measure what is faster: keras-diagwise tune"

@@ -10,7 +10,13 @@ from typing import Annotated
 
 import typer
 
-from keras_diagwise.cli.errors import INTERRUPTED, UserError, end, one_line_errors
+from keras_diagwise.cli.errors import (
+    INTERRUPTED,
+    UserError,
+    end,
+    one_line_errors,
+    user_errors,
+)
 from keras_diagwise.cli.examples import examples
 from keras_diagwise.cli.import_keras import import_keras
 from keras_diagwise.cli.options import AsJson, Debug
@@ -89,7 +95,13 @@ def export(
 @app.command("import", epilog=examples("decisions import"))
 def import_file(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A file that `export` wrote.")
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            help="A file that `export` wrote.",
+        ),
     ],
     verify: Annotated[
         bool,
@@ -111,8 +123,12 @@ def import_file(
 @app.command("path", epilog=examples("decisions path"))
 def path(as_json: AsJson = False, debug: Debug = False) -> None:
     """Print where decisions are kept."""
-    with opened(debug) as decisions:
-        tell(as_json, where(decisions), location=where(decisions))
+    with one_line_errors(debug), user_errors(debug):
+        # Of no Keras: the answer comes at once.
+        from keras_diagwise.storage.locations import shown, standardize_location
+
+        location = shown(standardize_location(None))
+        tell(as_json, location, location=location)
 
 
 @app.command("clear", epilog=examples("decisions clear"))
@@ -123,8 +139,9 @@ def clear(
 ) -> None:
     """Remove all decisions."""
     with opened(debug) as decisions:
-        question = f"Remove {counted(len(decisions.document()))} from "
-        if not yes and not confirmed(f"{question}{where(decisions)}?", as_json):
+        count = len(decisions.document())
+        question = f"Remove {counted(count)} from {where(decisions)}?"
+        if count and not yes and not confirmed(question, as_json):
             end("nothing was removed; --yes removes without asking", INTERRUPTED)
         removed = decisions.clear()
         text = f"{counted(removed)} removed from {where(decisions)}"
@@ -142,12 +159,10 @@ def opened(debug: bool) -> Iterator:
     with one_line_errors(debug):
         with Progress() as progress, progress.phase("loading Keras"):
             import_keras()
-        try:
+        with user_errors(debug):
             from keras_diagwise.models.decisions import decisions
 
             yield decisions
-        except (ImportError, OSError, ValueError) as error:
-            raise UserError(str(error)) from error
 
 
 def where(decisions) -> str:

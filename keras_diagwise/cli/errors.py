@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -16,8 +17,44 @@ USER_ERROR = 2
 INTERRUPTED = 130
 
 
+ARGUMENTS = {
+    "batch_size": "--batch-size",
+    "budget": "--budget",
+    "image_size": "--image-size",
+    "location": "the store's location",
+    "model": "MODEL",
+    "path": "FILE",
+}
+"""What the help calls the arguments of the functions behind the commands."""
+
+
 class UserError(Exception):
     """What the user can mend: its text says what is wrong, and the remedy."""
+
+
+@contextlib.contextmanager
+def user_errors(debug: bool) -> Iterator[None]:
+    """Takes what a function raises of its arguments for the user's to mend.
+
+    Args:
+        debug: leave the traceback of an error.
+
+    Raises:
+        UserError: in place of what such functions raise.
+    """
+    try:
+        yield
+    except (ImportError, OSError, TypeError, ValueError) as error:
+        if debug:
+            raise
+        raise UserError(in_words_of_the_help(str(error))) from error
+
+
+def in_words_of_the_help(text: str) -> str:
+    """An error's text, with the names of arguments as the help has them."""
+    names = "|".join(ARGUMENTS)
+    text = re.sub(rf"`({names})`", lambda found: ARGUMENTS[found[1]], text)
+    return re.sub(rf"\b(Received: )({names})=", r"\1", text)
 
 
 @contextlib.contextmanager

@@ -57,7 +57,7 @@ def choose_backend() -> None:
     os.environ["KERAS_BACKEND"] = installed[0]
     typer.echo(
         f"KERAS_BACKEND is not set, and {configured} is not installed: "
-        f"{installed[0]} serves. In Python, set it before you import keras …",
+        f"{installed[0]} serves.",
         err=True,
     )
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from keras_diagwise.cli.errors import UserError, one_line_errors
+from keras_diagwise.cli.errors import UserError, one_line_errors, user_errors
 from keras_diagwise.cli.import_keras import import_keras
 from keras_diagwise.cli.options import AsJson, Debug
 from keras_diagwise.cli.progress import Progress
@@ -19,11 +19,19 @@ def import_model(
         Path,
         typer.Argument(
             metavar="STRUCTURE",
+            exists=True,
+            dir_okay=False,
             help="A .cfg of Darknet, -symbol.json of MXNet or .prototxt of Caffe.",
         ),
     ],
     weights: Annotated[
-        Path, typer.Argument(metavar="WEIGHTS", help="The weights for it.")
+        Path,
+        typer.Argument(
+            metavar="WEIGHTS",
+            exists=True,
+            dir_okay=False,
+            help="The weights for it.",
+        ),
     ],
     output: Annotated[
         Path,
@@ -54,17 +62,13 @@ def import_model(
         check_output(output)
         with Progress() as progress, progress.phase("loading Keras"):
             import_keras()
-        try:
+        with user_errors(debug):
             from keras_diagwise.cli.named_model import converted
             from keras_diagwise.importers.formats import load
 
             model = load(structure, weights, image_size)
             model = converted(model) if convert else model
             model.save(output)
-        except (ValueError, OSError) as error:
-            if debug:
-                raise
-            raise UserError(str(error)) from error
         figures = {
             "file": str(output),
             "layers": len(model.layers),

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from keras_diagwise.cli.errors import UserError
 
+
+def checked_name(name: str) -> str:
+    """A model's name, which is wrong before Keras is loaded if its file is missing."""
+    if name.endswith(".keras") and not Path(name).is_file():
+        raise typer.BadParameter(f"File {name!r} does not exist")
+    return name
+
+
 ModelName = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
+        callback=checked_name,
         help="A .keras file, or the name of a model of keras.applications.",
     ),
 ]
@@ -78,6 +89,18 @@ def loaded(
     if jit_compile is not None:
         model.jit_compile = jit_compile
     return model
+
+
+def title(figures: dict) -> str:
+    """What to call a model: by its own name, or by its file's where Keras has named
+    it after its class.
+
+    Args:
+        figures: with `model`, its own name, and `given`, what the command was given.
+    """
+    if re.fullmatch(r"(functional|sequential|model)(_\d+)?", figures["model"]):
+        return Path(figures["given"]).stem
+    return figures["model"]
 
 
 def import_module(name: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import rich.progress
 
-from keras_diagwise._terminal import ESTIMATE_PERIOD, TimeLeftColumn, standard_console
+from keras_diagwise._terminal import TimeLeftColumn, standard_console
 
 
 class Progress(contextlib.AbstractContextManager):
@@ -33,7 +33,6 @@ class Progress(contextlib.AbstractContextManager):
             rich.progress.TimeElapsedColumn(),
             TimeLeftColumn(),
             console=self._console,
-            speed_estimate_period=ESTIMATE_PERIOD,
             transient=True,
             disable=not self._console.is_terminal,
         )

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from keras_diagwise.cli.errors import UserError, one_line_errors
+from keras_diagwise.cli.errors import UserError, one_line_errors, user_errors
 from keras_diagwise.cli.import_keras import import_keras
 from keras_diagwise.cli.named_model import (
     DtypePolicy,
@@ -59,7 +59,7 @@ def report(
             )
         with Progress() as progress, progress.phase("loading Keras"):
             import_keras()
-        try:
+        with user_errors(debug):
             from keras_diagwise.cli.report_figures import report_figures
             from keras_diagwise.models.decisions import exportable
 
@@ -83,10 +83,6 @@ def report(
             }
             if target is not None:
                 write(target, figures)
-        except (ValueError, TypeError, OSError) as error:
-            if debug:
-                raise
-            raise UserError(str(error)) from error
         if as_json:
             typer.echo(json.dumps(figures, indent=1))
         else:

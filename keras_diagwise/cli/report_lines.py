@@ -7,6 +7,7 @@ from rich.text import Text
 from keras_diagwise._terminal import printable, standard_console
 from keras_diagwise.cli.decision_tables import duration
 from keras_diagwise.cli.demo_tables import plain_table
+from keras_diagwise.cli.named_model import title
 from keras_diagwise.cli.report_page import cant_be_measured, gain_of
 from keras_diagwise.models.report import PASS_NAMES
 
@@ -23,7 +24,7 @@ def show(figures: dict, path: str) -> None:
         console.print(Text(printable(line)), soft_wrap=True)
 
     say(
-        f"{figures['model']}, batches of {figures['batch_size']}: {measured} of "
+        f"{title(figures)}, batches of {figures['batch_size']}: {measured} of "
         f"{layers} layers measured for this machine"
     )
     if measured:
@@ -31,7 +32,8 @@ def show(figures: dict, path: str) -> None:
     for reason, count in cant_be_measured(figures["layers"]).items():
         say(f"Can't be measured: {count}, {reason}")
     if totals["missing"]:
-        say(f"To measure the others: {figures['tune']}")
+        others = "the others" if measured else "them"
+        say(f"To measure {others}: {figures['tune']}")
     say(f"Written to {path}")
 
 

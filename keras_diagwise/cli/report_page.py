@@ -16,6 +16,7 @@ from pathlib import Path
 from keras_diagwise.cli.batch_size import SOURCES
 from keras_diagwise.cli.decision_tables import duration, why
 from keras_diagwise.cli.markup import Markup, element, joined
+from keras_diagwise.cli.named_model import title
 from keras_diagwise.decision import Outcome
 from keras_diagwise.models.report import PASS_NAMES, milliseconds
 from keras_diagwise.planning.source import PlanSource
@@ -36,7 +37,7 @@ def report_page(figures: dict) -> str:
     )
     digest = hashlib.sha256(script.encode()).digest()
     return string.Template(template).substitute(
-        title=joined(f"{figures['model']}: keras-diagwise report"),
+        title=joined(f"{title(figures)}: keras-diagwise report"),
         # Only this script runs, whatever a name might bring along.
         script_hash=f"sha256-{base64.b64encode(digest).decode()}",
         style=style,
@@ -60,7 +61,7 @@ def sections(figures: dict) -> Iterator[Markup]:
 
 def heading(figures: dict) -> Iterator[Markup]:
     here = figures["environment"]
-    yield element("h1", figures["model"], class_="model")
+    yield element("h1", title(figures), class_="model")
     yield element(
         "p",
         f"{figures['given']} in batches of {figures['batch_size']} "
@@ -89,9 +90,9 @@ def totals_section(totals: dict) -> Iterator[Markup]:
         ),
         class_="tiles",
     )
-    yield legend("numbers in ms")
     passes = {name: each for name, each in totals["passes"].items() if each["seconds"]}
-    scale = Scale.linear(passes.values())
+    scale = Scale.of(passes.values())
+    yield legend(scale)
     yield element(
         "div",
         *(
@@ -99,6 +100,7 @@ def totals_section(totals: dict) -> Iterator[Markup]:
             for name, each in passes.items()
         ),
         class_="totals",
+        style=f"--decades:{scale.decades}",
     )
     yield element(
         "p",
@@ -110,12 +112,17 @@ def totals_section(totals: dict) -> Iterator[Markup]:
     )
 
 
-def legend(scale: str | None = None) -> Markup:
+def legend(scale: Scale) -> Markup:
     """What the bars are, and their scale."""
+    of_scale = (
+        f"numbers in ms; bars logarithmic, {duration(scale.least)} to "
+        f"{duration(scale.longest)}, a line for each ten times more"
+    )
     words = {"native": "native", "chosen": "chosen", "roofline": "roofline"}
     entries = (element("span", word, class_=name) for name, word in words.items())
-    of_scale = scale and element("span", scale, class_="scale")
-    return element("p", *entries, of_scale, class_="legend")
+    return element(
+        "p", *entries, element("span", of_scale, class_="scale"), class_="legend"
+    )
 
 
 def what_is_missing(figures: dict) -> Iterator[Markup]:
@@ -164,17 +171,14 @@ def with_spaces(words: Iterable[Markup]) -> Iterator[object]:
 
 def layers_section(layers: list[dict]) -> Iterator[Markup]:
     yield element("h2", "Layer by layer")
-    scale = Scale.logarithmic(
+    scale = Scale.of(
         each
         for layer in layers
         if layer["is_measured_here"]
         for each in layer["passes"].values()
     )
     if any(each["is_measured_here"] for each in layers):
-        yield legend(
-            f"numbers in ms; bars logarithmic, {duration(scale.least)} to "
-            f"{duration(scale.longest)}, a line for each ten times more"
-        )
+        yield legend(scale)
     yield element("button", "Unfold all", type="button", class_="all")
     heads = (
         sortable("layer", "name", "name"),
@@ -276,44 +280,33 @@ def number_cell(label: str, text: str | None) -> Markup:
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """A scale of times: linear from 0 on, or logarithmic, which shows times apart
-    that differ by much.
+    """A logarithmic scale of times, on which those of native and of what is many times
+    faster can both be seen.
 
     Attributes:
         least: where it begins, in seconds.
-        longest: where it ends.
-        is_logarithmic: which of both it is; `least` and `longest` are then whole
-            decades apart.
+        longest: where it ends, whole decades later.
     """
 
     least: float
     longest: float
-    is_logarithmic: bool = False
 
     @classmethod
-    def linear(cls, passes: Iterable[dict]) -> Scale:
-        """From 0 to the longest time of passes."""
-        return cls(0.0, max(times_of(passes), default=1.0))
-
-    @classmethod
-    def logarithmic(cls, passes: Iterable[dict]) -> Scale:
+    def of(cls, passes: Iterable[dict]) -> Scale:
         """The decades in which the times of passes are."""
         found = list(times_of(passes)) or [1e-3]
         first = math.floor(math.log10(min(found)))
         last = math.ceil(math.log10(max(found)))
-        return cls(10.0**first, 10.0 ** max(last, first + 1), True)
+        return cls(10.0**first, 10.0 ** max(last, first + 1))
 
     @property
     def decades(self) -> int:
-        """How many decades it spans, if it is logarithmic."""
+        """How many decades it spans."""
         return round(math.log10(self.longest / self.least))
 
     def place(self, seconds: float) -> str:
         """Where a time is, in CSS's words."""
-        if self.is_logarithmic:
-            share = math.log10(seconds / self.least) / self.decades
-        else:
-            share = seconds / self.longest
+        share = math.log10(seconds / self.least) / self.decades
         return f"{100 * min(1.0, max(0.0, share)):.3g}%"
 
 

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from keras_diagwise._terminal import standard_console
-from keras_diagwise.cli.errors import UserError, one_line_errors
+from keras_diagwise.budget import standardize_budget
+from keras_diagwise.cli.errors import in_words_of_the_help, one_line_errors, user_errors
 from keras_diagwise.cli.import_keras import import_keras
 from keras_diagwise.cli.named_model import (
     DtypePolicy,
@@ -20,6 +21,16 @@ from keras_diagwise.cli.named_model import (
 )
 from keras_diagwise.cli.options import AsJson, Debug
 from keras_diagwise.cli.progress import Progress
+
+
+def checked_budget(budget: str | None) -> str | None:
+    """A budget, which is wrong before Keras is loaded."""
+    try:
+        standardize_budget(budget)
+    except ValueError as error:
+        text = in_words_of_the_help(str(error)).removeprefix("--budget ")
+        raise typer.BadParameter(text) from error
+    return budget
 
 
 def tune(
@@ -40,7 +51,9 @@ def tune(
     budget: Annotated[
         str | None,
         typer.Option(
-            metavar="TIME", help="Stop after 30s, 5m or 1h; run it again to go on."
+            metavar="TIME",
+            callback=checked_budget,
+            help="Stop after 30s, 5m or 1h; run it again to go on.",
         ),
     ] = None,
     keep: Annotated[
@@ -64,7 +77,7 @@ def tune(
     with one_line_errors(debug):
         with Progress() as progress, progress.phase("loading Keras"):
             import_keras()
-        try:
+        with user_errors(debug):
             from keras_diagwise.models.tune import NOTHING_TO_MEASURE, measure
 
             # The report says so by itself.
@@ -77,10 +90,6 @@ def tune(
                 keep=keep,
                 has_bar=True,
             )
-        except (ValueError, TypeError, OSError) as error:
-            if debug:
-                raise
-            raise UserError(str(error)) from error
         if as_json:
             typer.echo(report.to_json())
         else:

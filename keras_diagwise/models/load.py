@@ -62,7 +62,7 @@ def from_file(path: Path) -> keras.Model:
     """
     if not path.is_file():
         raise ValueError(
-            f"`model` must be a file that is there. Received: model={str(path)!r}"
+            f"`model` must name a file that exists. Received: model={str(path)!r}"
         )
     if not zipfile.is_zipfile(path):  # Keras says of it that it is not there
         raise ValueError(

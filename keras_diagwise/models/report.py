@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -22,10 +23,16 @@ from keras_diagwise.environment import Environment
 from keras_diagwise.problem import Problem
 
 WIDE = 100
-"""Columns from which on the table has the rooflines too."""
+"""Columns from which on problems stand beside their figures, and these have the
+rooflines too."""
+
+NARROW = 70
+"""Columns below which they lack how near the winner is."""
 
 MAX_NAMED = 5
 """Of the candidates that failed."""
+
+NO_LAYERS = "no convolution was found of which a plan is known."
 
 ENDINGS = {"budget": "The budget is spent.", "interrupted": "Interrupted."}
 
@@ -221,39 +228,123 @@ class TuningReport:
         self, console: Console, options: ConsoleOptions
     ) -> RenderResult:
         if self.rows:
-            yield table_of(self, options.max_width)
+            yield from tables_of(self, options.max_width)
         for line in closing_lines(self):
             yield Text(printable(" ".join(line.split())), overflow="fold")
 
 
-def table_of(report: TuningReport, width: int) -> Table:
-    """A row for each pass of each problem, beside the layers that pose it."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("problem and layers", overflow="fold")
-    table.add_column("pass", no_wrap=True)
-    table.add_column("winner", no_wrap=True)
-    for heading in ("ms", "native", "gain", *if_wide(width, "least"), "near"):
-        table.add_column(heading, justify="right", no_wrap=True)
+def tables_of(report: TuningReport, width: int) -> Iterator[RenderableType]:
+    """A row for each pass of each problem, beside the layers that pose it; where there
+    is no room beside it, below them."""
+    sections = list(sections_of(report, width))
+    if width >= WIDE:
+        yield joined(sections, width)
+        return
+    columns = zip(*(row for each in sections for row in each.rows), strict=True)
+    heads = columns_of(width)
+    widths = [
+        max(map(cell_len, (head, *cells)))
+        for head, cells in zip(heads, columns, strict=True)
+    ]
+    for i, section in enumerate(sections):
+        for label in filter(None, section.labels):
+            yield Text(printable_lines(label), "bold", overflow="fold")
+        table = plain_table(heads, widths, show_header=not i)
+        for row in section.rows:
+            table.add_row(*cells_of(row), style=section.style)
+        yield table
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """The rows of a problem, or of all together.
+
+    Attributes:
+        labels: what they are about: the problem, and its layers.
+        rows: the cells of each pass.
+        style: of the rows.
+    """
+
+    labels: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    style: str = ""
+
+
+def sections_of(report: TuningReport, width: int) -> Iterator[Section]:
+    """The problems, and the sums over all layers."""
     for problem, group in itertools.groupby(report.rows, lambda row: row.problem):
         rows = list(group)
-        labels = [str(problem), ", ".join(rows[0].layers)]
-        if len(rows) == 1:
+        yield Section(
+            (str(problem), ", ".join(rows[0].layers)),
+            tuple(
+                (
+                    PASS_NAMES[row.pass_name],
+                    row.winner,
+                    *figures(
+                        row.seconds, row.native_seconds, row.comparison.roofline, width
+                    ),
+                )
+                for row in rows
+            ),
+        )
+    sums = tuple(
+        (
+            PASS_NAMES[name],
+            "",
+            *figures(each["seconds"], each["native_seconds"], each["least"], width),
+        )
+        for name, each in report.totals.items()
+    )
+    if sums:
+        yield Section(("all layers",), sums, "bold")
+
+
+def joined(sections: Iterable[Section], width: int) -> Table:
+    """The sections in one table, each with its labels in the first column."""
+    table = plain_table(("problem and layers", *columns_of(width)))
+    table.columns[0].no_wrap = False
+    for section in sections:
+        labels = list(section.labels)
+        if len(section.rows) < len(labels):
             labels = ["\n".join(filter(None, labels))]
-        for row, label in itertools.zip_longest(rows, labels[: len(rows)]):
-            seconds = row.seconds, row.native_seconds, row.comparison.roofline
-            texts = label or "", PASS_NAMES[row.pass_name], row.winner
-            table.add_row(*cells(*texts, *figures(*seconds, width)))
-    for pass_name, sums in report.totals.items():
-        label = "all layers" if pass_name == "forward" else ""
-        seconds = sums["seconds"], sums["native_seconds"], sums["least"] or None
-        texts = label, PASS_NAMES[pass_name], ""
-        table.add_row(*cells(*texts, *figures(*seconds, width)), style="bold")
+        for row, label in itertools.zip_longest(section.rows, labels, fillvalue=""):
+            table.add_row(*cells_of((label, *row)), style=section.style)
     return table
 
 
-def if_wide(width: int, text: str) -> tuple[str, ...]:
-    """A cell of the roofline's column, where there is room for it."""
-    return (text,) if width >= WIDE else ()
+def columns_of(width: int) -> tuple[str, ...]:
+    """The headings of the columns of figures."""
+    return (
+        *("pass", "winner", "ms", "native", "gain"),
+        *if_wide(width, "least"),
+        *if_wide(width, "near", NARROW),
+    )
+
+
+def plain_table(
+    heads: Sequence[str],
+    widths: Sequence[int | None] | None = None,
+    show_header: bool = True,
+) -> Table:
+    """A table without lines, its numbers to the right."""
+    table = Table(
+        box=None, pad_edge=False, header_style="bold", show_header=show_header
+    )
+    for head, width in zip(heads, widths or [None] * len(heads), strict=True):
+        is_text = head in ("problem and layers", "pass", "winner")
+        table.add_column(
+            head,
+            justify="left" if is_text else "right",
+            no_wrap=True,
+            overflow="fold",
+            width=width,
+        )
+    return table
+
+
+def if_wide(width: int, text: str, columns: int = WIDE) -> tuple[str, ...]:
+    """A cell, where there is room for its column."""
+    return (text,) if width >= columns else ()
 
 
 def figures(
@@ -265,11 +356,11 @@ def figures(
         milliseconds(native),
         times(native, seconds),
         *if_wide(width, milliseconds(roofline)),
-        share(roofline, seconds),
+        *if_wide(width, share(roofline, seconds), NARROW),
     )
 
 
-def cells(*texts: str) -> Iterator[Text]:
+def cells_of(texts: Iterable[str]) -> Iterator[Text]:
     """Texts that are shown as they are."""
     return (Text(printable_lines(each)) for each in texts)
 
@@ -280,7 +371,8 @@ def closing_lines(report: TuningReport) -> Iterator[str]:
         yield ""
         yield "near: the least possible time over the winner's, at most 100%"
     elif not report.undecided:
-        yield "There was nothing to measure: no convolution that is known was found."
+        found = "none of its layers can be." if report.skipped else NO_LAYERS
+        yield f"There was nothing to measure: {found}"
     yield from failure_lines(report)
     for path, reason in report.skipped:
         yield f"Skipped {path}: {reason}."

@@ -95,6 +95,9 @@ class Summary(list[LayerPlan]):
     def __str__(self) -> str:
         return as_text(self)
 
+    def __repr__(self) -> str:  # a prompt shows the table
+        return as_text(self).rstrip()
+
     def __rich_console__(
         self, console: Console, options: ConsoleOptions
     ) -> RenderResult:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import operator
-import string
 import time
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +15,8 @@ import rich.console
 import rich.progress
 
 from keras_diagwise import backends
-from keras_diagwise._terminal import ESTIMATE_PERIOD, TimeLeftColumn, standard_console
+from keras_diagwise._terminal import TimeLeftColumn, standard_console
+from keras_diagwise.budget import standardize_budget
 from keras_diagwise.decision import Decision
 from keras_diagwise.environment import Environment
 from keras_diagwise.models.calls import shapes_called
@@ -30,14 +30,11 @@ from keras_diagwise.models.swap import forget_compiled
 from keras_diagwise.ops import dispatcher
 from keras_diagwise.planning.dispatch import is_measurable, why_not_served
 from keras_diagwise.problem import PASSES, Problem
-from keras_diagwise.storage.files import digest_of
-from keras_diagwise.storage.locations import shown
+from keras_diagwise.storage.locations import digest_of, shown
 from keras_diagwise.storage.store import Store
 from keras_diagwise.tuner.tuner import BudgetSpentError, Tuner, is_decided
 
 NOTHING_TO_MEASURE = "keras_diagwise.tune found nothing to measure"
-
-UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 
 def tune(
@@ -353,7 +350,6 @@ def decide(
         console=console,
         transient=True,
         disable=not shown,
-        speed_estimate_period=ESTIMATE_PERIOD,
     ) as bar:
         task = bar.add_task("", total=len(problems) * len(passes))
         for tune_one in (tuner.tune_unless_leased, tuner.tune):
@@ -467,33 +463,3 @@ def standardize_batch_sizes(batch_size: int | Sequence[int] | None) -> tuple[int
             f"Received: batch_size={batch_size!r}"
         )
     return sizes
-
-
-def standardize_budget(budget: float | str | None) -> float | None:
-    """`budget` in seconds.
-
-    Raises:
-        ValueError: if it is no positive number with or without a unit.
-    """
-    if budget is None:
-        return None
-    try:
-        number, unit = split_budget(budget)
-        seconds = float(number) * UNITS[unit]
-    except (KeyError, TypeError, ValueError):
-        seconds = 0.0
-    if not seconds > 0:
-        raise ValueError(
-            "`budget` must be positive: seconds, or a text such as '30s', '5m' or "
-            f"'1h'. Received: budget={budget!r}"
-        )
-    return seconds
-
-
-def split_budget(budget: float | str) -> tuple[float | str, str]:
-    """The number and the unit of a budget."""
-    if not isinstance(budget, str):
-        return budget, "s"
-    text = budget.strip()
-    number = text.rstrip(string.ascii_lowercase)
-    return number, text[len(number) :]

@@ -154,8 +154,3 @@ def from_bytes(kind: str, content: bytes) -> dict[str, Any]:
 def checksum(values: dict) -> str:
     """A digest that any change of the values changes."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-
-
-def digest_of(*words: str) -> str:
-    """A short name that only these words have."""
-    return hashlib.sha256(json.dumps(words).encode()).hexdigest()[:16]

@@ -1,14 +1,15 @@
-"""Where a store can be: a folder's path, or a URL."""
+"""Where a store can be: a folder's path, or a URL. Imports no Keras, for the command
+that prints it."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 from pathlib import Path
 
 import platformdirs
-
-from keras_diagwise.storage.files import digest_of
 
 VARIABLE = "KERAS_DIAGWISE_STORE"
 LAYOUT = "v1"
@@ -50,6 +51,11 @@ def default_location() -> str:
     except RuntimeError:  # platformdirs 4.14 raises where there is no home
         folder = Path("~/keras-diagwise")
     return str(folder / LAYOUT)
+
+
+def digest_of(*words: str) -> str:
+    """A short name that only these words have."""
+    return hashlib.sha256(json.dumps(words).encode()).hexdigest()[:16]
 
 
 def unsent_location(location: str) -> str:

@@ -15,7 +15,6 @@ from typer.testing import CliRunner
 import keras_diagwise as kd
 from keras_diagwise.cli import app
 from keras_diagwise.models.report import ModelCheck
-from keras_diagwise.models.tune import standardize_budget
 from keras_diagwise.problem import PASSES
 from keras_diagwise.storage.document import Document
 from keras_diagwise.storage.store import Store
@@ -42,7 +41,7 @@ def runner(monkeypatch):
 def checked(monkeypatch):
     """The whole model's step, not timed: what it overrules is another test's."""
     check = ModelCheck(0.2, 0.1, 2.0), []
-    module = sys.modules[standardize_budget.__module__]
+    module = sys.modules["keras_diagwise.models.tune"]
     monkeypatch.setattr(module, "check_step", lambda *_, **__: check)
 
 

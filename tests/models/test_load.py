@@ -38,7 +38,7 @@ def test_an_applications_images_have_the_size_asked_for():
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
     assert "nothing.keras" in refused(tmp_path / "nothing.keras")
-    assert "`model` must be a file that is there" in refused(f"{tmp_path}.keras")
+    assert "`model` must name a file that exists" in refused(f"{tmp_path}.keras")
 
 
 @pytest.mark.parametrize("length", [0, 10, 2000])

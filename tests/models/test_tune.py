@@ -12,11 +12,11 @@ import pytest
 
 import keras_diagwise as kd
 from keras_diagwise import backends
+from keras_diagwise.budget import standardize_budget
 from keras_diagwise.decision import Decision
 from keras_diagwise.layers.base import Diagonalwise
 from keras_diagwise.models.environment import environment_of_models
 from keras_diagwise.models.report import ModelCheck
-from keras_diagwise.models.tune import standardize_budget
 from keras_diagwise.ops import dispatcher
 from keras_diagwise.planning.source import PlanSource
 from keras_diagwise.problem import PASSES
@@ -42,7 +42,7 @@ def runner(monkeypatch):
 def unchecked(monkeypatch):
     """Without the whole model's step at the end."""
     check = ModelCheck(skipped="not in this test"), []
-    module = sys.modules[standardize_budget.__module__]
+    module = sys.modules["keras_diagwise.models.tune"]
     monkeypatch.setattr(module, "check_step", lambda *a, **k: check)
 
 
@@ -115,7 +115,7 @@ def held_functions(model):
 
 def overruled_later(report):
     """The decisions of a report, by which native serves, as another worker finds."""
-    soon = datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=1)
+    soon = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(hours=1)
     later = soon.isoformat(timespec="seconds")
     for row in report.rows:
         found = dataclasses.replace(row.comparison, measured=later, overruled="planted")
@@ -503,7 +503,7 @@ class TestTheCheckOfTheWholeModel:
         monkeypatch.setattr("keras_diagwise.models.check.SECONDS_OF_TRIAL", 0.0)
         monkeypatch.setattr("keras_diagwise.models.check.MIN_ROUNDS", 1)
         model = self.model()
-        module = sys.modules[standardize_budget.__module__]
+        module = sys.modules["keras_diagwise.models.tune"]
         check_step = module.check_step
 
         def interrupted(*arguments, **options):
@@ -522,7 +522,7 @@ class TestTheCheckOfTheWholeModel:
         monkeypatch.setattr("keras_diagwise.models.check.MIN_ROUNDS", 1)
         model = self.model()
         first = kd.tune(model, batch_size=2, verbose=0)
-        monkeypatch.setattr(sys.modules[standardize_budget.__module__], "check_step", 0)
+        monkeypatch.setattr(sys.modules["keras_diagwise.models.tune"], "check_step", 0)
         assert kd.tune(model, batch_size=2, verbose=0).model == first.model
 
 

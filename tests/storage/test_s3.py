@@ -12,7 +12,6 @@ import pytest
 
 import keras_diagwise as kd
 from keras_diagwise.models.report import ModelCheck
-from keras_diagwise.models.tune import standardize_budget
 from keras_diagwise.ops import dispatcher
 from keras_diagwise.storage import folders, locations
 from keras_diagwise.storage.document import Document
@@ -215,7 +214,7 @@ def test_a_listing_that_lags_behind_hides_no_decision_of_the_very_problem(server
 
 @pytest.mark.parametrize("fault", ["slow", "failing", "denied", "lagging"])
 def test_training_and_tuning_go_on_under_a_fault(server, fault, monkeypatch):
-    module = sys.modules[standardize_budget.__module__]
+    module = sys.modules["keras_diagwise.models.tune"]
     check = ModelCheck(skipped="not in this test"), []
     monkeypatch.setattr(module, "check_step", lambda *a, **k: check)
     install(monkeypatch)
