@@ -15,9 +15,10 @@ import json
 import re
 import sys
 import tempfile
-import tomllib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+import tomllib
 
 from keras_diagwise import backends
 from keras_diagwise.planning.dispatch import NOT_SERVED
