@@ -7,7 +7,8 @@ from it in the batch alone, and its plan taken from the others by the planner. T
 plan's time is then held against the best that the problem's own measurements know,
 and against native's, both of the same run. What was not timed for the problem itself
 is timed here, with native and the best. Writes
-tuning/results/leave-one-out-<backend>-<compiler mode>.json.
+tuning/results/leave-one-out-<backend>-<compiler mode>.json, and the like with
+leave-one-out-dense for the dense problems of the document, if it has any.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from keras_diagwise.similarity import bucket
 from keras_diagwise.storage.document import Document
 from keras_diagwise.tuner.runner import PassTask, Runner
 from keras_diagwise.tuner.tuner import least_ratio
-from tuning.ratios import geometric_mean
+from tuning.ratios import geometric_mean, touch_memory
 from tuning.records import results_name, write
 
 NOTHING = Document()
@@ -110,16 +111,28 @@ def main() -> None:
     path = options.document or next(SHIPPED.glob("*.json"))
     document = Document.read(path)
     (environment,) = document.environments()
-    problems = [decision.problem for _, decision in document]
-    buckets = [bucket(each) for each in problems]
+    touch_memory()
+    for part, is_dense in (("leave-one-out", False), ("leave-one-out-dense", True)):
+        decisions = [d for _, d in document if d.problem.is_dense is is_dense]
+        if decisions:
+            result = summed_up(document, environment, decisions)
+            result = {"document": path.name, **result}
+            write(results_name(part, environment), result)
+            for key, value in result.items():
+                if key not in ("environment", "each"):
+                    print(f"{part}, {key}: {value}")
+
+
+def summed_up(document: Document, environment, decisions: list[Decision]) -> dict:
+    """What the neighbours cost for some problems of a document, those that have any."""
+    buckets = [bucket(decision.problem) for decision in decisions]
     found = [
         regret(document, environment, decision)
-        for _, decision in document
+        for decision in decisions
         if buckets.count(bucket(decision.problem)) > 1
     ]
-    result = {
+    return {
         "environment": environment.to_dict(),
-        "document": path.name,
         "problems": len(found),
         "regret_geometric_mean": geometric_mean(each.over_best for each in found),
         "regret_worst": max(each.over_best for each in found),
@@ -133,10 +146,6 @@ def main() -> None:
             for each in sorted(found, key=lambda each: -each.over_best)
         ],
     }
-    write(results_name("leave-one-out", environment), result)
-    for key, value in result.items():
-        if key not in ("environment", "each"):
-            print(f"{key}: {value}")
 
 
 if __name__ == "__main__":

@@ -32,12 +32,18 @@ from tuning.workloads import WHOLE_MODELS, trainable
 
 def ideal_model_of(converted) -> keras.Model:
     """The ideal model: each depthwise convolution is replaced by a strided slice times
-    a scale, and nothing that is done to those layers can go below its time."""
-    ideal = keras_diagwise.convert(converted, plan="native", copy=True, verbose=0)
-    for layer in ideal.layers:
-        if isinstance(layer, keras.layers.DepthwiseConv2D):
-            layer.call = functools.partial(slice_and_scale, layer)
+    a scale, and nothing that is done to those layers can go below its time. All others
+    are the converted model's."""
+    ideal = keras_diagwise.convert(
+        converted, filters=is_depthwise, plan="native", copy=True, verbose=0
+    )
+    for layer in filter(is_depthwise, ideal.layers):
+        layer.call = functools.partial(slice_and_scale, layer)
     return ideal
+
+
+def is_depthwise(layer) -> bool:
+    return isinstance(layer, keras.layers.DepthwiseConv2D)
 
 
 def slice_and_scale(layer, inputs):
@@ -50,10 +56,12 @@ def slice_and_scale(layer, inputs):
 
 
 def has_ideal_model(model) -> bool:
-    """Whether `ideal_model_of` goes below all that the conversion can gain."""
-    return keras.backend.backend() == "jax" and all(
-        each.layer == "DiagonalwiseDepthwiseConv2D"
-        for each in keras_diagwise.summary(model)
+    """Whether `ideal_model_of` is about all the depthwise convolutions of a model."""
+    kinds = {each.layer for each in keras_diagwise.summary(model)}
+    return (
+        keras.backend.backend() == "jax"
+        and "DiagonalwiseDepthwiseConv2D" in kinds
+        and "DiagonalwiseSeparableConv2D" not in kinds
     )
 
 

@@ -38,7 +38,7 @@ from tuning.ratios import geometric_mean
 from tuning.records import RESULTS, Records
 from tuning.summary import best_peer, is_complete, means_of, median_of, total
 from tuning.tutorial import with_outputs
-from tuning.workloads import MODELS
+from tuning.workloads import DENSE_MODELS, MODELS
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -140,9 +140,10 @@ def whole_models() -> str:
 
 {steps}
 A step is one of training. "At least" is the 95 % bound below the median ratio of
-paired samples. The ideal model is the same with every depthwise convolution replaced by
-a strided slice times a scale: what perfect depthwise layers would leave. Where it is
-above the converted time, that says how much such timings vary.
+paired samples. The ideal model is the converted one with every depthwise convolution
+replaced by a strided slice times a scale: what perfect depthwise layers would leave,
+and not what perfect layers of every kind would. Where it is above the converted time,
+that says how much such timings vary.
 
 {others}
 The first step traces, compiles and runs. Where the compiler reports the memory of the
@@ -179,7 +180,7 @@ def more_models() -> str:
     parts = []
     for backend in PACKAGES:
         lines = records_of(f"models-{backend}")
-        lines.sort(key=lambda line: MODELS.index(line["key"][0]))
+        lines.sort(key=lambda line: (*MODELS, *DENSE_MODELS).index(line["key"][0]))
         for setting in dict.fromkeys(tuple(line["key"][1:]) for line in lines):
             of_setting = [line for line in lines if tuple(line["key"][1:]) == setting]
             size, batch, policy = setting
@@ -266,6 +267,24 @@ def against_peers() -> str:
             f"{record['jax_converted_over_it']:.2f} times that."
         )
     return "\n".join(lines)
+
+
+def kept_memory() -> str:
+    """What a step gains where the C library keeps what is freed."""
+    rows = []
+    for line in records_of("kept-memory"):
+        kind, name, size, batch = line["key"]
+        least, most = line["95_percent_bounds"]
+        rows.append(
+            (
+                f"{name}, {size}×{size} pixels, batch {batch}, {KINDS[kind]}",
+                f"{line['as_it_is_ms']:.0f}",
+                f"{line['kept_ms']:.0f}",
+                f"{line['kept_over_as_it_is']:.2f}",
+                f"{least:.2f}–{most:.2f}",
+            )
+        )
+    return table(("step, ms", "as it is", "kept", "ratio", "95 % bounds"), rows)
 
 
 def large_tensors() -> str:
@@ -483,7 +502,8 @@ def leave_one_out() -> str:
         environment = result["environment"]
         rows.append(
             (
-                KINDS[kind_of(environment)],
+                KINDS[kind_of(environment)]
+                + (", dense" if "dense" in path.name else ""),
                 str(result["problems"]),
                 str(result["not_native"]),
                 f"{result['regret_geometric_mean']:.2f}",
@@ -605,11 +625,12 @@ each in a process of its own, in turn:
 What JAX's profiler sees of the converted model, by kind of layer: the milliseconds of
 all threads together. Depthwise convolutions are no longer what a step waits for, so
 that a whole model gains less than its layers. XLA fuses neighbours, and a fusion counts
-for the layer of its last operation; but each pass of a depthwise convolution is a
-[compilation unit](how-it-works.md#how-a-call-travels), with which nothing is fused. How
-much faster a step or a prediction could become by its depthwise layers alone is what
-the ideal model says: MobileNetV2's were to be 6 and 9 times as fast as stock; the step
-is within a few percent of the ideal model's, whose prediction is short of 9.
+for the layer of its last operation; but each pass of a convolution that runs by a plan
+is a [compilation unit](how-it-works.md#how-a-call-travels), with which nothing is
+fused. How much faster a step or a prediction could become by its depthwise layers alone
+is what the ideal model says. What lies outside of convolutions is left as it is:
+normalization, activations, and `Dense` layers over pixels, such as ConvNeXt's, whose
+kernel gradient XLA computes slower than the product of flattened pixels.
 
 The second table of each is the seconds that JAX and XLA take to make the training step
 ready, those of all threads together: stock; with one pass of every depthwise
@@ -622,6 +643,13 @@ compiled and is left to the user. JAX's
 [compilation cache](https://docs.jax.dev/en/latest/persistent_compilation_cache.html)
 saves later processes a part of it.
 
+### Kept memory
+
+A training step of the converted model, as it is and with the memory that it frees kept
+in huge pages, each in a process of its own, in turn. `keras-diagwise doctor` measures
+what it gives on your machine and prints the line that does it.
+
+{kept_memory()}
 ## The layers of the models
 
 {by_model()}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import json
 import math
 from collections.abc import Iterable
@@ -254,6 +255,9 @@ WHOLE_MODELS = (
     *("EfficientNetB0", "EfficientNetV2B0", "Xception", "NASNetMobile", "ConvNeXtTiny"),
 )
 
+DENSE_MODELS = ("ResNet50", "DenseNet121")
+"""Models whose convolutions are dense, measured whole where these have an algorithm."""
+
 
 def applications(names: Iterable[str] = MODELS) -> list[Problem]:
     """The problems of `keras.applications`, at batch 1, each once."""
@@ -312,8 +316,10 @@ def larger_than_caches() -> list[Problem]:
 
 SETS = (
     *("models", "applications", "large_kernels", "sequences", "single", "large"),
-    *("small", "headlines"),
+    *("small", "headlines", "dense"),
 )
+DENSE_SET = 80
+"""Problems in the set of dense ones."""
 
 
 def problems_of(name: str, most_batch: int = 16, most_elements: int = 2**22):
@@ -322,8 +328,8 @@ def problems_of(name: str, most_batch: int = 16, most_elements: int = 2**22):
     Args:
         name: one of `SETS`: those of the models measured whole or of all
             applications, large kernels, one-dimensional ones, the MobileNets' at
-            batch 1, those larger than caches, a few of all for a rehearsal, or those
-            that a GPU is judged by.
+            batch 1, those larger than caches, a few of all for a rehearsal, those that
+            a GPU is judged by, or dense ones of several models.
         most_batch: images in a batch, if they are small.
         most_elements: of a problem's input.
     """
@@ -336,6 +342,8 @@ def problems_of(name: str, most_batch: int = 16, most_elements: int = 2**22):
         return [in_batch(each, 2, 2**18) for each in some]
     if name == "headlines":
         return headlines()
+    if name == "dense":
+        return dense_of_models(most_batch)
     found = {
         "models": functools.partial(applications, WHOLE_MODELS),
         "applications": applications,
@@ -343,6 +351,16 @@ def problems_of(name: str, most_batch: int = 16, most_elements: int = 2**22):
         "sequences": sequences,
     }[name]()
     return [in_batch(each, most_batch, most_elements) for each in found]
+
+
+def dense_of_models(batch: int) -> list[Problem]:
+    """Dense problems of models with and without depthwise layers, evenly drawn."""
+    names = ("MobileNetV2", "EfficientNetB0", "EfficientNetV2B0", *DENSE_MODELS)
+    found = itertools.chain.from_iterable(
+        dense_problems(application(name, 96), batch) for name in names
+    )
+    problems = list(dict.fromkeys(found))
+    return [problems[i * len(problems) // DENSE_SET] for i in range(DENSE_SET)]
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ REASONS = {
     "patched": "its `call` was replaced",
     "LoRA": "LoRA is enabled",
     "quantized": "it is quantized",
-    "filtered": "not chosen",
+    "filtered": "not chosen when the model was converted",
 }
 """Why a layer is left alone, by type."""
 
