@@ -132,7 +132,8 @@ def lint(session):
 @nox.session
 def types(session):
     """mypy over the package."""
-    session.install("-c", CONSTRAINTS, "mypy", "keras", "numpy", "rich", "typer")
+    packages = ("jinja2", "keras", "numpy", "rich", "typer")
+    session.install("-c", CONSTRAINTS, "mypy", *packages)
     session.run("mypy")
 
 

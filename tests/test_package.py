@@ -46,7 +46,7 @@ print(*{module.partition('.')[0] for module in set(sys.modules) - before})
 """
     added = set(run(code, tmp_path).split())
     assert not added & (set(MODULES.values()) - {MODULES[BACKEND]})
-    assert not added & {"typer", "sklearn", "PIL", "tuning"}
+    assert not added & {"typer", "jinja2", "sklearn", "PIL", "tuning"}
 
 
 def test_importing_creates_no_file_and_does_no_work(tmp_path):

@@ -24,7 +24,7 @@ from tests.fake_runner import nothing_known
 pytestmark = pytest.mark.usefixtures("no_dense")
 
 WHEN = "2026-02-03T04:05:06+00:00"
-HOSTILE = "<img src=x onerror=alert(1)>\"'&<script>alert(2)"
+HOSTILE = "<img src=x onerror=alert(1)>\"'&{{ 7 * 7 }}<script>alert(2)"
 SECONDS = {"first": 0.03, "second": 0.01, "third": 0.02}
 """Native's, of each pass of each layer; what runs takes a tenth of the first's, half
 of the second's and all of the third's."""
@@ -267,6 +267,16 @@ def test_a_pass_that_was_not_measured_is_left_out(tmp_path, store):
     assert layer["seconds"] == 0.1
     assert found["totals"]["passes"]["kernel_gradient"]["seconds"] is None
     assert "input gradient:" not in read(page(tmp_path / "model.keras")).text
+
+
+def test_times_that_are_unknown_are_dashes(tmp_path, store):
+    """The layer's own plan is one that tuning pruned: no pass has a time for it."""
+    model = small_model("first")
+    measure_all(store, model)
+    kd.convert(model, plan="diagonal", verbose=0)
+    model.save(tmp_path / "model.keras")
+    text = read(page(tmp_path / "model.keras")).text
+    assert "native – chosen – gain – roofline – layers measured 1 of 1" in text
 
 
 def test_a_model_without_such_layers_has_a_page(tmp_path):
