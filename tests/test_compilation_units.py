@@ -104,7 +104,7 @@ def test_what_is_stocks_is_no_unit():
 
 
 def test_what_is_exported_holds_no_unit():
-    import jax
+    import jax.export
 
     images = jax.ShapeDtypeStruct((2, *SHAPE), "float32")
     model = model_of("direct")

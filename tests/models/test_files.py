@@ -336,7 +336,7 @@ def test_a_program_that_keras_exports_has_no_primitive_of_ours(monkeypatch):
 @pytest.mark.skipif(BACKEND != "jax", reason="about JAX")
 @pytest.mark.parametrize("is_of_this_device", [True, False])
 def test_jax_exports_native_unless_asked(is_of_this_device):
-    import jax
+    import jax.export
 
     from keras_diagwise import backends
     from keras_diagwise.planning.call import depthwise_problem
