@@ -46,6 +46,19 @@ def train_on_batch(model, *batch):
     return model.train_on_batch(*batch)
 
 
+def depthwise_refusal(problem, has_gpu: bool) -> str | None:
+    """Why Keras can't compute a depthwise convolution by TensorFlow, or `None`: up to
+    3.14 it leaves to TensorFlow what 3.15 transposes or takes apart.
+    """
+    if VERSION >= (3, 15):
+        return None
+    if problem.data_format != "channels_last" and not has_gpu:
+        return "before Keras 3.15, TensorFlow takes channels last only on CPU"
+    if max(problem.strides) > 1 and max(problem.dilation_rate) > 1:
+        return "before Keras 3.15, TensorFlow takes no dilation with strides"
+    return None
+
+
 def channels_built_for(layer) -> int | None:
     """The channels of the input that a convolution is being built for, if `build` has
     set its `input_spec` already, as it does first; `None` at any other time.
