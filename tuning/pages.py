@@ -816,8 +816,8 @@ Python the installed package is tried: `nox -s pythons`.
 ## Versions of Keras
 
 Tests of layers, `convert`, files, `pin` and `tune` under each, by `nox -s matrix`. The
-skipped ones are of other backends, and of exports that take packages which were not
-installed.
+skipped ones are of other backends, of exports that take packages which were not
+installed, and of what stock can't under that Keras.
 
 {text_table(KERAS_HEADINGS, keras_rows())}
 What an older Keras can't do, neither can the package: below, such a cell names the
