@@ -215,11 +215,27 @@ def oldest(session, backend):
     try_wheel(session, backend, OLDEST)
 
 
-@nox.session(requires=["build"], python=["3.12", "3.13"])
+@nox.session(requires=["build"], python=["3.10", "3.12", "3.13"])
 @nox.parametrize("backend", ["jax", "tensorflow"], ids=["jax", "tensorflow"])
 def pythons(session, backend):
-    """The same on later versions of Python."""
+    """The same on other versions of Python."""
     try_wheel(session, backend, CONSTRAINTS)
+
+
+KERAS = ["3.10.0", "3.12.4", "3.14.1", "3.15.1"]
+
+
+@nox.session
+@nox.parametrize("backend", list(BACKENDS), ids=list(BACKENDS))
+@nox.parametrize("keras", KERAS, ids=KERAS)
+def matrix(session, keras, backend):
+    """Layers, conversions, files, pinning and tuning under other versions of Keras."""
+    install(session, backend, *TEST_TOOLS)
+    wanted = [f"keras=={keras}"]
+    if backend == "tensorflow" and keras == "3.10.0":
+        wanted.append("tensorflow-cpu==2.20.0")  # 2.21 asks for Keras 3.12
+    session.install(*wanted)
+    session.run("python", "-m", "tuning.keras_versions", *session.posargs)
 
 
 def try_wheel(session, backend, constraints):

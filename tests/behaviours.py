@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from keras_diagwise.backends import INFERENCE_ONLY, TRAINING
+from keras_diagwise.backends import INFERENCE_ONLY, TRAINING, keras_internals
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +21,7 @@ class Cell:
         neither: why stock can't, and neither can the package.
         stock_cant: why stock can't, of grouped convolutions, where the package can.
         by_stock: whether stock's own operation runs, by any plan.
+        since: the first version of Keras that can, if not all that are supported.
     """
 
     said: str = ""
@@ -28,6 +29,12 @@ class Cell:
     neither: str = ""
     stock_cant: str = ""
     by_stock: bool = False
+    since: tuple[int, int] = (0, 0)
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the Keras that is installed can't."""
+        return bool(self.neither) or self.since > keras_internals.VERSION
 
     def __str__(self) -> str:
         said = f"{self.said}: " if self.said else ""
@@ -36,7 +43,9 @@ class Cell:
         how = ", by stock's own operation" if self.by_stock else ""
         with_ = f", with {' and '.join(self.needs)}" if self.needs else ""
         alone = f"; stock can't: {self.stock_cant}" if self.stock_cant else ""
-        return f"{said}works{how}{with_}{alone}"
+        first = ".".join(map(str, self.since))
+        since = f", since Keras {first}" if any(self.since) else ""
+        return f"{said}works{how}{with_}{since}{alone}"
 
 
 Row = dict[str, Cell]
@@ -150,7 +159,9 @@ FILES = {
         "",
         Cell(needs=("tensorflow",), neither="Keras 3.15 errs with torch 2.13"),
     ),
-    "TFLite": row(REFUSED, "", Cell(needs=("litert_torch",))),
+    "TFLite": row(
+        REFUSED, Cell(since=(3, 13)), Cell(needs=("litert_torch",), since=(3, 15))
+    ),
     "ONNX": row(*(Cell(needs=needs) for needs in ONNX)),
     "ONNX, groups": row(
         Cell(needs=ONNX[0]),
@@ -161,7 +172,7 @@ FILES = {
         ),
         Cell(needs=ONNX[2]),
     ),
-    "torch program": row(*[REFUSED] * 2, ""),
+    "torch program": row(*[REFUSED] * 2, Cell(since=(3, 15))),
 }
 """Of models that are converted, under any plan."""
 

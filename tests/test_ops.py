@@ -304,7 +304,7 @@ def test_unequal_strides_run_where_stock_refuses_them():
 class TestJax:
     @plans
     def test_transformations(self, plan):
-        import jax
+        import jax.export
 
         inputs, kernel = draw(2, 5, 5, 4), draw(3, 3, 4, 1)
 
@@ -377,7 +377,7 @@ class TestJax:
         assert "diagonalwise_input_gradient" not in text
 
     def test_a_batch_of_unknown_size_exports(self):
-        import jax
+        import jax.export
 
         kernel = draw(3, 3, 4, 1)
         (batch,) = jax.export.symbolic_shape("batch")

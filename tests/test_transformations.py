@@ -79,7 +79,7 @@ def separable(plan):
 
 
 def jax_behaviours():
-    import jax
+    import jax.export
 
     inputs, kernel = draw(*SHAPE), draw(*KERNEL)
     many, kernels = draw(3, *SHAPE), draw(3, *KERNEL)

@@ -18,13 +18,12 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import tomllib
-
 from keras_diagwise import backends
 from keras_diagwise.planning.dispatch import NOT_SERVED
 from keras_diagwise.planning.planner import SHIPPED
 from keras_diagwise.problem import PASSES, Problem
 from tests.behaviours import DERIVATIVES, FILES, INFERENCE, Row
+from tuning import keras_versions
 from tuning.figures import (
     KINDS,
     SUITES,
@@ -718,7 +717,7 @@ python -m tuning.pages     # this page
 def pinned() -> dict[str, str]:
     """The versions in constraints.txt, by package."""
     text = (ROOT / "constraints.txt").read_text()
-    return dict(re.findall(r"^([\w.-]+)==([\w.+]+)", text, re.MULTILINE))
+    return dict(re.findall(r"^([\w.-]+)==([\w.+]+)(?!.*<)", text, re.MULTILINE))
 
 
 def covered(part: str) -> dict[str, dict[str, dict]]:
@@ -802,10 +801,29 @@ def behaviour_table(rows: dict[str, Row]) -> str:
     return text_table(("", *names), lines)
 
 
+NEEDED = ('requires-python = "', '"keras')
+"""What stands before a version in pyproject.toml."""
+
+
+KERAS_HEADINGS = ("Keras", "backend", "Python", "passed", "failed", "skipped")
+
+
+def keras_rows() -> list[tuple]:
+    """What tests gave under other versions of Keras."""
+    return [
+        (
+            run["keras"],
+            f"{PACKAGES[run['backend']]} {run['version']}",
+            *(str(run[each]) for each in ("python", "passed", "failed", "skipped")),
+        )
+        for run in read(keras_versions.RESULT)["runs"]
+    ]
+
+
 def compatibility() -> str:
     """The page of versions."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    keras = next(each for each in project["dependencies"] if each[:5] == "keras")
+    project = (ROOT / "pyproject.toml").read_text()
+    python, keras = (re.search(f'{each}(>=.*?)"', project)[1] for each in NEEDED)
     checks = (ROOT / ".github" / "workflows" / "checks.yml").read_text()
     pythons = ", ".join(re.findall(r'python-version: "([\d.]+)"', checks))
     versions = ", ".join(f"{name} {pinned()[name]}" for name in PACKAGES.values())
@@ -816,11 +834,24 @@ def compatibility() -> str:
 
 | | needed | tested |
 | --- | --- | --- |
-| Python | {project["requires-python"]} | {pythons} |
-| Keras | {keras.removeprefix("keras")} | {pinned()["keras"]} |
+| Python | {python} | {pythons} |
+| Keras | {keras} | {pinned()["keras"]} |
 
 The tested versions are those of `constraints.txt`, on which every test runs. Each
-backend is tested in an environment in which no other is installed.
+backend is tested in an environment in which no other is installed. On other versions of
+Python the installed package is tried: `nox -s pythons`.
+
+## Versions of Keras
+
+Tests of layers, `convert`, files, `pin` and `tune` under each, by `nox -s matrix`. The
+skipped ones are of other backends, of exports that take packages which were not
+installed, and of what stock can't under that Keras.
+
+{text_table(KERAS_HEADINGS, keras_rows())}
+What an older Keras can't do, neither can the package: below, such a cell names the
+first Keras that can. Keras 3.13 asks for Python 3.11, and TensorFlow 2.21 for Keras
+3.12: with Keras 3.10 and 3.11 goes TensorFlow 2.20. On Python 3.10 pip finds Keras 3.12
+and JAX 0.6.2. Files that Keras 3.15 saved are read by no older one.
 
 ## Models
 

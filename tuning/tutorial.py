@@ -15,6 +15,7 @@ import io
 import os
 import re
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 PAGE = Path(__file__).parents[1] / "docs" / "tutorial.md"
@@ -58,6 +59,17 @@ def run() -> dict[str, str]:
     return outputs
 
 
+@contextlib.contextmanager
+def inside(folder: str) -> Iterator[None]:
+    """What `contextlib.chdir` is, which Python 3.10 lacks."""
+    before = os.getcwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
 def main() -> None:
     os.environ["COLUMNS"] = "76"  # of the tables
 
@@ -68,7 +80,7 @@ def main() -> None:
     from tuning.records import results_name, write
 
     environment = environment_of(keras.Sequential([keras.Input((4,))]))
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+    with tempfile.TemporaryDirectory() as folder, inside(folder):
         decisions.location = "decisions"
         outputs = run()
     result = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import inspect
 import operator
 import os
 import re
@@ -73,7 +74,11 @@ def make_primitive(pass_name: str) -> Primitive:
         elif convolution.is_kernel(pass_name):
             if not runs_kernels(module):
                 convolution = convolution.without_kernels
-        elif is_for_one_cpu(module) and not convolution.is_native(pass_name):
+        elif (
+            HAS_UNITS
+            and is_for_one_cpu(module)
+            and not convolution.is_native(pass_name)
+        ):
             return lower_apart(context, *operands, convolution=convolution)
         return lower(context, *operands, convolution=convolution)
 
@@ -91,6 +96,11 @@ def make_primitive(pass_name: str) -> Primitive:
     mlir.register_lowering(primitive, lower_for)
     batching.primitive_batchers[primitive] = batch
     return primitive
+
+
+HAS_UNITS = "x" in inspect.signature(set_xla_metadata).parameters
+"""Whether a value can be marked as a compilation unit's: not in 0.6.2, the latest for
+Python 3.10, where each layer's pass is compiled for itself."""
 
 
 def is_for_one_cpu(module) -> bool:

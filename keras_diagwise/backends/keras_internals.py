@@ -1,4 +1,5 @@
-"""Everything private in Keras that the package reaches, and why."""
+"""Everything private in Keras that the package reaches, and what differs between its
+versions, and why."""
 
 from __future__ import annotations
 
@@ -30,6 +31,46 @@ def is_exporting() -> bool:
             return True
         frame = frame.f_back  # type: ignore[assignment]
     return False
+
+
+VERSION = tuple(int(part) for part in keras.__version__.split(".")[:2])
+
+
+def train_on_batch(model, *batch):
+    """A training step, and the loss of this batch alone: `Model.train_on_batch` gives
+    the mean since metrics were reset, which it does itself from 3.15 on (seen in 3.10,
+    3.12, 3.14 and 3.15).
+    """
+    if VERSION < (3, 15):
+        model.reset_metrics()
+    return model.train_on_batch(*batch)
+
+
+def depthwise_refusal(problem, has_gpu: bool) -> str | None:
+    """Why Keras can't compute a depthwise convolution by TensorFlow, or `None`: up to
+    3.14 it leaves to TensorFlow what 3.15 transposes or takes apart.
+    """
+    if VERSION >= (3, 15):
+        return None
+    if problem.data_format != "channels_last" and not has_gpu:
+        return "before Keras 3.15, TensorFlow takes channels last only on CPU"
+    if max(problem.strides) > 1 and max(problem.dilation_rate) > 1:
+        return "before Keras 3.15, TensorFlow takes no dilation with strides"
+    return None
+
+
+def channels_built_for(layer) -> int | None:
+    """The channels of the input that a convolution is being built for, if `build` has
+    set its `input_spec` already, as it does first; `None` at any other time.
+
+    In 3.15 `build` goes on to ask for `compute_output_shape`; that of depthwise and
+    separable layers does not in 3.10 to 3.14, and next asks for a weight. `build`
+    itself can't be overridden: Keras binds it when a layer is made (seen in 3.10 to
+    3.15), and `convert` gives the layer another class later.
+    """
+    if layer.built or not isinstance(layer.input_spec, keras.InputSpec):
+        return None
+    return next(iter(layer.input_spec.axes.values()), None)
 
 
 def flatten_layers(layer) -> list:

@@ -15,7 +15,7 @@ from tensorflow.python.framework.op_callbacks import should_invoke_op_callbacks
 from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 from tensorflow.python.trackable import data_structures
 
-from keras_diagwise.backends import onednn
+from keras_diagwise.backends import keras_internals, onednn
 from keras_diagwise.backends.keras_internals import is_exporting
 from keras_diagwise.backends.transposition import transpose_left, transpose_right
 
@@ -121,7 +121,7 @@ def native_refusal(problem):
     if problem.batch == 0:
         return "TensorFlow's convolutions give an empty batch back as it is"
     if depthwise:
-        return None
+        return keras_internals.depthwise_refusal(problem, bool(list_gpus()))
     if max(problem.strides) > 1 and max(problem.dilation_rate) > 1:
         return "TensorFlow's convolution takes no dilation with strides"
     if problem.groups > 1 or list_gpus():

@@ -349,7 +349,9 @@ def apart(function):
     def run(*operands):
         return function(*operands)
 
-    code = run.__code__.replace(co_name=name, co_qualname=name)
+    code = run.__code__.replace(co_name=name)
+    if sys.version_info >= (3, 11):  # 3.10 knows codes by no other name
+        code = code.replace(co_qualname=name)
     return types.FunctionType(code, globals(), name, closure=run.__closure__)
 
 

@@ -174,7 +174,7 @@ def timed_pair(function: Callable, models, batch, turn: int) -> tuple[Pair, Pair
 
 def train(model, batch) -> float:
     """One training step, to its end; the loss."""
-    loss = float(model.train_on_batch(*batch))
+    loss = float(backends.keras_internals.train_on_batch(model, *batch))
     # The first layer's kernel is the last to get its gradient.
     backends.active.synchronize([model.trainable_variables[0].value])
     return loss

@@ -10,6 +10,7 @@ from typing import ClassVar
 import keras
 from keras import ops
 
+from keras_diagwise.backends import keras_internals
 from keras_diagwise.plan import AUTO, Plan, plan_to_config, standardize_plan
 from keras_diagwise.problem import Problem
 
@@ -65,6 +66,14 @@ class Diagonalwise(keras.layers.Layer):
         check_plans(self, input_shape, plans_of(self))
         return super().compute_output_shape(input_shape)
 
+    def add_weight(self, *args, **kwargs):
+        """The stock layer's; a plan that does not fit the channels is refused here
+        where `build` did not ask for the output's shape."""
+        channels = keras_internals.channels_built_for(self)
+        if channels is not None:
+            check_plans(self, shape_of_channels(self, channels), plans_of(self))
+        return super().add_weight(*args, **kwargs)
+
     def get_config(self) -> dict:
         """The stock layer's configuration, and each plan."""
         plans = {name: plan_to_config(each) for name, each in plans_of(self).items()}
@@ -96,7 +105,12 @@ def problems_of(layer, input_shape) -> dict[str, Problem]:
 
 def built_input_shape(layer) -> tuple:
     """The shape of a built layer's input, so far as the layer knows it."""
-    channels, spatial = ours_for(layer).input_channels(layer), (None,) * layer.rank
+    return shape_of_channels(layer, ours_for(layer).input_channels(layer))
+
+
+def shape_of_channels(layer, channels: int) -> tuple:
+    """The shape of a layer's input of which only the channels are known."""
+    spatial = (None,) * layer.rank
     if layer.data_format == "channels_last":
         return (None, *spatial, channels)
     return (None, channels, *spatial)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 import zipfile
 from pathlib import Path
@@ -82,10 +83,33 @@ def from_file(path: Path) -> keras.Model:
                 "that is imported first; the command does so by --import MODULE. "
                 f"Received: model={str(path)!r}. {missing[0]}"
             ) from error
+        saved_by = version_in(path)
+        if release(saved_by) > release(keras.__version__):
+            raise ValueError(
+                f"`model` was saved by Keras {saved_by}, which Keras "
+                f"{keras.__version__} can't read: pip install 'keras>={saved_by}'. "
+                f"Received: model={str(path)!r}. {text:.300}"
+            ) from error
         raise ValueError(
             "`model` must be a file that keras.models.load_model can load. "
             f"Received: model={str(path)!r}. {text:.300}"
         ) from error
+
+
+def version_in(path: Path) -> str:
+    """The version of Keras that saved a file; empty if the file does not say."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            found = json.loads(archive.read("metadata.json"))["keras_version"]
+    except Exception:  # a damaged file can fail in any way
+        return ""
+    return found if isinstance(found, str) else ""
+
+
+def release(version: str) -> tuple[int, ...]:
+    """The numbers that a version begins with, to be compared."""
+    begin = re.match(r"\d{1,9}(\.\d{1,9}){0,2}", version)
+    return tuple(map(int, begin[0].split("."))) if begin else ()
 
 
 def application_names() -> list[str]:

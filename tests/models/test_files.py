@@ -17,7 +17,9 @@ import numpy as np
 import pytest
 
 import keras_diagwise as kd
+from keras_diagwise.backends import keras_internals
 from keras_diagwise.layers.base import Diagonalwise
+from keras_diagwise.models.load import load
 from keras_diagwise.ops import dispatcher
 from keras_diagwise.planning.planner import Answer
 from keras_diagwise.storage.store import Store
@@ -233,7 +235,7 @@ def test_what_stock_can_a_converted_model_can(tmp_path, name, plan):
     for module in cell.needs:
         pytest.importorskip(module)
     model = converted_model(plan, grouped=name != "ONNX")
-    if cell.neither or (cell.stock_cant and plan == "auto"):
+    if cell.is_refused or (cell.stock_cant and plan == "auto"):
         errors = []
         for each in (kd.revert(model, copy=True), model):
             with pytest.raises(Exception) as error:
@@ -253,6 +255,11 @@ def test_a_file_of_any_backend_loads(saved_by):
     there only (seen in 3.15).
     """
     path = DATA / f"from_{saved_by}.keras"
+    if keras_internals.VERSION < (3, 15):
+        # Older Keras knows no `input_axes`, which 3.15 writes for initializers.
+        with pytest.raises(ValueError, match=r"saved by Keras 3\.15"):
+            load(path)
+        return
     with_optimizer = not FILES[file_of(saved_by, WITH_OPTIMIZER)][BACKEND].neither
     if not with_optimizer:
         with zipfile.ZipFile(path) as archive:
@@ -329,7 +336,7 @@ def test_a_program_that_keras_exports_has_no_primitive_of_ours(monkeypatch):
 @pytest.mark.skipif(BACKEND != "jax", reason="about JAX")
 @pytest.mark.parametrize("is_of_this_device", [True, False])
 def test_jax_exports_native_unless_asked(is_of_this_device):
-    import jax
+    import jax.export
 
     from keras_diagwise import backends
     from keras_diagwise.planning.call import depthwise_problem

@@ -1,5 +1,7 @@
 """Models by a file or a name."""
 
+import zipfile
+
 import keras
 import numpy as np
 import pytest
@@ -95,6 +97,16 @@ def test_what_is_no_archive_is_not_said_to_be_missing(tmp_path):
     text = refused(tmp_path / "text.keras")
     assert "damaged" in text
     assert "not found" not in text
+
+
+def test_a_file_of_a_later_keras_names_the_version(saved, tmp_path):
+    later = tmp_path / "later.keras"
+    with zipfile.ZipFile(saved[1]) as before, zipfile.ZipFile(later, "w") as after:
+        for name in set(before.namelist()) - {"metadata.json", "config.json"}:
+            after.writestr(name, before.read(name))
+        after.writestr("metadata.json", '{"keras_version": "99.10.0"}')
+        after.writestr("config.json", "{}")
+    assert "saved by Keras 99.10.0" in refused(later)
 
 
 def test_a_name_like_none_is_refused_with_a_few():

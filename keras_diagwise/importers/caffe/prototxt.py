@@ -9,15 +9,17 @@ from keras_diagwise.importers.options import Source
 
 MAX_DEPTH, MAX_FIELDS = 16, 100_000
 
-SPACE = r"(?:\s|[,;]|\#[^\n]*)*+"
+SPACE = r"[\s,;]*(?:\#[^\n]*(?:\n|\Z)[\s,;]*)*"
 FIELD = re.compile(
-    rf"""(?P<space>{SPACE}) (?: (?P<end>[}}>]) | (?P<name>\w++) {SPACE}
-    (?: :? {SPACE} (?P<begin>[{{<]) | : {SPACE} (?: (?P<word>[\w.+-]++)
-        | "(?P<text>(?:[^"\\\n]|\\.)*+)" | '(?P<quoted>(?:[^'\\\n]|\\.)*+)' ))
+    rf"""(?P<space>{SPACE}) (?: (?P<end>[}}>]) | (?P<name>\w+) {SPACE}
+    (?: (?: : {SPACE})? (?P<begin>[{{<]) | : {SPACE} (?: (?P<word>[\w.+-]+)
+        | "(?P<text>[^"\\\n]*(?:\\.[^"\\\n]*)*)"
+        | '(?P<quoted>[^'\\\n]*(?:\\.[^'\\\n]*)*)' ))
     | (?P<other>.) | \Z)""",
     re.VERBOSE,
 )
-"""A field that is a value or begins a message, a message's end, or neither."""
+"""A field that is a value or begins a message, a message's end, or neither. A text has
+one reading only, so that none takes more than linear time."""
 
 
 def read(path: files.Name) -> Source:
