@@ -1,5 +1,5 @@
 """A model's training step with the memory that a step frees kept, in huge pages,
-against the same without: what `keras-diagwise doctor` measures of one layer.
+against the same without: what `keras-diagwise doctor` measures of a small model.
 
     python -m tuning.kept_memory [--names MobileNetV2,…] [--kind jax]
 
@@ -14,7 +14,7 @@ import argparse
 import contextlib
 import statistics
 
-from keras_diagwise.tuner.memory import KEEP_HUGE_PAGES, VARIABLE
+from keras_diagwise.cli.kept_memory import KEEP_HUGE_PAGES, VARIABLE
 from tuning.peers import steps_in_turn
 from tuning.ratios import lower_bound, touch_memory, upper_bound
 from tuning.records import Records, device_folder

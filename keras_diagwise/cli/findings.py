@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from keras_diagwise.cli import kept_memory
 from keras_diagwise.version import __version__
 
 STATES = ("ok", "warning", "error")
@@ -33,8 +34,8 @@ MAX_NAMED = 3
 
 SECONDS_TO_COMPUTE = 60.0
 
-WORTH_SETTING = 0.95
-"""The most of its time that a variable may leave to be named."""
+WORTH_SETTING = 1.03
+"""The least gain, by the 95 % bound, for which a variable is named."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -261,26 +262,24 @@ def tuner() -> Finding:
 def memory() -> Finding:
     """What it would give here to keep the memory that a step gives back."""
     from keras_diagwise.models.environment import environment_of_models
-    from keras_diagwise.tuner import memory
 
-    environment = environment_of_models()
-    if environment.device_kind != "cpu":
+    if environment_of_models().device_kind != "cpu":
         text = "steps take it from the device, not from the C library"
         return Finding("memory", "ok", text)
-    if not memory.has_tunables():
-        version = ".".join(map(str, memory.FIRST_GLIBC))
+    if not kept_memory.has_tunables():
+        version = ".".join(map(str, kept_memory.FIRST_GLIBC))
         text = f"not measured: that takes Linux and glibc {version} or later"
         return Finding("memory", "ok", text)
-    cost = memory.measure_memory_cost(environment.compiler_mode)
+    cost = kept_memory.step_cost()
     text = (
-        "three passes of a depthwise convolution take "
-        f"{1e3 * cost.as_it_is:.3g} ms, and {1e3 * cost.kept:.3g} ms where freed "
-        f"memory is kept in huge pages ({cost.ratio:.2f}×)"
+        f"a training step of a small model takes {1e3 * cost.as_it_is:.3g} ms, and "
+        f"{1e3 * cost.kept:.3g} ms where freed memory is kept in huge pages: "
+        f"{cost.gain:.2f}× faster, by the 95 % bound {cost.gain_at_least:.2f}×"
     )
-    values = {**dataclasses.asdict(cost), "ratio": cost.ratio}
-    if cost.ratio > WORTH_SETTING:
+    values = dataclasses.asdict(cost)
+    if cost.gain_at_least < WORTH_SETTING:
         return Finding("memory", "ok", text, values=values)
-    value = memory.with_tunables(memory.KEEP_HUGE_PAGES)
+    value = kept_memory.with_tunables(kept_memory.KEEP_HUGE_PAGES)
     return Finding(
         "memory",
         "ok",
@@ -288,7 +287,7 @@ def memory() -> Finding:
         "Set the variable below before you start Python: the process then keeps the "
         "most memory that it ever took.",
         values,
-        f"export {memory.VARIABLE}={shlex.quote(value)}",
+        f"export {kept_memory.VARIABLE}={shlex.quote(value)}",
     )
 
 

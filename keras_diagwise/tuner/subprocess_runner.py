@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from multiprocessing.connection import Connection, Pipe
 from threading import current_thread
 
@@ -51,18 +51,11 @@ class SubprocessRunner:
         patience: seconds after which an answer is no longer waited for.
         until: the `time.monotonic()` at which to stop in any case, by
             `TimeoutError`.
-        variables: environment variables of the child that differ from this process's.
     """
 
-    def __init__(
-        self,
-        patience: float = 60.0,
-        until: float = float("inf"),
-        variables: Mapping[str, str] | None = None,
-    ):
+    def __init__(self, patience: float = 60.0, until: float = float("inf")):
         self.patience = patience
         self.until = until
-        self.variables = variables or {}
         self._child: Child | None = None
         self._here: Runner | None = None
 
@@ -153,7 +146,7 @@ class SubprocessRunner:
         if self._child and self._child.runs and self._child.starter is current_thread():
             return self._child
         self.close()
-        self._child = Child(self.variables)
+        self._child = Child()
         try:
             self._child.greet(self.until)
         except BaseException:
@@ -171,9 +164,6 @@ class SubprocessRunner:
 class Child:
     """A process that answers requests, one at a time.
 
-    Args:
-        variables: environment variables that differ from this process's.
-
     Attributes:
         starter: the thread that started it.
         is_idle: whether it has answered all that it was asked.
@@ -182,7 +172,7 @@ class Child:
         NoChildError: if it can't be started.
     """
 
-    def __init__(self, variables: Mapping[str, str] | None = None) -> None:
+    def __init__(self) -> None:
         self.starter = current_thread()
         self.is_idle = True
         self._connection, theirs = Pipe()
@@ -193,7 +183,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=self._complaints,
                 stderr=self._complaints,
-                env={**child_environment(), **(variables or {})},
+                env=child_environment(),
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,  # Ctrl-C is for the parent
             )

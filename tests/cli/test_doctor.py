@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 import keras_diagwise as kd
 from keras_diagwise.algorithms import Direct, Native
-from keras_diagwise.cli import app, doctor, findings
+from keras_diagwise.cli import app, doctor, findings, kept_memory
 from keras_diagwise.cli.errors import UserError
 from keras_diagwise.cli.findings import Finding
 from keras_diagwise.models.environment import environment_of_models
@@ -37,6 +37,7 @@ SUBJECTS = [
     "shipped",
     "tuner",
     "algorithms",
+    "memory",
 ]
 
 
@@ -56,6 +57,7 @@ def no_work(monkeypatch):
     fine = Finding("tuner", "ok", "fine")
     monkeypatch.setattr(findings, "tuner", lambda: fine)
     monkeypatch.setattr(findings, "algorithms", lambda *_: fine)
+    monkeypatch.setattr(findings, "memory", lambda: fine)
 
 
 def invoke(*arguments, width=80):
@@ -106,6 +108,49 @@ def test_the_table_fits_and_is_plain_when_piped(width):
     assert "All is well." in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= min(width, 80)
     assert ESCAPE not in result.stdout
+
+
+class TestMemory:
+    """What keeping freed memory would give."""
+
+    def of(self, monkeypatch, at_least, **variables):
+        cost = kept_memory.StepCost(0.010, 0.007, 1.43, at_least)
+        monkeypatch.setattr(kept_memory, "step_cost", lambda: cost)
+        monkeypatch.setattr(kept_memory, "has_tunables", lambda: True)
+        monkeypatch.delenv(kept_memory.VARIABLE, raising=False)
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        return findings.memory()
+
+    def test_what_is_won_comes_with_the_line_to_set(self, monkeypatch):
+        found = self.of(monkeypatch, 1.3)
+        assert "10 ms, and 7 ms" in found.text
+        assert "1.43× faster, by the 95 % bound 1.30×" in found.text
+        assert found.command == f"export GLIBC_TUNABLES={kept_memory.KEEP_HUGE_PAGES}"
+        assert found.values["gain_at_least"] == 1.3
+
+    def test_a_line_that_is_set_already_is_kept_in_it(self, monkeypatch):
+        mine = "glibc.malloc.arena_max=2"
+        found = self.of(monkeypatch, 1.3, GLIBC_TUNABLES=mine)
+        assert f"={mine}:{kept_memory.KEEP_HUGE_PAGES}" in found.command
+
+    def test_where_nothing_is_surely_won_nothing_is_to_be_set(self, monkeypatch):
+        found = self.of(monkeypatch, 0.99)
+        assert (found.command, found.remedy) == ("", "")
+
+    def test_another_c_library_is_not_measured(self, monkeypatch):
+        monkeypatch.setattr(kept_memory.platform, "libc_ver", lambda: ("", ""))
+        assert "not measured" in findings.memory().text
+
+    def test_a_child_that_ends_is_told(self, monkeypatch):
+        monkeypatch.setattr(kept_memory.sys, "executable", "/bin/false")
+        with pytest.raises(RuntimeError, match="the child ended by"):
+            kept_memory.step_cost()
+
+    def test_the_line_is_printed_unbroken(self, monkeypatch):
+        found = self.of(monkeypatch, 1.3)
+        monkeypatch.setattr(doctor, "all_findings", lambda *_: [found])
+        assert f"\n{found.command}\n" in invoke(width=60).stdout
 
 
 @pytest.mark.usefixtures("no_work")
