@@ -31,6 +31,10 @@ MARGIN_OTHER_DEVICE = 2.0
 """How many times faster than native a candidate must have been: the further the
 source, the more."""
 
+MARGIN_NEAREST_DENSE = 1.5
+"""The same for dense problems of several taps, whose gain depends on the caches: at
+1.25 a kernel gradient took up to twice native's time (tuning.leave_one_out)."""
+
 FARTHER_ABOVE = 2**0.5
 FARTHER_BELOW = 1.1
 """By what the nearest problem's margin grows for twice the images, pixels or channels:
@@ -219,7 +223,9 @@ def margin_of(known: Problem, asking: Problem) -> float:
         return MARGIN_MEASURED
     sizes, sought = logarithms(known), logarithms(asking)
     farther = FARTHER_ABOVE if sum(sizes) > sum(sought) else FARTHER_BELOW
-    return MARGIN_NEAREST * farther ** distance(sizes, sought)
+    is_of_taps = asking.is_dense and asking.taps > 1
+    margin = MARGIN_NEAREST_DENSE if is_of_taps else MARGIN_NEAREST
+    return margin * farther ** distance(sizes, sought)
 
 
 @functools.cache
