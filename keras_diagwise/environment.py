@@ -83,6 +83,10 @@ class Environment:
         fields = ("backend", "compiler_mode", "device_kind", "revisions")
         return self._agrees(other, *fields)
 
+    def is_same_device(self, other: Environment) -> bool:
+        """Whether `other` is the same device, under whatever backend."""
+        return self._agrees(other, "device_kind", "device_name", "cores")
+
     def computes_like(self, other: Environment) -> bool:
         """Whether what is measured for it can be computed in `other` too."""
         return self._agrees(other, "backend", "device_kind")

@@ -92,6 +92,33 @@ def export(
         tell(as_json, text, written=count, file=str(file))
 
 
+@app.command("contribute", epilog=examples("decisions contribute"))
+def contribute(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write.")],
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Write what was measured on this device, for others who have the same.
+
+    It prints the text of an issue to attach the file to. Both name the device, its
+    cores, versions, and the shapes of layers: nothing else of a model, and nothing of
+    you.
+    """
+    with opened(debug):
+        from keras_diagwise.cli import contribution
+        from keras_diagwise.models.decisions import measured_here, write_document
+
+        document = measured_here()
+        if not len(document):
+            raise UserError(
+                "Nothing was measured on this device yet. Measure a model first: "
+                "keras-diagwise tune"
+            )
+        write_document(document, file)
+        text = contribution.text(document, file.name)
+        tell(as_json, text, written=len(document), file=str(file), issue=text)
+
+
 @app.command("import", epilog=examples("decisions import"))
 def import_file(
     file: Annotated[

@@ -46,6 +46,12 @@ EXAMPLES = {
             "a short one: a few steps of both, and no training after them",
         ),
     ],
+    "decisions contribute": [
+        (
+            "keras-diagwise decisions contribute decisions.json",
+            "for a device of which no decisions come with the package",
+        ),
+    ],
     "tune": [
         (
             "keras-diagwise tune MobileNetV2 --image-size 96 --batch-size 16",

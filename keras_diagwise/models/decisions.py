@@ -105,10 +105,8 @@ class Decisions:
         Raises:
             ValueError: if `path` can't be such a file, or it would be too large.
         """
-        target = exportable(path)
         document = self.document()
-        with replacement(target, document.to_bytes()) as replace:
-            replace()
+        write_document(document, path)
         return len(document)
 
     def import_(
@@ -173,6 +171,30 @@ def verified(document: Document) -> Document:
             decisions = document.entries[environment].values()
             found |= Document.of(environment, map(tuner.verified, decisions))
     return found
+
+
+def write_document(document: Document, path: str | Path) -> None:
+    """Writes a document, in place of what is there, at once.
+
+    Raises:
+        ValueError: if `path` can't be such a file, or it would be too large.
+    """
+    target = exportable(path)
+    with replacement(target, document.to_bytes()) as replace:
+        replace()
+
+
+def measured_here() -> Document:
+    """The decisions that are kept of what models compute with here, by Keras's default
+    compiler mode or another."""
+    here = environment_of_models()
+    return Document(
+        {
+            environment: decisions
+            for environment, decisions in dispatcher.store.document().entries.items()
+            if environment.is_same_device(here)
+        }
+    )
 
 
 def read_document(path: str | Path) -> Document:

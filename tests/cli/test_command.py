@@ -84,10 +84,35 @@ def test_a_command_that_needs_the_package_runs_it(tmp_path):
     assert "keras_diagwise.ops" in imported(done)
 
 
+def test_the_path_is_told_without_keras(tmp_path):
+    done = run("decisions", "path", KERAS_DIAGWISE_STORE=str(tmp_path))
+    assert done.stdout == f"{tmp_path}\n"
+    assert "keras" not in imported(done)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["tune", "x.keras", "--batch-size", "2"], "'x.keras' does not exist"),
+        (["tune", "VGG16", "--batch-size", "2", "--budget", "soon"], "--budget"),
+        (["benchmark", "x.keras"], "'x.keras' does not exist"),
+        (["decisions", "import", "x.json"], "'x.json' does not exist"),
+        (["import", "x.cfg", "x.weights", "-o", "x.keras"], "'x.cfg' does not exist"),
+        (["export", "x.keras", "--to", "x.weights"], "'x.keras' does not exist"),
+    ],
+    ids=lambda each: each[0] if isinstance(each, list) else "",
+)
+def test_what_is_wrong_is_told_before_keras_is_loaded(words, says):
+    done = run(*words)
+    assert done.returncode == 2
+    assert says in " ".join(done.stderr.split())
+    assert "keras" not in imported(done)
+
+
 CHOSEN = """
 import sys
 from keras_diagwise_command import run
-sys.argv[1:] = ["decisions", "path"]
+sys.argv[1:] = ["decisions", "list"]
 try:
     run()
 finally:
@@ -181,12 +206,12 @@ def test_what_nobody_expected_is_one_line_unless_debug_is_asked_for(monkeypatch)
         raise RuntimeError("a mistake\nof two lines")
 
     monkeypatch.setattr("keras_diagwise.cli.decisions.where", fail)
-    result = CliRunner().invoke(app, ["decisions", "path"])
+    result = CliRunner().invoke(app, ["decisions", "list"])
     assert result.exit_code == 1
     (line,) = [e for e in result.stderr.splitlines() if not e.endswith("…")]
     assert "RuntimeError: a mistake of two lines" in line
     assert "--debug" in line
-    result = CliRunner().invoke(app, ["decisions", "path", "--debug"])
+    result = CliRunner().invoke(app, ["decisions", "list", "--debug"])
     assert "a mistake" in str(result.exception)
 
 
@@ -204,7 +229,7 @@ def test_a_reader_that_has_had_enough_is_no_error():
     assert "BrokenPipe" not in done.stderr
 
 
-@pytest.mark.parametrize("words", [["decisions", "path"], ["doctor"]])
+@pytest.mark.parametrize("words", [["decisions", "list"], ["doctor"]])
 def test_an_unknown_backend_is_one_line_with_those_that_there_are(words):
     done = run(*words, KERAS_BACKEND="nonsense")
     assert done.returncode == (1 if words == ["doctor"] else 2)

@@ -1,5 +1,6 @@
 """`keras-diagwise decisions`: what it prints, and how it ends."""
 
+import dataclasses
 import json
 
 import pytest
@@ -7,6 +8,7 @@ from typer.testing import CliRunner
 
 from keras_diagwise.cli import app
 from keras_diagwise.decision import Comparison, Decision, Outcome
+from keras_diagwise.models.environment import environment_of_models
 from keras_diagwise.ops import dispatcher
 from keras_diagwise.problem import PASSES
 from keras_diagwise.storage.document import Document
@@ -37,6 +39,7 @@ FULL = Decision(PROBLEM, {name: Comparison(OUTCOMES, MEASURED) for name in PASSE
 def store(tmp_path, monkeypatch):
     found = Store(tmp_path / "store")
     monkeypatch.setattr(dispatcher.planner, "store", found)
+    monkeypatch.setenv("KERAS_DIAGWISE_STORE", found.location)
     return found
 
 
@@ -154,9 +157,32 @@ def test_export_and_import_are_each_others_way_back(store, tmp_path):
     assert store.document() == one
 
 
+def test_what_was_measured_on_this_device_is_offered_with_a_text(store, tmp_path):
+    here = environment_of_models()
+    other = dataclasses.replace(here, versions=(("jax", "0.1"),))
+    mine = document(here, FULL, decision(with_batch(4))) | document(other, FULL)
+    store.merge(mine | document(ELSEWHERE, FULL))
+    path = tmp_path / "mine.json"
+    output = printed("contribute", str(path))
+    assert Document.read(path) == mine
+    assert f"Decisions for {here.device_name}, {here.cores} cores" in output
+    assert "Attached: mine.json" in output
+    assert f"| {here} | 2 | 2 |" in output
+    assert f"| {other} | 1 | 1 |" in output
+    assert told("contribute", str(path))["written"] == 3
+
+
+def test_where_nothing_was_measured_there_is_nothing_to_offer(store, tmp_path):
+    store.merge(document(ELSEWHERE, FULL))
+    assert "keras-diagwise tune" in refused("contribute", str(tmp_path / "mine.json"))
+    assert not (tmp_path / "mine.json").exists()
+
+
 @pytest.mark.parametrize("command", ["export", "import"])
 def test_a_path_that_cant_be_is_one_line(command, tmp_path):
-    assert "`path` must be a file" in refused(command, str(tmp_path))
+    line = refused(command, str(tmp_path))
+    assert "FILE" in line
+    assert "path" not in line.replace(str(tmp_path), "")
 
 
 def test_a_hostile_file_is_one_line(tmp_path, store):
@@ -179,12 +205,13 @@ def test_clear_asks(store):
     assert "Remove 1 decision from" in output
     assert "1 decision removed" in output
     assert not len(store.document())
+    assert printed("clear") == f"0 decisions removed from {store.location}\n"
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"]])
 def test_help_names_the_commands(arguments):
     output = printed(*arguments)
-    for name in ("list", "show", "export", "import", "path", "clear"):
+    for name in ("list", "show", "export", "contribute", "import", "path", "clear"):
         assert f"│ {name} " in output
 
 
