@@ -141,7 +141,8 @@ def types(session):
 def docs(session):
     """The documentation: whether it builds, and what it says is true."""
     tools = ["mkdocs-material", "mkdocstrings[python]", "matplotlib", "ruff"]
-    install(session, "jax", *TEST_TOOLS, *tools)
+    for_examples = ["sktime", "nbclient", "ipykernel"]
+    install(session, "jax", *TEST_TOOLS, *tools, *for_examples)
     session.env["NO_MKDOCS_2_WARNING"] = "1"
     site = str(Path(session.create_tmp()) / "site")
     session.run("python", "-m", "tuning.pages", "--check")

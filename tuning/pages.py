@@ -2,9 +2,9 @@
 
     python -m tuning.pages [--check]
 
-It writes docs/results.md, docs/compatibility.md, docs/figures, and what the tutorial
-prints into docs/tutorial.md. `--check` writes nothing, and fails if that would change
-anything.
+It writes docs/results.md, docs/compatibility.md, docs/devices.md, docs/figures, the
+notebook docs/quickstart.ipynb, and what the tutorial prints into docs/tutorial.md.
+`--check` writes nothing, and fails if that would change anything.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from tuning.figures import (
     suite_lines,
     words,
 )
+from tuning.notebook import notebook_of
 from tuning.ratios import geometric_mean
 from tuning.records import RESULTS, Records
 from tuning.summary import best_peer, is_complete, means_of, median_of, total
@@ -794,6 +795,49 @@ def mode_rows() -> list[tuple[str, ...]]:
     return rows
 
 
+def devices() -> str:
+    """The devices whose decisions come with the package."""
+    rows = []
+    for path in sorted(SHIPPED.glob("*.json")):
+        for each in json.loads(path.read_text())["environments"]:
+            problems = [Problem.from_dict(one["problem"]) for one in each["decisions"]]
+            dense = sum(problem.is_dense for problem in problems)
+            depthwise = sum(problem.is_depthwise for problem in problems)
+            here = each["environment"]
+            rows.append(
+                (
+                    f"{KINDS[kind_of(here)]}: {place(here)}",
+                    str(depthwise),
+                    str(len(problems) - depthwise - dense),
+                    str(dense),
+                )
+            )
+    headings = ("device", "depthwise", "grouped", "dense")
+    return f"""\
+# Devices
+
+{WRITTEN}
+Decisions that come with the package, by the number of problems of each kind:
+
+{table(headings, rows)}
+On another device of the same kind they serve all the same, from the source
+`other device`, where the gain was so large that it is likely there too
+([sources of a plan](tuning.md#sources-of-a-plan)); to know, tune there. On GPUs nothing
+has been measured yet.
+
+## Give yours
+
+```shell
+keras-diagwise tune model.keras --batch-size 32
+keras-diagwise decisions contribute decisions.json
+```
+
+writes what was measured on your device into a file, and prints the text of an issue to
+attach it to. Both name the device, its cores, versions, and the shapes of layers:
+nothing else of your model, and nothing of you.
+"""
+
+
 def behaviour_table(rows: dict[str, Row]) -> str:
     """What works on each backend."""
     names = next(iter(rows.values()))
@@ -915,10 +959,17 @@ def tutorial() -> str:
     return with_outputs((DOCS / "tutorial.md").read_text(), outputs)
 
 
+def quick_start() -> str:
+    """The quick start as a notebook."""
+    return notebook_of(DOCS / "quickstart.md")
+
+
 PAGES = {
     "results.md": results,
     "compatibility.md": compatibility,
+    "devices.md": devices,
     "tutorial.md": tutorial,
+    "quickstart.ipynb": quick_start,
 }
 
 
