@@ -77,7 +77,7 @@ def test_what_cant_be_is_one_line(tmp_path):
     model.save(tmp_path / "unknown.keras")
     for arguments, words in (
         ([str(tmp_path / "unknown.keras")], "keras.Input"),
-        (["nothing.keras"], "is there"),
+        (["nothing.keras"], "does not exist"),
         (["MobileNet", "--batch-size", "0"], "benchmark --help"),
     ):
         result = invoke(*arguments)

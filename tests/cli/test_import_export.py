@@ -66,23 +66,31 @@ def test_a_model_of_mxnet(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "wrong"),
+    ("there", "words", "wrong"),
     [
-        (["import", "net.cfg", "net.weights", "-o", "model.h5"], "'model.h5'"),
-        (["import", "net.txt", "net.weights", "-o", "a.keras"], "structure='net.txt'"),
-        (["import", "net.cfg", "net.weights", "-o", "a.keras"], "cfg='net.cfg'"),
-        (["export", "model.keras", "--to", "a.weights"], "no 'a.cfg'"),
-        (["export", "model.keras", "--to", "net.h5"], "--to net.h5"),
+        ("net.cfg net.weights", "import net.cfg net.weights -o model.h5", "'model.h5'"),
         (
-            ["import", "a.cfg", "b", "-o", "a.keras", "--image-size", "32"],
+            "net.txt net.weights",
+            "import net.txt net.weights -o a.keras",
+            "structure='net.txt'",
+        ),
+        ("", "import net.cfg net.weights -o a.keras", "'net.cfg' does not exist"),
+        ("model.keras", "export model.keras --to a.weights", "no 'a.cfg'"),
+        ("model.keras", "export model.keras --to net.h5", "--to net.h5"),
+        (
+            "a.cfg b",
+            "import a.cfg b -o a.keras --image-size 32",
             "--image-size must be left out for 'a.cfg'",
         ),
         (
-            ["export", "a.keras", "--to", "a.weights", "--structure", "a.cfg"],
-            "'a.keras'",
+            "a.cfg",
+            "export a.keras --to a.weights --structure a.cfg",
+            "'a.keras' does not exist",
         ),
     ],
 )
-def test_a_wrong_name_is_one_line(tmp_path, monkeypatch, words, wrong):
+def test_a_wrong_name_is_one_line(tmp_path, monkeypatch, there, words, wrong):
     monkeypatch.chdir(tmp_path)
-    assert wrong in refusal(run(*words))
+    for name in there.split():
+        (tmp_path / name).touch()
+    assert wrong in refusal(run(*words.split()))
