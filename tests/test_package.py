@@ -2,14 +2,13 @@
 
 import ast
 import importlib.metadata
-import subprocess
-import sys
 from pathlib import Path
 
 import keras
 import pytest
 
 import keras_diagwise as kd
+from tests.processes import printed_by
 
 BACKEND = keras.backend.backend()
 MODULES = {"jax": "jax", "tensorflow": "tensorflow", "torch": "torch"}
@@ -17,24 +16,7 @@ MODULES = {"jax": "jax", "tensorflow": "tensorflow", "torch": "torch"}
 
 def run(code, tmp_path, **environment):
     """Runs Python code in a process of its own, in an empty home."""
-    import os
-
-    environment = {
-        **os.environ,
-        "HOME": str(tmp_path),
-        "KERAS_HOME": str(tmp_path / "k"),
-        **environment,
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=Path(__file__).parents[1],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return printed_by(["-c", code], tmp_path, Path(__file__).parents[1], **environment)
 
 
 def test_importing_imports_no_backend_but_the_active_one(tmp_path):

@@ -18,7 +18,7 @@ import sys
 
 import pytest
 
-from tuning.records import known, write
+from tuning.records import PACKAGES, known, write
 
 RESULT = "keras-versions.json"
 
@@ -26,8 +26,6 @@ TESTS = [
     "tests/layers",
     *(f"tests/models/test_{each}.py" for each in ("convert", "files", "pin", "tune")),
 ]
-
-PACKAGES = {"jax": "jax", "tensorflow": "tensorflow-cpu", "torch": "torch"}
 
 VERSIONS = ("keras", "version", "python")
 """By which, and by the backend, runs differ."""

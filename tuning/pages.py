@@ -15,7 +15,7 @@ import json
 import re
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from keras_diagwise import backends
@@ -35,7 +35,7 @@ from tuning.figures import (
 )
 from tuning.notebook import notebook_of
 from tuning.ratios import geometric_mean
-from tuning.records import RESULTS, Records
+from tuning.records import PACKAGES, RESULTS, Records
 from tuning.summary import best_peer, is_complete, means_of, median_of, total
 from tuning.tutorial import with_outputs
 from tuning.workloads import DENSE_MODELS, MODELS
@@ -56,9 +56,6 @@ STEPS = {
 """The whole models' steps, by backend and part."""
 
 TIME_HEADINGS = ("", "stock, ms", "converted", "speed-up", "at least", "ideal model")
-
-PACKAGES = {"jax": "jax", "tensorflow": "tensorflow-cpu", "torch": "torch"}
-"""What the tests install for each backend."""
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -647,7 +644,7 @@ saves later processes a part of it.
 
 A training step of the converted model, as it is and with the memory that it frees kept
 in huge pages, each in a process of its own, in turn. `keras-diagwise doctor` measures
-what it gives on your machine and prints the line that does it.
+what it gives on your machine, and prints the line that does it where it gives anything.
 
 {kept_memory()}
 ## The layers of the models
@@ -757,15 +754,20 @@ def coverage_cell(figures: dict | None) -> str:
 
 def shipped_count(backend: str, mode: str) -> int:
     """How many problems of a backend and mode come with the package decided."""
-    found = {
-        Problem.from_dict(decision["problem"])
-        for path in sorted(SHIPPED.glob("*.json"))
-        for each in json.loads(path.read_text())["environments"]
-        for decision in each["decisions"]
-        if each["environment"]["backend"] == backend
-        and each["environment"]["compiler_mode"] == mode
-    }
-    return len(found)
+    found = (
+        problems
+        for environment, problems in shipped()
+        if (environment["backend"], environment["compiler_mode"]) == (backend, mode)
+    )
+    return len(set(itertools.chain.from_iterable(found)))
+
+
+def shipped() -> Iterator[tuple[dict, list[Problem]]]:
+    """The environments whose decisions come with the package, and their problems."""
+    for path in sorted(SHIPPED.glob("*.json")):
+        for each in json.loads(path.read_text())["environments"]:
+            problems = [Problem.from_dict(one["problem"]) for one in each["decisions"]]
+            yield each["environment"], problems
 
 
 MODES = (
@@ -798,20 +800,17 @@ def mode_rows() -> list[tuple[str, ...]]:
 def devices() -> str:
     """The devices whose decisions come with the package."""
     rows = []
-    for path in sorted(SHIPPED.glob("*.json")):
-        for each in json.loads(path.read_text())["environments"]:
-            problems = [Problem.from_dict(one["problem"]) for one in each["decisions"]]
-            dense = sum(problem.is_dense for problem in problems)
-            depthwise = sum(problem.is_depthwise for problem in problems)
-            here = each["environment"]
-            rows.append(
-                (
-                    f"{KINDS[kind_of(here)]}: {place(here)}",
-                    str(depthwise),
-                    str(len(problems) - depthwise - dense),
-                    str(dense),
-                )
+    for here, problems in shipped():
+        dense = sum(problem.is_dense for problem in problems)
+        depthwise = sum(problem.is_depthwise for problem in problems)
+        rows.append(
+            (
+                f"{KINDS[kind_of(here)]}: {place(here)}",
+                str(depthwise),
+                str(len(problems) - depthwise - dense),
+                str(dense),
             )
+        )
     headings = ("device", "depthwise", "grouped", "dense")
     return f"""\
 # Devices

@@ -23,6 +23,9 @@ OVER = 75
 
 BACKENDS = ("jax", "torch", "tensorflow")
 
+PACKAGES = {"jax": "jax", "tensorflow": "tensorflow-cpu", "torch": "torch"}
+"""What the tests install for each backend."""
+
 
 def installed() -> list[str]:
     """The backends that are there."""

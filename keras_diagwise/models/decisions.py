@@ -185,8 +185,8 @@ def write_document(document: Document, path: str | Path) -> None:
 
 
 def measured_here() -> Document:
-    """The decisions that are kept of what models compute with here, by Keras's default
-    compiler mode or another."""
+    """The decisions that are kept of this device, under whatever backend, versions and
+    compiler mode."""
     here = environment_of_models()
     return Document(
         {

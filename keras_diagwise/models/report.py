@@ -32,6 +32,9 @@ NARROW = 70
 MAX_NAMED = 5
 """Of the candidates that failed."""
 
+LABELS = "problem and layers"
+"""The heading of the column that folds."""
+
 NO_LAYERS = "no convolution was found of which a plan is known."
 
 ENDINGS = {"budget": "The budget is spent.", "interrupted": "Interrupted."}
@@ -229,13 +232,13 @@ class TuningReport:
     ) -> RenderResult:
         if self.rows:
             yield from tables_of(self, options.max_width)
-        for line in closing_lines(self):
+        for line in closing_lines(self, options.max_width):
             yield Text(printable(" ".join(line.split())), overflow="fold")
 
 
 def tables_of(report: TuningReport, width: int) -> Iterator[RenderableType]:
-    """A row for each pass of each problem, beside the layers that pose it; where there
-    is no room beside it, below them."""
+    """A row for each pass of each problem, beside the layers that pose it, or below
+    them where there is no room."""
     sections = list(sections_of(report, width))
     if width >= WIDE:
         yield joined(sections, width)
@@ -249,7 +252,7 @@ def tables_of(report: TuningReport, width: int) -> Iterator[RenderableType]:
     for i, section in enumerate(sections):
         for label in filter(None, section.labels):
             yield Text(printable_lines(label), "bold", overflow="fold")
-        table = plain_table(heads, widths, show_header=not i)
+        table = pass_table(heads, widths, show_header=not i)
         for row in section.rows:
             table.add_row(*cells_of(row), style=section.style)
         yield table
@@ -301,8 +304,7 @@ def sections_of(report: TuningReport, width: int) -> Iterator[Section]:
 
 def joined(sections: Iterable[Section], width: int) -> Table:
     """The sections in one table, each with its labels in the first column."""
-    table = plain_table(("problem and layers", *columns_of(width)))
-    table.columns[0].no_wrap = False
+    table = pass_table((LABELS, *columns_of(width)))
     for section in sections:
         labels = list(section.labels)
         if len(section.rows) < len(labels):
@@ -321,7 +323,7 @@ def columns_of(width: int) -> tuple[str, ...]:
     )
 
 
-def plain_table(
+def pass_table(
     heads: Sequence[str],
     widths: Sequence[int | None] | None = None,
     show_header: bool = True,
@@ -331,11 +333,11 @@ def plain_table(
         box=None, pad_edge=False, header_style="bold", show_header=show_header
     )
     for head, width in zip(heads, widths or [None] * len(heads), strict=True):
-        is_text = head in ("problem and layers", "pass", "winner")
+        is_text = head in (LABELS, "pass", "winner")
         table.add_column(
             head,
             justify="left" if is_text else "right",
-            no_wrap=True,
+            no_wrap=head != LABELS,
             overflow="fold",
             width=width,
         )
@@ -365,11 +367,12 @@ def cells_of(texts: Iterable[str]) -> Iterator[Text]:
     return (Text(printable_lines(each)) for each in texts)
 
 
-def closing_lines(report: TuningReport) -> Iterator[str]:
+def closing_lines(report: TuningReport, width: int) -> Iterator[str]:
     """What the table does not say."""
     if report.rows:
         yield ""
-        yield "near: the least possible time over the winner's, at most 100%"
+        near = "near: the least possible time over the winner's, at most 100%"
+        yield from if_wide(width, near, NARROW)
     elif not report.undecided:
         found = "none of its layers can be." if report.skipped else NO_LAYERS
         yield f"There was nothing to measure: {found}"

@@ -4,13 +4,13 @@ import importlib.util
 import os
 import re
 import shutil
-import subprocess
 import sys
 
 import keras
 import pytest
 
 from tests.docs.blocks import PAGES
+from tests.processes import printed_by
 
 BACKEND = keras.backend.backend()
 ROOT = PAGES.parent
@@ -28,22 +28,8 @@ SAYS = {
 
 def printed(example, folder):
     """What an example prints, run by itself in an empty home."""
-    environment = {
-        **os.environ,
-        "HOME": str(folder),
-        "KERAS_DIAGWISE_STORE": str(folder / "store"),
-        "PYTHONPATH": str(ROOT),
-    }
-    done = subprocess.run(
-        [sys.executable, str(example)],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    variables = {"KERAS_DIAGWISE_STORE": str(folder / "store"), "PYTHONPATH": str(ROOT)}
+    return printed_by([str(example)], folder, folder, **variables)
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.stem)

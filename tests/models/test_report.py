@@ -56,6 +56,7 @@ def test_each_pass_of_each_problem_has_its_figures(width):
     assert text.count("first") == 1
     assert text.count("native  gain") == 1
     assert ("least " in text.partition("\n\n")[0]) == (width == 140)
+    assert ("near: " in text) == (width > 60)
 
 
 def test_totals_count_a_layer_as_often_as_a_step_runs_it():
