@@ -239,6 +239,15 @@ def matrix(session, keras, backend):
     session.run("python", "-m", "tuning.keras_versions", *session.posargs)
 
 
+@nox.session(python="3.13")
+@nox.parametrize("backend", list(BACKENDS), ids=list(BACKENDS))
+def newest(session, backend):
+    """The same tests on the newest of all that an index has, as pip installs it."""
+    session.install(BACKENDS[backend], ".", *TEST_TOOLS)
+    session.env.update(KERAS_BACKEND=backend, TF_CPP_MIN_LOG_LEVEL="3")
+    session.run("python", "-m", "tuning.keras_versions", *session.posargs)
+
+
 def try_wheel(session, backend, constraints):
     """Installs the wheel and a backend, and runs the smoke test."""
     (wheel,) = DIST.glob("*.whl")

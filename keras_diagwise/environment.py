@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import math
 import os
 import platform
 import re
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_diagwise import backends
 from keras_diagwise.algorithms import ALGORITHMS
@@ -36,6 +38,8 @@ class Environment:
         versions: versions of the backend and of the libraries and the driver that
             it computes with, by name.
         revisions: revision of each algorithm for such devices, by its name.
+        vector_bits: bits of the widest vectors that the CPU computes with, by which
+            CPUs of one name can differ; `None` of other devices.
     """
 
     backend: str
@@ -46,6 +50,7 @@ class Environment:
     flags: Pairs
     versions: Pairs
     revisions: Pairs
+    vector_bits: int | None = None
 
     def __post_init__(self):
         for name in PAIRS:
@@ -57,6 +62,7 @@ class Environment:
         known = backends.active.environment()
         if known["device_kind"] == "cpu":
             known["device_name"] = cpu_name()
+            known["vector_bits"] = vector_bits()
         if known["device_kind"] == "gpu":
             known["versions"]["driver"] = driver_version()
         return cls(
@@ -74,8 +80,8 @@ class Environment:
 
     def is_same_place(self, other: Environment) -> bool:
         """Whether `other` differs in versions and revisions at most."""
-        fields = ("backend", "compiler_mode", "device_kind", "device_name", "cores")
-        return self._agrees(other, *fields, "flags")
+        fields = ("backend", "compiler_mode", *DEVICE, "flags")
+        return self._agrees(other, *fields)
 
     def is_same_kind(self, other: Environment) -> bool:
         """Whether `other` is a device of the same kind under the same backend,
@@ -83,9 +89,17 @@ class Environment:
         fields = ("backend", "compiler_mode", "device_kind", "revisions")
         return self._agrees(other, *fields)
 
+    def distance(self, other: Environment) -> tuple[float, float]:
+        """How unlike a device of the same kind is: first by the width of its vectors,
+        then by its cores, in powers of two. An unknown width is farther than any."""
+        return (
+            powers_of_two(self.vector_bits, other.vector_bits),
+            powers_of_two(self.cores, other.cores),
+        )
+
     def is_same_device(self, other: Environment) -> bool:
         """Whether `other` is the same device, under whatever backend."""
-        return self._agrees(other, "device_kind", "device_name", "cores")
+        return self._agrees(other, *DEVICE)
 
     def computes_like(self, other: Environment) -> bool:
         """Whether what is measured for it can be computed in `other` too."""
@@ -116,6 +130,8 @@ class Environment:
     def to_dict(self) -> dict:
         """The environment in JSON's types; `from_dict` is the way back."""
         values = dataclasses.asdict(self)
+        if self.vector_bits is None:
+            del values["vector_bits"]
         return {**values, **{name: dict(values[name]) for name in PAIRS}}
 
     @classmethod
@@ -125,15 +141,16 @@ class Environment:
         Raises:
             ValueError: if `values` are not an environment's.
         """
-        names = {field.name for field in dataclasses.fields(cls)}
+        names = {field.name for field in dataclasses.fields(cls)} - {"vector_bits"}
         plain = (str, int, bool, type(None))
         if (
             not isinstance(values, Mapping)
-            or set(values) != names
+            or set(values) - {"vector_bits"} != names
             or not all(isinstance(values[name], dict) for name in PAIRS)
             or not all(type(v) in plain for n in PAIRS for v in values[n].values())
             or not all(isinstance(values[name], str) for name in WORDS)
             or type(values["cores"]) is not int
+            or type(values.get("vector_bits", 0)) is not int
             or not all(is_plain_text(text) for text in texts_in(values))
             or len(json.dumps(values)) > MAX_LETTERS
         ):
@@ -143,12 +160,17 @@ class Environment:
         pairs = {name: tuple(values[name].items()) for name in PAIRS}
         return cls(**{**values, **pairs})
 
+    @property
+    def device(self) -> str:
+        """The device, in words."""
+        parts = [self.device_kind, f"{self.cores} cores"]
+        if self.vector_bits:
+            parts.append(f"{self.vector_bits}-bit vectors")
+        return f"{self.device_name} ({', '.join(parts)})"
+
     def __str__(self) -> str:
         versions = ", ".join(f"{name} {each}" for name, each in self.versions if each)
-        return (
-            f"{self.device_name} ({self.device_kind}, {self.cores} cores), "
-            f"{self.compiler_mode}, {versions}"
-        )
+        return f"{self.device}, {self.compiler_mode}, {versions}"
 
 
 def texts_in(values: Mapping) -> Iterator[str]:
@@ -169,6 +191,14 @@ MAX_TEXT = 2000
 PAIRS = ("flags", "versions", "revisions")
 MAX_LETTERS = 2**16
 WORDS = ("backend", "compiler_mode", "device_kind", "device_name")
+DEVICE = ("device_kind", "device_name", "cores", "vector_bits")
+
+
+def powers_of_two(one: int | None, other: int | None) -> float:
+    """By how many doublings two sizes differ; without end if one of them is unknown."""
+    if not one or not other:
+        return 0.0 if one == other else math.inf
+    return abs(math.log2(one / other))
 
 
 @functools.cache
@@ -180,6 +210,29 @@ def cpu_name() -> str:
         lines = []
     names = [line.partition(":")[2] for line in lines if line.startswith("model name")]
     return " ".join((names or [platform.processor() or platform.machine()])[0].split())
+
+
+VECTORS = {
+    512: ("AVX512", "X86_V4"),
+    256: ("AVX2", "X86_V3"),
+    128: ("SSE", "X86_V2", "NEON", "ASIMD", "VSX", "VX"),
+}
+"""How NumPy's names of instruction sets start, by the width of their vectors; those of
+x86 have other names since NumPy 2.4."""
+
+
+@functools.cache
+def vector_bits() -> int | None:
+    """Bits of the widest vectors of this CPU, so far as NumPy tells."""
+    known = np.show_config(mode="dicts")
+    extensions = known.get("SIMD Extensions", {})
+    names = [*extensions.get("baseline", ()), *extensions.get("found", ())]
+    widths = (
+        bits
+        for bits, starts in VECTORS.items()
+        if any(name.startswith(starts) for name in names)
+    )
+    return max(widths, default=None)
 
 
 DRIVER = Path("/proc/driver/nvidia/version")

@@ -37,6 +37,7 @@ def test_the_order_in_which_settings_and_versions_stand_says_nothing():
         {"device_kind": "gpu"},
         {"device_name": "elsewhere"},
         {"cores": 4},
+        {"vector_bits": 256},
         {"flags": (("x64", True), ("matmul_precision", None))},
         {"versions": (("jax", "1.2.3"), ("jaxlib", "1.2.30"))},
         {"revisions": (("native", 1), ("direct", 3))},
@@ -58,6 +59,9 @@ def test_other_versions_are_the_same_place_and_another_device_the_same_kind():
         {"cores": True},
         {"cores": 2.0},
         {"cores": "2"},
+        {"vector_bits": None},
+        {"vector_bits": "512"},
+        {"vector_bits": True},
         {"backend": None},
         {"device_name": 3},
         {"device_name": "x" * 2**20},
@@ -74,10 +78,56 @@ def test_what_is_no_environment_is_refused(change):
 
 
 def test_what_lacks_a_field_is_refused():
+    """But for the width of vectors, which only CPUs have."""
     values = HERE.to_dict()
+    assert "vector_bits" not in values
     for name in values:
         with pytest.raises(ValueError, match="An environment must have"):
             Environment.from_dict({n: each for n, each in values.items() if n != name})
+
+
+WIDE = dataclasses.replace(HERE, device_name="wide", vector_bits=512)
+
+
+def test_cpus_of_one_name_differ_by_the_width_of_their_vectors():
+    """A virtual machine's "AMD EPYC" can be of a generation with AVX-512 or without."""
+    narrow = dataclasses.replace(WIDE, vector_bits=256)
+    assert Environment.from_dict(json.loads(json.dumps(WIDE.to_dict()))) == WIDE
+    assert not WIDE.is_same_place(narrow)
+    assert not WIDE.is_same_device(narrow)
+    assert WIDE.is_same_kind(narrow)
+    assert str(WIDE).startswith("wide (cpu, 2 cores, 512-bit vectors), xla")
+
+
+def test_a_device_is_more_like_one_of_the_same_vectors_than_of_the_same_cores():
+    others = [
+        dataclasses.replace(WIDE, device_name="itself"),
+        dataclasses.replace(WIDE, cores=4),
+        dataclasses.replace(WIDE, cores=64),
+        dataclasses.replace(WIDE, vector_bits=256),
+        dataclasses.replace(WIDE, vector_bits=128),
+        HERE,  # of an unknown width
+    ]
+    assert sorted(reversed(others), key=WIDE.distance) == others
+
+
+@pytest.mark.parametrize(
+    ("baseline", "found", "bits"),
+    [
+        (["SSE", "SSE2", "SSE3"], ["SSSE3", "AVX", "AVX2", "AVX512F"], 512),
+        (["SSE", "SSE2", "SSE3"], ["SSSE3", "AVX", "F16C", "FMA3", "AVX2"], 256),
+        (["X86_V2"], ["X86_V3", "X86_V4", "AVX512_ICL"], 512),
+        (["X86_V2"], ["X86_V3"], 256),
+        (["X86_V2"], [], 128),
+        (["NEON", "NEON_FP16", "NEON_VFPV4", "ASIMD"], ["ASIMDHP"], 128),
+        ([], [], None),
+    ],
+)
+def test_the_width_of_vectors_is_told_by_numpy(monkeypatch, baseline, found, bits):
+    """By the names of NumPy 1.26 to 2.3, and by those since 2.4."""
+    known = {"SIMD Extensions": {"baseline": baseline, "found": found}}
+    monkeypatch.setattr(environment.np, "show_config", lambda mode: known)
+    assert environment.vector_bits.__wrapped__() == bits
 
 
 def test_a_gpu_is_known_by_its_multiprocessors_and_its_driver(monkeypatch, tmp_path):

@@ -5,7 +5,8 @@ shows.
 
 It runs `TESTS` with the Python, the Keras and the backend that are here, and puts how
 many passed into tuning/results/keras-versions.json, in place of what an earlier run
-under these versions gave. `nox -s matrix` does it for each version and backend.
+under these versions gave. `nox -s matrix` does it for each version and backend, and
+`nox -s newest` for the newest of all that an index has.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import platform
 import sys
 
 import pytest
+from packaging.version import Version
 
 from tuning.records import PACKAGES, known, write
 
@@ -61,9 +63,8 @@ def main() -> int:
 
 
 def key(run: dict) -> tuple:
-    """What no other run has; versions as numbers, so that 3.9 comes before 3.10."""
-    numbers = (tuple(map(int, run[name].split("+")[0].split("."))) for name in VERSIONS)
-    return run["backend"], *numbers
+    """What no other run has, and the order of runs."""
+    return run["backend"], *(Version(run[name]) for name in VERSIONS)
 
 
 if __name__ == "__main__":

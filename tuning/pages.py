@@ -89,7 +89,10 @@ def place(environment: dict) -> str:
         environment["backend"]: environment["backend_version"]
     }
     named = ", ".join(f"{name} {each}" for name, each in versions.items() if each)
-    return f"{environment['device_name']}, {environment['cores']} cores, {named}"
+    device = f"{environment['device_name']}, {environment['cores']} cores"
+    if "vector_bits" in environment:
+        device += f", {environment['vector_bits']}-bit vectors"
+    return f"{device}, {named}"
 
 
 def kind_of(environment: dict) -> str:
@@ -821,8 +824,8 @@ Decisions that come with the package, by the number of problems of each kind:
 {table(headings, rows)}
 On another device of the same kind they serve all the same, from the source
 `other device`, where the gain was so large that it is likely there too
-([sources of a plan](tuning.md#sources-of-a-plan)); to know, tune there. On GPUs nothing
-has been measured yet.
+([sources of a plan](tuning.md#sources-of-a-plan)): of a device whose vectors are as wide
+first. To know, tune there. On GPUs nothing has been measured yet.
 
 ## Give yours
 

@@ -22,7 +22,7 @@ def text(document: Document, name: str) -> str:
 def lines(document: Document, name: str) -> Iterator[str]:
     """The issue's lines: a title, the file, and what is in it."""
     first = document.environments()[0]
-    yield f"Decisions for {first.device_name}, {first.cores} cores"
+    yield f"Decisions for {first.device}"
     yield ""
     yield f"Attached: {name}, as `keras-diagwise decisions contribute` wrote it."
     yield ""

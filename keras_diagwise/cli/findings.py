@@ -206,9 +206,11 @@ def of_files(unusable: dict[str, str]) -> Finding:
 
 
 def shipped() -> Finding:
-    """The decisions of the package that serve here, by source."""
+    """The decisions of the package that serve here, by source, and the device that
+    they are of."""
     from keras_diagwise.models.environment import environment_of_models
-    from keras_diagwise.planning.planner import shipped_document
+    from keras_diagwise.planning.planner import others_of_kind, shipped_document
+    from keras_diagwise.planning.source import PlanSource
 
     document, here = shipped_document(), environment_of_models()
     sources = Counter(source_of(environment, here) for environment, _ in document)
@@ -217,11 +219,16 @@ def shipped() -> Finding:
         f"{sources.total()} of {len(document)} decisions that come with the package "
         "can serve here"
     )
-    by_source = ", ".join(f"{source}: {count}" for source, count in sources.items())
+    if sources:
+        by_source = (f"{source}: {count}" for source, count in sources.items())
+        text += f" ({', '.join(by_source)})"
+    others = others_of_kind(document, here)
+    if others and set(sources) == {PlanSource.OTHER_DEVICE}:
+        text += f". Most like this device: {others[0].device}"
     return Finding(
         "shipped",
         "ok",
-        f"{text} ({by_source})" if sources else text,
+        text,
         "" if sources else "Measure on this device: keras-diagwise tune",
         {**sources, "none": unused},
     )

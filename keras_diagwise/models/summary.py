@@ -50,6 +50,7 @@ class LayerPlan:
         decision: what was measured, if the plan comes from a measurement.
         role: the layer's attribute with its plan, `"plan"` or, of the pointwise
             convolution in a separable layer, `"pointwise_plan"`.
+        environment: where it was measured.
     """
 
     path: str
@@ -60,6 +61,7 @@ class LayerPlan:
     gain: float | None
     decision: Decision | None = None
     role: str = "plan"
+    environment: Environment | None = None
 
 
 class Summary(list[LayerPlan]):
@@ -106,6 +108,9 @@ class Summary(list[LayerPlan]):
         yield Text(printable(f"keras_diagwise: {layers} of {self.model!r} run by plan"))
         if self:
             yield table_of(self, self._is_detailed)
+        for device in other_devices(self):
+            said = f"Rung {PlanSource.OTHER_DEVICE!r}: measured on {device}."
+            yield Text(printable(said), overflow="fold")
         for line in skipped_lines(self.skipped):
             yield Text(printable(line), overflow="fold")
         if self.compiled:
@@ -134,6 +139,16 @@ def table_of(plans: Iterable[LayerPlan], is_detailed: bool) -> Table:
         label = paths[0] if len(paths) == 1 else f"{len(paths)}: {abridged(paths)}"
         table.add_row(*(Text(printable(each)) for each in (label, *kind[:-1])))
     return table
+
+
+def other_devices(plans: Iterable[LayerPlan]) -> list[str]:
+    """The other devices whose decisions serve, each once."""
+    found = (
+        line.environment.device
+        for line in plans
+        if line.rung == PlanSource.OTHER_DEVICE and line.environment
+    )
+    return list(dict.fromkeys(found))
 
 
 def times(gain: float | None) -> str:
@@ -181,5 +196,13 @@ def layer_plan(use: Use, environment: Environment) -> LayerPlan:
     measured = answer.decision if answer.source == PlanSource.DECISION else None
     gain = measured.gain(plan) if measured else None
     return LayerPlan(
-        path, name, problem, plan, answer.source, gain, answer.decision, use.role
+        path,
+        name,
+        problem,
+        plan,
+        answer.source,
+        gain,
+        answer.decision,
+        use.role,
+        answer.environment,
     )

@@ -200,7 +200,7 @@ class Dispatcher:
         if self.settings.on_miss == "native" and is_missed(problem, answer):
             if answer.source == PlanSource.DECISION and answer.decision:
                 measured = {n: str(answer.plan[n]) for n in answer.decision.passes}
-                return Answer(Plan(**measured), answer.source, answer.decision)
+                return dataclasses.replace(answer, plan=Plan(**measured))
             return Answer(fallback_plan(problem, environment), PlanSource.NATIVE)
         return answer
 

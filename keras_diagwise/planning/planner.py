@@ -69,11 +69,13 @@ class Answer:
         plan: the plan.
         source: where it comes from.
         decision: what was measured, if anything.
+        environment: where that was measured.
     """
 
     plan: Plan
     source: PlanSource
     decision: Decision | None = None
+    environment: Environment | None = None
 
 
 class Planner:
@@ -84,8 +86,8 @@ class Planner:
     - of this very problem on this device, under other versions of the backend, its
       libraries or the package's algorithms (`OTHER_VERSIONS`);
     - of the nearest problem measured in this environment (`NEAREST`);
-    - of this or the nearest problem, shipped, for another device of the kind
-      (`OTHER_DEVICE`);
+    - of this or the nearest problem, shipped, for another device of the kind, the one
+      most like this first (`OTHER_DEVICE`);
 
     or else by native, or what serves where native can't (`NATIVE`).
 
@@ -125,9 +127,9 @@ class Planner:
         """
         first = None
         decided: dict[str, str] = {}
-        for source, margin, decision in self._found(problem, environment):
+        for source, margin, decision, measured_in in self._found(problem, environment):
             self._hint_if_outdated(decision)
-            first = first or (source, decision)
+            first = first or (source, decision, measured_in)
             plan = decision.plan(margin, problem, precision)
             for name in decision.passes:
                 decided.setdefault(name, str(plan[name]))
@@ -139,34 +141,33 @@ class Planner:
 
     def _found(
         self, problem: Problem, environment: Environment
-    ) -> Iterator[tuple[PlanSource, float, Decision]]:
-        """The decisions that can serve, each with its source, and the margin that is
-        asked for there."""
+    ) -> Iterator[tuple[PlanSource, float, Decision, Environment]]:
+        """The decisions that can serve, each with its source, the margin that is asked
+        for there, and where it was measured."""
         if not problem.has_static_spatial_shape:
             return
         for known in self._lookups(environment):
             decision = known.get(environment, problem)
             if decision:
-                yield PlanSource.DECISION, MARGIN_MEASURED, decision
+                yield PlanSource.DECISION, MARGIN_MEASURED, decision, environment
         for known in self._lookups(environment):
             for other in known.environments():
                 if other != environment and environment.is_same_place(other):
                     decision = known.get(other, problem)
                     if decision:
                         self._hint(other, environment)
-                        yield PlanSource.OTHER_VERSIONS, MARGIN_OTHER_VERSIONS, decision
+                        source = PlanSource.OTHER_VERSIONS
+                        yield source, MARGIN_OTHER_VERSIONS, decision, other
         for known in self._lookups(environment):
             decision = known.nearest(environment, problem)
             if decision:
                 margin = margin_of(decision.problem, problem)
-                yield PlanSource.NEAREST, margin, decision
+                yield PlanSource.NEAREST, margin, decision, environment
         shipped = self._shipped_for(environment)
-        for other in shipped.environments():
-            if other != environment and environment.is_same_kind(other):
-                decision = shipped.get(other, problem)
-                decision = decision or shipped.nearest(other, problem)
-                if decision:
-                    yield PlanSource.OTHER_DEVICE, MARGIN_OTHER_DEVICE, decision
+        for other in others_of_kind(shipped, environment):
+            decision = shipped.get(other, problem) or shipped.nearest(other, problem)
+            if decision:
+                yield PlanSource.OTHER_DEVICE, MARGIN_OTHER_DEVICE, decision, other
 
     def _lookups(self, environment: Environment) -> Iterator[DecisionLookup]:
         """The store, and then, if it is needed, what is shipped."""
@@ -207,6 +208,12 @@ class Planner:
             environment,
             abridged("; ".join(environment.changes_since(other))),
         )
+
+
+def others_of_kind(known: DecisionLookup, here: Environment) -> list[Environment]:
+    """The other environments of the same kind, those most like it first."""
+    others = [e for e in known.environments() if e != here and here.is_same_kind(e)]
+    return sorted(others, key=here.distance)
 
 
 def abridged(text: str) -> str:

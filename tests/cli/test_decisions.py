@@ -165,7 +165,7 @@ def test_what_was_measured_on_this_device_is_offered_with_a_text(store, tmp_path
     path = tmp_path / "mine.json"
     output = printed("contribute", str(path))
     assert Document.read(path) == mine
-    assert f"Decisions for {here.device_name}, {here.cores} cores" in output
+    assert f"Decisions for {here.device}" in output
     assert "Attached: mine.json" in output
     assert f"| {here} | 2 | 2 |" in output
     assert f"| {other} | 1 | 1 |" in output

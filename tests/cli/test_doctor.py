@@ -295,6 +295,26 @@ def test_shipped_decisions_are_counted_by_source(monkeypatch):
 
 
 @pytest.mark.usefixtures("no_work")
+def test_the_device_most_like_an_unseen_one_is_named(monkeypatch):
+    others = (
+        dataclasses.replace(here(), device_name=f"of {bits}", vector_bits=bits)
+        for bits in (256, 512)
+    )
+    shipped = Document()
+    for environment in others:
+        shipped |= document(environment, decision())
+    planner = "keras_diagwise.planning.planner.shipped_document"
+    monkeypatch.setattr(planner, lambda: shipped)
+    for bits in (256, 512):
+        unseen = dataclasses.replace(here(), device_name="unseen", vector_bits=bits)
+        models = "keras_diagwise.models.environment.environment_of_models"
+        monkeypatch.setattr(models, lambda unseen=unseen: unseen)
+        text = found()["shipped"]["text"]
+        assert f"Most like this device: of {bits} (" in text
+        assert f"{bits}-bit vectors" in text
+
+
+@pytest.mark.usefixtures("no_work")
 def test_a_device_that_the_backend_does_not_see_is_a_warning(monkeypatch, tmp_path):
     if here().device_kind != "cpu":
         pytest.skip("the backend sees a device")

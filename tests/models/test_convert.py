@@ -1,5 +1,6 @@
 """Converting models and the way back: nothing but the computation changes."""
 
+import dataclasses
 import functools
 import gc
 import random
@@ -16,8 +17,10 @@ from keras_diagwise.layers.base import Diagonalwise
 from keras_diagwise.models.environment import environment_of
 from keras_diagwise.ops import dispatcher
 from keras_diagwise.planning.dispatch import serves_dense
+from keras_diagwise.storage.document import Document
 from keras_diagwise.storage.store import Store
 from tests.fake_runner import traced_plans
+from tests.samples import decision, document
 
 BACKEND = keras.backend.backend()
 SHAPE = (12, 12, 3)
@@ -497,6 +500,23 @@ def test_summary_names_the_plan_that_runs():
     )
     kd.convert(model, plan="direct", verbose=0)
     assert [str(line.plan) for line in kd.summary(model)] == ["native"]
+
+
+def test_summary_names_the_device_that_was_measured_instead(monkeypatch):
+    """And of those measured it is the one with vectors as wide as this one's."""
+    model = kd.convert(small_model(), verbose=0)
+    here = environment_of(model)
+    problems = [line.problem for line in kd.summary(model, batch_size=4)]
+    shipped = Document()
+    for bits in (128, here.vector_bits, 1024):
+        there = dataclasses.replace(here, device_name=f"of {bits}", vector_bits=bits)
+        shipped |= document(there, *map(decision, problems))
+    monkeypatch.setattr(dispatcher.planner, "shipped", shipped)
+    dispatcher.forget()
+    found = kd.summary(model, batch_size=4)
+    assert {line.rung for line in found} == {"other device"}
+    assert str(found).count("Rung 'other device'") == 1
+    assert f"measured on of {here.vector_bits} (" in str(found)
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="others have one compiler mode")

@@ -198,6 +198,29 @@ def test_the_own_device_goes_before_another():
         assert answer(PROBLEM, shipped=shipped).decision == own
 
 
+@pytest.mark.parametrize(("bits", "cores"), [(512, 2), (256, 2), (512, 4), (256, 96)])
+def test_an_unseen_device_is_served_by_the_kind_most_like_it(bits, cores):
+    """By the width of vectors, then by cores, whatever its name."""
+    kinds = {
+        (512, 2): decision(native=1.0, direct=0.4),
+        (512, 64): decision(native=1.0, direct=0.3),
+        (256, 2): decision(native=1.0, direct=0.2),
+        (None, 2): decision(native=1.0, direct=0.1),
+    }
+    shipped = NOTHING
+    for (width, count), each in kinds.items():
+        known = dataclasses.replace(ELSEWHERE, vector_bits=width, cores=count)
+        shipped |= document(known, each)
+    unseen = dataclasses.replace(
+        HERE, device_name="unseen", vector_bits=bits, cores=cores
+    )
+    found = Planner(NOTHING, shipped).plan(PROBLEM, unseen)
+    expected = (bits, 2)
+    assert found.source == "other device"
+    assert found.decision == kinds[expected]
+    assert (found.environment.vector_bits, found.environment.cores) == expected
+
+
 def test_the_sources_are_asked_in_order(tmp_path):
     sources = [
         ("decision", document(HERE, decision())),
