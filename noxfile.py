@@ -140,14 +140,12 @@ def types(session):
 @nox.session
 def docs(session):
     """The documentation: whether it builds, and what it says is true."""
-    tools = ["mkdocs-material", "mkdocstrings[python]", "matplotlib", "ruff"]
+    tools = ["zensical", "mkdocstrings[python]", "matplotlib", "ruff"]
     for_examples = ["sktime", "nbclient", "ipykernel"]
     install(session, "jax", *TEST_TOOLS, *tools, *for_examples)
-    session.env["NO_MKDOCS_2_WARNING"] = "1"
-    site = str(Path(session.create_tmp()) / "site")
     session.run("python", "-m", "tuning.pages", "--check")
-    session.run("mkdocs", "build", "--strict", "--site-dir", site)
-    session.run("python", "-m", "tests.docs.site", site)
+    session.run("zensical", "build", "--strict", "--clean")
+    session.run("python", "-m", "tests.docs.site", "site")
     session.run("python", "-m", "pytest", "tests/docs")
 
 

@@ -823,9 +823,9 @@ Decisions that come with the package, by the number of problems of each kind:
 
 {table(headings, rows)}
 On another device of the same kind they serve all the same, from the source
-`other device`, where the gain was so large that it is likely there too
-([sources of a plan](tuning.md#sources-of-a-plan)): of a device whose vectors are as wide
-first. To know, tune there. On GPUs nothing has been measured yet.
+`other device`, where the gain was so large that it is likely there too: first those of
+a device whose vectors are as wide ([sources of a plan](tuning.md#sources-of-a-plan)).
+To know, tune there. On GPUs nothing has been measured yet.
 
 ## Give yours
 
