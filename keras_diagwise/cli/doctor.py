@@ -1,4 +1,4 @@
-"""`keras-diagwise doctor`: what is here, and what is wrong with it."""
+"""`keras-diagwise doctor`: diagnoses backend, device, store, tuner and algorithms."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def end(message: str, code: int) -> None:
 
 
 class Commands(typer.core.TyperGroup):
-    """The commands; a wrong option is one line too."""
+    """The group of commands; usage errors are one line too."""
 
     def main(self, *args: Any, standalone_mode: bool = True, **kwargs: Any) -> Any:
         kwargs["standalone_mode"] = False

@@ -137,7 +137,7 @@ def setting(name: str) -> Finding:
 
 
 def store() -> Finding:
-    """Where decisions are kept, and whether they can be."""
+    """Location of the store, and whether it can be written."""
     from keras_diagwise.ops import dispatcher
     from keras_diagwise.storage.locations import VARIABLE, shown
 

@@ -76,17 +76,10 @@ def layers_to_convert(model: keras.Model) -> list[tuple[str, keras.layers.Layer]
 def uses_of(
     path: str, layer: keras.layers.Layer, shapes: list[tuple], shards: int, dense: bool
 ) -> list[Use]:
-    """The uses of one layer, one per input shape and convolution.
+    """The uses of one layer by input shape, its batch shared by `shards` devices.
 
     Its pointwise convolution counts only where dense ones have an algorithm, or where
     it was given a plan.
-
-    Args:
-        path: the layer's path.
-        layer: the layer.
-        shapes: input shapes.
-        shards: number of devices that share the batch.
-        dense: whether dense convolutions have an algorithm.
     """
     if not shapes:
         return [Use(path, layer, None)]

@@ -276,7 +276,7 @@ def check_measurable(problems: Sequence[Problem], environment: Environment) -> N
     """Checks that problems can be measured.
 
     Raises:
-        ValueError: if one can't.
+        ValueError: if a problem can't be measured.
     """
     if reason := why_not_served(environment):
         raise ValueError(
