@@ -1,12 +1,11 @@
-"""The campaign: measurements that are run from a checkout and whose results are
-committed."""
+"""The campaign: measurements run from a checkout, with committed results."""
 
 import os
 
 from tuning.records import installed
 
 if "tensorflow" not in installed():
-    # Keras's own default would fail, as it did in a rehearsal without TensorFlow.
+    # Keras's default would fail, as it did in a rehearsal without TensorFlow.
     os.environ.setdefault("KERAS_BACKEND", installed()[0])
-# What starts workers leaves them the memory of the device.
+# A process that starts workers leaves them the device's memory.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")

@@ -1,15 +1,15 @@
-"""The whole campaign on this machine, by one command that goes on where it was.
+"""Runs the whole campaign on this machine; a later call resumes it.
 
     python -m tuning [--setting small|cpu|gpu|rehearsal] [--minutes 9.5]
                      [--backends jax,torch] [--collect FOLDER]
 
-On a CPU correctness first, then the suite, and whole models, on every backend that is
-installed; each part in processes of its own. On a GPU, whose minutes are few, a queue
-of small jobs: see `tuning.campaign`; its rehearsal does the same jobs on a CPU, where
-Triton's interpreter stands for the device. It stops in time, says what is left, and
-goes on when it is called again. `--collect` puts all results and what ships into one
-archive, for a machine that is given back. Exit status: 0 if all is done, 75 if there is
-more to do, 1 if a part failed.
+On a CPU: correctness, then the suite, then whole models, on every installed backend,
+each part in its own processes. On a GPU, where minutes are scarce: a queue of small
+jobs, see `tuning.campaign`; its rehearsal runs these jobs on a CPU with Triton's
+interpreter in place of the device. It stops in time, prints what is left, and resumes
+when called again. `--collect` packs all results and shipped decisions into one archive,
+for a machine that is given back. Exit status: 0 if all is done, 75 if there is more to
+do, 1 if a part failed.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def parts(setting: str, backends: list[str]) -> list[tuple[str, str, list[str]]]
 
 
 def run(module: str, backend: str, arguments: list[str], seconds: float) -> int:
-    """Runs a part, that is told to stop after some seconds."""
+    """Runs a part with a time limit and returns its exit status."""
     command = [sys.executable, "-m", module, *arguments]
     print(f"{module} on {backend}", flush=True)
     return subprocess.run(
@@ -63,7 +63,7 @@ def run(module: str, backend: str, arguments: list[str], seconds: float) -> int:
 
 
 def run_all(setting: str, backends: list[str], until: float) -> int:
-    """Runs the parts, one after the other, and returns the exit status."""
+    """Runs the parts one after another and returns the exit status."""
     failed = []
     for module, backend, arguments in parts(setting, backends):
         seconds = until - time.monotonic()
@@ -79,7 +79,7 @@ def run_all(setting: str, backends: list[str], until: float) -> int:
 
 
 def collect(folder: Path) -> None:
-    """Puts all results, and what ships, into one archive."""
+    """Packs all results and shipped decisions into one archive."""
     with tarfile.open(folder / "campaign.tar.gz", "w:gz") as archive:
         for path in (RESULTS, SHIPPED):
             archive.add(path, path.relative_to(ROOT))

@@ -3,7 +3,7 @@
     python -m tuning.acceptance [PART ...]
 
 Each part compares stock and converted, interleaved in one process, and writes its
-figures into tuning/results/acceptance-<backend>.json at once.
+figures to tuning/results/acceptance-<backend>.json at once.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ MODEL, IMAGE_SIZE, BATCH = "MobileNetV2", 96, 16
 
 
 def stock_and_converted(**compile_arguments) -> dict[str, keras.Model]:
-    """The same model twice, compiled alike; nothing is traced yet."""
+    """A stock model and its converted copy, compiled alike; nothing is traced yet."""
     stock = trainable(MODEL, IMAGE_SIZE, **compile_arguments)
     return {
         "stock": stock,
@@ -58,7 +58,7 @@ def prediction_of(model):
 
 
 def model_parts(**compile_arguments) -> dict:
-    """Steps, predictions, and their compilation, of whole models."""
+    """Steps, predictions and losses of whole models."""
     models = stock_and_converted(**compile_arguments)
     losses = {
         name: [step_of(model)() for _ in range(3)] for name, model in models.items()
@@ -74,7 +74,7 @@ def model_parts(**compile_arguments) -> dict:
 
 
 def first_step() -> dict:
-    """Trace, compile and run the first step, stock and converted in turn."""
+    """Times the first step (trace, compile, run), stock and converted interleaved."""
     taken: dict[str, list[float]] = {"stock": [], "converted": []}
     for turn in range(4):
         for name in sorted(taken, reverse=bool(turn % 2)):
@@ -138,8 +138,8 @@ def all_passes(problem, convolve, compiler_mode):
 
 
 def problems_part(compiler_mode) -> dict:
-    """Forward and both gradients of each depthwise problem of the model, under
-    the default plan against native."""
+    """Times forward and both gradients of each depthwise problem of the model, the
+    default plan against native."""
     rows = []
     for problem in grouped_problems(application(MODEL, IMAGE_SIZE), BATCH):
         functions = {
@@ -159,8 +159,8 @@ def problems_part(compiler_mode) -> dict:
 
 
 def added_to_an_eager_call() -> dict:
-    """Microseconds that a native plan adds to a call on a tiny input: beside the
-    stock op, and with nothing in its place, which is the look-up alone."""
+    """Microseconds that a native plan adds to a call on a tiny input: to the stock op,
+    and to no op in its place, which is the look-up alone."""
     keras_diagwise.decisions.on_miss = "native"
     inputs = keras.ops.convert_to_tensor(np.ones((1, 4, 4, 4), "float32"))
     kernel = keras.ops.convert_to_tensor(np.ones((3, 3, 4, 1), "float32"))
@@ -188,13 +188,13 @@ def added_to_an_eager_call() -> dict:
 
 
 def nothing(inputs, kernel, *arguments):
-    """Takes a convolution's place."""
+    """Stands in for a convolution."""
     return inputs
 
 
 def tune_model() -> dict:
-    """Tunes a model in an empty store, twice; then its step by what was tuned
-    against its step by what is shipped."""
+    """Tunes a model in an empty store, twice, then times its step by tuned decisions
+    against shipped ones."""
     model = stock_and_converted()["converted"]
     shipped = keras_diagwise.convert(model, copy=True, verbose=0)
     keras_diagwise.pin(shipped, batch_size=BATCH)
@@ -222,9 +222,9 @@ PROFILED = 20
 
 
 def predict_profile() -> dict:
-    """On JAX: milliseconds of a prediction by kind of operation, of the converted model
-    and of the ideal model, by XLA's own profiler. What pads is an operation of its own
-    where a depthwise convolution reads more than one pixel; the others are not of these
+    """On JAX, milliseconds of a prediction by kind of operation, for the converted and
+    the ideal model, by XLA's profiler. Padding is a separate operation where a
+    depthwise convolution reads more than one pixel; the other kinds are not of these
     layers."""
     converted = stock_and_converted()["converted"]
     models = {"converted": converted, "floor": ideal_model_of(converted)}
@@ -253,7 +253,7 @@ def profile_of(model) -> dict:
 
 
 def kind_of_operation(name: str) -> str | None:
-    """What an event of the profiler is, if it is an operation of the program."""
+    """Kind of a profiler event, or `None` if it is not an operation of the program."""
     if not re.fullmatch(r"[a-z_]+_fusion(\.\d+)?", name):
         return None
     if name.startswith("ynn"):
@@ -262,7 +262,7 @@ def kind_of_operation(name: str) -> str | None:
 
 
 def peak_memory() -> dict:
-    """On JAX the temporaries of the compiled step; elsewhere a child's peak RSS."""
+    """Peak memory of a step: on JAX by `xla_peak`, elsewhere a child's peak RSS."""
     if BACKEND == "jax":
         models = stock_and_converted().items()
         peak = {
@@ -278,7 +278,7 @@ def peak_memory() -> dict:
 
 
 def child_peak(name: str) -> int:
-    """The median over three children of the peak resident set of some steps."""
+    """Median peak RSS of some steps, over three child processes."""
     command = [sys.executable, "-m", "tuning.acceptance", "--train-and-tell-peak", name]
     peaks = [
         int(
@@ -322,7 +322,7 @@ def main() -> None:
     parser.add_argument("--train-and-tell-peak", choices=("stock", "converted"))
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as empty:
-        keras_diagwise.decisions.location = empty  # what was tuned here stays out
+        keras_diagwise.decisions.location = empty  # ignores decisions tuned here
         if options.train_and_tell_peak:
             train_and_tell_peak(options.train_and_tell_peak)
         else:
@@ -330,7 +330,7 @@ def main() -> None:
 
 
 def run(parts) -> None:
-    """Runs parts and writes what each gave."""
+    """Runs parts and writes the figures of each."""
     touch_memory()
     for part in parts:
         environment = dataclasses.replace(

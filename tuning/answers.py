@@ -1,5 +1,4 @@
-"""Processes that answer requests, by lines of JSON: the suite's, and those of the
-campaign on a GPU."""
+"""Processes that answer requests as lines of JSON, for the suite and GPU campaign."""
 
 from __future__ import annotations
 
@@ -16,8 +15,8 @@ from tuning.records import child_environment
 
 
 def answer_requests(answer: Callable[[Any], Any]) -> None:
-    """Answers each request that comes in on stdin, on stdout; whatever else is printed
-    goes to stderr."""
+    """Answers each request from stdin on stdout; everything else printed goes to
+    stderr."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     for line in sys.stdin:
@@ -29,12 +28,12 @@ def answer_requests(answer: Callable[[Any], Any]) -> None:
 
 
 class Answering:
-    """A process that answers.
+    """A process that answers requests.
 
     Args:
-        backend: Keras's, in the process.
-        module: what runs there, with its arguments.
-        variables: environment variables of its own.
+        backend: Keras's backend in the process.
+        module: the module to run, with its arguments.
+        variables: environment variables set for the process only.
     """
 
     def __init__(self, backend: str, *module: str, variables: dict | None = None):
@@ -57,7 +56,7 @@ class Answering:
         """The `answer` to a request, or the `error`.
 
         Raises:
-            TimeoutError: if it takes longer; the process is of no more use.
+            TimeoutError: if it takes longer; the process is then unusable.
         """
         try:
             print(json.dumps(request), file=self._process.stdin, flush=True)

@@ -1,10 +1,10 @@
-"""The campaign on a GPU: a queue of small jobs, in the order of what is learnt.
+"""The GPU campaign: a queue of small jobs, the most informative first.
 
     python -m tuning --setting gpu [--minutes 9.5] [--backends torch,jax]
 
-Each job runs in its backend's process, and what it found is written into
-tuning/results/gpu/campaign.jsonl as it ends; what is there is not run again. A job that
-takes too long is ended with its process.
+Each job runs in its backend's process, and its result is appended to
+tuning/results/gpu/campaign.jsonl when it ends; known jobs are not run again. A job that
+takes too long is killed with its process.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from tuning.records import Records
 from tuning.workloads import headlines
 
 MAX_SECONDS = 60.0
-"""That a job may take, beside what it takes to start its process."""
+"""Time limit of a job, without the start of its process."""
 MAX_SECONDS_OF_A_MODEL = 180.0
-"""XLA tries cuDNN's kernels for each convolution of a model, and a tuning checks its
-step beside its problems."""
+"""Time limit of a job on a model: XLA tries cuDNN's kernels for each convolution, and
+tuning also checks the step."""
 SECONDS_TO_START = 60.0
 MAX_TRIES = 2
 
 REHEARSED = 9
-"""Pixels along an axis, and taps at most: the interpreter takes milliseconds a tap."""
+"""Pixels along an axis, and limit of taps: the interpreter takes milliseconds a tap."""
 
 GPU_DTYPES = ("float32", "bfloat16")
 MODELS = ("MobileNetV2", "EfficientNetB0")
@@ -43,7 +43,7 @@ STOCK, TRITON, TUNED = None, "triton", "auto"
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """Something to measure: one of `jobs.JOBS`, on a backend, with its arguments."""
+    """A measurement: one of `jobs.JOBS`, on a backend, with its arguments."""
 
     name: str
     backend: str
@@ -51,13 +51,13 @@ class Job:
 
     @property
     def seconds(self) -> float:
-        """What it may take."""
+        """Time limit."""
         of_a_model = self.name in ("step", "tune")
         return MAX_SECONDS_OF_A_MODEL if of_a_model else MAX_SECONDS
 
     @property
     def key(self) -> list:
-        """What it is recorded under."""
+        """Key of its record."""
         return [self.name, self.backend, self.arguments]
 
     def __str__(self) -> str:
@@ -73,18 +73,18 @@ class Job:
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """How large the campaign is.
+    """Scale of the campaign.
 
     Attributes:
-        problems: what a device is judged by.
-        dtypes: of them.
-        image_size: of whole models.
-        batch_size: of whole models.
+        problems: problems that a device is judged by.
+        dtypes: dtypes of the problems.
+        image_size: image size of whole models.
+        batch_size: batch size of whole models.
         models: the models.
-        policies: dtype policies of them.
-        steps: that are timed of each.
+        policies: dtype policies of the models.
+        steps: timed steps of each model.
         tuning: seconds for each model's tuning.
-        decisions: a folder of the results for what is decided.
+        decisions: a folder of the results for decisions.
     """
 
     problems: tuple[Problem, ...]
@@ -103,7 +103,7 @@ def full() -> Scale:
 
 
 def rehearsal() -> Scale:
-    """The same jobs, on what a CPU and an interpreter can do in minutes."""
+    """The campaign's jobs at a scale that a CPU and an interpreter do in minutes."""
     small = [
         dataclasses.replace(
             each, batch=1, spatial_shape=(REHEARSED,) * each.rank, groups=8
@@ -117,14 +117,14 @@ def rehearsal() -> Scale:
 
 
 def jobs_of(scale: Scale, backends: Iterable[str]) -> Iterator[Job]:
-    """The jobs, in order, on the backends that are there."""
+    """The jobs on the given backends, in order."""
     for job in all_jobs(scale):
         if job.backend in backends:
             yield job
 
 
 def all_jobs(scale: Scale) -> Iterator[Job]:
-    """What is learnt first by the least time comes first."""
+    """All jobs; those that teach most in the least time come first."""
     problems = [
         dataclasses.replace(each, dtype=dtype)
         for dtype in scale.dtypes
@@ -176,24 +176,24 @@ VARIANTS = {"variants": True}
 
 
 def partitions(problem: Problem) -> list[str]:
-    """The paper's algorithm, in blocks of 8 and of 32, or of all channels."""
+    """The paper's algorithm in blocks of 8 and 32, or of all channels."""
     sizes = sorted({min(size, problem.channels) for size in (8, 32)})
     names = [f"diagonal:{size}" for size in sizes]
     return [*names, *(f"{name}:split" for name in names if problem.channels > 8)]
 
 
 class Worker:
-    """A process that does the jobs of a backend, one at a time."""
+    """A process that runs the jobs of a backend, one at a time."""
 
     def __init__(self, backend: str):
         self._process = Answering(backend, "tuning.jobs")
         self._starting = SECONDS_TO_START
 
     def ask(self, job: Job, seconds: float) -> dict:
-        """What a job finds, or how it failed.
+        """The result of a job, or its error.
 
         Raises:
-            TimeoutError: if it takes longer; the worker is of no more use.
+            TimeoutError: if it takes longer; the worker is then unusable.
         """
         request = job.name, job.arguments
         found = self._process.ask(request, seconds + self._starting)
@@ -205,10 +205,10 @@ class Worker:
 
 
 def run(scale: Scale, backends: Iterable[str], until: float, folder: Path) -> bool:
-    """Does what is not done yet, until a `time.monotonic()`; whether all is done.
+    """Runs the jobs not done yet until a `time.monotonic()`; returns whether all are.
 
-    What is begun and not done, since this process was killed or the job took too long,
-    is tried once more.
+    A job that was begun but not done, as this process was killed or the job took too
+    long, is tried once more.
     """
     records = Records(folder / "campaign.jsonl")
     begun = Records(folder / "campaign-begun.jsonl")
@@ -244,8 +244,8 @@ def run(scale: Scale, backends: Iterable[str], until: float, folder: Path) -> bo
 
 
 def show(folder: Path) -> None:
-    """Prints one table of all that was compared: times of native over each
-    candidate's, and the share of the device's rate of copies."""
+    """Prints a table of all comparisons, with the gain over native and the share of the
+    device's copy rate, then the timed steps and failed jobs."""
     lines = Records(folder / "campaign.jsonl").lines
     rates = {
         line["key"][1]: max(rate for _, rate in line["answer"]["copies"])
@@ -277,7 +277,7 @@ def show(folder: Path) -> None:
 
 
 def columns_of(rows: dict[str, dict], roofline: float) -> list[str]:
-    """Native's time, what share of the copy rate the best reaches, and the best."""
+    """Native's time, the best candidate's share of the copy rate, and its name."""
     timed = {name: row["seconds"] for name, row in rows.items() if "seconds" in row}
     wrong = [name for name, row in rows.items() if "failure" in row]
     native = timed.get("native")

@@ -1,11 +1,10 @@
-"""Whether every algorithm computes right on this device: each pass, dtype and
-precision, against float64.
+"""Verifies every algorithm on this device against float64: pass, dtype, precision.
 
     python -m tuning.correctness [--stop-after SECONDS]
 
-Candidates run in a child process, as in tuning. A line is written into
-tuning/results/<device>/correctness-<backend>.jsonl for each candidate as soon as it
-is known, and what is there is not run again.
+Candidates run in a child process, as in tuning. Appends a line to
+tuning/results/<device>/correctness-<backend>.jsonl for each candidate at once; known
+candidates are not run again.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ PRECISIONS: dict[str, list[dict]] = {
     "jax": [{"matmul_precision": None}, {"matmul_precision": "highest"}],
     "torch": [{"cudnn_allow_tf32": True}, {"cudnn_allow_tf32": False}],
 }
-"""Flags by which float32 is multiplied in TF32 on a GPU, and by which it is not."""
+"""Flags under which float32 is multiplied in TF32 on a GPU, and under which not."""
 
 CANDIDATES = (
     *("native", "direct", "direct:rows"),
@@ -62,7 +61,7 @@ def problems() -> list[Problem]:
 
 
 def precisions(environment: Environment) -> list[dict]:
-    """The flags to compute under."""
+    """Flags to compute under."""
     known = PRECISIONS.get(environment.backend, [{}])
     return known if environment.device_kind == "gpu" else [{}]
 
@@ -76,7 +75,7 @@ def tasks(compiler_mode: str):
 
 
 def candidates(task: PassTask):
-    """Those that fit."""
+    """Candidates that support a task."""
     for name in CANDIDATES:
         candidate = algorithms.parse(name)
         if candidate.redundancy(task.compiler_mode):
@@ -107,7 +106,7 @@ def main() -> None:
 
 
 def check(records: Records, runner: SubprocessRunner, mode: str, until: float):
-    """Writes a line for each candidate that has none under these flags."""
+    """Adds a record for each candidate without one under these flags."""
     flags = backends.active.flags()
     for task in tasks(mode):
         standard = None
@@ -133,7 +132,8 @@ def check(records: Records, runner: SubprocessRunner, mode: str, until: float):
 
 
 def print_table(records: Records) -> None:
-    """How many candidates are right, by algorithm and dtype; each that is not."""
+    """Prints the number of candidates by algorithm, dtype and outcome, and each failed
+    one."""
     counts: dict = collections.defaultdict(collections.Counter)
     for record in records.lines:
         name, pass_name, problem, *_ = record["key"]

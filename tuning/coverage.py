@@ -1,16 +1,15 @@
-"""Every model of `keras.applications`, and every image backbone of KerasHub, with
-depthwise, separable or grouped convolutions: whether all of them are converted, and
-what comes out is stock's.
+"""Checks that models of `keras.applications` and KerasHub convert and equal stock.
 
     python -m tuning.coverage [--collection keras_hub] [--names Xception,…]
         [--stop-after SECONDS]
 
-In float64, on small images and a batch of two: all layers must be converted; the
-outputs and every weight after a training step must equal stock's to 1e-9; and what
-`revert` gives must be bit-equal to what there was. The figures are written into
-tuning/results/coverage[-keras-hub]-<backend>.json as soon as a model is done, and
-what is there is not run again. KerasHub must be installed for its backbones; the
-packages that only its texts and downloads need are not used.
+Covers every application and every KerasHub image backbone with depthwise, separable or
+grouped convolutions, in float64, on small images and a batch of two. All such layers
+must be converted; the outputs and every weight after a training step must equal stock's
+to 1e-9; a reverted model must be bit-equal to the original. Figures are written to
+tuning/results/coverage[-keras-hub]-<backend>.json as soon as a model is done, and known
+models are not run again. KerasHub must be installed for its backbones; the packages
+that only its text models and downloads need are not used.
 """
 
 from __future__ import annotations
@@ -36,22 +35,23 @@ from tuning.workloads import MODELS
 IMAGE_SIZE = 64
 MIN_SIZES = {"Xception": 71}
 BATCH_SIZE = 2
-"""At 32×32 batch normalization would normalize two pixels in the last layers: stock
-itself differs there by 1e-5 if its inputs are changed in the last digit."""
+"""At 32×32 batch normalization would see two pixels in the last layers, where stock
+itself differs by 1e-5 if its inputs change in the last digit."""
 
 PLAN = "direct"
-"""A plan that is never stock's: under `"auto"` much would be compared with itself."""
+"""A plan that never runs stock's operation: `"auto"` would often compare stock with
+itself."""
 
 MAX_ERROR = 1e-9
 
 MAX_SENSITIVE = 1e-11
-"""A model whose own outputs change by more for a change of the last digit says nothing
-about another (EfficientNetV2M, new: by 0.3)."""
+"""Limit of the change in a model's outputs for a change of its inputs' last digit; past
+it a comparison says nothing (new EfficientNetV2M: 0.3)."""
 
 
 def in_float64() -> None:
-    """Keras computing in float64, really: on JAX and torch its table of result types
-    makes float32 of it (seen in 3.15)."""
+    """Makes Keras really compute in float64: on JAX and torch its table of result types
+    turns it into float32 (seen in 3.15)."""
     dtypes.BIT64_TO_BIT32_DTYPE["float64"] = "float64"
     keras.config.set_floatx("float64")
     keras.config.set_dtype_policy("float64")
@@ -69,12 +69,12 @@ COLLECTIONS = {
     "applications": (application, list(MODELS)),
     "keras_hub": (backbone, list(BACKBONES)),
 }
-"""How a model is built by its name, and the names."""
+"""Builder and model names of each collection."""
 
 
 def with_head(body: keras.Model, name: str) -> keras.Model:
-    """The model with a small linear head; of several outputs the last is taken, of
-    an image or a sequence of features the mean."""
+    """The model with a small linear head on its last output; features of an image or a
+    sequence are averaged."""
     features = keras.tree.flatten(body.output)[-1]
     if len(features.shape) > 2:
         features = keras.ops.mean(
@@ -85,7 +85,7 @@ def with_head(body: keras.Model, name: str) -> keras.Model:
 
 
 def convertible(model: keras.Model) -> list[str]:
-    """The layers that should be converted, found without the package."""
+    """Layers that should be converted, found without the package."""
     kinds = keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D
     return [
         layer.name
@@ -96,7 +96,7 @@ def convertible(model: keras.Model) -> list[str]:
 
 
 def without_noise(model: keras.Model) -> keras.Model:
-    """The model, drawing nothing: dropout and stochastic depth pass everything on."""
+    """The model with dropout and stochastic depth disabled."""
     for layer in model._flatten_layers():
         for name in ("rate", "drop_path_rate"):
             if getattr(layer, name, None):
@@ -105,27 +105,27 @@ def without_noise(model: keras.Model) -> keras.Model:
 
 
 def apart(found, expected, least: float = 0.0) -> float:
-    """By how much two arrays differ, in norm, over the norm of what is expected, whose
-    elements count as `least` in the mean if they are smaller."""
+    """Relative difference of two arrays in norm; the expected norm is at least that of
+    an array of `least`."""
     norm = max(np.linalg.norm(expected), least * np.sqrt(expected.size))
     return float(np.linalg.norm(found - expected) / norm)
 
 
 def most_apart(found, expected) -> float:
-    """The same of several. What should be zero, as a shift that batch normalization
-    takes away again, is rounding only."""
+    """Largest relative difference of several arrays, with `least` 1e-5: some should be
+    zero, such as a shift that batch normalization cancels, and are rounding only."""
     return max(map(apart, found, expected, itertools.repeat(1e-5)))
 
 
 def sensitivity(model: keras.Model, images) -> float:
-    """By how much the outputs change if the images do in their last digit."""
+    """Relative change of the outputs if the images change in their last digit."""
     changed = np.nextafter(images, np.inf)
     return apart(*(outputs_of(model, each) for each in (changed, images)))
 
 
 def settle(model: keras.Model, images, targets) -> None:
-    """Lets batch normalization take the batch's statistics for its moving ones: with
-    those of a new model the activations of a deep one grow from layer to layer."""
+    """Sets batch normalization's moving statistics to the batch's: with initial ones
+    the activations of a deep model grow from layer to layer."""
     layers = [
         layer
         for layer in model._flatten_layers()
@@ -151,8 +151,8 @@ def weights_after_a_step(model: keras.Model, images, targets) -> list:
 
 
 def figures_of(name: str, build) -> dict:
-    """What a model shows. Where stock can't take a training step, its outputs and the
-    way back are compared, and the converted model must take one."""
+    """Figures of a model. If stock fails in a training step, only outputs and `revert`
+    are compared, and the converted model must take a step."""
     started = time.perf_counter()
     keras.utils.set_random_seed(0)
     try:
@@ -168,7 +168,7 @@ def figures_of(name: str, build) -> dict:
     except Exception as error:
         return {"layers": len(expected), "stock_failure": str(failed(error))}
     if sensitive:
-        # By the converted model: stock's step may take more memory than there is.
+        # By the converted model: stock's step may run out of memory.
         keras_diagwise.convert(model, plan=PLAN, verbose=0)
         settle(model, images, targets)
         keras_diagwise.revert(model)
@@ -204,7 +204,7 @@ def figures_of(name: str, build) -> dict:
 
 
 def is_right(figures: dict) -> bool | None:
-    """Whether a model is as stock says, if it says anything."""
+    """Whether a model equals stock; `None` if stock gives no outputs."""
     if "outputs_error" not in figures:
         return None
     return (

@@ -1,10 +1,10 @@
-"""Looking up in a store of 100,000 decisions.
+"""Times look-ups in a store of 100,000 decisions.
 
     python -m tuning.crowded_store [--decisions N]
 
-Makes two stores: `fleet`, as devices of many kinds would leave it, and `one bucket`,
-all for one environment and of one bucket, the worst there is. Each first look-up is in
-a process of its own. The figures go into tuning/results/crowded-store-<backend>.json.
+Makes two stores: `fleet`, as many kinds of devices would leave it, and `one bucket`,
+the worst case, all in one bucket of one environment. Each first look-up runs in its own
+process. Writes the figures to tuning/results/crowded-store-<backend>.json.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from tuning.workloads import square
 
 DECISIONS = 100_000
 KINDS = 40
-"""Environments of the fleet's store."""
+"""Number of environments in the fleet's store."""
 PROCESSES = 3
 RUNS, CALLS = 400, 100
 MEASURED = "2026-01-01T00:00:00+00:00"
@@ -56,7 +56,7 @@ ALL_BUT_BATCH = (
 
 
 def problems_of_a_fleet(count: int) -> Iterator[Problem]:
-    """Problems as of many models."""
+    """Problems like those of many models."""
     found = (
         square(
             pixels, channels, kernel, strides=(stride, stride), batch=batch, dtype=dtype
@@ -87,7 +87,7 @@ def decision_of(problem: Problem) -> Decision:
 
 
 def environments(here: Environment, count: int) -> list[Environment]:
-    """The one here, and those of other devices."""
+    """The current environment, and those of other devices."""
     others = (
         dataclasses.replace(here, device_name=f"device {n}") for n in range(1, count)
     )
@@ -95,7 +95,7 @@ def environments(here: Environment, count: int) -> list[Environment]:
 
 
 def make(location: Path, environments: Sequence[Environment], problems) -> int:
-    """Writes a store's files as the store would, without waiting for the disk."""
+    """Writes a store's files as the store would, without fsync."""
     count = 0
     problems = list(problems)
     for environment in environments:
@@ -113,7 +113,7 @@ def make(location: Path, environments: Sequence[Environment], problems) -> int:
 
 
 def first_look_up(location: str, problem: Problem) -> dict:
-    """What a fresh process reads and takes to find the plan of a problem."""
+    """Files read and time taken by a fresh process to find the plan of a problem."""
     opened: list[str] = []
 
     def hook(event: str, arguments: tuple) -> None:
@@ -135,9 +135,10 @@ def first_look_up(location: str, problem: Problem) -> dict:
 
 
 def memoised_look_up(location: str, problem: Problem) -> float:
-    """Microseconds of all that a call of `conv` does before it computes, when its shape
-    was looked up before: the least of many short runs, which other processes on the
-    machine disturb the least."""
+    """Microseconds of a call of `conv` before it computes, its plan memoised.
+
+    The minimum of many short runs, which other processes disturb the least.
+    """
     backends.active.differentiable = lambda convolution, inputs, kernel: inputs
     keras_diagwise.decisions.location = location
     inputs = keras.ops.zeros(problem.input_shape(), problem.dtype)
@@ -161,14 +162,14 @@ def in_a_process(*arguments: str) -> dict:
 
 
 def look(location: str, problem: str) -> dict:
-    """What a process of its own finds."""
+    """First and memoised look-up, run in a child process."""
     asked = Problem.from_dict(json.loads(problem))
     found = first_look_up(location, asked)
     return {**found, "memoised_us": memoised_look_up(location, asked)}
 
 
 def figures(location: Path, known: Problem, near: Problem) -> dict:
-    """Of a problem that was measured and of one that was not."""
+    """Look-up figures of a measured problem and of one that was not measured."""
     found = {}
     for name, problem in (("measured", known), ("nearest", near)):
         text = json.dumps(problem.to_dict())

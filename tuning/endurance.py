@@ -1,8 +1,8 @@
-"""Whether tuning endures: kills, many processes at once, a time budget.
+"""Stress-tests tuning: kills, concurrent processes, a time budget.
 
     python -m tuning.endurance [kills | processes | budget …]
 
-Each part writes its figures into tuning/results/endurance-<backend>.json at once.
+Each part writes its figures to tuning/results/endurance-<backend>.json at once.
 """
 
 from __future__ import annotations
@@ -41,30 +41,31 @@ BACKEND = keras.backend.backend()
 KILLS = 50
 MAX_LIFE = 1.6
 MAX_CHANGES = 40
-"""Of a store, by what decides four passes or so."""
+"""Limit of the changes of the store before a kill; they decide about four passes."""
 PROCESSES = 8
 PROBLEMS_EACH = 6
 BUDGET = 30.0
 BUDGET_RUNS = 3
 MAX_SECONDS = 1200.0
-"""After which processes that tune are taken to be blocked."""
+"""Time after which a tuning process counts as blocked."""
 
 
 def small_problems(count: int) -> list[Problem]:
-    """Problems that take a second or so each, all different."""
+    """Distinct problems that take about a second each."""
     return [square(5 + n // 4, 4 + n % 4, 3, batch=2) for n in range(count)]
 
 
 def work(store: str, log: str, first: int, count: int, change: int) -> None:
-    """Tunes small problems, and writes down each pass that was measured right after
-    it was stored. Timings are cut short: they do not matter here.
+    """Tunes small problems and logs each measured pass right after it is stored.
+
+    Timings are cut short: they do not matter here.
 
     Args:
         store: the store's folder.
-        log: the file to write down in.
+        log: the log file.
         first: the first problem.
-        count: how many there are.
-        change: which change of the store it is killed right before; 0 is none.
+        count: number of problems.
+        change: number of the store's change right before which it is killed; 0 is none.
     """
     tuner_module.SECONDS_PER_PASS = 0.02
     if change:
@@ -81,12 +82,11 @@ def work(store: str, log: str, first: int, count: int, change: int) -> None:
 
 
 CHANGES = ("os.rename", "os.link", "os.remove")
-"""What Python tells its auditors of, beside the opening of a file to write it."""
+"""Audit events that change files, besides opening one for writing."""
 
 
 def die_before(folder: str, change: int) -> None:
-    """Kills this process right before it changes a file in a folder, the so many-th
-    time that it would."""
+    """Kills this process right before its n-th change of a file in a folder."""
     left = change
 
     def audit(event: str, arguments: tuple) -> None:
@@ -109,14 +109,14 @@ def start(
 
 
 def lines_of(log: Path) -> list[tuple[str, ...]]:
-    """What a process wrote: problem, pass, and digest of what was measured."""
+    """Logged lines of a process: problem, pass, and digest of the comparison."""
     if not log.exists():
         return []
     return [tuple(line.split()) for line in log.read_text().splitlines()]
 
 
 class Complaints(logging.Handler):
-    """Keeps what the package warns of."""
+    """Keeps the package's warnings."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -127,7 +127,7 @@ class Complaints(logging.Handler):
 
 
 def stored(folder: Path) -> tuple[dict[tuple[str, str], str], list[str]]:
-    """The digest of each pass in a store, and what in it can't be read."""
+    """Digest of each pass in a store, and what in it can't be read or is unexpected."""
     complaints = Complaints()
     logger = logging.getLogger("keras_diagwise")
     logger.addHandler(complaints)
@@ -153,11 +153,11 @@ def stored(folder: Path) -> tuple[dict[tuple[str, str], str], list[str]]:
 
 
 def kills(count: int = KILLS, problems: int = 80, seed: int = 0) -> dict:
-    """Kills a process that tunes, again and again, until all is decided.
+    """Kills a tuning process repeatedly, then checks that a last one decides all.
 
-    Half of them die right before one of their first `MAX_CHANGES` changes of the
-    store. The others die at a moment, uniform over `MAX_LIFE` times what a process
-    takes from its start until its first pass is stored: some are before it.
+    Half of the processes die right before one of their first `MAX_CHANGES` changes of
+    the store. The others die at a time uniform over `MAX_LIFE` times the time from
+    start to the first stored pass, some before it.
     """
     draw = random.Random(seed)
     with tempfile.TemporaryDirectory() as folder:
@@ -216,8 +216,8 @@ def kills(count: int = KILLS, problems: int = 80, seed: int = 0) -> dict:
 
 
 def swept_an_hour_later(folder: Path) -> tuple[int, int]:
-    """How many files of the killed lie in a store, and how many do after the sweep with
-    which the next `tune` begins an hour later."""
+    """Number of files that killed processes left in a store, before and after the sweep
+    of a `tune` an hour later."""
 
     def left() -> list[Path]:
         patterns = (TEMPORARY_NAME, LEASE_NAME)
@@ -240,8 +240,8 @@ def kill(process: subprocess.Popen) -> None:
 def processes(
     count: int = PROCESSES, problems_each: int = PROBLEMS_EACH, most=MAX_SECONDS
 ) -> dict:
-    """Tunes overlapping problems in several processes: each has half of its
-    problems in common with the next."""
+    """Tunes overlapping problems in several processes; each shares half of its problems
+    with the next."""
     step = problems_each // 2
     with tempfile.TemporaryDirectory() as folder:
         store, begun = Path(folder, "store"), time.monotonic()
@@ -276,7 +276,7 @@ def processes(
 
 
 def wait(process: subprocess.Popen, until: float) -> int | str:
-    """A process's exit status, or that it did not end in time."""
+    """Exit status of a process, or `"blocked"` if it did not end in time."""
     try:
         return process.wait(max(0.0, until - time.monotonic()))
     except subprocess.TimeoutExpired:
@@ -285,7 +285,7 @@ def wait(process: subprocess.Popen, until: float) -> int | str:
 
 
 def budget(seconds: float = BUDGET, runs: int = BUDGET_RUNS) -> dict:
-    """How long `tune` takes where more is to be measured than its budget allows."""
+    """Duration of `tune` with more to measure than its budget allows."""
     problems = [square(size, 24, 3) for size in range(20, 80)]
     rows = []
     for _ in range(runs):
@@ -339,7 +339,7 @@ def show(part: str, figures: dict) -> None:
 
 
 def shown(value) -> str:
-    """A figure in few words."""
+    """A figure as short text."""
     if not isinstance(value, list):
         return str(value)
     if len(value) > PROCESSES and all(isinstance(each, float) for each in value):

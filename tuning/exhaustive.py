@@ -1,12 +1,12 @@
-"""How near pruning comes to trying every candidate.
+"""Compares the tuner's pruned search with an exhaustive one.
 
     python -m tuning.exhaustive STORE [--stop-after SECONDS]
 
-Tunes MobileNetV2 at 96 pixels and batch 16 twice: as `keras_diagwise.tune` does,
-and with every candidate tried that memory and arithmetic do not rule out. The plans
-of the first are then held against the best of the second, by the second's times.
-Writes tuning/results/exhaustive-<backend>-<compiler mode>.json. STORE is a folder
-where both are kept: an interrupted run goes on.
+Tunes MobileNetV2 at 96 pixels and batch 16 twice: as `keras_diagwise.tune` does, and
+with every candidate that memory and arithmetic do not rule out. The plans of the first
+are compared with the best of the second, by the second's times. Writes
+tuning/results/exhaustive-<backend>-<compiler mode>.json. STORE is a folder that keeps
+both, so that an interrupted run resumes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tuning.workloads import application, grouped_problems
 
 
 def tuned(problems, store: Path, until: float, exhaustive: bool):
-    """The decisions, and the seconds that it took to make them."""
+    """The environment, the decisions, and the seconds that they took."""
     started = time.monotonic()
     tuner = Tuner(Store(store), until=until, exhaustive=exhaustive)
     try:
@@ -44,7 +44,7 @@ def tuned(problems, store: Path, until: float, exhaustive: bool):
 
 
 def counted(comparison: Comparison) -> Counter:
-    """What became of the candidates."""
+    """Number of candidates by outcome."""
     return Counter(each.failure or "timed" for each in comparison.outcomes.values())
 
 

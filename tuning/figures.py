@@ -1,9 +1,9 @@
-"""The figures of the documentation, from the committed results.
+"""Draws the documentation's figures from the committed results.
 
     python -m tuning.figures [FOLDER]     (docs/figures if none is given)
 
-Each is drawn twice, for light and dark pages, as SVG of a phone's width, and the same
-byte for byte with the same Matplotlib.
+Each is drawn twice, for light and dark pages, as SVG of a phone's width. The output of
+one version of Matplotlib is reproducible byte for byte.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ matplotlib.use("svg")
 FOLDER = Path(__file__).parents[1] / "docs" / "figures"
 
 WIDTH = 4.1
-"""Inches. A phone shows them at 1.2 times a point's size, so that 8 points are read."""
+"""Inches. A phone scales a point by 1.2, so that 8 points are legible."""
 
 SUITES = sorted(RESULTS.glob("*/suite-models-*.jsonl"))
 
@@ -44,7 +44,7 @@ KINDS = {
     "tensorflow": "TensorFlow, graph",
     "torch": "torch, eager",
 }
-"""What the suite compares, in words."""
+"""Display names of the suite's kinds."""
 
 STEPS = {
     "JAX": ("acceptance-jax.json", "model"),
@@ -52,12 +52,12 @@ STEPS = {
     "TensorFlow,\ngraph": ("acceptance-tensorflow.json", "model"),
     "torch,\neager": ("acceptance-torch.json", "model"),
 }
-"""Where a whole model's step is, by what it ran on."""
+"""File and part of a whole model's step, by backend."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Theme:
-    """The colours of a page; those of the passes are told apart by the colour-blind."""
+    """Colours of a page; those of the passes are colour-blind safe."""
 
     ink: str
     faint: str
@@ -111,7 +111,7 @@ def words(pass_name: str) -> str:
 
 
 def blank(axes) -> None:
-    """An axis of names: no frame, no ticks."""
+    """Removes the frame and ticks of axes with names."""
     for side in axes.spines.values():
         side.set_visible(False)
     axes.tick_params(length=0)
@@ -129,11 +129,11 @@ def shipped(name: str, wanted: Problem) -> dict:
 
 
 IDEA = Problem.from_shapes((16, 1024, 128), (31, 1, 128), padding="same")
-"""Of the shipped problems, one whose passes are won by different algorithms."""
+"""A shipped problem whose passes are won by different algorithms."""
 
 
 def idea(theme: Theme) -> Figure:
-    """The idea: the candidates of each pass of one real convolution, timed."""
+    """The idea: timed candidates of each pass of one real convolution."""
     passes = shipped("cpu-jax-xla.json", IDEA)
     timed = {
         name: {
@@ -190,7 +190,7 @@ def gain(theme: Theme) -> Figure:
 
 
 CHANNELS = 6
-"""Of the kernel that is drawn."""
+"""Channels of the drawn kernel."""
 
 
 def blocks(theme: Theme) -> Figure:
@@ -261,14 +261,13 @@ def digits(theme: Theme) -> Figure:
 
 
 def suite_lines() -> Iterator[dict]:
-    """What the runs of the suite measured, a line for each problem in each run."""
+    """Records of all runs of the suite, one for each problem in each run."""
     for path in SUITES:
         yield from Records(path).lines
 
 
 def problem_lines(kind: str) -> list[dict]:
-    """The lines of one kind, one for each problem: that of the last run in order of
-    their names."""
+    """Records of one kind, one for each problem: that of the last run by file name."""
     found = {
         Problem.from_dict(line["key"]): line
         for line in suite_lines()
@@ -278,8 +277,8 @@ def problem_lines(kind: str) -> list[dict]:
 
 
 def ratios_of(kind: str) -> dict[str, list[float]]:
-    """Native over plan, all passes of a problem together, by the models that have
-    such a problem; those of which one was not measured are left out."""
+    """Native over plan for each problem, all passes together, by model. Models with an
+    unmeasured problem are left out."""
     by_problem = {}
     for line in problem_lines(kind):
         found = line["kinds"][kind]
@@ -297,7 +296,7 @@ def ratios_of(kind: str) -> dict[str, list[float]]:
 
 
 def models(theme: Theme) -> Figure:
-    """What the depthwise layers of each model gain, by backend and mode."""
+    """Gain of the depthwise layers of each model, by backend and mode."""
     kinds = [kind for kind in KINDS if ratios_of(kind)]
     names = list(ratios_of(kinds[0]))[::-1]
     figure = Figure(figsize=(WIDTH, 0.42 * len(names) + 1.1), layout="constrained")
@@ -337,8 +336,7 @@ def models(theme: Theme) -> Figure:
 
 
 def roofline_of(kind: str) -> Callable[[Theme], Figure]:
-    """The figure of one backend and mode: each pass of each problem against its
-    roofline."""
+    """Figure of one backend and mode: passes of each problem against the roofline."""
 
     def draw(theme: Theme) -> Figure:
         figure = Figure(figsize=(WIDTH, 6.6), layout="constrained")
@@ -370,7 +368,7 @@ def roofline_of(kind: str) -> Callable[[Theme], Figure]:
 
 
 def partition_sizes_of(path: Path) -> Callable[[Theme], Figure]:
-    """The figure of a file of `tuning.partition_sizes`: time against partition size."""
+    """Figure of a file of `tuning.partition_sizes`: time against partition size."""
 
     def draw(theme: Theme) -> Figure:
         result = json.loads(path.read_text())
@@ -410,7 +408,7 @@ def partition_sizes_of(path: Path) -> Callable[[Theme], Figure]:
 
 
 def plain_milliseconds(axis) -> None:
-    """1, 10, 100 instead of powers, on a logarithmic axis."""
+    """Formats a logarithmic axis as 1, 10, 100 instead of powers."""
     axis.set_major_formatter(lambda value, place: f"{value:g}")
 
 
@@ -423,7 +421,7 @@ AXES = {
 
 
 def growth_of(path: Path) -> Callable[[Theme], Figure]:
-    """The figure of a file of `tuning.growth`: a panel for each axis."""
+    """Figure of a file of `tuning.growth`: a panel for each axis."""
 
     def draw(theme: Theme) -> Figure:
         result = json.loads(path.read_text())
@@ -453,7 +451,7 @@ def growth_of(path: Path) -> Callable[[Theme], Figure]:
 
 
 def figures() -> dict[str, Callable[[Theme], Figure]]:
-    """What draws each figure, by its name."""
+    """The function that draws each figure, by name."""
     kinds = [kind for kind in KINDS if problem_lines(kind)]
     growth = sorted(RESULTS.glob("growth-*.json"))
     sizes = sorted(RESULTS.glob("partition-sizes-*.json"))
@@ -482,8 +480,8 @@ def draw_all(folder: Path) -> None:
 
 
 def with_numbers_for_names(text: str) -> str:
-    """A figure in which the names that Matplotlib makes of hashes are numbers: the last
-    bit of what is hashed is not the same on all CPUs."""
+    """A figure with Matplotlib's hashed names replaced by numbers: the last bit of the
+    hashed values differs between CPUs."""
     names = dict.fromkeys(re.findall(r'id="([a-z][0-9a-f]{10})"', text))
     numbers = {name: f"{name[0]}{n}" for n, name in enumerate(names)}
     return re.sub(

@@ -1,11 +1,11 @@
-"""What the prediction of `triton` is fitted to: machine code, read without a device.
+"""Fits the cost model of `triton` to machine code, compiled without a device.
 
     python -m tuning.gpu_costs [--compile]
 
-The instructions of some hundred programs for sm_90, and the seconds of a core that each
-takes to compile, are lines of tuning/results/gpu-costs.jsonl; `--compile` adds those
-that are not there. Prints the coefficients for `FITS` in algorithms/triton/cost.py and
-writes how far they are off into tuning/results/gpu-costs.json.
+The instruction counts of a few hundred programs for sm_90, and the core seconds to
+compile each, are lines of tuning/results/gpu-costs.jsonl; `--compile` adds missing
+ones. Prints the coefficients for `FITS` in algorithms/triton/cost.py and writes their
+errors to tuning/results/gpu-costs.json.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ from tuning.workloads import line, square
 FILE = RESULTS / "gpu-costs.jsonl"
 
 EVERY = 2
-"""Each second program is held out, and the other half then."""
+"""Every second program is held out, then the other half."""
 
 
 def problems() -> Iterator[Problem]:
-    """Some of each kind: kernel, stride, dilation, layout, filters, width of a load."""
+    """A few of each kind: kernel, stride, dilation, layout, filters, load width."""
     batch = {"batch": 64}
     two = {"strides": (2, 2)}
     first = {"data_format": "channels_first"}
@@ -68,14 +68,14 @@ def problems() -> Iterator[Problem]:
 
 
 class Sample(NamedTuple):
-    """A program that was read.
+    """A compiled program's counts.
 
     Attributes:
         how: a launch of it.
-        dtype: of its operands.
+        dtype: dtype of its operands.
         looped: instructions of its innermost loop, or 0.
         whole: instructions of the program.
-        seconds: of a core, to compile it.
+        seconds: core seconds to compile it.
     """
 
     how: Launch
@@ -86,7 +86,7 @@ class Sample(NamedTuple):
 
     @property
     def executed(self) -> int:
-        """What a thread executes; in the kernel gradient, for a tile."""
+        """Instructions that a thread executes; in the kernel gradient, per tile."""
         if self.how.kernel == "kernel_gradient":
             return self.looped
         if not self.looped:
@@ -94,19 +94,19 @@ class Sample(NamedTuple):
         return self.whole + self.looped * (turns(dict(self.how.constants)) - 1)
 
     def executed_by(self, how: Launch) -> int:
-        """What a thread executes in all, in a launch of the program."""
+        """Instructions that a thread executes in total, in a launch of the program."""
         if how.kernel != "kernel_gradient":
             return self.executed
         return self.whole + self.looped * (cost.tiles_of(how) - 1)
 
 
 def core_seconds() -> float:
-    """That this process has used, and the assembler that it started."""
+    """Core seconds used by this process and the assemblers that it started."""
     return sum(os.times()[:4])
 
 
 def read(program: Program) -> dict:
-    """Compiles a program, and counts its instructions."""
+    """Compiles a program and counts its instructions."""
     os.environ["TRITON_CACHE_DIR"] = tempfile.mkdtemp()
     begun = core_seconds()
     code = compiled(program).asm["cubin"]
@@ -119,7 +119,7 @@ def read(program: Program) -> dict:
 
 
 def samples(compiles: bool = False) -> dict[Program, Sample]:
-    """What was read."""
+    """The samples by program; with `compiles`, missing ones are added."""
     records = Records(FILE)
     known = {tuple(line["key"]): line for line in records.lines}
     found: dict[Program, Sample] = {}
@@ -137,14 +137,14 @@ def samples(compiles: bool = False) -> dict[Program, Sample]:
 
 
 def asked() -> Iterator[tuple[Problem, str]]:
-    """The passes whose programs are read."""
+    """Problems and passes whose programs are sampled."""
     for problem, dtype in itertools.product(problems(), DTYPES[:2]):
         for pass_name in PASSES:
             yield dataclasses.replace(problem, dtype=dtype), pass_name
 
 
 def fitted(some: Sequence[Sample]) -> Fit:
-    """The coefficients that predict them with the least relative error, squared."""
+    """Coefficients with the least squared relative error on the samples."""
     kernel = some[0].how.kernel
     rows = solved([terms(each) for each in some], [each.executed for each in some])
     if kernel != "kernel_gradient":
@@ -155,7 +155,7 @@ def fitted(some: Sequence[Sample]) -> Fit:
 
 
 def terms(sample: Sample) -> list[float]:
-    """The products, and what each coefficient of a `Fit` is multiplied by."""
+    """The products, and the factor of each coefficient of a `Fit`."""
     counts = cost.counts_of(sample.how.kernel, sample.how.constants)
     none = Fit(0, 0, 0, 0, 0)
     products = cost.of_counts(counts, none, sample.dtype)
@@ -166,8 +166,8 @@ def terms(sample: Sample) -> list[float]:
 
 
 def solved(rows: Sequence[Sequence[float]], totals: Sequence[float]) -> list[float]:
-    """The coefficients of the columns but the first, none negative, by which rows add
-    up to their totals."""
+    """Non-negative coefficients of the columns after the first, fitted so that each row
+    sums to its total."""
     table = np.array(rows, float) / np.array(totals, float)[:, None]
     wanted = 1 - table[:, 0]
     used = list(range(1, table.shape[1]))
@@ -181,7 +181,7 @@ def solved(rows: Sequence[Sequence[float]], totals: Sequence[float]) -> list[flo
 
 
 def ratios(some: Sequence[Sample], fit: Fit) -> list[float]:
-    """What is predicted of each, over what was read."""
+    """Predicted over counted instructions of each sample."""
     counted = [cost.counts_of(each.how.kernel, each.how.constants) for each in some]
     return [
         cost.of_counts(counts, fit, each.dtype) / each.executed
@@ -190,7 +190,7 @@ def ratios(some: Sequence[Sample], fit: Fit) -> list[float]:
 
 
 def errors(some: Sequence[Sample]) -> dict[str, float]:
-    """How far the prediction is off: fitted to all, and to the half held out."""
+    """Errors of the prediction: fitted to all samples, and on the held-out halves."""
     halves = [some[i::EVERY] for i in range(EVERY)]
     pairs = (halves, reversed(halves))
     held = [n for one, other in zip(*pairs) for n in ratios(one, fitted(other))]  # noqa: B905

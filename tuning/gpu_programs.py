@@ -1,13 +1,13 @@
-"""The programs of `triton`, compiled for GPUs that need not be there, and read.
+"""Compiles the programs of `triton` for GPUs, without one, and checks machine code.
 
     python -m tuning.gpu_programs [--problems NAME,…] [--capabilities 80,90,100]
                                   [--dtypes float32,…] [--processes 2]
                                   [--records FILE]
 
-Every candidate of each pass of the problems is compiled; those that differ in sizes
-only are one program. What is in the file of records is not compiled again. The table in
-tuning/results/gpu-programs.json is of the headline problems. The exit status is 1 if a
-program breaks a rule of `faults`.
+Every candidate of each pass of the problems is compiled; those that differ only in
+sizes share a program. Programs in the file of records are not compiled again. The table
+in tuning/results/gpu-programs.json covers the headline problems. The exit status is 1
+if a program breaks a rule of `faults`.
 """
 
 from __future__ import annotations
@@ -40,24 +40,24 @@ CAPABILITIES = (80, 90, 100)
 DTYPES = ("float32", "bfloat16", "float16")
 
 REGISTERS = 65536
-"""Of a multiprocessor."""
+"""Registers of a multiprocessor."""
 MIN_BLOCKS = 2
-"""Of threads that a multiprocessor shall hold at once."""
+"""Least number of resident thread blocks on a multiprocessor."""
 
 HEADLINE = 90
-"""The capability whose programs are shown: an H100's."""
+"""Capability whose programs are shown: an H100's."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """What the machine code says.
+    """Properties of a program's machine code.
 
     Attributes:
-        registers: of a thread.
-        local: loads and stores of what did not fit the registers.
+        registers: registers of a thread.
+        local: loads and stores of spilled registers.
         widths: bytes of the global loads in its innermost loop, or in all of it.
-        instructions: that a warp executes for a result of each of its threads, with the
-            turns of its loops counted; of a kernel gradient, for a product with each of
+        instructions: instructions that a warp executes for one result in each thread,
+            loop iterations counted; in a kernel gradient, for a product with each of
             its taps.
     """
 
@@ -68,21 +68,21 @@ class Reading:
 
 
 def tool(name: str) -> str:
-    """One of CUDA's programs, which come with Triton."""
+    """Path of a CUDA tool that comes with Triton."""
     import triton.backends.nvidia
 
     return str(Path(triton.backends.nvidia.__file__).with_name("bin") / name)
 
 
 class Listing(NamedTuple):
-    """What CUDA's tools say of machine code: the use of resources, and the text."""
+    """Output of CUDA's tools for machine code: resource usage and disassembly."""
 
     usage: str
     text: str
 
 
 def listing(code: bytes) -> Listing:
-    """Machine code as CUDA's tools print it."""
+    """Listing of machine code."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "program.cubin")
         path.write_bytes(code)
@@ -97,7 +97,7 @@ def listing(code: bytes) -> Listing:
 
 
 def read(program: Program, code: bytes) -> Reading:
-    """What the machine code of a program says."""
+    """Reads the properties of a program's machine code."""
     usage, text = listing(code)
     lines = instructions_of(text)
     loop = innermost(lines)
@@ -113,7 +113,7 @@ def read(program: Program, code: bytes) -> Reading:
 
 
 def instructions_of(text: str) -> list[tuple[str | None, str]]:
-    """The instructions of a listing, each with the label before it, if there is one."""
+    """Instructions of a listing, each with the label before it, if any."""
     found: list[tuple[str | None, str]] = []
     label = None
     for line in text.splitlines():
@@ -126,7 +126,7 @@ def instructions_of(text: str) -> list[tuple[str | None, str]]:
 
 
 def innermost(lines: list[tuple[str | None, str]]) -> slice:
-    """The longest loop without another in it, or everything if there is no loop."""
+    """The longest loop, or everything if there is no loop."""
     places = {label: index for index, (label, _) in enumerate(lines) if label}
     loops = []
     for index, (_, word) in enumerate(lines):
@@ -140,7 +140,7 @@ def innermost(lines: list[tuple[str | None, str]]) -> slice:
 
 
 def width_of(word: str) -> int | None:
-    """The bytes that a load from the device's memory takes, or `None` if it is none."""
+    """Bytes of a global load, or `None` for another instruction."""
     if not word.startswith("LDG"):
         return None
     operation = word.split()[0]
@@ -152,7 +152,7 @@ def width_of(word: str) -> int | None:
 
 
 def executed(program: Program, lines: list, loop: slice) -> float:
-    """Instructions for a result, see `Reading`."""
+    """Instructions per result, see `Reading`."""
     constants = dict(program.constants)
     inside = loop.stop - loop.start
     results = results_of(program.kernel, constants)
@@ -162,8 +162,8 @@ def executed(program: Program, lines: list, loop: slice) -> float:
 
 
 def results_of(kernel: str, constants: dict) -> float:
-    """Results of a thread; in the kernel gradient, of a tile: outputs, of each of which
-    it meets a group of taps."""
+    """Results of a thread; in the kernel gradient, outputs of a tile, each shared by
+    several groups of taps."""
     results = constants["UNROLL"] * constants["LANES"] * constants["WIDTH"] / 32 / WARPS
     if kernel == "kernel_gradient":
         return results / groups_of_taps(constants)
@@ -171,7 +171,7 @@ def results_of(kernel: str, constants: dict) -> float:
 
 
 def groups_of_taps(constants: dict) -> int:
-    """How many programs of a kernel gradient meet an output, for taps of their own."""
+    """Number of kernel-gradient programs per output, each with its own taps."""
     across, along = (
         -(-constants[f"KERNEL_{axis}"] // constants[f"TAPS_{axis}"])
         for axis in ("ACROSS", "ALONG")
@@ -180,14 +180,14 @@ def groups_of_taps(constants: dict) -> int:
 
 
 def turns(constants: dict) -> int:
-    """How often a kernel of results loops over the rows of its kernel."""
+    """Number of iterations over the rows of the convolution's kernel."""
     if "ROWS" in constants:
         return constants["KERNEL_ACROSS"] // constants["ROWS"]
     return -(-constants["KERNEL_ACROSS"] // constants["STRIDE_ACROSS"])
 
 
 def faults(program: Program, reading: Reading) -> list[str]:
-    """What a program must not do."""
+    """Broken rules of a program: spills, low occupancy, narrow loads."""
     constants = dict(program.constants)
     found = []
     if reading.local:
@@ -202,15 +202,15 @@ def faults(program: Program, reading: Reading) -> list[str]:
 
 
 def launches(problem: Problem) -> Iterator[tuple[str, Triton, Launch]]:
-    """Each pass of a problem by each candidate."""
+    """Launches of each candidate for each pass of a problem."""
     for pass_name in PASSES:
         for each in Triton.variants(problem, pass_name):
             yield pass_name, each, each.launch(problem, pass_name, problem.batch or 1)
 
 
 def capability_here() -> int | None:
-    """The compute capability of torch's device, or `None` if it is none of CUDA's, or
-    kernels are interpreted."""
+    """Compute capability of torch's device, or `None` without CUDA or if kernels are
+    interpreted."""
     import torch
 
     if not torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") == "1":
@@ -226,7 +226,7 @@ def compiled_and_read(program: Program) -> Reading:
 def readings(
     programs: Iterable[Program], processes: int, path: Path | None
 ) -> dict[Program, Reading]:
-    """What the machine code of programs says, of which some may be in a file."""
+    """Readings of programs; those in the file of records are reused."""
     records = Records(path) if path else None
     known = {
         key_of(line["key"]): Reading(**{**line["reading"], "widths": tuple(widths)})
@@ -245,7 +245,7 @@ def readings(
 
 
 def complain(program: Program, reading: Reading) -> None:
-    """Prints what is wrong with a program, if something is."""
+    """Prints a program's faults."""
     for fault in faults(program, reading):
         print(f"{program.kernel} {dict(program.constants)}", fault, flush=True)
 
@@ -253,8 +253,8 @@ def complain(program: Program, reading: Reading) -> None:
 def table(
     problems: Sequence[Problem], found: Mapping[Program, Reading], capability: int
 ) -> list[dict]:
-    """For each pass of each problem the candidate that executes the fewest
-    instructions, and what it does."""
+    """For each pass of each problem, the candidate with the fewest executed
+    instructions, and its reading."""
     rows = []
     for problem, pass_name in itertools.product(problems, PASSES):
         read = {

@@ -1,12 +1,11 @@
-"""How the time of each pass grows with the batch, the channels, the pixels and the
-kernel, under the plan that a model would run here.
+"""Times each pass against batch, channels, pixels and kernel, under this device's plan.
 
     python -m tuning.growth
 
-It writes tuning/results/growth-<backend>-<compiler mode>.json; `tuning.pages` draws it.
+Writes tuning/results/growth-<backend>-<compiler mode>.json; `tuning.pages` draws it.
 
-The step between tensors of 26 and 51 MB on a CPU is glibc's, which gives back memory of
-more than 32 MB at once and has each page of it faulted in anew at the next call: a
+The step between tensors of 26 and 51 MB on a CPU comes from glibc, which returns blocks
+of more than 32 MB at once, so that each page is faulted in again at the next call: a
 forward pass on 128×28×28×128 took 52 ms with 27,000 page faults, and 16 ms with 2,900
 under MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=17179869184
 MALLOC_TOP_PAD_=1073741824 (a copy: 15 and 3 ms).
@@ -50,7 +49,7 @@ AT = {
 
 
 def measured(problem: Problem, environment, roofline) -> dict:
-    """The seconds of each pass of a problem by its plan, and its roofline."""
+    """Seconds of each pass of a problem by its plan, and its roofline."""
     plan = dispatcher.answer(problem, "auto", environment).plan
     seconds = {}
     for name in PASSES:

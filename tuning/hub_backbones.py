@@ -1,5 +1,7 @@
-"""The image backbones of KerasHub that hold depthwise, separable or grouped
-convolutions, small and with random weights: presets would have to be downloaded."""
+"""Image backbones of KerasHub with depthwise, separable or grouped convolutions.
+
+Small and with random weights: presets would need a download.
+"""
 
 from __future__ import annotations
 
@@ -51,8 +53,8 @@ def mobile_net(models) -> keras.Model:
 
 
 def mobile_net_v5(models) -> keras.Model:
-    """Inverted bottlenecks with a depthwise convolution before and amid, and an
-    attention that halves its keys by one."""
+    """Inverted bottlenecks with a depthwise convolution at the start and in the middle,
+    and an attention that halves its keys by another."""
     return models.MobileNetV5Backbone(
         stackwise_block_types=[["er"], ["uir", "uir", "mqa"]],
         stackwise_num_blocks=[1, 3],
@@ -85,7 +87,7 @@ def xception(models) -> keras.Model:
 
 
 def csp_net(models) -> keras.Model:
-    """Bottlenecks with groups of 4 channels, as in a CSPResNeXt."""
+    """Bottlenecks with 4 groups, as in a CSPResNeXt."""
     return models.CSPNetBackbone(
         stem_filters=16,
         stem_kernel_size=3,
@@ -103,7 +105,7 @@ def csp_net(models) -> keras.Model:
 
 
 def hg_net_v2(models) -> keras.Model:
-    """Its light blocks end in a depthwise convolution of 5×5."""
+    """Light blocks that end in a 5×5 depthwise convolution."""
     return models.HGNetV2Backbone(
         depths=[1, 2],
         embedding_size=16,
@@ -119,7 +121,7 @@ def hg_net_v2(models) -> keras.Model:
 
 
 def mix_transformer(models) -> keras.Model:
-    """SegFormer's encoder: a depthwise convolution in each feed-forward part."""
+    """SegFormer's encoder: a depthwise convolution in each feed-forward block."""
     return models.MiTBackbone(
         layerwise_depths=[1, 1],
         num_layers=2,

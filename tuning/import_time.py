@@ -1,9 +1,11 @@
-"""How long the package's import takes beyond Keras's own, and its command's help, in
-fresh processes: `python -m tuning.import_time`, written to
-tuning/results/import-time-<backend>.json.
+"""Times the package's import, beyond Keras's own, and its command's help.
 
-The import is timed inside the process, after Keras's: the difference of two whole
-processes of some seconds varies by more than what is sought."""
+    python -m tuning.import_time
+
+Writes tuning/results/import-time-<backend>.json. Each run is a fresh process. The
+import is timed inside it, after Keras's: the difference of two processes of several
+seconds varies by more than the quantity sought.
+"""
 
 import statistics
 import subprocess
@@ -34,7 +36,7 @@ finally:
 
 
 def seconds_of(program: str, environment: dict[str, str]) -> float:
-    """What a process says that it took."""
+    """Seconds that a process reports."""
     result = subprocess.run(
         [sys.executable, "-c", program],
         env=environment,
@@ -53,7 +55,7 @@ def main() -> None:
 
     backend = keras.backend.backend()
     environment = child_environment(backend)
-    for program in PROGRAMS.values():  # compiles what is not, warms the files' cache
+    for program in PROGRAMS.values():  # writes bytecode, warms the file cache
         seconds_of(program, environment)
     samples: dict[str, list[float]] = {name: [] for name in PROGRAMS}
     for _ in range(ROUNDS):

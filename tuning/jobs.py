@@ -1,10 +1,10 @@
-"""The jobs of the campaign on a GPU: each measures one thing on the active backend, in
-half a minute or less, and returns what it found.
+"""Jobs of the GPU campaign; each takes half a minute or less on the active backend.
 
     python -m tuning.jobs     (on the backend of KERAS_BACKEND)
 
-Requests come in by lines of JSON on stdin, answers go out so on stdout. What is timed
-is verified first: on two images against float64, and on the whole batch against native.
+Reads requests as lines of JSON from stdin and writes answers to stdout. Candidates are
+verified before they are timed: on two images against float64, and on the whole batch
+against native.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ from tuning.ship import collect
 from tuning.workloads import square, trainable
 
 SECONDS = 0.4
-"""For which the candidates of a pass are timed."""
+"""Time for the candidates of a pass."""
 IMAGES = 2
-"""On which candidates are held against float64."""
+"""Images on which candidates are verified against float64."""
 
 
 def mode() -> str:
-    """How the backend compiles a model's step as Keras leaves it."""
+    """The compiler mode of a model's step by Keras's default."""
     return Environment.current().compiler_mode
 
 
 def limits() -> dict:
-    """Versions; how fast the device copies; what launches cost in eager calls."""
+    """Versions, the device's rate of copies and FLOPs, and the cost of eager calls."""
     environment = Environment.current()
     found = measure_roofline(environment.compiler_mode, "float32")
     tiny = square(8, 16, 3, batch=2)
@@ -74,8 +74,8 @@ def limits() -> dict:
 
 
 def compile_programs(problems: Sequence[dict], processes: int | None = None) -> dict:
-    """Compiles what `triton` needs for problems, on all cores at once, into Triton's
-    cache, where torch finds it."""
+    """Compiles the programs of `triton` for problems on all cores, into Triton's cache,
+    where torch finds them."""
     from tuning import gpu_programs
 
     asked = [Problem.from_dict(each) for each in problems]
@@ -98,8 +98,8 @@ def compile_programs(problems: Sequence[dict], processes: int | None = None) -> 
 
 
 def compare(problem: dict, candidates: Sequence[str], variants: bool = False) -> dict:
-    """Each pass of a problem by candidates: native, those given, and the variants of
-    `triton` if they are asked for.
+    """Times each pass of a problem by native, the given candidates, and with `variants`
+    those of `triton`.
 
     Returns:
         By pass and candidate, seconds or a failure, and the error.
@@ -121,7 +121,7 @@ def compare(problem: dict, candidates: Sequence[str], variants: bool = False) ->
 def compared(
     problem: Problem, pass_name: str, algorithms: Sequence[Algorithm]
 ) -> dict[str, dict]:
-    """What each algorithm takes for a pass, timed in turn."""
+    """Outcome of each algorithm for a pass, timed interleaved."""
     bench, task = Runner(), PassTask(problem, pass_name, mode())
     small = dataclasses.replace(problem, batch=min(IMAGES, problem.batch or IMAGES))
     few = dataclasses.replace(task, problem=small)
@@ -158,15 +158,15 @@ def compared(
 
 
 def difference(result, expected) -> float:
-    """The largest difference of two tensors, in units of the root mean square."""
+    """Largest difference of two tensors, over the expected root mean square."""
     result, expected = (keras.ops.cast(each, "float32") for each in (result, expected))
     scale = float(keras.ops.sqrt(keras.ops.mean(keras.ops.square(expected)))) or 1.0
     return float(keras.ops.max(keras.ops.abs(result - expected))) / scale
 
 
 def settings(problem: dict) -> dict:
-    """Each pass of a problem by torch's own convolution, in every setting that a user
-    can reach by hand: cuDNN or not, its search, TF32."""
+    """Times torch's own convolution for each pass of a problem under every setting that
+    a user can make: cuDNN or not, its benchmark search, TF32."""
     import torch
 
     asked = Problem.from_dict(problem)
@@ -187,7 +187,7 @@ def settings(problem: dict) -> dict:
 
 
 def profile(problem: dict, candidate: str) -> dict:
-    """What torch's profiler sees of each pass: the kernels that run, and how long."""
+    """The kernels that run in each pass and their times, by torch's profiler."""
     import torch
 
     asked = Problem.from_dict(problem)
@@ -219,7 +219,7 @@ def step(
     policy: str,
     plan: str | None,
 ) -> dict:
-    """A training step of a model of `keras.applications`, stock or by a plan."""
+    """Times a training step of a `keras.applications` model, stock or by a plan."""
     keras.config.set_dtype_policy(policy)
     keras.utils.set_random_seed(0)
     begun = time.monotonic()
@@ -246,8 +246,8 @@ def step(
 def tune(
     name: str, image_size: int, batch_size: int, policy: str, seconds: float, to: str
 ) -> dict:
-    """Tunes a model of `keras.applications` for some seconds, and adds what is known of
-    this device then to the documents in a folder of the results."""
+    """Tunes a `keras.applications` model for some seconds, then adds all decisions of
+    this device to the documents in a folder of the results."""
     keras.config.set_dtype_policy(policy)
     model = trainable(name, image_size, jit_compile=mode() == "xla")
     keras_diagwise.convert(model, verbose=0)

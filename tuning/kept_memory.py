@@ -1,11 +1,11 @@
-"""A model's training step with the memory that a step frees kept, in huge pages,
-against the same without: what `keras-diagwise doctor` measures of a small model.
+"""Times a model's training step with and without freed memory kept in huge pages.
 
     python -m tuning.kept_memory [--names MobileNetV2,…] [--kind jax]
 
-Each works in a process of its own; they take turns, step by step. A line is written
-into tuning/results/<device>/kept-memory.jsonl for each model and kind, and what is
-there is not run again.
+`keras-diagwise doctor` measures this for a small model. Each runs in its own process;
+they alternate step by step. Appends a line to
+tuning/results/<device>/kept-memory.jsonl for each model and kind; known ones are not
+run again.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ VARIABLES: dict[str, dict] = {
 
 
 def figures_of(samples: dict[str, list[float]]) -> dict:
-    """Medians, and the ratio of steps in a round."""
+    """Medians, and the ratio of steps within a round."""
     as_it_is, kept = samples["as it is"], samples["kept"]
     ratios = [b / a for a, b in zip(as_it_is, kept, strict=True)]
     return {

@@ -1,12 +1,11 @@
-"""What the tests give under another version of Keras, which the page of compatibility
-shows.
+"""Runs tests under the installed Keras for the page of compatibility.
 
     python -m tuning.keras_versions [argument of pytest …]
 
-It runs `TESTS` with the Python, the Keras and the backend that are here, and puts how
-many passed into tuning/results/keras-versions.json, in place of what an earlier run
-under these versions gave. `nox -s matrix` does it for each version and backend, and
-`nox -s newest` for the newest of all that an index has.
+Runs `TESTS` with the installed Python, Keras and backend, and writes how many passed to
+tuning/results/keras-versions.json, replacing an earlier run under these versions.
+`nox -s matrix` does so for each version and backend, `nox -s newest` for the newest
+versions on the index.
 """
 
 from __future__ import annotations
@@ -30,11 +29,11 @@ TESTS = [
 ]
 
 VERSIONS = ("keras", "version", "python")
-"""By which, and by the backend, runs differ."""
+"""Fields that, with the backend, identify a run."""
 
 
 class Outcomes(collections.Counter):
-    """How many tests ended in which way, a plugin of pytest's."""
+    """Pytest plugin that counts tests by outcome."""
 
     def pytest_runtest_logreport(self, report):
         if report.when == "call" or report.outcome != "passed":
@@ -44,7 +43,7 @@ class Outcomes(collections.Counter):
 def main() -> int:
     outcomes = Outcomes()
     status = pytest.main(["-q", *TESTS, *sys.argv[1:]], plugins=[outcomes])
-    import keras  # after tests/conftest.py, which says how
+    import keras  # after tests/conftest.py, which configures it
 
     backend = keras.backend.backend()
     run = {
@@ -63,7 +62,7 @@ def main() -> int:
 
 
 def key(run: dict) -> tuple:
-    """What no other run has, and the order of runs."""
+    """Identity and sort key of a run."""
     return run["backend"], *(Version(run[name]) for name in VERSIONS)
 
 

@@ -1,14 +1,13 @@
-"""How well the nearest measured problem speaks for one that was not measured.
+"""Measures the regret of taking the nearest measured problem's plan.
 
     python -m tuning.leave_one_out [DOCUMENT]
 
-Each problem of a document of decisions is left out in turn, with those that differ
-from it in the batch alone, and its plan taken from the others by the planner. That
-plan's time is then held against the best that the problem's own measurements know,
-and against native's, both of the same run. What was not timed for the problem itself
-is timed here, with native and the best. Writes
-tuning/results/leave-one-out-<backend>-<compiler mode>.json, and the like with
-leave-one-out-dense for the dense problems of the document, if it has any.
+Each problem of a document of decisions is left out in turn, with those that differ from
+it only in the batch, and the planner answers it from the others. That plan's time is
+compared with the best in the problem's own measurements, and with native's, both of the
+same run. A candidate that was not timed for the problem is timed here, with native and
+the best. Writes tuning/results/leave-one-out-<backend>-<compiler mode>.json, and
+leave-one-out-dense-… for the document's dense problems, if any.
 """
 
 from __future__ import annotations
@@ -34,15 +33,15 @@ NOTHING = Document()
 
 @dataclasses.dataclass(frozen=True)
 class Regret:
-    """What a plan costs that the neighbours chose.
+    """Cost of the plan that the neighbours chose.
 
     Attributes:
         problem: the problem left out.
-        plan: what its neighbours chose.
+        plan: the neighbours' plan.
         over_best: its time over that of the problem's own plan.
         over_native: its time over native's.
-        slower_at_most: how many times native's time the worst pass takes at most,
-            by the 95 % bound; 1 where native serves, or all are surely faster.
+        slower_at_most: upper 95 % bound of the worst pass over native; 1 where native
+            serves, or all passes are surely faster.
     """
 
     problem: Problem
@@ -76,21 +75,21 @@ def regret(document: Document, environment, decision: Decision) -> Regret:
 
 
 def is_compared(comparison: Comparison, candidate: str) -> bool:
-    """Whether a candidate was timed, and against native to the end."""
+    """Whether a candidate was timed against native to the end."""
     if candidate not in comparison.seconds:
         return False
     return candidate == "native" or comparison.outcomes[candidate].gain is not None
 
 
 def is_same_layer(one: Problem, other: Problem) -> bool:
-    """Whether two problems differ in the batch at most."""
+    """Whether two problems differ at most in the batch."""
     return dataclasses.replace(one, batch=None) == dataclasses.replace(
         other, batch=None
     )
 
 
 def timed(problem, pass_name, environment, *names) -> Comparison:
-    """Native and some candidates, timed against each other now."""
+    """Times native and some candidates, interleaved."""
     task = PassTask(problem, pass_name, environment.compiler_mode)
     candidates = [algorithms.parse(n) for n in dict.fromkeys(("native", *names))]
     samples = Runner().time(task, candidates, seconds=1.0, min_rounds=5)
@@ -124,7 +123,7 @@ def main() -> None:
 
 
 def summed_up(document: Document, environment, decisions: list[Decision]) -> dict:
-    """What the neighbours cost for some problems of a document, those that have any."""
+    """Regret over the problems of a document that have neighbours."""
     buckets = [bucket(decision.problem) for decision in decisions]
     found = [
         regret(document, environment, decision)

@@ -1,9 +1,9 @@
-"""Tunes MobileNetV2 in mixed bfloat16: what is refused for its numbers, what is won.
+"""Tunes MobileNetV2 in mixed bfloat16: candidates with wrong numbers, and the gain.
 
     python -m tuning.mixed_precision
 
-It writes tuning/results/mixed-precision-<backend>.json: the candidates that were
-refused for their numbers, and the whole model's step, stock and converted in turn.
+Writes tuning/results/mixed-precision-<backend>.json: the candidates refused for wrong
+or non-finite numbers, and the whole model's step, stock and converted interleaved.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ REFUSED = ("wrong numbers", "not finite")
 
 
 def tuned() -> dict:
-    """What tuning the model in an empty store finds."""
+    """Figures of tuning the model in an empty store."""
     keras.config.set_dtype_policy("mixed_bfloat16")
     model = keras.applications.MobileNetV2(
         (IMAGE_SIZE, IMAGE_SIZE, 3), weights=None, classes=CLASSES

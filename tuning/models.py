@@ -1,12 +1,12 @@
-"""Whole models: a training step and a prediction, stock against converted and tuned,
-and on JAX against the ideal model.
+"""Times training steps and predictions of whole models, stock against tuned.
 
     python -m tuning.models [--image-size 96] [--batch-size 16] [--policies float32]
                             [--names MobileNetV2,…] [--budget SECONDS]
                             [--stop-after SECONDS]
 
-A line is written into tuning/results/<device>/models-<backend>.jsonl for each model
-as soon as it is done, and what is there is not run again.
+On JAX also against the ideal model. Appends a line to
+tuning/results/<device>/models-<backend>.jsonl for each model as soon as it is done;
+known models are not run again.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from tuning.workloads import WHOLE_MODELS, trainable
 
 
 def ideal_model_of(converted) -> keras.Model:
-    """The ideal model: each depthwise convolution is replaced by a strided slice times
-    a scale, and nothing that is done to those layers can go below its time. All others
+    """The ideal model: each depthwise convolution replaced by a strided slice times a
+    scale, a lower bound on the time of any algorithm for those layers. All other layers
     are the converted model's."""
     ideal = keras_diagwise.convert(
         converted, filters=is_depthwise, plan="native", copy=True, verbose=0
@@ -47,7 +47,7 @@ def is_depthwise(layer) -> bool:
 
 
 def slice_and_scale(layer, inputs):
-    """What has the shape of the layer's outputs, at the least cost."""
+    """A tensor in the shape of the layer's outputs, at the least cost."""
     height, width = layer.compute_output_shape(inputs.shape)[1:3]
     down, across = layer.strides
     bottom, right = down * (height - 1) + 1, across * (width - 1) + 1
@@ -56,7 +56,7 @@ def slice_and_scale(layer, inputs):
 
 
 def has_ideal_model(model) -> bool:
-    """Whether `ideal_model_of` is about all the depthwise convolutions of a model."""
+    """Whether `ideal_model_of` replaces all depthwise convolutions of a model."""
     kinds = {each.layer for each in keras_diagwise.summary(model)}
     return (
         keras.backend.backend() == "jax"
@@ -66,7 +66,7 @@ def has_ideal_model(model) -> bool:
 
 
 def batch_of(image_size: int, batch_size: int):
-    """Images and labels, the same every time."""
+    """Images and labels from a fixed seed."""
     generator = np.random.default_rng(0)
     shape = (batch_size, image_size, image_size, 3)
     images = generator.standard_normal(shape, "float32")
@@ -81,20 +81,20 @@ def steps_of(model, images, labels) -> dict:
 
 
 def take_a_step() -> None:
-    """Of a tiny model: what a process pays once is paid."""
+    """Runs a step of a tiny model, as warm-up of the process."""
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
     model.compile(keras.optimizers.SGD(0.01), "mse")
     model.train_on_batch(np.ones((2, 4)), np.ones((2, 1)))
 
 
 def use_the_best_stock() -> None:
-    """Sets what a user can set by hand, for stock and converted alike."""
+    """Applies settings that a user can make by hand, to stock and converted alike."""
     if has_gpu() and keras.backend.backend() == "torch":
         backends.active.set_flags({**backends.active.flags(), "cudnn_benchmark": True})
 
 
 def peak_of(step) -> int | None:
-    """The bytes that a step takes on a GPU, so far as the backend counts them."""
+    """Peak bytes of a step on a GPU, or `None` if the backend does not count them."""
     if not (has_gpu() and keras.backend.backend() == "torch"):
         return None
     import torch
@@ -105,7 +105,7 @@ def peak_of(step) -> int | None:
 
 
 def measured(name: str, options: argparse.Namespace) -> dict:
-    """Stock against converted; how long tuning took, and first steps."""
+    """Figures of stock against converted, first steps, and the time to tune."""
     image_size, batch_size = options.image_size, options.batch_size
     stock = trainable(name, image_size)
     converted = keras_diagwise.convert(stock, copy=True, verbose=0)
@@ -177,7 +177,7 @@ def main() -> None:
 
 
 def print_table(records: Records) -> None:
-    """A row for each model."""
+    """Prints a row for each model, and the mean."""
     table = rich.table.Table(box=rich.box.SIMPLE)
     for heading in ("model", "step", "ratio", "predict", "ratio"):
         table.add_column(heading)

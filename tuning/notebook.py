@@ -1,4 +1,4 @@
-"""The quick start as a notebook, made of its page."""
+"""Makes a notebook from the page of the quick start."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ os.environ.setdefault("KERAS_BACKEND", "jax")  # or tensorflow, torch
 
 
 def notebook_of(page: Path) -> str:
-    """A page as a notebook without outputs: its text, its Python code, and its commands
-    but those that install or name a backend, for which the first cell stands."""
+    """A page as a notebook without outputs: text, Python code, and commands.
+
+    Commands that install or name a backend are replaced by the first cell.
+    """
     text = page.read_text(encoding="utf-8")
     heading, text = text.split("\n", 1)
     text = text[text.index("## Convert a model") :]
@@ -44,7 +46,7 @@ def notebook_of(page: Path) -> str:
 
 
 def cells_of(text: str) -> Iterator[tuple[str, str]]:
-    """The kind and the source of each cell."""
+    """Kind and source of each cell."""
     end = 0
     for found in PARTS.finditer(text):
         yield "markdown", LINKS.sub(r"\1", text[end : found.start()])
@@ -60,7 +62,7 @@ def cells_of(text: str) -> Iterator[tuple[str, str]]:
 
 
 def cell(number: int, kind: str, source: str) -> dict:
-    """A cell in the notebook's format."""
+    """A cell in the notebook format."""
     more = {"execution_count": None, "outputs": []} if kind == "code" else {}
     lines = source.strip().splitlines(keepends=True)
     cell = {"cell_type": kind, "id": f"cell-{number}", "metadata": {}, "source": lines}

@@ -1,10 +1,10 @@
-"""The pages of the documentation that are made of results, and the figures.
+"""Generates the documentation's pages and figures from results.
 
     python -m tuning.pages [--check]
 
-It writes docs/results.md, docs/compatibility.md, docs/devices.md, docs/figures, the
-notebook docs/quickstart.ipynb, and what the tutorial prints into docs/tutorial.md.
-`--check` writes nothing, and fails if that would change anything.
+Writes docs/results.md, docs/compatibility.md, docs/devices.md, docs/figures, the
+notebook docs/quickstart.ipynb, and the tutorial's output into docs/tutorial.md.
+`--check` writes nothing, and fails if a file would change.
 """
 
 from __future__ import annotations
@@ -53,26 +53,26 @@ STEPS = {
     ("tensorflow", "model"): "TensorFlow, graph",
     ("torch", "model"): "torch, eager",
 }
-"""The whole models' steps, by backend and part."""
+"""Display names of the whole models' steps, by backend and part."""
 
 TIME_HEADINGS = ("", "stock, ms", "converted", "speed-up", "at least", "ideal model")
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table; all columns but the first are numbers."""
+    """A Markdown table; all columns but the first are numbers."""
     marks = [LEFT, *[RIGHT] * (len(headings) - 1)]
     lines = [headings, marks, *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
 
 
 def folded(title: str, text: str) -> str:
-    """What unfolds on a click."""
+    """A collapsed note."""
     inner = "\n".join(f"    {line}" if line else "" for line in text.splitlines())
     return f'??? note "{title}"\n\n{inner}\n'
 
 
 def figure(name: str, says: str) -> str:
-    """A figure, in the colours of the page."""
+    """A figure in the page's colours."""
     return "\n".join(
         f"![{says}](figures/{name}-{theme}.svg#only-{theme}){{ .figure }}"
         for theme in ("light", "dark")
@@ -84,7 +84,7 @@ def read(name: str) -> dict:
 
 
 def place(environment: dict) -> str:
-    """Where something was measured, in words."""
+    """Device and versions of an environment, as text."""
     versions = environment.get("versions") or {
         environment["backend"]: environment["backend_version"]
     }
@@ -96,7 +96,7 @@ def place(environment: dict) -> str:
 
 
 def kind_of(environment: dict) -> str:
-    """Which of `KINDS` an environment is."""
+    """The kind of an environment, one of `KINDS`."""
     backend = environment["backend"]
     is_xla = environment["compiler_mode"] == "xla"
     return f"{backend}-xla" if backend == "tensorflow" and is_xla else backend
@@ -154,7 +154,7 @@ compiled step (JAX), it is that; elsewhere it is the peak of the process.
 
 
 def time_row(name: str, figures: dict) -> tuple[str, ...]:
-    """What `TIME_HEADINGS` stand above."""
+    """A row of times, below `TIME_HEADINGS`."""
     return (
         name,
         f"{figures['stock_ms']:.0f}",
@@ -166,13 +166,13 @@ def time_row(name: str, figures: dict) -> tuple[str, ...]:
 
 
 def records_of(part: str) -> list[dict]:
-    """The lines of a part of the campaign, of every device."""
+    """Records of a part of the campaign, of every device."""
     paths = sorted(RESULTS.glob(f"*/{part}.jsonl"))
     return [line for path in paths for line in Records(path).lines]
 
 
 def more_models() -> str:
-    """Steps and predictions of every model that was measured, by backend and size."""
+    """Steps and predictions of every measured model, by backend and size."""
     memory = {
         tuple(line["key"]): f"{line['converted_over_stock']:.2f}"
         for line in records_of("peak-memory-jax")
@@ -206,7 +206,7 @@ def more_models() -> str:
 
 
 def other_cells(line: dict) -> tuple[str, ...]:
-    """A model, what its prediction gains and what its first step takes."""
+    """A model, the gain of its prediction and the cost of its first step."""
     first = line["first_step_s"]
     return (
         line["key"][0],
@@ -216,7 +216,7 @@ def other_cells(line: dict) -> tuple[str, ...]:
 
 
 def where_time_goes() -> str:
-    """What the converted model's other layers take, and what compiling it takes."""
+    """Time of the converted model's layers by kind, and of its compilation by stage."""
     parts = []
     for line in records_of("profile-jax"):
         steps = line["milliseconds"]
@@ -257,7 +257,7 @@ def where_time_goes() -> str:
 
 
 def against_peers() -> str:
-    """JAX converted against the fastest backend as it is."""
+    """JAX converted against the fastest stock backend."""
     lines = []
     for record in records_of("peers"):
         taken, fastest = record["milliseconds"], record["fastest_stock"]
@@ -270,7 +270,7 @@ def against_peers() -> str:
 
 
 def kept_memory() -> str:
-    """What a step gains where the C library keeps what is freed."""
+    """Gain of a step if the C library keeps freed memory."""
     rows = []
     for line in records_of("kept-memory"):
         kind, name, size, batch = line["key"]
@@ -288,7 +288,7 @@ def kept_memory() -> str:
 
 
 def large_tensors() -> str:
-    """How near the plans come to the roofline where no cache holds a tensor."""
+    """Plans over the roofline, for tensors larger than any cache."""
     rows = []
     for kept, note in ((False, ""), (True, ", freed memory kept")):
         lines = [
@@ -311,7 +311,7 @@ def large_tensors() -> str:
 
 
 def by_model() -> str:
-    """What the layers of each model gain."""
+    """Gain of the layers of each model."""
     kinds = [kind for kind in KINDS if ratios_of(kind)]
     ratios = {kind: ratios_of(kind) for kind in kinds}
     rows = [
@@ -350,8 +350,8 @@ took turns in each run; where there were several runs, the least favourable coun
 
 
 def against_best_peers() -> dict[Problem, tuple[float, dict]]:
-    """JAX's plan over the fastest other backend's native, and the line that says so:
-    of each problem the one of the run in which it is the largest."""
+    """JAX's plan over the fastest other backend's native for each problem, with its
+    record; from the run in which the ratio is largest."""
     found = {}
     for line in suite_lines():
         ours, peer = line["kinds"].get("jax", {}), best_peer(line, "jax")
@@ -365,8 +365,8 @@ def against_best_peers() -> dict[Problem, tuple[float, dict]]:
 
 
 def behind_peers(peers: dict[Problem, tuple[float, dict]]) -> str:
-    """The problems that another backend's native computes faster than JAX's plan, and
-    the pass in which most of that is lost."""
+    """Problems that another backend's native computes faster than JAX's plan, and the
+    pass that loses most."""
     rows = []
     for problem, (times, line) in peers.items():
         if times <= 1:
@@ -381,11 +381,11 @@ def behind_peers(peers: dict[Problem, tuple[float, dict]]) -> str:
 
 
 NOISE = 1.03
-"""Times native that a plan may take without being called slower."""
+"""Ratio to native up to which a plan does not count as slower."""
 
 
 def behind_native() -> str:
-    """The problems that a backend's own native computes faster than its plan."""
+    """Problems that a backend's own native computes faster than its plan."""
     rows = []
     for kind, title in KINDS.items():
         for line in problem_lines(kind):
@@ -407,7 +407,7 @@ writes more of it loses.
 
 
 def most_lost(ours: dict, theirs: dict) -> str:
-    """The pass in which a plan loses most against native, what it runs, and the times
+    """The pass in which a plan loses most against native, its algorithm, and the times
     of both."""
     lost = {
         name: (
@@ -443,7 +443,7 @@ def against_the_roofline() -> str:
 
 
 def row_of(line: dict, kind: str) -> tuple[str, ...]:
-    """A problem: its three passes together."""
+    """A row for a problem, its three passes together."""
     found = line["kinds"][kind]
     native, planned = total(found), total(found, found["plan"])
     plan = list(dict.fromkeys(found["plan"][name] for name in PASSES))
@@ -459,7 +459,7 @@ def row_of(line: dict, kind: str) -> tuple[str, ...]:
 
 
 def partition_sizes() -> str:
-    """The curves that the tuner searches."""
+    """Time against partition size, the curves that the tuner searches."""
     parts = []
     for path in sorted(RESULTS.glob("partition-sizes-*.json")):
         result = json.loads(path.read_text())
@@ -483,7 +483,7 @@ def partition_sizes() -> str:
 
 
 def growth() -> str:
-    """How the time grows with each size."""
+    """Time against each size of a problem."""
     parts = []
     for path in sorted(RESULTS.glob("growth-*.json")):
         result = json.loads(path.read_text())
@@ -495,7 +495,7 @@ def growth() -> str:
 
 
 def leave_one_out() -> str:
-    """How good the decision of the nearest problem is."""
+    """Regret of the nearest problem's decision."""
     rows = []
     for path in sorted(RESULTS.glob("leave-one-out-*.json")):
         result = json.loads(path.read_text())
@@ -523,7 +523,7 @@ def leave_one_out() -> str:
 
 
 def quick_tuning() -> str:
-    """What the tuner's shortcuts cost, and what an interruption loses."""
+    """Cost of the tuner's pruning, and of interruptions."""
     rows = []
     for path in sorted(RESULTS.glob("exhaustive-*.json")):
         result = json.loads(path.read_text())
@@ -552,8 +552,7 @@ most.
 
 
 def gpu_programs() -> str:
-    """What the machine code of `triton` for an H100 says, of problems that a GPU is
-    judged by."""
+    """Machine code of `triton` for an H100, on the problems that a GPU is judged by."""
     result = read("gpu-programs.json")
     rows = [
         (
@@ -716,13 +715,13 @@ python -m tuning.pages     # this page
 
 
 def pinned() -> dict[str, str]:
-    """The versions in constraints.txt, by package."""
+    """Versions in constraints.txt, by package."""
     text = (ROOT / "constraints.txt").read_text()
     return dict(re.findall(r"^([\w.-]+)==([\w.+]+)(?!.*<)", text, re.MULTILINE))
 
 
 def covered(part: str) -> dict[str, dict[str, dict]]:
-    """What a coverage run found of each model on each backend, by both names."""
+    """Figures of a coverage run, by backend and model."""
     names = {backend: RESULTS / f"{part}-{backend}.json" for backend in PACKAGES}
     return {
         backend: read(path.name)["models"] if path.exists() else {}
@@ -731,7 +730,7 @@ def covered(part: str) -> dict[str, dict[str, dict]]:
 
 
 def coverage_rows(part: str) -> list[tuple[str, ...]]:
-    """Each model's layers, and on each backend its largest error."""
+    """A row for each model: its layers, and its largest error on each backend."""
     found = covered(part)
     rows = []
     for name in sorted({each for models in found.values() for each in models}):
@@ -743,7 +742,7 @@ def coverage_rows(part: str) -> list[tuple[str, ...]]:
 
 
 def coverage_cell(figures: dict | None) -> str:
-    """The larger error of outputs and weights; what is not equal is said so."""
+    """The larger error of outputs and weights, or why there is none."""
     if figures is None:
         return "not run"
     failure = figures.get("stock_failure", "").partition(":")[0]
@@ -756,7 +755,7 @@ def coverage_cell(figures: dict | None) -> str:
 
 
 def shipped_count(backend: str, mode: str) -> int:
-    """How many problems of a backend and mode come with the package decided."""
+    """Number of shipped problems of a backend and mode."""
     found = (
         problems
         for environment, problems in shipped()
@@ -766,7 +765,7 @@ def shipped_count(backend: str, mode: str) -> int:
 
 
 def shipped() -> Iterator[tuple[dict, list[Problem]]]:
-    """The environments whose decisions come with the package, and their problems."""
+    """Environments of the shipped decisions, and their problems."""
     for path in sorted(SHIPPED.glob("*.json")):
         for each in json.loads(path.read_text())["environments"]:
             problems = [Problem.from_dict(one["problem"]) for one in each["decisions"]]
@@ -784,7 +783,7 @@ MODES = (
 
 
 def mode_rows() -> list[tuple[str, ...]]:
-    """What a plan of "auto" is in each compiler mode before anything is tuned."""
+    """Behaviour of the plan `"auto"` in each compiler mode before any tuning."""
     rows = []
     for backend, mode, name, when in MODES:
         count = shipped_count(backend, mode)
@@ -801,7 +800,7 @@ def mode_rows() -> list[tuple[str, ...]]:
 
 
 def devices() -> str:
-    """The devices whose decisions come with the package."""
+    """The page of devices with shipped decisions."""
     rows = []
     for here, problems in shipped():
         dense = sum(problem.is_dense for problem in problems)
@@ -841,21 +840,21 @@ nothing else of your model, and nothing of you.
 
 
 def behaviour_table(rows: dict[str, Row]) -> str:
-    """What works on each backend."""
+    """A table of behaviours by backend."""
     names = next(iter(rows.values()))
     lines = [(name, *map(str, cells.values())) for name, cells in rows.items()]
     return text_table(("", *names), lines)
 
 
 NEEDED = ('requires-python = "', '"keras')
-"""What stands before a version in pyproject.toml."""
+"""Text before a version in pyproject.toml."""
 
 
 KERAS_HEADINGS = ("Keras", "backend", "Python", "passed", "failed", "skipped")
 
 
 def keras_rows() -> list[tuple]:
-    """What tests gave under other versions of Keras."""
+    """Test outcomes under each version of Keras."""
     return [
         (
             run["keras"],
@@ -867,7 +866,7 @@ def keras_rows() -> list[tuple]:
 
 
 def compatibility() -> str:
-    """The page of versions."""
+    """The page of compatibility."""
     project = (ROOT / "pyproject.toml").read_text()
     python, keras = (re.search(f'{each}(>=.*?)"', project)[1] for each in NEEDED)
     checks = (ROOT / ".github" / "workflows" / "checks.yml").read_text()
@@ -951,12 +950,12 @@ convolution on TensorFlow, in graph and eager mode, runs as dense blocks in plac
 
 
 def text_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of words."""
+    """A table of text."""
     return table(headings, rows).replace(RIGHT, LEFT)
 
 
 def tutorial() -> str:
-    """The tutorial, with what it printed."""
+    """The tutorial with its output."""
     outputs = read("tutorial-jax-xla.json")["outputs"]
     return with_outputs((DOCS / "tutorial.md").read_text(), outputs)
 
@@ -983,7 +982,7 @@ def write_all(folder: Path) -> None:
 
 
 def differences(made: Path, kept: Path) -> list[str]:
-    """The files that are not as they would be made."""
+    """Files that differ from what would be generated."""
     names = [*PAGES, *(f"figures/{path.name}" for path in (made / "figures").iterdir())]
     left = {f"figures/{path.name}" for path in (kept / "figures").glob("*")}
     different = [

@@ -1,12 +1,12 @@
-"""How long each pass takes by `diagonal:<partition size>:split`, on a GPU by
-`diagonal:<partition size>` too, for every power of two up to all channels, beside
-native and direct.
+"""Times each pass by `diagonal` against the partition size, beside native and direct.
 
     python -m tuning.partition_sizes [--batch 4] [--dtype float32]
 
-It writes tuning/results/partition-sizes-<backend>-<compiler mode>.json; for a GPU into
-the device's folder, by dtype, and what is there stays. The load of the machine is in
-it: where that exceeds the cores, only the ratios say something.
+Runs `diagonal:<partition size>:split`, on a GPU `diagonal:<partition size>` too, for
+every power of two up to all channels. Writes
+tuning/results/partition-sizes-<backend>-<compiler mode>.json; for a GPU into the
+device's folder, by dtype, where an existing file stays. The file records the load of
+the machine: where it exceeds the cores, only the ratios are meaningful.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if has_gpu():
 
 
 def measured(problem: Problem, pass_name: str, environment) -> dict[str, float]:
-    """The median seconds of each candidate, timed in turn."""
+    """Median seconds of each candidate, timed interleaved."""
     runs = {
         name: backends.active.compiled(
             functools.partial(getattr(parse(name), pass_name), problem),

@@ -1,9 +1,9 @@
-"""The memory that a training step needs under XLA, stock against converted.
+"""Peak memory of a training step under XLA, stock against converted.
 
     KERAS_BACKEND=jax python -m tuning.peak_memory [--names MobileNetV2,…]
 
-XLA tells it of the compiled step; nothing runs. A line is written into
-tuning/results/<device>/peak-memory-jax.jsonl for each model, and what is there is not
+XLA reports it for the compiled step; nothing runs. Appends a line to
+tuning/results/<device>/peak-memory-jax.jsonl for each model; known models are not
 compiled again.
 """
 
@@ -19,7 +19,7 @@ from tuning.workloads import WHOLE_MODELS, trainable
 
 
 def xla_peak(model: keras.Model, images, labels) -> int:
-    """Bytes of the arguments, outputs and temporaries of the compiled step."""
+    """Bytes of arguments, outputs and temporaries of the compiled step."""
     step, arguments = training_step(model, images, labels)
     analysis = step.lower(*arguments).compile().memory_analysis()
     return (
@@ -31,7 +31,7 @@ def xla_peak(model: keras.Model, images, labels) -> int:
 
 
 def peaks_of(name: str) -> dict:
-    """What a model needs, stock and converted."""
+    """Peak memory of a model, stock and converted."""
     stock = trainable(name, IMAGE_SIZE)
     models = {
         "stock": stock,

@@ -1,10 +1,9 @@
-"""A model's training step, stock and converted, by every backend against the others.
+"""Times a model's training step, stock and converted, on every backend in turn.
 
     python -m tuning.peers [--names MobileNetV2,…] [--image-size 96] [--batch-size 16]
 
-Each works in a process of its own; they take turns, step by step. A line is written
-into tuning/results/<device>/peers.jsonl for each model, and what is there is not run
-again.
+Each runs in its own process; they alternate step by step. Appends a line to
+tuning/results/<device>/peers.jsonl for each model; known models are not run again.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ ROUNDS = 20
 
 
 def steps_in_turn(peers: dict[str, Peer]) -> dict[str, list[float]]:
-    """The seconds of each one's steps, those of a round side by side."""
+    """Seconds of each peer's steps, interleaved in shuffled rounds."""
     samples: dict[str, list[float]] = {name: [] for name in peers}
     order = list(peers)
     shuffle = random.Random(0).shuffle
@@ -34,7 +33,7 @@ def steps_in_turn(peers: dict[str, Peer]) -> dict[str, list[float]]:
 
 
 def figures_of(samples: dict[str, list[float]]) -> dict:
-    """Medians, and the converted step on JAX over the fastest stock one."""
+    """Medians, and JAX's converted step over the fastest stock one."""
     medians = {name: statistics.median(taken) for name, taken in samples.items()}
     stock = {name: taken for name, taken in medians.items() if "stock" in name}
     fastest = min(stock, key=stock.__getitem__)

@@ -1,18 +1,18 @@
-"""Where the time of a step, and the time to compile it, go on JAX.
+"""Profiles a model's step and its compilation on JAX, by kind of layer and by stage.
 
     KERAS_BACKEND=jax python -m tuning.profile [--names MobileNetV2,…]
 
-A line is written into tuning/results/<device>/profile-jax.jsonl for each model, and
-what is there is not measured again. It holds:
+Appends a line to tuning/results/<device>/profile-jax.jsonl for each model; known models
+are not measured again. It holds:
 
-- the milliseconds of the converted model's training step and prediction by kind of
-  layer, those of all threads together, as JAX's profiler counts them. XLA fuses
-  neighbours, and a fusion counts for the layer of its last operation; but each pass of
-  ours is a compilation unit, with which nothing is fused. (Stock's is not told apart:
-  XLA makes dense convolutions of depthwise ones there.)
-- the programs that XLA makes of the training step, by kind of layer, and the seconds
-  that tracing, lowering and each stage of compiling it take, the last those of all
-  threads together: of stock, with each pass alone converted, and with all.
+- milliseconds of the converted model's training step and prediction by kind of layer,
+  summed over all threads, by JAX's profiler. XLA fuses neighbours, and a fusion counts
+  for the layer of its last operation; but each pass of the package is a compilation
+  unit, with which nothing is fused. (Stock's step is not split: XLA turns its depthwise
+  convolutions into dense ones.)
+- the programs that XLA makes of the training step, by kind of layer, and the seconds of
+  tracing, lowering and each stage of compilation, the last summed over all threads: for
+  stock, with each pass alone converted, and with all.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from tuning.workloads import trainable
 NAMES = ("MobileNetV2", "NASNetMobile")
 RUNS = 20
 PLAN = keras_diagwise.Plan("direct", "direct", "direct:rows")
-"""Of which each pass is compiled alone."""
+"""Plan whose passes are each compiled alone."""
 
 DEPTHWISE, DENSE, REST = "depthwise convolutions", "other convolutions", "rest"
 KINDS: dict[type, str] = {
@@ -49,11 +49,11 @@ KINDS: dict[type, str] = {
     keras.layers.ReLU: "activation",
     keras.layers.Activation: "activation",
 }
-"""The kinds of layers; the rest are pooling, additions, the loss and the optimizer."""
+"""Kinds of layers; the rest are pooling, additions, the loss and the optimizer."""
 
 EXECUTING = "tf_XLA"
 COMPILING = "tf_PjRtCompiler|tf_xla-cpu-codegen"
-"""The threads that run XLA's programs, and that compile them."""
+"""Threads that run XLA's programs, and threads that compile them."""
 
 STAGES = {
     "passes over the HLO": "[a-z]|RunInvariantCheckers|PjRtCpuClient::Compile",
@@ -61,8 +61,8 @@ STAGES = {
     "LLVM to machine code": "TaskDispatcher",
     "waiting for it, linking": "JitCompiler|ThunkEmitter::Consume",
 }
-"""The stages of compilation, by XLA's names for what it does in them. Its passes over a
-program that has compilation units have no names of their own."""
+"""Stages of compilation, with patterns of XLA's event names. Its passes over a program
+with compilation units have no names of their own."""
 
 CONVOLUTIONS = frozenset(("convolution", "dot"))
 NOT_PROGRAMS = frozenset(
@@ -72,16 +72,16 @@ NOT_PROGRAMS = frozenset(
 
 
 class Instruction(NamedTuple):
-    """A line of XLA's program.
+    """An instruction of XLA's program.
 
     Attributes:
         name: unique in the program; the profiler's name for it.
-        opcode: what it does.
-        scopes: JAX's scopes that it comes from, empty if not told.
-        has_groups: whether it is a convolution in groups.
+        opcode: its operation.
+        scopes: JAX's scopes that it comes from, empty if unknown.
+        has_groups: whether it is a grouped convolution.
         fused: the computation that a fusion holds, or `None`.
-        is_unit: whether it calls a compilation unit, a pass of ours.
-        runs: the computations of programs that it runs: a unit, or a loop's.
+        is_unit: whether it calls a compilation unit, a pass of the package.
+        runs: the computations that it runs: a unit's or a loop's.
     """
 
     name: str
@@ -94,7 +94,7 @@ class Instruction(NamedTuple):
 
 
 def computations_of(text: str) -> dict[str, list[Instruction]]:
-    """The computations of an HLO module, from its text."""
+    """Computations of an HLO module, from its text."""
     computations: dict[str, list[Instruction]] = {}
     lines: list[Instruction] = []
     for line in text.splitlines():
@@ -122,15 +122,15 @@ def computations_of(text: str) -> dict[str, list[Instruction]]:
 
 
 def programs_of(text: str, kinds: dict[str, str]) -> Iterator[tuple[str, str]]:
-    """The names of the instructions that XLA makes programs or library calls of, and
-    the kind of layer of each.
+    """Instructions that XLA compiles to programs or library calls, each by name with
+    its kind of layer.
 
-    A convolution tells by itself what it is: XLA drops the scopes of some, and a
-    separable layer has two.
+    A convolution is classified by itself: XLA drops the scopes of some, and a separable
+    layer has two.
 
     Args:
-        text: of a HLO module.
-        kinds: the kind of each layer, by its name.
+        text: text of an HLO module.
+        kinds: kind of each layer, by name.
     """
     computations = computations_of(text)
     units = in_units(computations)
@@ -155,7 +155,7 @@ def programs_of(text: str, kinds: dict[str, str]) -> Iterator[tuple[str, str]]:
 
 
 def in_units(computations: dict[str, list[Instruction]]) -> set[str]:
-    """The computations that passes of ours are compiled as, and the loops in them."""
+    """Computations of the package's passes, with the loops in them."""
     units: set[str] = set()
     calls = [i for each in computations.values() for i in each if i.is_unit]
     while calls:
@@ -165,7 +165,7 @@ def in_units(computations: dict[str, list[Instruction]]) -> set[str]:
 
 
 def kind_of_layers(model: keras.Model) -> dict[str, str]:
-    """The kind of each layer, by its name."""
+    """Kind of each layer, by name."""
     return {
         layer.name: next(
             (kind for each, kind in KINDS.items() if isinstance(layer, each)), REST
@@ -175,7 +175,7 @@ def kind_of_layers(model: keras.Model) -> dict[str, str]:
 
 
 def own_seconds(events) -> Iterator[tuple[str, float]]:
-    """Each event of a thread and its seconds, without those of the events in it."""
+    """Each event of a thread with its own seconds, without nested events."""
     open_ones: list[list] = []
     for start, end, name in sorted(
         ((e.start_ns, e.start_ns + e.duration_ns, e.name) for e in events),
@@ -192,8 +192,8 @@ def own_seconds(events) -> Iterator[tuple[str, float]]:
 
 
 def seconds_by_name(run, threads: str) -> collections.Counter:
-    """The seconds of each thing that JAX's profiler sees in some threads while `run`
-    runs, of all these together."""
+    """Seconds by event name that JAX's profiler records while `run` runs, summed over
+    the threads whose names match."""
     import jax
 
     options = jax.profiler.ProfileOptions()
@@ -212,7 +212,7 @@ def seconds_by_name(run, threads: str) -> collections.Counter:
 
 
 def milliseconds(model: keras.Model, step: str, images, labels) -> dict[str, float]:
-    """By kind of layer, for one training step or prediction."""
+    """Milliseconds by kind of layer, for one training step or prediction."""
     import jax
 
     jitted, arguments = STEPS[step](model, images, labels)
@@ -241,7 +241,7 @@ def rounded(counter) -> dict:
 
 
 def compilation(model: keras.Model, images, labels) -> dict:
-    """The seconds to make a training step ready by stage, and its programs by kind."""
+    """Seconds to compile a training step by stage, and its programs by kind."""
     jitted, arguments = STEPS["train"](model, images, labels)
     times = [time.perf_counter()]
     traced = jitted.trace(*arguments)
@@ -265,7 +265,7 @@ def compilation(model: keras.Model, images, labels) -> dict:
 
 
 def stage_of(event: str) -> str:
-    """The stage of compilation that an event of XLA's belongs to."""
+    """Stage of compilation of an XLA event."""
     return next(
         (stage for stage, pattern in STAGES.items() if re.match(pattern, event)),
         "other",
@@ -273,7 +273,7 @@ def stage_of(event: str) -> str:
 
 
 def profiled(name: str) -> dict:
-    """What a model's profile shows."""
+    """Profile of a model."""
     stock = trainable(name, IMAGE_SIZE)
     images, labels = batch_of(IMAGE_SIZE, BATCH_SIZE)
     converted = keras_diagwise.convert(stock, copy=True, verbose=0)

@@ -1,4 +1,4 @@
-"""Ratios of what was timed in turn, and how sure they are."""
+"""Ratios of interleaved timings, with confidence bounds."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ TOUCHED = 2**31
 
 
 def touch_memory() -> None:
-    """Takes some GiB and gives them back, before anything is timed: the host of a
-    virtual machine that was just started backs its memory when it is first written."""
+    """Writes and frees 2 GiB before anything is timed: the host of a newly started
+    virtual machine backs memory only when it is first written."""
     np.ones(TOUCHED, "uint8").sum()
 
 
@@ -28,12 +28,12 @@ def geometric_mean(values) -> float:
 
 
 def upper_bound(ratios) -> float:
-    """The 95 % bootstrap bound above the median of paired ratios."""
+    """Upper 95 % bootstrap bound of the median of paired ratios."""
     return 1 / lower_bound([1 / ratio for ratio in ratios])
 
 
 def compared(samples) -> dict:
-    """Medians of stock and converted, and their ratio pair by pair."""
+    """Medians of stock and converted, and the median of their paired ratios."""
     ratios = [
         stock / ours
         for stock, ours in zip(samples["stock"], samples["converted"], strict=True)

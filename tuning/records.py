@@ -1,5 +1,7 @@
-"""Where results lie: a folder for each device, a line of JSON for each thing that
-was measured, written as soon as it is known; and what the parts have in common."""
+"""Files of results, and helpers shared by the parts of the campaign.
+
+A folder for each device, a line of JSON for each measurement, written at once.
+"""
 
 from __future__ import annotations
 
@@ -19,21 +21,21 @@ if TYPE_CHECKING:
 RESULTS = Path(__file__).with_name("results")
 
 OVER = 75
-"""The exit status of a part that stopped in time, and would go on."""
+"""Exit status of a part that stopped in time and has more to do."""
 
 BACKENDS = ("jax", "torch", "tensorflow")
 
 PACKAGES = {"jax": "jax", "tensorflow": "tensorflow-cpu", "torch": "torch"}
-"""What the tests install for each backend."""
+"""Package that the tests install for each backend."""
 
 
 def installed() -> list[str]:
-    """The backends that are there."""
+    """The installed backends."""
     return [each for each in BACKENDS if importlib.util.find_spec(each)]
 
 
 def child_environment(backend: str) -> dict[str, str]:
-    """The environment variables of a process that shares the device with others."""
+    """Environment variables of a process that shares the device with others."""
     return {
         **os.environ,
         "KERAS_BACKEND": backend,
@@ -44,21 +46,21 @@ def child_environment(backend: str) -> dict[str, str]:
 
 
 def has_gpu() -> bool:
-    """Whether an NVIDIA GPU is at hand, told without asking the backend, which would
-    take hold of it."""
+    """Whether there is an NVIDIA GPU, without asking the backend, which would claim
+    it."""
     from keras_diagwise.cli.findings import NVIDIA_DRIVER
 
     return NVIDIA_DRIVER.exists()
 
 
 def device_folder(environment: dict) -> Path:
-    """The folder of the device that an environment names."""
+    """Folder of an environment's device."""
     words = f"{environment['device_name']}-{environment['cores']}-cores"
     return RESULTS / re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
 
 
 def results_name(part: str, environment: Environment) -> str:
-    """The name of a part's results in an environment's backend and mode."""
+    """Name of a part's results under an environment's backend and mode."""
     return f"{part}-{environment.backend}-{environment.compiler_mode}.json"
 
 
@@ -70,14 +72,14 @@ def write(name: str | Path, values: dict) -> None:
 
 
 def known(name: str | Path) -> dict:
-    """What a file of results holds so far."""
+    """Contents of a file of results; empty if there is none."""
     path = RESULTS / name
     return json.loads(path.read_text()) if path.exists() else {}
 
 
 def write_part(name: str, part: str, environment: Environment, figures: dict) -> None:
-    """Puts the figures of a part, and where they were taken, into a file of results
-    beside those of others."""
+    """Writes the figures of a part and their environment into a file of results that
+    several parts share."""
     results = known(name)
     results[part] = {
         "date": datetime.date.today().isoformat(),
@@ -89,10 +91,10 @@ def write_part(name: str, part: str, environment: Environment, figures: dict) ->
 
 
 class Records:
-    """The lines of a file, to which more are added.
+    """An append-only file of records, one line each.
 
     Args:
-        path: the file; it need not be there.
+        path: the file; it need not exist.
     """
 
     def __init__(self, path: Path):
@@ -105,7 +107,7 @@ class Records:
         return key_of(key) in self._keys
 
     def add(self, key: Any, **values: Any) -> dict:
-        """Writes a line, and returns it."""
+        """Appends a record and returns it."""
         line = {"key": key, **values}
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a") as file:

@@ -1,7 +1,7 @@
-"""How the reference of the documentation reads docstrings: an extension of griffe.
+"""Griffe extension for the API reference.
 
-Examples stand at the margin of a docstring, below a line `Example:`; griffe knows them
-in a section only. And a default that is a constant is shown by its value.
+Docstrings have examples unindented below a line `Example:`, which griffe recognizes in
+a section only. A default that is a constant is shown by its value.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ CONSTANTS = {"AUTO": "'auto'"}
 
 
 class Reference(griffe.Extension):
-    """Examples as code, and defaults by their values."""
+    """Shows examples as code, and defaults by value."""
 
     def on_object(self, *, obj: griffe.Object, **kwargs) -> None:
         if obj.docstring:

@@ -3,13 +3,13 @@
     python -m tuning.ship [--compiler-mode xla] [--models-only] [--add] [--to FILE]
     python -m tuning.ship --collected FOLDER
 
-`--collected` measures nothing: the documents in a folder, as a campaign leaves them
-there, are added to what ships.
+`--collected` measures nothing: it adds the documents in a folder, as a campaign leaves
+them there, to the shipped decisions.
 
-`--add` keeps what the document holds of this very environment and measures what it
-lacks. Each pass is kept in the user's store as soon as it is decided: a run that was
-interrupted goes on where it was. The document holds what was timed; why other
-candidates were not is left in the store.
+`--add` keeps the document's decisions for this very environment and measures missing
+ones. Each pass is kept in the user's store as soon as it is decided, so that an
+interrupted run resumes. The document holds timed candidates; the reasons why others
+were not timed stay in the store.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from tuning.workloads import model_problems, shipped_problems
 
 
 def timed_only(decision: Decision) -> Decision:
-    """A decision without the candidates that were not timed, but for native: where it
-    failed, the fastest serves."""
+    """A decision without untimed candidates. A failed native stays: the fastest serves
+    then."""
     passes = {}
     for name, comparison in decision.passes.items():
         outcomes = comparison.outcomes.items()
@@ -42,17 +42,17 @@ def timed_only(decision: Decision) -> Decision:
 
 
 def document_name(environment: Environment) -> str:
-    """The name of the file of what is shipped for an environment's kind."""
+    """File name of the shipped decisions of an environment's kind."""
     kind, mode = environment.device_kind, environment.compiler_mode
     return f"{kind}-{environment.backend}-{mode}.json"
 
 
 def collect(environment: Environment, folder: Path) -> int:
-    """Adds what the store holds of an environment's device, under whatever flags,
-    to the documents in a folder, one for each backend and compiler mode.
+    """Adds the store's decisions of an environment's device, under any flags, to the
+    documents in a folder, one for each backend and compiler mode.
 
     Returns:
-        How many decisions it holds.
+        How many decisions the store holds of it.
     """
     found = collections.defaultdict(list)
     for each, decision in dispatcher.store.document():
@@ -64,14 +64,14 @@ def collect(environment: Environment, folder: Path) -> int:
 
 
 def add(document: Document, path: Path) -> None:
-    """Adds a document to that of a file, if there is one."""
+    """Merges a document into a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     known = Document.read(path) if path.exists() else Document()
     (known | document).write(path)
 
 
 def ship_collected(folder: Path) -> None:
-    """Adds the documents in a folder to what ships."""
+    """Adds the documents in a folder to the shipped decisions."""
     for path in sorted(folder.glob("*.json")):
         add(Document.read(path), SHIPPED / path.name)
         print(f"{path.name}: {len(Document.read(SHIPPED / path.name))} decisions")

@@ -1,5 +1,4 @@
-"""A model's training step and prediction as JAX compiles them, without running them;
-and the records of what they show."""
+"""A model's training step and prediction as JAX compiles them, and their records."""
 
 from __future__ import annotations
 
@@ -16,7 +15,7 @@ IMAGE_SIZE, BATCH_SIZE = 96, 16
 
 
 def ready_to_train(model: keras.Model, images, labels) -> tuple:
-    """The state of a model that is compiled in Keras' sense, before its first step."""
+    """The state of a model that Keras has compiled, before its first step."""
     model.build(images.shape)
     model.optimizer.build(model.trainable_variables)
     model._symbolic_build(data_batch=(images, labels))
@@ -32,7 +31,7 @@ def ready_to_train(model: keras.Model, images, labels) -> tuple:
 
 
 def training_step(model: keras.Model, images, labels) -> tuple[Any, tuple]:
-    """The step, jitted as Keras does it, and what it is called with."""
+    """The step, jitted as by Keras, and its arguments."""
     import jax
 
     state = ready_to_train(model, images, labels)
@@ -40,7 +39,7 @@ def training_step(model: keras.Model, images, labels) -> tuple[Any, tuple]:
 
 
 def prediction(model: keras.Model, images, labels) -> tuple[Any, tuple]:
-    """A prediction, jitted, and what it is called with."""
+    """A prediction, jitted, and its arguments."""
     import jax
 
     trainable, frozen, *_ = ready_to_train(model, images, labels)
@@ -60,14 +59,15 @@ def record_models(
     description: str,
     figures_of: Callable[[str], dict],
 ) -> None:
-    """Adds a line for each model that the part's results of this device lack: those
-    that `--names` gives, or all.
+    """Adds a record for each model that a part's results of this device lack.
+
+    `--names` chooses the models.
 
     Args:
-        part: the name of the file of results.
-        names: the models.
-        description: its first line is what `--help` says.
-        figures_of: what a model shows, by its name.
+        part: name of the file of results.
+        names: default models.
+        description: its first line is the description in `--help`.
+        figures_of: measures a model, given its name.
     """
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
     parser.add_argument("--names", default=",".join(names))

@@ -1,15 +1,12 @@
-"""The suite: each problem's three passes, by every backend that is installed, as
-they are stock and as they are tuned, against each other and against the least
-possible time.
+"""Times each problem's passes on every backend, stock and tuned, against the roofline.
 
     python -m tuning.suite [--problems NAME] [--backends jax,torch,…] [--batch 16]
                            [--dtypes float32,…] [--stop-after SECONDS]
 
-Every backend works in a process of its own; they take turns, round by round. A line
-is written into tuning/results/<device>/suite-<problems>-<backends>.jsonl for each
-problem as soon as it is done, and what is there is not run again. With
-MALLOC_MMAP_THRESHOLD_ set, the file is suite-<problems>-<backends>-kept.jsonl. The
-last lines printed are a table of what all lines say.
+Every installed backend runs in its own process; they alternate round by round. Appends
+a line to tuning/results/<device>/suite-<problems>-<backends>.jsonl for each problem as
+soon as it is done; known problems are not run again. With MALLOC_MMAP_THRESHOLD_ set,
+the file is suite-<problems>-<backends>-kept.jsonl. Ends with a summary of all lines.
 """
 
 from __future__ import annotations
@@ -42,16 +39,16 @@ from tuning.workloads import SETS, problems_of
 ROUNDS = 5
 SECONDS_PER_ROUND = 0.15
 FAR_BEHIND = 10.0
-"""Times the best of its backend: what takes so long is timed in one round only."""
+"""Multiple of its backend's best time past which a candidate gets no further round."""
 
 
 KEEPS_MEMORY = "MALLOC_MMAP_THRESHOLD_" in os.environ
-"""Whether the C library was told to keep large memory that is freed: otherwise each
-page of it is faulted in anew, also in the copies that the roofline is measured by."""
+"""Whether the C library keeps large freed memory; if not, each page is faulted in
+again, also in the copies that measure the roofline."""
 
 
 class Kind(NamedTuple):
-    """What is compared: a backend in a compiler mode, under flags of its own."""
+    """A configuration to compare: a backend in a compiler mode, under its own flags."""
 
     backend: str
     compiler_mode: str
@@ -67,16 +64,16 @@ KINDS = {
     "torch-benchmark": Kind("torch", "eager", {"cudnn_benchmark": True}, True),
     "torch-compiled": Kind("torch", "inductor", {"cudnn_benchmark": True}, True),
 }
-"""By name. On a GPU torch is compared as Keras leaves it, and as a user can set it by
-hand; with the channels last its convolutions run in that memory format anyway."""
+"""Kinds by name. On a GPU torch is compared by Keras's defaults and as a user can set
+it; with channels last its convolutions run in that memory format anyway."""
 
 
 class Peer:
-    """A worker process, and how to ask it.
+    """A worker process that answers requests.
 
     Args:
         kind: one of `KINDS`.
-        variables: environment variables of its own.
+        variables: environment variables set for the worker only.
     """
 
     def __init__(self, kind: str, variables: dict | None = None):
@@ -89,7 +86,7 @@ class Peer:
         """The worker's answer.
 
         Raises:
-            RuntimeError: if it has none.
+            RuntimeError: if the worker fails.
         """
         found = self._process.ask([name, *arguments])
         if "error" in found:
@@ -102,7 +99,7 @@ class Peer:
 
 @contextlib.contextmanager
 def peers_of(kinds) -> Iterator[list[Peer]]:
-    """The workers, which end with the block."""
+    """Starts workers, and ends them with the block."""
     peers = [Peer(kind) for kind in kinds]
     try:
         yield peers
@@ -112,7 +109,7 @@ def peers_of(kinds) -> Iterator[list[Peer]]:
 
 
 def kinds_of(backends) -> list[str]:
-    """The kinds of some backends that can be had here."""
+    """Kinds of some backends that can run here."""
     return [
         name
         for name, kind in KINDS.items()
@@ -121,7 +118,7 @@ def kinds_of(backends) -> list[str]:
 
 
 def compared(problem: Problem, peers: list[Peer]) -> dict:
-    """For each kind: its plan, and by pass each candidate's median times."""
+    """Plan of each kind, and the median times of each candidate by pass."""
     asked = problem.to_dict()
     kinds: dict = {}
     tuned = {}

@@ -1,4 +1,4 @@
-"""What the suite's lines say together.
+"""Summarizes the suite's records.
 
 python -m tuning.summary FILE …     (lines of `tuning.suite`)
 """
@@ -25,7 +25,7 @@ def median_of(kind: dict, pass_name: str, candidate: str) -> float:
 
 
 def total(kind: dict, plan: dict | None = None) -> float:
-    """The seconds of the three passes by a plan, or by native."""
+    """Seconds of the three passes by a plan, or by native."""
     return sum(
         median_of(kind, name, plan[name] if plan else "native") for name in PASSES
     )
@@ -40,7 +40,7 @@ def is_complete(kind: dict) -> bool:
 
 
 def best_peer(line: dict, kind: str) -> tuple[str, float] | None:
-    """The fastest other backend's native, and its seconds."""
+    """The other backend whose native is fastest, and its seconds."""
     peers = {
         name: total(each)
         for name, each in line["kinds"].items()
@@ -50,7 +50,7 @@ def best_peer(line: dict, kind: str) -> tuple[str, float] | None:
 
 
 def table_of(lines: list[dict], kind: str) -> rich.table.Table:
-    """A row for each problem under one kind."""
+    """A row for each problem of one kind."""
     table = rich.table.Table(box=rich.box.SIMPLE, title=kind)
     table.add_column("problem")
     for heading in ("native", "plan", "ratio", "best peer", "of it", "roofline"):
@@ -105,11 +105,11 @@ def means_of(lines: Iterable[dict], kind: str) -> dict[str, float]:
 
 
 FAR = 1.5
-"""Times the roofline: beyond it something is left to be won."""
+"""Multiple of the roofline past which there is time left to gain."""
 
 
 def far_from(lines: Iterable[dict], kind: str) -> rich.table.Table:
-    """The passes of which the best candidate takes far longer than the roofline."""
+    """Passes whose best candidate takes far longer than the roofline."""
     table = rich.table.Table(
         box=rich.box.SIMPLE, title=f"{kind}: far from the roofline"
     )
@@ -133,7 +133,7 @@ def far_from(lines: Iterable[dict], kind: str) -> rich.table.Table:
 
 
 def print_summary(lines: list[dict]) -> None:
-    """Tables for each kind, and the means last."""
+    """Prints tables for each kind, then the means."""
     console = rich.console.Console()
     kinds = list(dict.fromkeys(kind for line in lines for kind in line["kinds"]))
     for kind in kinds:

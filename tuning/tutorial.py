@@ -1,9 +1,9 @@
-"""Runs the tutorial of the documentation, and keeps what it prints.
+"""Runs the documentation's tutorial and keeps its output.
 
     python -m tuning.tutorial
 
-It writes tuning/results/tutorial-<backend>-<compiler mode>.json: what each block of
-Python printed. `tuning.pages` puts it below the blocks.
+Writes tuning/results/tutorial-<backend>-<compiler mode>.json with the output of each
+Python block. `tuning.pages` puts it below the blocks.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ BLOCK = re.compile(
     r"^```python\n(?P<code>.*?)^```\n(?:\n```text[^\n]*\n.*?^```\n)?",
     re.MULTILINE | re.DOTALL,
 )
-"""A block of Python, and what it printed when it was run."""
+"""A block of Python, with the output below it if there is any."""
 
 
 def digest(code: str) -> str:
-    """A short name that only this code has."""
+    """A short name, unique to this code."""
     return hashlib.sha256(code.encode()).hexdigest()[:16]
 
 
 def with_outputs(text: str, outputs: dict[str, str]) -> str:
-    """The page, what each block printed below it.
+    """The page, with each block's output below it.
 
     Raises:
-        KeyError: if a block is not the one that was run.
+        KeyError: if a block has changed since it was run.
     """
 
     def shown(block: re.Match) -> str:
@@ -48,7 +48,7 @@ def with_outputs(text: str, outputs: dict[str, str]) -> str:
 
 
 def run() -> dict[str, str]:
-    """What each block prints, by its digest."""
+    """Runs the blocks. Returns the output of each, by its digest."""
     names: dict = {"__name__": "__main__"}
     outputs = {}
     for block in BLOCK.finditer(PAGE.read_text()):
@@ -61,7 +61,7 @@ def run() -> dict[str, str]:
 
 @contextlib.contextmanager
 def inside(folder: str) -> Iterator[None]:
-    """What `contextlib.chdir` is, which Python 3.10 lacks."""
+    """`contextlib.chdir`, which Python 3.10 lacks."""
     before = os.getcwd()
     os.chdir(folder)
     try:
@@ -71,7 +71,7 @@ def inside(folder: str) -> Iterator[None]:
 
 
 def main() -> None:
-    os.environ["COLUMNS"] = "76"  # of the tables
+    os.environ["COLUMNS"] = "76"  # width of the tables
 
     import keras
 

@@ -1,9 +1,9 @@
-"""A process that tunes and times for the suite, on one backend.
+"""Worker process of the suite, which tunes and times on one backend.
 
     python -m tuning.worker MODE FLAGS     (compiler mode; some of the backend's flags)
 
-Requests come in by lines of JSON on stdin, answers go out so on stdout; whatever
-else is printed goes to stderr.
+Reads requests as lines of JSON from stdin and writes answers to stdout; everything else
+printed goes to stderr.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MIN_ROUNDS = 1
 
 
 class Worker:
-    """Answers requests: one method each."""
+    """Answers requests, each by one method."""
 
     def __init__(self, compiler_mode: str, flags: dict):
         backends.active.set_flags({**backends.active.flags(), **flags})
@@ -45,8 +45,8 @@ class Worker:
         return self._environment.to_dict()
 
     def tune(self, problem: dict) -> dict:
-        """The plan of a problem, how long it took to find, and by pass what is to be
-        timed: native, the plan's candidate, and each algorithm's best."""
+        """Tunes a problem. Returns its plan, the time it took, and the candidates to
+        time by pass: native, the plan's, and each algorithm's best."""
         started = time.monotonic()
         measured = self._tuner.measured
         decision = self._tuner.tune(Problem.from_dict(problem))
@@ -67,7 +67,7 @@ class Worker:
         }
 
     def time(self, problem: dict, pass_name: str, candidates, seconds: float) -> dict:
-        """Samples of each candidate, interleaved."""
+        """Interleaved samples of each candidate."""
         task = PassTask(
             Problem.from_dict(problem), pass_name, self._environment.compiler_mode
         )
@@ -76,7 +76,7 @@ class Worker:
         return {str(each): taken for each, taken in samples.items()}
 
     def build(self, name: str, image_size: int, batch_size: int, converts: bool):
-        """Makes a model, stock or converted, and takes a step of it."""
+        """Builds a model, stock or converted, and runs a first step."""
         is_xla = self._environment.compiler_mode == "xla"
         model = trainable(name, image_size, jit_compile=is_xla)
         if converts:
@@ -85,13 +85,13 @@ class Worker:
         self._step()
 
     def step(self) -> float:
-        """The seconds of a training step of the model that was built."""
+        """Seconds of a training step of the built model."""
         started = time.perf_counter()
         self._step()
         return time.perf_counter() - started
 
     def least(self, problem: dict) -> float:
-        """The least time of a pass of a problem."""
+        """The roofline of a pass of a problem, in seconds."""
         asked = Problem.from_dict(problem)
         return self._tuner.roofline(asked.dtype).seconds(asked)
 

@@ -1,7 +1,6 @@
-"""The problems that are measured: those of `keras.applications`, and others around
-them.
+"""Measured problems: those of `keras.applications`, and others around them.
 
-    python -m tuning.workloads     (reads the applications' anew, in a few minutes)
+python -m tuning.workloads     (reads those of the applications again, in minutes)
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ MODELS = (
 
 
 def problems_posed(model: keras.Model, batch: int = 1) -> list[Problem]:
-    """The problems of a built model of stock layers, each once, in its order."""
+    """Problems of a built model of stock layers, each once, in the model's order."""
     found: dict[Problem, None] = {}
     for layer in layers_of(model):
         if type(layer) in base.STOCK_TO_OURS:
@@ -45,17 +44,17 @@ def problems_posed(model: keras.Model, batch: int = 1) -> list[Problem]:
 
 
 def grouped_problems(model: keras.Model, batch: int = 1) -> list[Problem]:
-    """The depthwise and grouped problems of a built model."""
+    """Depthwise and grouped problems of a built model."""
     return [each for each in problems_posed(model, batch) if not each.is_dense]
 
 
 def dense_problems(model: keras.Model, batch: int = 1) -> list[Problem]:
-    """The dense problems of a built model, those in its separable layers too."""
+    """Dense problems of a built model, including those of separable layers."""
     return [each for each in problems_posed(model, batch) if each.is_dense]
 
 
 def layers_of(model):
-    """The layers of a model and of those in it."""
+    """Layers of a model and of its nested models."""
     for layer in model.layers:
         if isinstance(layer, keras.Model):
             yield from layers_of(layer)
@@ -64,7 +63,7 @@ def layers_of(model):
 
 
 def read_applications() -> dict[str, list[Problem]]:
-    """The problems of each model."""
+    """Depthwise and grouped problems of each application."""
     keras.initializers.VarianceScaling.__call__ = keras.initializers.Zeros.__call__
     keras.initializers.TruncatedNormal.__call__ = keras.initializers.Zeros.__call__
     found = {}
@@ -86,7 +85,7 @@ def application(name: str, image_size: int) -> keras.Model:
 
 
 def trainable(name: str, image_size: int, **compile_arguments) -> keras.Model:
-    """The same, compiled to be trained; nothing is traced yet."""
+    """A compiled application; nothing is traced yet."""
     keras.utils.set_random_seed(0)
     model = application(name, image_size)
     model.compile(
@@ -105,7 +104,7 @@ APPLICATIONS = (
     ("MobileNetV3Small", 96, 16),
     ("EfficientNetB0", 96, 16),
 )
-"""Model, image size and batch of the models measured whole."""
+"""Name, image size and batch of the models measured whole."""
 
 
 def square(size, channels, kernel, **fields) -> Problem:
@@ -139,8 +138,7 @@ def line(steps, channels, kernel, **fields) -> Problem:
 
 
 def grid() -> list[Problem]:
-    """Kinds of problem that the models do not have, so that a planner that asks
-    for the nearest finds one."""
+    """Kinds of problem that the models lack, so that the planner finds a neighbour."""
     size, channels = 28, 128
     problems = [
         square(size, channels, kernel, strides=(stride, stride), padding=padding)
@@ -181,8 +179,8 @@ def dense(size, channels, filters, kernel, **fields) -> Problem:
 
 
 def dense_grid() -> list[Problem]:
-    """Dense problems beside those of the models, of each kind a few, from large images
-    of few channels to small ones of many."""
+    """A few dense problems of each kind besides the models', from large images with few
+    channels to small ones with many."""
     down = {"strides": (2, 2)}
     valid = {"padding": "valid"}
     problems = []
@@ -219,8 +217,8 @@ def dense_grid() -> list[Problem]:
 
 
 def model_problems() -> list[Problem]:
-    """The problems of the models measured whole, each once: the depthwise and grouped
-    ones, and then the dense."""
+    """Problems of the models measured whole, each once: depthwise and grouped ones
+    first, then dense."""
     models = [
         (application(name, image_size), batch)
         for name, image_size, batch in APPLICATIONS
@@ -235,15 +233,13 @@ def model_problems() -> list[Problem]:
 
 
 def shipped_problems(environment: Environment) -> list[Problem]:
-    """What the shipped decisions of an environment are measured on: models first, then
-    the grids."""
+    """Problems of an environment's shipped decisions: models first, then the grids."""
     problems = dict.fromkeys([*model_problems(), *grid(), *dense_grid()])
     return [each for each in problems if why_not_served(environment, each) is None]
 
 
 def in_batch(problem: Problem, most_batch: int, most_elements: int) -> Problem:
-    """A problem with the largest power of two for a batch by which its input has so
-    many elements at most."""
+    """The problem at the largest power-of-two batch within both limits, at least 1."""
     per_image = math.prod(problem.input_shape()[1:])
     fitting = max(1, most_elements // per_image)
     batch = min(most_batch, 2 ** (fitting.bit_length() - 1))
@@ -256,32 +252,33 @@ WHOLE_MODELS = (
 )
 
 DENSE_MODELS = ("ResNet50", "DenseNet121")
-"""Models whose convolutions are dense, measured whole where these have an algorithm."""
+"""Models of dense convolutions, measured whole where these have an algorithm."""
 
 
 def applications(names: Iterable[str] = MODELS) -> list[Problem]:
-    """The problems of `keras.applications`, at batch 1, each once."""
+    """Problems of `keras.applications` at batch 1, each once."""
     found = json.loads(GROUPED.read_text())
     problems = (Problem.from_dict(each) for name in names for each in found[name])
     return list(dict.fromkeys(problems))
 
 
 def large_kernels() -> list[Problem]:
-    """As of RepLKNet and its like (arXiv 2203.06717)."""
+    """Large-kernel problems as in RepLKNet (arXiv 2203.06717)."""
     shapes = ((56, 128, 31), (28, 256, 29), (14, 512, 27), (7, 1024, 13))
     small = ((56, 128, 5), (28, 256, 9), (14, 512, 13))
     return [square(*each, batch=1) for each in (*shapes, *small)]
 
 
 def sequences() -> list[Problem]:
-    """One-dimensional ones: of audio (Conformer, wav2vec-like), and of RWKV-like
-    models, whose tokens see their predecessors."""
+    """One-dimensional problems: audio (Conformer, wav2vec-like), and RWKV-like models,
+    whose tokens see their predecessors."""
     shapes = ((1024, 256, 31), (512, 512, 15), (4096, 64, 9), (1024, 768, 4))
     return [line(*each, batch=1) for each in (*shapes, (2048, 1024, 3))]
 
 
 def headlines() -> list[Problem]:
-    """What a GPU is judged by: batches of 64 and 32, tensors beyond its caches."""
+    """Problems that a GPU is judged by: batches of 64 and 32, tensors larger than its
+    caches."""
     batch = {"batch": 64}
     return [
         square(56, 144, 3, **batch),
@@ -296,12 +293,12 @@ def headlines() -> list[Problem]:
 
 
 LARGER_THAN_CACHES = 64 * 2**20
-"""Least bytes beyond which a problem's tensors can't stay in a CPU's caches."""
+"""Least bytes past which a problem's tensors can't stay in a CPU's caches."""
 
 
 def larger_than_caches() -> list[Problem]:
-    """One for each kernel, stride and padding of the whole models, the smallest batch
-    of it by which its tensors do not fit a CPU's caches."""
+    """A problem for each kernel, stride and padding of the whole models, at the
+    smallest batch at which its tensors exceed a CPU's caches."""
     kinds = {}
     for problem in applications(WHOLE_MODELS):
         kind = problem.kernel_size, problem.strides, problem.padding
@@ -319,19 +316,19 @@ SETS = (
     *("small", "headlines", "dense"),
 )
 DENSE_SET = 80
-"""Problems in the set of dense ones."""
+"""Number of problems in the dense set."""
 
 
 def problems_of(name: str, most_batch: int = 16, most_elements: int = 2**22):
-    """The problems of a set.
+    """Problems of a set.
 
     Args:
-        name: one of `SETS`: those of the models measured whole or of all
+        name: one of `SETS`: problems of the models measured whole or of all
             applications, large kernels, one-dimensional ones, the MobileNets' at
             batch 1, those larger than caches, a few of all for a rehearsal, those that
             a GPU is judged by, or dense ones of several models.
-        most_batch: images in a batch, if they are small.
-        most_elements: of a problem's input.
+        most_batch: largest batch.
+        most_elements: largest number of elements of a problem's input.
     """
     if name == "single":
         return applications(MODELS[:4])
@@ -354,7 +351,7 @@ def problems_of(name: str, most_batch: int = 16, most_elements: int = 2**22):
 
 
 def dense_of_models(batch: int) -> list[Problem]:
-    """Dense problems of models with and without depthwise layers, evenly drawn."""
+    """Dense problems of models with and without depthwise layers, evenly sampled."""
     names = ("MobileNetV2", "EfficientNetB0", "EfficientNetV2B0", *DENSE_MODELS)
     found = itertools.chain.from_iterable(
         dense_problems(application(name, 96), batch) for name in names

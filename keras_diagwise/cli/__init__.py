@@ -39,7 +39,7 @@ app.command("doctor", epilog=examples("doctor"))(doctor.doctor)
 
 
 def show_version(asked: bool) -> None:
-    """Prints the package's version and leaves."""
+    """Prints the package's version and exits."""
     if asked:
         from keras_diagwise.version import __version__
 
@@ -71,7 +71,7 @@ def run() -> None:
         app(prog_name="keras-diagwise")
     except SystemExit as end:
         if end.code == INTERRUPTED:
-            # After an interrupted step the interpreter's own shutdown crashes in JAX
+            # After an interrupted step the interpreter's shutdown crashes in JAX
             # (seen in jaxlib 0.10.2).
             sys.stdout.flush()
             sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""The images in a step, where the user does not say how many."""
+"""Batch size of a step, if the user does not give one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from keras_diagwise.ops import dispatcher
 from keras_diagwise.problem import Problem
 
 DEFAULT = 32
-"""What `fit` and `predict` take if they are given none."""
+"""Default of `fit` and `predict`."""
 
 SOURCES = {
     "given": "as asked for",
@@ -24,8 +24,11 @@ SOURCES = {
 
 
 def batch_size_of(model: keras.Model, given: int | None) -> tuple[int, str]:
-    """The batch size, and which of `SOURCES` it comes from: what is given, else what
-    most of the model's layers were measured for, else Keras's default."""
+    """The batch size and its key in `SOURCES`.
+
+    The given one, else the one that most of the model's layers were measured for, else
+    Keras's default.
+    """
     if given is not None:
         return given, "given"
     measured = measured_batch_size(model)
@@ -33,8 +36,8 @@ def batch_size_of(model: keras.Model, given: int | None) -> tuple[int, str]:
 
 
 def measured_batch_size(model: keras.Model) -> int | None:
-    """The batch that most of a model's problems were measured with here; of several,
-    the largest."""
+    """The batch with which most of a model's problems were measured here; on a tie, the
+    largest."""
     environment = environment_of(model)
     posed = {use.problem for use in uses_in(model, None)}
     counts: Counter[int] = Counter()

@@ -68,7 +68,7 @@ def benchmark(
 
 
 def measured(model, batch_size: int | None, seconds: float, progress: Progress) -> dict:
-    """The figures, in JSON's types."""
+    """The benchmark's figures, in JSON's types."""
     from keras_diagwise.cli.batch_size import batch_size_of
     from keras_diagwise.cli.place import place
     from keras_diagwise.models.benchmark import benchmark

@@ -18,7 +18,7 @@ KINDS = {"training": "training step", "prediction": "prediction"}
 
 
 def show(figures: dict) -> None:
-    """Prints the times, and what they hold for."""
+    """Prints the times and their context."""
     console = standard_console(highlight=False)
     heading = f"{title(figures)}, batches of {figures['batch_size']}"
     console.print(Text(printable(heading), style="bold"))
@@ -28,7 +28,7 @@ def show(figures: dict) -> None:
 
 
 def table(figures: dict) -> Table:
-    """A row for each kind of step, and one for the first of each."""
+    """A row for each kind of step, and one for its first step."""
     found = plain_table()
     found.add_column("")
     for head in ("stock", "converted", "gain", "95 % bounds"):
@@ -51,7 +51,7 @@ def table(figures: dict) -> Table:
 
 
 def closing(figures: dict) -> Iterator[str]:
-    """What the table does not say."""
+    """Lines below the table."""
     yield (
         "Largest difference of the predictions: "
         f"{figures['difference']:.1g} of their root mean square."
@@ -72,7 +72,7 @@ def closing(figures: dict) -> Iterator[str]:
 
 
 def after_native(sources: Iterable[str]) -> str:
-    """Why, where stock's operations run only, or what may change it."""
+    """Reason why only stock's operations run, or the command that may change it."""
     if set(sources) <= {PlanSource.DECISION, PlanSource.LAYER}:
         return "Nothing that was measured is faster here."
     return "To measure what is faster: keras-diagwise tune"

@@ -1,4 +1,4 @@
-"""The text of an issue that offers what was measured on a device."""
+"""Text of an issue that contributes decisions measured on a device."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ def text(document: Document, name: str) -> str:
     """The issue, in Markdown.
 
     Args:
-        document: what was measured on one device.
-        name: the name of the file that is attached.
+        document: decisions measured on one device.
+        name: name of the attached file.
     """
     return "\n".join(printable(line) for line in lines(document, name))
 
 
 def lines(document: Document, name: str) -> Iterator[str]:
-    """The issue's lines: a title, the file, and what is in it."""
+    """Lines of the issue: a title, the file, and its contents."""
     first = document.environments()[0]
     yield f"Decisions for {first.device}"
     yield ""

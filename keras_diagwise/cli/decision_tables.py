@@ -1,4 +1,4 @@
-"""The tables of `keras-diagwise decisions`."""
+"""Tables of `keras-diagwise decisions`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from keras_diagwise.problem import PASSES
 from keras_diagwise.storage.document import Document
 
 WIDE = 110
-"""Columns from which on a problem and its plan stand beside each other."""
+"""Terminal columns from which a problem and its plan stand side by side."""
 
 SHORT_DIGEST = 8
 
@@ -82,7 +82,7 @@ def decisions_table(decisions: Iterable[Decision], wide: bool) -> Table:
 
 
 def matching(document: Document, sought: str) -> Document:
-    """The decisions of problems whose digest begins so, or whose text holds it."""
+    """Decisions of problems whose digest begins with `sought` or whose text has it."""
     text = simplified(sought)
     return Document(
         {
@@ -101,7 +101,7 @@ def matching(document: Document, sought: str) -> Document:
 
 
 def simplified(text: str) -> str:
-    """A text without what is hard to type."""
+    """A text in lower case, with `x` for × and single spaces."""
     return " ".join(text.casefold().replace("×", "x").split())
 
 
@@ -150,14 +150,14 @@ def candidates_table(comparison: Comparison, winner: str) -> Table:
 
 
 def fastest_first(candidate: tuple[str, Outcome]) -> tuple:
-    """The order of candidates: by time, then those that have none."""
+    """Sort key of candidates: by time, then those without one."""
     name, outcome = candidate
     timed = outcome.seconds is not None
     return not timed, outcome.seconds if timed else outcome.failure, name
 
 
 def why(outcome: Outcome) -> str:
-    """Why a candidate has no time."""
+    """Reason why a candidate has no time."""
     return printable(": ".join(filter(None, (outcome.failure, outcome.reason))))
 
 
@@ -166,7 +166,7 @@ def times(ratio: float | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time to three digits, in the unit that suits it."""
+    """A time as text, to three digits in a suitable unit."""
     for unit, scale in (("s", 1.0), ("ms", 1e-3)):
         if seconds >= scale:
             return f"{seconds / scale:.3g} {unit}"
@@ -178,7 +178,7 @@ def heading(environment: Environment) -> Text:
 
 
 def by_environment(document: Document) -> list[tuple[Environment, list[Decision]]]:
-    """The decisions of each environment that has any."""
+    """Environments that have decisions, with these."""
     return [
         (each, list(document.entries[each].values()))
         for each in document.environments()
@@ -187,7 +187,7 @@ def by_environment(document: Document) -> list[tuple[Environment, list[Decision]
 
 
 def sorted_decisions(decisions: Iterable[Decision]) -> list[Decision]:
-    """Decisions in the order of their problems' dimensions."""
+    """Decisions sorted by the dimensions of their problems."""
 
     def order(decision):
         problem = decision.problem
@@ -198,5 +198,5 @@ def sorted_decisions(decisions: Iterable[Decision]) -> list[Decision]:
 
 
 def measured(decision: Decision) -> str:
-    """When the last of the passes was measured."""
+    """Time at which the last of the passes was measured."""
     return max((each.measured for each in decision.passes.values()), default="")

@@ -1,4 +1,4 @@
-"""`keras-diagwise decisions`: what was measured here, shown, shared and cleared."""
+"""`keras-diagwise decisions`: shows, shares and clears decisions measured here."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def import_file(
 def path(as_json: AsJson = False, debug: Debug = False) -> None:
     """Print where decisions are kept."""
     with one_line_errors(debug), user_errors(debug):
-        # Of no Keras: the answer comes at once.
+        # Without Keras the answer is immediate.
         from keras_diagwise.storage.locations import shown, standardize_location
 
         location = shown(standardize_location(None))
@@ -176,13 +176,13 @@ def clear(
 
 
 def tell(as_json: bool, text: str, **figures: object) -> None:
-    """Prints what was done, as a line or for a program."""
+    """Prints the outcome, as a line or as JSON."""
     typer.echo(json.dumps(figures, indent=1) if as_json else text)
 
 
 @contextlib.contextmanager
 def opened(debug: bool) -> Iterator:
-    """`keras_diagwise.decisions`, for a command that ends by one line if it fails."""
+    """`keras_diagwise.decisions`, for a command that fails with one line."""
     with one_line_errors(debug):
         with Progress() as progress, progress.phase("loading Keras"):
             import_keras()
@@ -193,17 +193,17 @@ def opened(debug: bool) -> Iterator:
 
 
 def where(decisions) -> str:
-    """Where decisions are kept, as it can be shown."""
+    """Location of the decisions, without secrets."""
     from keras_diagwise.storage.locations import shown
 
     return shown(decisions.location)
 
 
 def confirmed(question: str, as_json: bool) -> bool:
-    """Whether the user says yes; asked on stderr where stdout is for a program."""
+    """Whether the user confirms; asks on stderr if stdout is for JSON."""
     try:
         return typer.confirm(question, err=as_json)
-    except typer.Abort:  # there is nobody to answer
+    except typer.Abort:  # nobody to answer
         typer.echo(err=True)
         return False
 

@@ -170,10 +170,11 @@ def measured(
 def loaded_images(
     dataset: str, folder: Path | None, size: int, seed: int, batch_size: int
 ):
-    """The images that were asked for, enough for a batch.
+    """The chosen images, at least one batch of them.
 
     Raises:
-        UserError: if a package is missing or the folder can't be used.
+        UserError: if a package is missing, the folder can't be used, or there are too
+            few images.
     """
     from keras_diagwise.cli.image_folder import from_folder
     from keras_diagwise.cli.images import digits, photographs
@@ -195,7 +196,7 @@ def plan_of_passes(text: str):
     """The plan that `--plan` names.
 
     Raises:
-        UserError: if it names none.
+        UserError: if it is not a plan.
     """
     from keras_diagwise.plan import standardize_plan
     from keras_diagwise.problem import PASSES

@@ -17,12 +17,12 @@ from keras_diagwise.environment import Environment
 def figures(
     settings: dict, images: Images, measured: SideBySide, converted: keras.Model
 ) -> dict:
-    """All that the demo reports, in JSON's types.
+    """All figures of the demo, in JSON's types.
 
     Args:
-        settings: what was asked for, with its `batch_size`.
-        images: what was trained on.
-        measured: what was measured.
+        settings: the demo's options, with `batch_size`.
+        images: the images.
+        measured: the measurements.
         converted: the converted model.
     """
     plans = plans_of(converted, settings["batch_size"])
@@ -67,7 +67,7 @@ def times(pairs: list[Pair]) -> dict:
 
 
 def losses(pairs: list[Pair]) -> dict:
-    """The losses after the same steps, and how far apart they were."""
+    """Losses of both models by step, and their differences."""
     differences = [relative_difference(*pair) for pair in pairs]
     known = [each for each in differences if each is not None]
     return {
@@ -82,18 +82,18 @@ def losses(pairs: list[Pair]) -> dict:
 
 
 def relative_difference(stock: float, converted: float) -> float | None:
-    """Between two losses, or `None` where one is no number."""
+    """Relative difference of two losses, or `None` if one is not finite."""
     largest = max(abs(stock), abs(converted))
     return finite(abs(stock - converted) / largest if largest else 0.0)
 
 
 def finite(value: float) -> float | None:
-    """`value`, or `None` where JSON has no word for it."""
+    """`value`, or `None` if JSON can't represent it."""
     return value if math.isfinite(value) else None
 
 
 def alone(measured: SideBySide) -> dict | None:
-    """How the converted model went on, and how long stock would have needed."""
+    """Training of the converted model alone, and the time that stock would need."""
     if not measured.further_steps:
         return None
     stock_pace = statistics.median(stock for stock, _ in measured.steps)
@@ -106,7 +106,7 @@ def alone(measured: SideBySide) -> dict | None:
 
 
 def plans_of(converted: keras.Model, batch_size: int) -> list[dict]:
-    """What each of the package's layers runs, in words."""
+    """The plan of each of the package's layers, as text."""
     return [
         {
             "path": each.path,

@@ -1,4 +1,4 @@
-"""The tables of the demo, made of its figures."""
+"""Tables of the demo's figures."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ and measure what it needs on this machine, from its file:
 
 
 def show(report: dict) -> None:
-    """Prints the figures as two tables, with what they mean around them."""
+    """Prints the figures as two tables, with explanations."""
     console = standard_console(highlight=False)
     console = standard_console(highlight=False, width=min(console.width, WIDTH))
     console.print(title(report), "", sep="\n")
@@ -68,7 +68,7 @@ def measured_table(report: dict) -> rich.table.Table:
 
 
 def plain_table() -> rich.table.Table:
-    """A table with a line below its head, as narrow as it can be."""
+    """A table with a line below its header, as narrow as possible."""
     return rich.table.Table(box=rich.box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
 
 
@@ -96,7 +96,7 @@ def written(form: str, value: float | None) -> str:
 
 
 def meaning(report: dict) -> list[str]:
-    """What the table does not say by itself."""
+    """Explanations below the table."""
     loss, further = report["losses"], report["converted_alone"]
     first, last, largest = (
         written("{:.1g}", loss[f"relative_difference_{which}"])
@@ -135,11 +135,11 @@ def why_native(layers: list[dict]) -> str:
 
 
 def plans_table(report: dict) -> rich.table.Table:
-    """A row for the layers that run the same problem by the same plan."""
+    """A row for each run of layers with one problem and one plan."""
     table = plain_table()
     table.add_column("depthwise layer", overflow="fold")
     table.add_column("its problem\nplan: forward, input gradient, kernel gradient")
-    # MobileNet's equal layers follow each other.
+    # MobileNet's equal layers are adjacent.
     for what, group in itertools.groupby(report["layers"], described):
         table.add_row("\n".join(each["path"] for each in group), what)
     return table

@@ -1,4 +1,4 @@
-"""`keras-diagwise doctor`: what is here, and what is wrong with it."""
+"""`keras-diagwise doctor`: diagnoses backend, device, store, tuner and algorithms."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def doctor(
 
 
 def all_findings(progress: Progress, debug: bool) -> Iterator[Finding]:
-    """Every finding, in the order in which they are shown."""
+    """Every finding, in the order shown."""
     yield findings.versions()
     try:
         with progress.phase("loading Keras"):
@@ -62,7 +62,7 @@ def all_findings(progress: Progress, debug: bool) -> Iterator[Finding]:
         yield look(name, functools.partial(findings.setting, name))
     stored = look("store", findings.store)
     yield stored
-    if stored.values:  # else there is none
+    if stored.values:  # else there is no store
         with progress.phase("reading decisions"):
             yield from findings.decisions()
     yield look("shipped", findings.shipped)
@@ -103,7 +103,7 @@ def show(found: list[Finding]) -> None:
 
 
 def closing(found: list[Finding]) -> str:
-    """What it comes to."""
+    """Closing line: the counts of errors and warnings."""
     counts = Counter(each.state for each in found)
     parts = [
         f"{counts[state]} {state}{'s' if counts[state] > 1 else ''}"

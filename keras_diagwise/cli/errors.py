@@ -1,4 +1,4 @@
-"""How the command line ends: what a user can mend is one line, Ctrl-C another."""
+"""Exit codes and one-line errors of the command line."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ ARGUMENTS = {
     "model": "MODEL",
     "path": "FILE",
 }
-"""What the help calls the arguments of the functions behind the commands."""
+"""Names in the help of the arguments of the functions behind the commands."""
 
 
 class UserError(Exception):
-    """What the user can mend: its text says what is wrong, and the remedy."""
+    """An error that the user can fix; its text gives the cause and the remedy."""
 
 
 @contextlib.contextmanager
 def user_errors(debug: bool) -> Iterator[None]:
-    """Takes what a function raises of its arguments for the user's to mend.
+    """Turns argument errors of the functions behind a command into user errors.
 
     Args:
-        debug: leave the traceback of an error.
+        debug: whether to let errors through with their traceback.
 
     Raises:
-        UserError: in place of what such functions raise.
+        UserError: in place of an argument error.
     """
     try:
         yield
@@ -51,7 +51,7 @@ def user_errors(debug: bool) -> Iterator[None]:
 
 
 def in_words_of_the_help(text: str) -> str:
-    """An error's text, with the names of arguments as the help has them."""
+    """An error's text, with arguments named as in the help."""
     names = "|".join(ARGUMENTS)
     text = re.sub(rf"`({names})`", lambda found: ARGUMENTS[found[1]], text)
     return re.sub(rf"\b(Received: )({names})=", r"\1", text)
@@ -59,10 +59,10 @@ def in_words_of_the_help(text: str) -> str:
 
 @contextlib.contextmanager
 def one_line_errors(debug: bool) -> Iterator[None]:
-    """Ends a command by one line on stderr, without a traceback.
+    """Ends a failed command with one line on stderr, without a traceback.
 
     Args:
-        debug: leave the traceback of an error.
+        debug: whether to let errors through with their traceback.
     """
     try:
         yield
@@ -74,9 +74,9 @@ def one_line_errors(debug: bool) -> Iterator[None]:
         end(str(error), USER_ERROR)
     except KeyboardInterrupt:
         end("interrupted", INTERRUPTED)
-    except BrokenPipeError:  # whoever read the output has had enough of it
+    except BrokenPipeError:  # the reader of the output closed it
         raise
-    except Exception as error:  # a mistake of ours, or of what we call
+    except Exception as error:  # a bug here or in a dependency
         if debug or hasattr(error, "format_message"):
             raise
         end(
@@ -87,13 +87,13 @@ def one_line_errors(debug: bool) -> Iterator[None]:
 
 
 def end(message: str, code: int) -> None:
-    """Prints a message as one line on stderr and leaves the command."""
+    """Prints a message as one line on stderr and exits the command."""
     typer.echo(f"keras-diagwise: {' '.join(message.split())}", err=True)
     raise typer.Exit(code) from None
 
 
 class Commands(typer.core.TyperGroup):
-    """The commands; a wrong option is one line too."""
+    """The group of commands; usage errors are one line too."""
 
     def main(self, *args: Any, standalone_mode: bool = True, **kwargs: Any) -> Any:
         kwargs["standalone_mode"] = False
@@ -102,12 +102,12 @@ class Commands(typer.core.TyperGroup):
         try:
             code = super().main(*args, **kwargs)
         except BrokenPipeError:
-            # Python would complain of what it can't write at its end.
+            # Python would complain at exit of output that it can't flush.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code = 0
         except Exception as error:
-            # Newer versions of typer hold click inside themselves (seen in 0.29), so
-            # that the class of its usage errors has no importable name in all.
+            # Newer versions of typer vendor click (seen in 0.29), so the class of usage
+            # errors has no import path that holds in all versions.
             if not hasattr(error, "format_message"):
                 raise
             typer.echo(f"keras-diagwise: {usage_message(error)}", err=True)
@@ -116,7 +116,7 @@ class Commands(typer.core.TyperGroup):
 
 
 def usage_message(error) -> str:
-    """A usage error and where to read on, as one line."""
+    """A usage error and a pointer to the help, as one line."""
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "keras-diagwise"
     message = " ".join(error.format_message().split()).rstrip(".")

@@ -1,4 +1,4 @@
-"""Examples, below the help of each command."""
+"""Examples shown below the help of each command."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ EXAMPLES = {
         ("keras-diagwise decisions clear --yes", "does not ask"),
     ],
 }
-"""By command: what to type, and what it does."""
+"""By command: command lines, each with a description."""
 
 EXIT_CODES = (
     "[bold]Exit codes[/bold]\n0: done. 1: `doctor` found an error, or something "

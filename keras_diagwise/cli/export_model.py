@@ -1,4 +1,4 @@
-"""`keras-diagwise export`: a model's weights in the framework that it came from."""
+"""`keras-diagwise export`: writes a model's weights for the framework it came from."""
 
 from __future__ import annotations
 

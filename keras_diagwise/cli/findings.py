@@ -1,4 +1,4 @@
-"""What `keras-diagwise doctor` looks at, one function a subject."""
+"""Checks of `keras-diagwise doctor`, one function per subject."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ VARIABLES = (
 PACKAGES = ("keras", "jax", "jaxlib", "tensorflow", "tensorflow-cpu", "torch")
 
 NVIDIA_DRIVER = Path("/dev/nvidiactl")
-"""Is there where the driver of NVIDIA devices is loaded, on Linux."""
+"""Exists where the NVIDIA driver is loaded, on Linux."""
 
 MAX_NAMED = 3
-"""Of the files that can't be used."""
+"""Limit of the unusable files named."""
 
 SECONDS_TO_COMPUTE = 60.0
 
 WORTH_SETTING = 1.03
-"""The least gain, by the 95 % bound, for which a variable is named."""
+"""Least gain, by the 95 % bound, at which setting the variable is advised."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """What was found of one subject.
+    """A finding on one subject.
 
     Attributes:
-        subject: a word for it.
+        subject: one word.
         state: one of `STATES`.
-        text: what was found.
+        text: the finding.
         remedy: what the user can do about it, if anything.
-        command: a line for the shell that does it, where it must not be broken.
-        values: the same for a program, in JSON's types.
+        command: a shell command for the remedy, printed unwrapped.
+        values: the finding in JSON's types.
     """
 
     subject: str
@@ -60,12 +60,12 @@ class Finding:
 
 
 def worst(findings: list[Finding]) -> str:
-    """The worst state of all."""
+    """The worst state of all findings."""
     return max((each.state for each in findings), key=STATES.index)
 
 
 def found(subject: str, look: Callable[..., Finding], *arguments) -> Finding:
-    """What `look` finds; its exceptions are an error that was found."""
+    """The finding of `look`; an exception becomes a finding with state `"error"`."""
     try:
         return look(*arguments)
     except Exception as error:
@@ -74,7 +74,7 @@ def found(subject: str, look: Callable[..., Finding], *arguments) -> Finding:
 
 
 def versions() -> Finding:
-    """Versions of what is installed. Nothing is imported."""
+    """Versions of installed packages. Nothing is imported."""
     known = {"keras-diagwise": __version__, "python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -86,7 +86,7 @@ def versions() -> Finding:
 
 
 def variables() -> Finding:
-    """The environment variables that count, without what is secret in them."""
+    """The package's environment variables, without secrets."""
     from keras_diagwise.storage.locations import shown
 
     known = {
@@ -101,14 +101,13 @@ def variables() -> Finding:
 
 
 def no_backend(error: Exception) -> Finding:
-    """The finding where Keras can't be imported."""
+    """The finding if Keras can't be imported."""
     problem, _, remedy = str(error).partition(". ")
     return Finding("backend", "error", problem, f"{remedy}.")
 
 
 def backend() -> Finding:
-    """What the backend computes on, and the environment by which decisions are
-    found there."""
+    """The backend's device, and the environment under which decisions are looked up."""
     from keras_diagwise.models.environment import environment_of_models
 
     environment = environment_of_models()
@@ -125,7 +124,7 @@ def backend() -> Finding:
 
 
 def setting(name: str) -> Finding:
-    """What a setting of `keras_diagwise.decisions` says that a variable can set."""
+    """A setting of `keras_diagwise.decisions` that a variable can set."""
     from keras_diagwise.ops import dispatcher
 
     try:
@@ -138,7 +137,7 @@ def setting(name: str) -> Finding:
 
 
 def store() -> Finding:
-    """Where decisions are kept, and whether they can be."""
+    """Location of the store, and whether it can be written."""
     from keras_diagwise.ops import dispatcher
     from keras_diagwise.storage.locations import VARIABLE, shown
 
@@ -159,7 +158,7 @@ def store() -> Finding:
 
 
 def decisions() -> Iterator[Finding]:
-    """What was measured, and what can't be read of it."""
+    """Kept decisions by environment, and files that can't be read."""
     from keras_diagwise.models.environment import environment_of_models
     from keras_diagwise.ops import dispatcher
 
@@ -173,7 +172,7 @@ def decisions() -> Iterator[Finding]:
 
 
 def kept_for(environment, here) -> str:
-    """For where a decision is kept, seen from here."""
+    """Whether a decision holds here, for other versions here, or elsewhere."""
     if environment == here:
         return "here"
     return "other versions" if here.is_same_place(environment) else "elsewhere"
@@ -206,8 +205,7 @@ def of_files(unusable: dict[str, str]) -> Finding:
 
 
 def shipped() -> Finding:
-    """The decisions of the package that serve here, by source, and the device that
-    they are of."""
+    """Shipped decisions that serve here, by source, and the most similar device."""
     from keras_diagwise.models.environment import environment_of_models
     from keras_diagwise.planning.planner import others_of_kind, shipped_document
     from keras_diagwise.planning.source import PlanSource
@@ -235,7 +233,7 @@ def shipped() -> Finding:
 
 
 def source_of(environment, here) -> str:
-    """The source of a plan that decisions of an environment are here, or `"none"`."""
+    """Plan source that decisions of an environment serve as here, or `"none"`."""
     from keras_diagwise.planning.source import PlanSource
 
     if environment == here:
@@ -246,7 +244,7 @@ def source_of(environment, here) -> str:
 
 
 def tuner() -> Finding:
-    """Whether the tuner's child process starts and computes as this one."""
+    """Whether the tuner's child process starts and computes like this one."""
     from keras_diagwise.tuner.subprocess_runner import Child, NoChildError
 
     try:
@@ -267,7 +265,7 @@ def tuner() -> Finding:
 
 
 def memory() -> Finding:
-    """What it would give here to keep the memory that a step gives back."""
+    """Speedup of a step if memory that it frees is kept in the process."""
     from keras_diagwise.models.environment import environment_of_models
 
     if environment_of_models().device_kind != "cpu":
@@ -299,11 +297,11 @@ def memory() -> Finding:
 
 
 def algorithms(is_isolated: bool, advance: Callable[[float], None]) -> Finding:
-    """What each algorithm computes for a small problem, in all passes.
+    """Verifies each algorithm on a small problem, in all passes.
 
     Args:
         is_isolated: whether to compute in a child process.
-        advance: told what part of the work is done.
+        advance: called with the share of the work done.
     """
     from keras_diagwise.tuner.runner import Runner
     from keras_diagwise.tuner.subprocess_runner import SubprocessRunner
@@ -328,8 +326,7 @@ def algorithms(is_isolated: bool, advance: Callable[[float], None]) -> Finding:
 
 
 def examinations() -> Iterator[tuple]:
-    """Each algorithm's first candidate that can compute it, in each pass of a small
-    problem."""
+    """First candidate of each algorithm that supports a small problem, per pass."""
     from keras_diagwise.algorithms import ALGORITHMS
     from keras_diagwise.models.environment import environment_of_models
     from keras_diagwise.problem import PASSES, Problem
@@ -346,7 +343,7 @@ def examinations() -> Iterator[tuple]:
 
 
 def of_algorithms(results: dict) -> Finding:
-    """What was found of all algorithms in all passes."""
+    """The finding on all algorithms in all passes."""
     values = {
         f"{candidate}, {pass_name}": each.failure or "right"
         for (pass_name, candidate), each in results.items()

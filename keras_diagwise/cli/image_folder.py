@@ -1,4 +1,4 @@
-"""The images of a folder that has a subfolder for each class."""
+"""Images of a folder with a subfolder for each class."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ MAX_IMAGES = 2000
 
 
 def from_folder(folder: Path, size: int, seed: int) -> Images:
-    """The images of a folder that has a subfolder for each class.
+    """Images of a folder with a subfolder for each class.
 
     Raises:
-        UserError: if there is no such folder, it has fewer than two classes or a
-            class fewer than two images, or some can't be read.
+        UserError: if there is no such folder, it has fewer than two classes, a class
+            has fewer than two images, or an image can't be read.
     """
     files = limited(files_of_classes(folder))
     labels = np.repeat(np.arange(len(files)), [len(each) for each in files.values()])
@@ -61,7 +61,7 @@ def files_of_classes(folder: Path) -> dict[str, list[Path]]:
 
 
 def limited(files: dict[str, list[Path]]) -> dict[str, list[Path]]:
-    """At most `MAX_IMAGES` in all, spread over each class's files."""
+    """At most `MAX_IMAGES` files in total, spread evenly over each class."""
     most = max(2, MAX_IMAGES // len(files))
     return {
         name: [each[i * len(each) // most] for i in range(most)]

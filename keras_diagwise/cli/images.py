@@ -1,4 +1,4 @@
-"""Images to train on and images held out: scans of digits, and two photographs."""
+"""Training and held-out images of the demo: scans of digits, and two photographs."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from keras_diagwise.cli.errors import UserError
 HELD_OUT = 0.15
 CROPS = {"training": 400, "held out": 100}
 MAX_CROP = 160
-"""A photograph is 427 pixels high and its held-out part 192 wide."""
+"""Limit of a crop's side: a photograph is 427 pixels high, its held-out part 192
+wide."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """Images in two parts: to train on, and held out.
+    """Images in two parts: for training, and held out.
 
     Attributes:
-        source: what they are, in words.
+        source: description of the images.
         classes: name of each class.
-        pixels: of each part, `(images, size, size, 3)` in uint8.
-        labels: of each part, an index into `classes` for each image.
+        pixels: pixels of each part, `(images, size, size, 3)` in uint8.
+        labels: labels of each part, an index into `classes` for each image.
     """
 
     source: str
@@ -42,7 +43,7 @@ class Images:
     def training_batches(
         self, batch_size: int, seed: int
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Batches without end: all images in a new order, again and again."""
+        """Endless batches: all images, reshuffled at each pass."""
         random = np.random.default_rng(seed)
         order = np.empty(0, int)
         while True:
@@ -54,7 +55,11 @@ class Images:
 
 
 def needed(module: str, package: str) -> types.ModuleType:
-    """An optional package's module."""
+    """A module of an optional package.
+
+    Raises:
+        UserError: if it can't be imported.
+    """
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -72,8 +77,7 @@ def resized(pixels: np.ndarray, size: int) -> np.ndarray:
 
 
 def split(labels: np.ndarray, seed: int) -> dict[str, np.ndarray]:
-    """Indices of the images to train on and to hold out, the same share of each
-    class."""
+    """Indices of training and held-out images, stratified by class."""
     random = np.random.default_rng(seed)
     parts: dict[str, list] = {"training": [], "held out": []}
     for label in np.unique(labels):
@@ -87,7 +91,7 @@ def split(labels: np.ndarray, seed: int) -> dict[str, np.ndarray]:
 def in_parts(
     source: str, classes: Sequence[str], pixels: np.ndarray, labels: np.ndarray, seed
 ) -> Images:
-    """All images, split."""
+    """Images split into training and held out."""
     parts = split(labels, seed)
     return Images(
         source,
@@ -107,10 +111,10 @@ def digits(size: int, seed: int) -> Images:
 
 
 def photographs(size: int, seed: int) -> Images:
-    """Crops of scikit-learn's two photographs: which one is a crop from?
+    """Crops of scikit-learn's two photographs, labelled by photograph.
 
-    Those held out come from the right of each, those to train on from the rest,
-    so that they share no pixel.
+    Held-out crops come from the right of each, training crops from the rest, so that
+    they share no pixel.
     """
     needed("PIL.Image", "pillow")
     loaded = needed("sklearn.datasets", "scikit-learn").load_sample_images()
@@ -136,7 +140,7 @@ def area_of(part: str, photograph: np.ndarray) -> np.ndarray:
 
 
 def random_crop(area: np.ndarray, size: int, random) -> np.ndarray:
-    """A square of an area, at random, as `(size, size, 3)`."""
+    """A random square of an area, as `(size, size, 3)`."""
     side = min(size, MAX_CROP)
     top = random.integers(area.shape[0] - side + 1)
     left = random.integers(area.shape[1] - side + 1)

@@ -1,4 +1,4 @@
-"""Imports Keras for the commands that need it: help and version do without."""
+"""Imports Keras for the commands that need it; help and version do not."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from keras_diagwise.cli.errors import UserError
 
 BACKENDS = ("jax", "torch", "tensorflow")
 PREDICTING = ("numpy", "openvino")
-"""Backends that train nothing."""
+"""Backends that only predict."""
 
 KERAS_DEFAULT = "tensorflow"
 
@@ -23,7 +23,7 @@ def import_keras() -> None:
     """Imports Keras, its backend and this package, which takes seconds.
 
     Raises:
-        UserError: if the backend is none, or can't be imported.
+        UserError: if the backend is unknown, or can't be imported.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     choose_backend()
@@ -46,8 +46,10 @@ def import_keras() -> None:
 
 
 def choose_backend() -> None:
-    """Names a backend that is installed, where nobody has named one and the one that
-    Keras would take is not: TensorFlow, by its own default."""
+    """Chooses an installed backend if none is named and Keras's choice is missing.
+
+    Keras defaults to TensorFlow.
+    """
     if os.environ.get("KERAS_BACKEND"):
         return
     configured = configured_backend()
@@ -63,8 +65,10 @@ def choose_backend() -> None:
 
 
 def configured_backend() -> str:
-    """What Keras's own file says, or else its default. Keras writes that into the
-    file when it is first imported, so that it need not be anybody's choice."""
+    """The backend in Keras's own file, or else its default.
+
+    Keras writes its default there at first import, so it may be nobody's choice.
+    """
     folder = os.environ.get("KERAS_HOME") or "~/.keras"
     try:
         text = Path(folder, "keras.json").expanduser().read_text(encoding="utf-8")
@@ -74,7 +78,7 @@ def configured_backend() -> str:
 
 
 def run_package() -> None:
-    """Runs `keras_diagwise/__init__.py`, which the console script has put off."""
+    """Runs `keras_diagwise/__init__.py`, which the console script has deferred."""
     package = sys.modules["keras_diagwise"]
     if not hasattr(package, "__all__"):
         assert package.__spec__ is not None

@@ -79,10 +79,10 @@ def import_model(
 
 
 def check_output(output: Path) -> None:
-    """Refuses a file that Keras would not write, before the model is loaded.
+    """Checks the output's suffix before the model is loaded.
 
     Raises:
-        UserError: if it is one.
+        UserError: if Keras would not write such a file.
     """
     if output.suffix != ".keras":
         raise UserError(

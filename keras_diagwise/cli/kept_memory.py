@@ -1,10 +1,10 @@
-"""What it would give to keep the memory that a training step frees.
+"""Measures the speedup of keeping the memory that a training step frees.
 
-    python -m keras_diagwise.cli.kept_memory     (a process that takes steps)
+    python -m keras_diagwise.cli.kept_memory     (the child process that runs steps)
 
-On a CPU backends take the buffers of a step from the C library and give them back after
-it. glibc returns large ones to the system at once, which has to find and clear their
-pages anew at the next step.
+On a CPU, backends allocate a step's buffers from the C library and free them after it.
+glibc returns large ones to the system at once, which has to find and clear their pages
+again at the next step.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ KEEP_HUGE_PAGES = ":".join(
     ]
 )
 FIRST_GLIBC = 2, 35
-"""Its first version with `glibc.malloc.hugetlb` (its NEWS)."""
+"""First version of glibc with `glibc.malloc.hugetlb` (its NEWS)."""
 
 BATCH_SIZE, PIXELS, CHANNELS, BLOCKS = 16, 48, 64, 4
-"""Of a model whose tensors, of 9 MB, fit no cache."""
+"""Dimensions of a model whose 9 MB tensors fit in no cache."""
 
 TURNS = 8
 SECONDS_IN_TURN = 0.25
@@ -39,13 +39,13 @@ SECONDS_IN_TURN = 0.25
 
 @dataclasses.dataclass(frozen=True)
 class StepCost:
-    """The seconds of a step.
+    """Seconds of a step.
 
     Attributes:
         as_it_is: under the environment variables of this process.
-        kept: where freed memory is kept, in huge pages.
-        gain: the median ratio of both, turn by turn.
-        gain_at_least: the 95 % bound below it.
+        kept: with freed memory kept in huge pages.
+        gain: median of the ratios of both, turn by turn.
+        gain_at_least: lower 95 % bound of the gain.
     """
 
     as_it_is: float
@@ -55,23 +55,23 @@ class StepCost:
 
 
 def has_tunables() -> bool:
-    """Whether the C library is one that `KEEP_HUGE_PAGES` means something to."""
+    """Whether the C library supports `KEEP_HUGE_PAGES`."""
     name, version = platform.libc_ver()
     numbers = tuple(map(int, re.findall(r"\d+", version)[:2]))
     return name == "glibc" and numbers >= FIRST_GLIBC
 
 
 def with_tunables(tunables: str) -> str:
-    """The value of the variable with more tunables than it has; of two that say
-    otherwise, glibc takes the last."""
+    """The variable's value with tunables appended; glibc takes the last of two that
+    conflict."""
     return ":".join(filter(None, [os.environ.get(VARIABLE, ""), tunables]))
 
 
 def step_cost() -> StepCost:
-    """Measures steps in two child processes, in turn.
+    """Measures steps in two child processes, interleaved.
 
     Raises:
-        RuntimeError: if a child ends before.
+        RuntimeError: if a child ends early.
     """
     from keras_diagwise.tuner.measure import lower_bound
 
@@ -91,10 +91,10 @@ def step_cost() -> StepCost:
 
 
 class Stepping(contextlib.AbstractContextManager):
-    """A child process that takes training steps of a small converted model.
+    """A child process that runs training steps of a small converted model.
 
     Args:
-        variables: environment variables that differ from this process's.
+        variables: environment variables set for the child only.
     """
 
     def __init__(self, variables: dict[str, str]):
@@ -110,7 +110,7 @@ class Stepping(contextlib.AbstractContextManager):
         )
 
     def take_turn(self) -> float:
-        """The median seconds of the steps of a turn.
+        """Median seconds of a step in one turn.
 
         Raises:
             RuntimeError: if the process has ended.
@@ -130,9 +130,9 @@ class Stepping(contextlib.AbstractContextManager):
 
 
 def main() -> None:
-    """Takes steps for a quarter of a second at each line that comes in."""
+    """Runs steps for a quarter of a second for each line on stdin."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what backends print
+    os.dup2(2, 1)  # prints of backends go to stderr
     step = small_step()
     for _ in sys.stdin:
         samples: list[float] = []

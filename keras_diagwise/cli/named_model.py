@@ -1,4 +1,4 @@
-"""The model that a command is given: how it is named, and how it shall run."""
+"""The model argument of a command: its options and loading."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from keras_diagwise.cli.errors import UserError
 
 
 def checked_name(name: str) -> str:
-    """A model's name, which is wrong before Keras is loaded if its file is missing."""
+    """Validates a model's name before Keras is loaded: its file must exist."""
     if name.endswith(".keras") and not Path(name).is_file():
         raise typer.BadParameter(f"File {name!r} does not exist")
     return name
@@ -66,11 +66,11 @@ def loaded(
     jit_compile: bool | None,
     modules: Iterable[str] | None = None,
 ):
-    """The model that is named, as it shall run.
+    """Loads the named model with its options applied.
 
     Raises:
         UserError: if a module can't be imported.
-        ValueError: if there is no such model, or it can't run so.
+        ValueError: if there is no such model, or it does not take an option.
     """
     import keras
 
@@ -92,11 +92,10 @@ def loaded(
 
 
 def title(figures: dict) -> str:
-    """What to call a model: by its own name, or by its file's where Keras has named
-    it after its class.
+    """Display name of a model: its own, or its file's if Keras named it by class.
 
     Args:
-        figures: with `model`, its own name, and `given`, what the command was given.
+        figures: with `model`, its own name, and `given`, the command's argument.
     """
     if re.fullmatch(r"(functional|sequential|model)(_\d+)?", figures["model"]):
         return Path(figures["given"]).stem
@@ -104,7 +103,7 @@ def title(figures: dict) -> str:
 
 
 def import_module(name: str) -> None:
-    """Imports a module, from the current folder as `python -m` does, too.
+    """Imports a module, also from the current folder, as `python -m` does.
 
     Raises:
         UserError: if it can't be imported.
@@ -113,7 +112,7 @@ def import_module(name: str) -> None:
         sys.path.insert(0, os.getcwd())
     try:
         importlib.import_module(name)
-    except Exception as error:  # a module of the user's can fail in any way
+    except Exception as error:  # a user's module can fail in any way
         raise UserError(
             "--import must name a module that can be imported, such as my_layers for "
             f"my_layers.py. Received: {name!r}. {type(error).__name__}: {error}"
@@ -121,8 +120,7 @@ def import_module(name: str) -> None:
 
 
 def converted(model):
-    """The model with every layer run by a plan: the plans of its own, if a layer is
-    the package's already, else by what was measured. It is changed itself.
+    """Converts the model in place, unless a layer is the package's already.
 
     Raises:
         ValueError: if it can't be converted.
@@ -137,6 +135,6 @@ def converted(model):
     if any(isinstance(layer, Diagonalwise) for layer in layers):
         return model
     with warnings.catch_warnings():
-        # Nothing to convert is what the report says by itself.
+        # The report says itself that there is nothing to convert.
         warnings.simplefilter("ignore", UserWarning)
         return convert(model, verbose=0)

@@ -1,4 +1,4 @@
-"""Where figures were measured, in JSON's types."""
+"""The environment of a measurement, in JSON's types."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from keras_diagwise.environment import Environment
 
 
 def place(environment: Environment) -> dict:
-    """An environment with the versions of what is not part of it."""
+    """An environment, with versions and system that are not part of it."""
     return {
         **environment.to_dict(),
         "keras": keras.__version__,

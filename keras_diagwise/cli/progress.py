@@ -1,4 +1,4 @@
-"""How far a command is: a bar on a terminal, a line for each phase elsewhere."""
+"""Progress of a command: a bar on a terminal, a line for each phase elsewhere."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from keras_diagwise._terminal import TimeLeftColumn, standard_console
 
 
 class Progress(contextlib.AbstractContextManager):
-    """Shows phases one after another on stderr, and leaves nothing on a terminal.
+    """Shows phases one after another on stderr; a terminal is left clean.
 
     A Ctrl-C that a library swallows ends the phase at its next advance: compiled
-    code of JAX 0.10 does so now and then (seen).
+    code of JAX 0.10 swallows it now and then (seen).
     """
 
     def __init__(self) -> None:
@@ -65,10 +65,10 @@ class Progress(contextlib.AbstractContextManager):
 
         Args:
             description: a few words.
-            total: how much there is to do, or `None` if that is not known.
+            total: amount of work, or `None` if unknown.
 
         Yields:
-            A function that takes how much more is done.
+            A function that advances by an amount of work.
         """
         if not self._console.is_terminal:
             self._console.print(f"{description} …", highlight=False)

@@ -92,7 +92,7 @@ def report(
 
 
 def write(target: str, figures: dict) -> None:
-    """Writes the page, at once."""
+    """Writes the page atomically."""
     from keras_diagwise.cli.report_page import report_page
     from keras_diagwise.storage.folders import replacement
 
@@ -106,7 +106,7 @@ def tune_command(
     jit_compile: bool | None,
     modules: Iterable[str] | None = None,
 ) -> str:
-    """The command that measures what the report is about, to be pasted in a shell."""
+    """The command that tunes the report's model, to paste into a shell."""
     words = ["keras-diagwise", "tune", model]
     for name, value in options.items():
         words += [] if value is None else [name, str(value)]

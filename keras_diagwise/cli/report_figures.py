@@ -26,11 +26,11 @@ TIMES = ("native_seconds", "seconds", "least")
 
 
 def report_figures(model: keras.Model, batch_size: int | None) -> dict:
-    """What each layer of a model runs, and what was measured.
+    """The plan of each layer of a model, and the measurements.
 
     Args:
-        model: the model, its layers the package's.
-        batch_size: images in a step; `None` is as `batch_size_of` chooses.
+        model: the converted model.
+        batch_size: images in a step; `None` lets `batch_size_of` choose.
     """
     environment = environment_of(model)
     batch_size, where_from = batch_size_of(model, batch_size)
@@ -52,11 +52,11 @@ def report_figures(model: keras.Model, batch_size: int | None) -> dict:
 
 
 def layer_figures(line: LayerPlan, environment: Environment) -> dict:
-    """A layer's plan, and what was measured of it here, or of what speaks for it."""
+    """A layer's plan, and the measurements here or those that its plan comes from."""
     source, decision = line.rung, line.decision
     measured_here = source == PlanSource.DECISION
     if source == PlanSource.LAYER and line.problem is not None:
-        # The user gave the plan; what was measured all the same tells its worth.
+        # The user gave the plan; a decision here can still tell its gain.
         answer = dispatcher.answer(line.problem, AUTO, environment)
         measured_here = answer.source == PlanSource.DECISION
         decision = answer.decision if measured_here else None
@@ -79,7 +79,7 @@ def layer_figures(line: LayerPlan, environment: Environment) -> dict:
 
 
 def pass_figures(decision: Decision, line: LayerPlan) -> dict[str, dict]:
-    """What was measured of each pass, and what the layer runs there."""
+    """Measurements of each pass, and the algorithm that the layer runs."""
     return {
         name: comparison_figures(decision.passes[name], line.plan and line.plan[name])
         for name in PASSES
@@ -88,7 +88,7 @@ def pass_figures(decision: Decision, line: LayerPlan) -> dict[str, dict]:
 
 
 def comparison_figures(comparison: Comparison, algorithm) -> dict:
-    """The candidates of a pass, the fastest first, and the one that runs."""
+    """The candidates of a pass, fastest first, and the one that runs."""
     chosen = None if algorithm is None else str(algorithm)
     seconds = comparison.seconds
     timed = sorted(seconds, key=lambda name: (seconds[name], name))
@@ -108,8 +108,8 @@ def comparison_figures(comparison: Comparison, algorithm) -> dict:
 
 
 def sums(passes: Iterable[dict]) -> dict[str, float | None]:
-    """The times of passes together: of those that both native and what runs were
-    timed for; `None` if there is none."""
+    """Total times of the passes in which both native and the running algorithm were
+    timed; `None` without any."""
     both = [each for each in passes if each["seconds"] and each["native_seconds"]]
     return {
         name: sum(each[name] or 0.0 for each in both) if both else None
@@ -118,7 +118,7 @@ def sums(passes: Iterable[dict]) -> dict[str, float | None]:
 
 
 def totals(layers: list[dict]) -> dict:
-    """The sums over all layers that were measured here, by pass and together."""
+    """Totals over all layers measured here, by pass and overall."""
     measured = [each for each in layers if each["is_measured_here"]]
     return {
         "layers": len(layers),

@@ -1,4 +1,4 @@
-"""What `keras-diagwise report` prints beside the page that it writes."""
+"""Lines that `keras-diagwise report` prints when it has written the page."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def show(figures: dict, path: str) -> None:
 
 
 def totals_table(totals: dict):
-    """The sums over all layers, a row for each pass."""
+    """Totals over all layers, a row for each pass."""
     table = plain_table()
     for head in ("", "native", "chosen", "gain", "roofline"):
         table.add_column(head, justify="right" if head else "left", no_wrap=True)

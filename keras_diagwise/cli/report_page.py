@@ -1,4 +1,4 @@
-"""The page of `keras-diagwise report`: computes what its template shows."""
+"""The page of `keras-diagwise report`: computes the values of its template."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from keras_diagwise.planning.source import PlanSource
 FOLDER = Path(__file__).parent
 
 BARS = {"native": "native_seconds", "chosen": "seconds", "roofline": "least"}
-"""The bars of a pass, and where the figures have their times."""
+"""Bars of a pass, with the keys of their times in the figures."""
 
 
 def report_page(figures: dict) -> str:
-    """The page as HTML: one file that needs no other.
+    """The page as self-contained HTML.
 
     Args:
-        figures: what `report_figures` returns, with `given`, the model as it was
-            named, and `tune`, the command that measures it.
+        figures: result of `report_figures`, with `given`, the model argument, and
+            `tune`, the command that tunes it.
     """
     script, style = (
         (FOLDER / f"report_page.{kind}").read_text(encoding="utf-8")
@@ -51,19 +51,21 @@ def report_page(figures: dict) -> str:
         page_values(figures),
         style=style,
         script=script,
-        # No other script runs, whatever a name contains.
+        # Only this script may run, whatever a name contains.
         script_hash=f"sha256-{base64.b64encode(digest).decode()}",
     )
 
 
 def without_control_characters(value: object) -> object:
-    """A value as the template prints it, before it is escaped: names come from models
-    and files, and can contain anything. What is HTML already stays as it is."""
+    """A template value before escaping, without control characters.
+
+    Names come from models and files and can contain anything. HTML stays as it is.
+    """
     return value if hasattr(value, "__html__") else printable(str(value))
 
 
 def page_values(figures: dict) -> dict:
-    """The figures, with the texts and the scales that the template needs."""
+    """The figures, with texts and scales for the template."""
     layers = figures["layers"]
     scale = Scale.of(
         each
@@ -89,7 +91,7 @@ def page_values(figures: dict) -> dict:
 
 
 def totals_values(totals: dict) -> dict:
-    """The sums over all layers, and the bars of each pass that has sums."""
+    """Totals over all layers, with the bars of each pass that has times."""
     passes = {name: each for name, each in totals["passes"].items() if each["seconds"]}
     scale = Scale.of(passes.values())
     return {
@@ -101,7 +103,7 @@ def totals_values(totals: dict) -> dict:
 
 
 def layer_values(layer: dict, scale: Scale) -> dict:
-    """A layer's row of the table, and the details below it."""
+    """A layer's row in the table, and its details."""
     native, chosen = layer["native_seconds"], layer["seconds"]
     description = PlanSource(layer["rung"]).description
     passes = layer["passes"].items()
@@ -136,7 +138,7 @@ def pass_values(name: str, measured: dict, scale: Scale) -> dict:
 
 
 def candidate_values(measured: dict, name: str, **fields) -> dict:
-    """A candidate of a pass: what was measured of it, or why nothing was."""
+    """A candidate of a pass: its measurements, or the reason for none."""
     outcome = Outcome(**fields)
     return {
         "name": name,
@@ -151,12 +153,13 @@ def candidate_values(measured: dict, name: str, **fields) -> dict:
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """A logarithmic scale of times: the chosen algorithm can be many times faster than
-    native, and both have to be seen.
+    """A logarithmic scale of times.
+
+    The chosen algorithm can be many times faster than native, and both must be visible.
 
     Attributes:
-        least: its first time, in seconds.
-        longest: its last, whole decades later.
+        least: start of the scale, in seconds.
+        longest: end of the scale, whole decades later.
     """
 
     least: float
@@ -164,7 +167,7 @@ class Scale:
 
     @classmethod
     def of(cls, passes: Iterable[dict]) -> Scale:
-        """The decades that contain all known times of passes."""
+        """The scale of whole decades that contains all known times of passes."""
         found = [each[key] for each in passes for key in BARS.values() if each[key]]
         first = math.floor(math.log10(min(found, default=1e-3)))
         last = math.ceil(math.log10(max(found, default=1e-3)))
@@ -172,11 +175,11 @@ class Scale:
 
     @property
     def decades(self) -> int:
-        """The number of decades."""
+        """Number of decades."""
         return round(math.log10(self.longest / self.least))
 
     def place(self, seconds: float) -> str:
-        """The place of a time, as a length of CSS."""
+        """Position of a time, as a CSS length."""
         share = math.log10(seconds / self.least) / self.decades
         return f"{100 * min(1.0, max(0.0, share)):.3g}%"
 
@@ -185,7 +188,7 @@ class Scale:
 
 
 def bars(name: str, sums: dict, scale: Scale) -> dict:
-    """The bars of a pass, those of known times, and their texts."""
+    """The bars of a pass with known times, and their texts."""
     numbers = {bar: milliseconds(sums[key] or None) for bar, key in BARS.items()}
     said = ", ".join(f"{bar} {number} ms" for bar, number in numbers.items())
     return {
@@ -198,7 +201,7 @@ def bars(name: str, sums: dict, scale: Scale) -> dict:
 
 
 def texts(sums: dict) -> dict[str, str]:
-    """The times of a layer, or of all, and the gain."""
+    """Times and gain of one layer, or of all, as text."""
     return {
         **{bar: known(sums[key]) for bar, key in BARS.items()},
         "gain": gain_of(sums),
@@ -206,12 +209,12 @@ def texts(sums: dict) -> dict[str, str]:
 
 
 def gain_of(sums: dict) -> str:
-    """How many times faster than native the chosen algorithms are."""
+    """Speedup of the chosen algorithms over native, as text."""
     return times(sums["native_seconds"], sums["seconds"])
 
 
 def times(native: float | None, seconds: float | None) -> str:
-    """A ratio of two times, to three digits."""
+    """Ratio of two times as text, to three digits."""
     if not native or not seconds:
         return "–"
     ratio = native / seconds
@@ -220,17 +223,17 @@ def times(native: float | None, seconds: float | None) -> str:
 
 
 def known(seconds: float | None, otherwise: str = "–") -> str:
-    """A time as text, if it is known."""
+    """A time as text, or `otherwise` if unknown."""
     return duration(seconds) if seconds else otherwise
 
 
 def minute(moment: str) -> str:
-    """The date and the minute of a moment in ISO 8601."""
+    """Date and minute of an ISO 8601 timestamp."""
     return moment[:16].replace("T", " ")
 
 
 def cant_be_measured(layers: list[dict]) -> dict[str, str]:
-    """The number of layers that can't be measured, by reason."""
+    """Number of layers that can't be measured, by reason, as text."""
     reasons = Counter(each["cant_be_measured"] for each in layers)
     del reasons[None]
     return {
@@ -240,7 +243,7 @@ def cant_be_measured(layers: list[dict]) -> dict[str, str]:
 
 
 def by_reason(left_alone: list[dict]) -> dict[str, list[str]]:
-    """The paths of the layers that no plan runs, by class and reason."""
+    """Paths of the layers left alone, by class and reason."""
     reasons: dict[str, list[str]] = {}
     for each in left_alone:
         reasons.setdefault(f"{each['layer']}: {each['why']}", []).append(each["path"])

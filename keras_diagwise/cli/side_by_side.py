@@ -24,11 +24,12 @@ STEPS_BETWEEN_LOOKS = 25
 GOOD_ACCURACY = 0.97
 LEARNING_RATE = 2e-3
 WARM_UP_LEARNING_RATE = 2e-4
-"""Of the steps side by side: at the full rate Adam made a factor of two between the
-losses of the 32nd step out of rounding's 6e-7 at the first (seen on JAX)."""
+"""Learning rate of the steps side by side. At the full rate Adam turned a rounding
+difference of 6e-7 at step 1 into a factor of two between the losses at step 32 (seen on
+JAX)."""
 NORMALIZATION_MOMENTUM = 0.9
-"""MobileNet's 0.99 and 0.999 leave the moving statistics near their initial values
-for the first hundreds of steps, and the held-out accuracy at chance."""
+"""The models' own 0.99 and 0.999 leave the moving statistics near their initial values
+for the first hundreds of steps, and held-out accuracy at chance."""
 
 MODELS = {
     "MobileNet": {"dropout": 0.0},
@@ -36,26 +37,26 @@ MODELS = {
     "MobileNetV3Small": {"dropout_rate": 0.0, "include_preprocessing": False},
     "MobileNetV3Large": {"dropout_rate": 0.0, "include_preprocessing": False},
 }
-"""Models of `keras.applications`, with no dropout: two models that drop other
-units have no losses to compare."""
+"""Models of `keras.applications`, without dropout: losses of two models that drop
+different units can't be compared."""
 
 Pair = tuple[float, float]
 
 
 @dataclasses.dataclass
 class SideBySide:
-    """What was measured of stock and converted, each pair stock first.
+    """Measurements of stock and converted; each pair has stock first.
 
     Attributes:
         first_steps: seconds of the first training step, which traces and compiles.
-        steps: seconds of the timed training steps, a pair a batch.
-        losses: of every step on the same batches, the first and the warm-up ones
-            among them.
+        steps: seconds of the timed training steps, one pair per batch.
+        losses: losses of every step on the same batches, including the first and the
+            warm-up.
         predictions: seconds of `predict_on_batch`.
-        accuracies: on the held-out images, after the same steps.
-        further_steps: steps that the converted model alone went on for.
-        further_seconds: of those steps, held-out images not counted.
-        further_accuracy: on the held-out images after them, or `None` for no step.
+        accuracies: held-out accuracies after the same steps.
+        further_steps: further steps of the converted model alone.
+        further_seconds: seconds of those steps, without evaluation.
+        further_accuracy: held-out accuracy after them, or `None` without any.
     """
 
     first_steps: Pair
@@ -104,13 +105,13 @@ def train_both(
     Args:
         stock: a compiled model.
         converted: its converted copy, compiled in the same way.
-        images: what to train on.
+        images: the images.
         batch_size: images in a batch.
-        steps: pairs of steps to time at most; fewer, but at least 5, if they would
+        steps: maximum of timed pairs of steps; fewer, but at least 5, if they would
             take longer than 80 seconds.
-        seconds: how long the converted model goes on alone, at most.
-        seed: of the order of the images.
-        progress: where to show it.
+        seconds: maximum time that the converted model goes on alone.
+        seed: seed of the order of the images.
+        progress: shows the progress.
     """
     models = (stock, converted)
     batches = images.training_batches(batch_size, seed)
@@ -136,7 +137,7 @@ def train_both(
 
 
 def first(models, batch, progress: Progress) -> tuple[Pair, Pair]:
-    """Seconds and losses of the first step of each."""
+    """Seconds and losses of each model's first step."""
     with progress.phase("compiling both", total=len(models)) as advance:
 
         def train_and_show(model, batch):
@@ -148,7 +149,7 @@ def first(models, batch, progress: Progress) -> tuple[Pair, Pair]:
 
 
 def affordable(most: int, fewest: int, seconds: float) -> Iterator[int]:
-    """Counts to `most`, or stops sooner when `seconds` are over."""
+    """Counts to `most`; past `fewest`, stops once `seconds` are over."""
     start = time.perf_counter()
     for turn in range(most):
         if turn >= fewest and time.perf_counter() - start > seconds:
@@ -157,14 +158,14 @@ def affordable(most: int, fewest: int, seconds: float) -> Iterator[int]:
 
 
 def timed(function: Callable, model, batch) -> tuple[float, float]:
-    """How long a call takes, and what it returns."""
+    """Duration and result of a call."""
     start = time.perf_counter()
     result = function(model, batch)
     return time.perf_counter() - start, result
 
 
 def timed_pair(function: Callable, models, batch, turn: int) -> tuple[Pair, Pair]:
-    """The same call for both models; in every other turn converted goes first."""
+    """Times a call on both models; in every other turn converted goes first."""
     results = {}
     for index in (0, 1) if turn % 2 == 0 else (1, 0):
         results[index] = timed(function, models[index], batch)
@@ -173,7 +174,7 @@ def timed_pair(function: Callable, models, batch, turn: int) -> tuple[Pair, Pair
 
 
 def train(model, batch) -> float:
-    """One training step, to its end; the loss."""
+    """Runs one training step to its end and returns the loss."""
     loss = float(backends.keras_internals.train_on_batch(model, *batch))
     # The first layer's kernel is the last to get its gradient.
     backends.active.synchronize([model.trainable_variables[0].value])
@@ -181,12 +182,12 @@ def train(model, batch) -> float:
 
 
 def predict(model, inputs) -> np.ndarray:
-    """One prediction, as numpy."""
+    """Runs one prediction to its end."""
     return np.asarray(model.predict_on_batch(inputs))
 
 
 def predict_both(models, inputs, progress: Progress) -> list[Pair]:
-    """Times predictions, after one of each that compiles and one that warms up."""
+    """Times predictions, after one that compiles and one warm-up for each model."""
     with progress.phase("predictions", total=MAX_PREDICTIONS) as advance:
         for model in models * 2:
             predict(model, inputs)
@@ -198,10 +199,10 @@ def predict_both(models, inputs, progress: Progress) -> list[Pair]:
 
 
 def accuracy(model, images: Images, batch_size: int) -> float:
-    """The share of held-out images that get their class.
+    """Accuracy on the held-out images.
 
-    The last batch is filled up by the first images: one of another size would be
-    compiled anew.
+    The last batch is filled up with the first images: another size would be compiled
+    again.
     """
     count = len(images.labels["held out"])
     indices = np.resize(np.arange(count), -(-count // batch_size) * batch_size)
@@ -221,8 +222,10 @@ def go_on_alone(
     result: SideBySide,
     progress: Progress,
 ) -> None:
-    """Trains the converted model until time is over or it is good, the learning
-    rate falling to zero."""
+    """Trains the converted model until time is up or it is accurate enough.
+
+    The learning rate decays linearly to zero.
+    """
     start = time.perf_counter()
     with progress.phase("converted alone", total=seconds) as advance:
         for step in itertools.count(1):
@@ -240,5 +243,5 @@ def go_on_alone(
 
 
 def median_ratio(pairs: list[Pair]) -> float:
-    """The median of stock's time over converted's, pair by pair."""
+    """Median of the paired ratios, stock over converted."""
     return statistics.median(stock / converted for stock, converted in pairs)

@@ -1,4 +1,4 @@
-"""`keras-diagwise tune`: measures what a model needs on this machine."""
+"""`keras-diagwise tune`: measures the candidates for a model on this machine."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from keras_diagwise.cli.progress import Progress
 
 
 def checked_budget(budget: str | None) -> str | None:
-    """A budget, which is wrong before Keras is loaded."""
+    """Validates a budget before Keras is loaded."""
     try:
         standardize_budget(budget)
     except ValueError as error:
@@ -80,7 +80,7 @@ def tune(
         with user_errors(debug):
             from keras_diagwise.models.tune import NOTHING_TO_MEASURE, measure
 
-            # The report says so by itself.
+            # The report says so itself.
             warnings.filterwarnings("ignore", NOTHING_TO_MEASURE, UserWarning)
             report = measure(
                 loaded(model, image_size, dtype_policy, jit_compile, import_),

@@ -1,4 +1,4 @@
-"""Files from anywhere: plain, and no larger than what reads them allows."""
+"""Access to untrusted files: plain files only, with limits on size."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from keras_diagwise.storage.folders import replacement
 Name = str | os.PathLike[str]
 
 MAX_TEXT = 2**20
-"""Bytes of a text that describes a network."""
+"""Limit in bytes of a text that describes a network."""
 
 
 class Reader:
-    """A file of weights, from which bytes are read where they are wanted.
+    """Random access to a file of weights.
 
     Args:
-        path: of the file.
+        path: path of the file.
 
     Attributes:
-        size: bytes in it.
+        size: size of the file in bytes.
 
     Raises:
-        ValueError: if it is no plain file.
+        ValueError: if it is not a plain file.
     """
 
     def __init__(self, path: Name):
@@ -34,7 +34,7 @@ class Reader:
         self._view = np.memmap(path, "u1", "r") if self.size else np.empty(0, "u1")
 
     def bytes(self, start: int, stop: int) -> bytes:
-        """Those from one place to another, as far as the file has them."""
+        """Bytes `start` to `stop`, fewer at the end of the file."""
         return self._view[start:stop].tobytes()
 
     def error(self, byte: int, reason: str) -> ValueError:
@@ -42,14 +42,14 @@ class Reader:
 
 
 def size_of(path: Name, argument: str) -> int:
-    """Bytes in a plain file.
+    """Size of a plain file in bytes.
 
     Args:
         path: the file.
-        argument: which argument of the user's names it.
+        argument: name of the user's argument, for the error.
 
     Raises:
-        ValueError: if there is none: a device or a pipe would have no end.
+        ValueError: if there is no plain file: a device or a pipe would have no end.
     """
     try:
         status = os.stat(path)
@@ -66,10 +66,10 @@ def size_of(path: Name, argument: str) -> int:
 
 
 def text_of(path: Name, argument: str) -> str:
-    """The text of a file; what is no UTF-8 is replaced.
+    """The text of a file; invalid UTF-8 is replaced.
 
     Raises:
-        ValueError: if there is none, or it has more than `MAX_TEXT` bytes.
+        ValueError: if there is no plain file, or it has more than `MAX_TEXT` bytes.
     """
     size = size_of(path, argument)
     if size > MAX_TEXT:
@@ -81,10 +81,10 @@ def text_of(path: Name, argument: str) -> str:
 
 
 def replace(path: Name, argument: str, content: bytes) -> None:
-    """Puts a file in place of what is there, which is whole until then.
+    """Writes a file, atomically replacing an existing one.
 
     Raises:
-        ValueError: if what is there is no plain file.
+        ValueError: if the path exists and is not a plain file.
     """
     target = os.path.realpath(path)
     if os.path.exists(target):

@@ -1,4 +1,4 @@
-"""Which format a file is of, by its name."""
+"""File formats, recognized by file name."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from types import ModuleType
 import keras
 
 STRUCTURES = {".cfg": "darknet", "-symbol.json": "mxnet", ".prototxt": "caffe"}
-"""The module of each format, by how the names of structures end."""
+"""Module of each format, by suffix of the structure's name."""
 
 WEIGHTS = {
     r"\.weights": ".cfg",
     r"-\d{4}\.params": "-symbol.json",
     r"\.caffemodel": ".prototxt",
 }
-"""How a structure's name ends, by how its weights' does, an expression."""
+"""Suffix of a structure's name, by regular expression for its weights' suffix."""
 
 
 def format_of(structure: Path) -> ModuleType:
     """The module that loads and saves models of a structure's format.
 
     Raises:
-        ValueError: if its name ends as none's.
+        ValueError: if no format has the suffix of its name.
     """
     for end, name in STRUCTURES.items():
         if structure.name.endswith(end):
@@ -37,15 +37,15 @@ def format_of(structure: Path) -> ModuleType:
 
 
 def load(structure: Path, weights: Path, image_size: int | None) -> keras.Model:
-    """The model of a structure and its weights.
+    """Loads the model of a structure and its weights.
 
     Args:
-        structure: path of it.
-        weights: path of them.
-        image_size: pixels along each side, where the structure does not say.
+        structure: path of the structure.
+        weights: path of the weights.
+        image_size: pixels along each side, if the structure does not give it.
 
     Raises:
-        ValueError: if it can't be loaded.
+        ValueError: if the model can't be loaded.
     """
     module = format_of(structure)
     if image_size is None:
@@ -59,10 +59,10 @@ def load(structure: Path, weights: Path, image_size: int | None) -> keras.Model:
 
 
 def structure_beside(weights: Path) -> Path:
-    """The structure beside weights that are to be written, by their name.
+    """The structure beside weights to write, found by their name.
 
     Raises:
-        ValueError: if their name ends as no format's, or there is none.
+        ValueError: if no format has their suffix, or there is no such structure.
     """
     reason = "the name of the weights does not say of which framework they are"
     for end, of_structure in WEIGHTS.items():

@@ -1,5 +1,4 @@
-"""A network that is understood, and not built: its sizes are known before memory is
-taken for it."""
+"""A parsed network that is not built yet: no memory is taken before sizes are known."""
 
 from __future__ import annotations
 
@@ -24,11 +23,11 @@ class Kind(NamedTuple):
 
     Attributes:
         append: appends its layers to a step.
-        options: what a file may say of it.
-        weights: their variables in the file's order, as far as a layer has them.
-        arguments: how many of the options, the first ones, `append` takes by place;
-            it finds all in the step.
-        reads_all: whether it reads all of its inputs, not the first only.
+        options: options that a file may set.
+        weights: variables in the file's order; a layer may lack some.
+        arguments: number of leading options passed to `append` by position; all are
+            in the step too.
+        reads_all: whether it reads all of its inputs, not only the first.
     """
 
     append: Callable[..., None]
@@ -39,10 +38,10 @@ class Kind(NamedTuple):
 
 
 def kind_of(kinds: Mapping[str, T], name: str, source: Source) -> T:
-    """The kind that has a name.
+    """The kind of this name.
 
     Raises:
-        ValueError: if none has.
+        ValueError: if there is no such kind.
     """
     if name not in kinds:
         raise source.error(f"its type must be one of {', '.join(kinds)}", name)
@@ -50,15 +49,15 @@ def kind_of(kinds: Mapping[str, T], name: str, source: Source) -> T:
 
 
 class Graph:
-    """Steps, of which each reads earlier ones; step 0 is the image.
+    """Steps in topological order; step 0 is the image.
 
     Args:
-        source: where the image's size stands.
+        source: source of the image's size.
         image: height, width, channels.
 
     Attributes:
-        steps: all of them.
-        outputs: those that are outputs, by index, once `end` has been told.
+        steps: all steps.
+        outputs: indices of the output steps, set by `end`.
     """
 
     def __init__(self, source: Source, image: Shape):
@@ -72,7 +71,7 @@ class Graph:
         """Adds a step of a kind.
 
         Raises:
-            ValueError: if it can't be, or is one too many.
+            ValueError: if the step is invalid, or there are more than `MAX_STEPS`.
         """
         if len(self.steps) > MAX_STEPS:
             reason = f"there must be at most {MAX_STEPS} layers"
@@ -84,10 +83,11 @@ class Graph:
         return step
 
     def end(self, outputs: Sequence[int]) -> None:
-        """Says which steps are outputs.
+        """Sets the output steps.
 
         Raises:
-            ValueError: if none depends on one that has weights: they would be lost.
+            ValueError: if no output depends on a step with weights, which would be
+                lost.
         """
         used = set(outputs)
         for i, step in reversed(list(enumerate(self.steps))):
@@ -101,11 +101,11 @@ class Graph:
     def build(
         self, name: str, values: Iterable[tuple[Weight, np.ndarray]]
     ) -> keras.Model:
-        """The model. An output of one pixel is a vector.
+        """Builds the model. An output of one pixel becomes a vector.
 
         Args:
-            name: of the input.
-            values: of all weights.
+            name: name of the input.
+            values: all weights with their values.
         """
         image = keras.Input(self.steps[0].shape, name=name)
         tensors: dict[int, Any] = {0: image}
@@ -120,7 +120,7 @@ class Graph:
 
 
 def as_vector(x, number: int):
-    """An output, as a vector if it is of one pixel."""
+    """An output, flattened to a vector if it has one pixel."""
     if tuple(x.shape[1:3]) != (1, 1):
         return x
     return keras.layers.Flatten(name=f"output_{number}")(x)

@@ -1,4 +1,4 @@
-"""What a file says of a layer, and what the layer's kind declares that it may say."""
+"""Options of a layer in a file, and their declarations by the layer's kind."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ TYPES: dict[type, tuple[str, Callable[[str], Any]]] = {
     float: ("a number from {} to {}", float),
     str: ("a text", str),
 }
-"""What a value of a type must be, and what makes it of a word."""
+"""Description of each type for errors, and its parser."""
 
 OFF = {"", "none", "None", "false", "False"}
 
 
 class Option(NamedTuple):
-    """What an option may be.
+    """Declaration of an option.
 
     Attributes:
-        default: of each value. It gives the type, which of `None` is `int`.
-        least: of a number.
-        most: of a number.
-        choices: of a text.
-        values: how many there must be, or one for all; any number if 0.
+        default: default of each value. Its type is the option's; `None` means `int`.
+        least: smallest number.
+        most: largest number.
+        choices: allowed texts.
+        values: number of values, of which one may stand for all; any number if 0.
     """
 
     default: Any
@@ -44,10 +44,10 @@ class Option(NamedTuple):
     values: int = 1
 
     def value_of(self, words: Sequence[str]) -> Any:
-        """The value that words give; without any, the default.
+        """The value of some words, or the default without any.
 
         Raises:
-            ValueError: if they give none. It says what they must be.
+            ValueError: if they are invalid, with the rule that they break.
         """
         kind, cast = TYPES[int if self.default is None else type(self.default)]
         count = self.values or len(words)
@@ -68,19 +68,19 @@ class Option(NamedTuple):
 
 COUNT = Option(0, least=1)
 PAIR, PADDING = Option(1, least=1, values=2), Option(0, values=2)
-"""A number of outputs, that must be given; numbers of two axes."""
+"""A required count (`COUNT`); pairs of numbers for two axes."""
 
 
 @dataclasses.dataclass
 class Source:
-    """What a step is made of: a section, a node, a message.
+    """Source of a step: a section, node or message of a file.
 
     Attributes:
-        path: of the file.
+        path: path of the file.
         where: the line or node.
-        what: errors call it.
-        options: the words that each has, behind where they stand.
-        messages: those in this, by name.
+        what: its name in errors.
+        options: place and words of each option, by name.
+        messages: nested messages, by name.
     """
 
     path: files.Name
@@ -94,13 +94,13 @@ class Source:
         return f"{self.path}, {self.where}{', ' * bool(self.what)}{self.what}"
 
     def error(self, reason: str, received: object, option: str = "") -> ValueError:
-        """What refuses it, with its place, or that of one of its options."""
+        """An error with the place of the source, or of one of its options."""
         where, _ = self.options.get(option, (self.where, []))
         place = dataclasses.replace(self, where=where).place
         return ValueError(f"{place}: {reason}. Received: {short(received)}")
 
     def message(self, name: str) -> Source:
-        """A message in this; an empty one if there is none."""
+        """A nested message; an empty one if there is none."""
         found = self.messages.get(name) or [Source(self.path, self.where)]
         found[0].what = self.what
         return found[0]
@@ -111,11 +111,11 @@ class Source:
     def read(
         self, declared: Mapping[str, Option], ignored: Collection[str]
     ) -> SimpleNamespace:
-        """The values of the options that are declared.
+        """Values of the declared options.
 
         Raises:
-            ValueError: if one can't be its option's, or there is another option that is
-                neither ignored nor off, or a message that is not ignored.
+            ValueError: if a value is invalid, another option is neither ignored nor
+                off, or a message is not ignored.
         """
         values = SimpleNamespace()
         for name, option in declared.items():
@@ -137,6 +137,6 @@ class Source:
 
 
 def short(value: object) -> str:
-    """What was received, as it can be printed; if it is long its beginning."""
+    """A received value as printable text, truncated to 60 characters."""
     text = str(value)
     return printable(text if len(text) <= 60 else f"{text[:60]}…")

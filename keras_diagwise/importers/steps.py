@@ -1,4 +1,4 @@
-"""A step of a network: stock layers that are not made yet, and their weights."""
+"""A step of a network: stock layers yet to be built, and their weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from keras_diagwise.importers.weights import Weight
 LAST: Any = {"data_format": "channels_last"}
 FIRST: Any = {"data_format": "channels_first"}
 DEPTHWISE_KERNEL, KERNEL, MATRIX = (2, 3, 0, 1), (2, 3, 1, 0), (1, 0)
-"""For each axis of Keras's variable, the files'."""
+"""The files' axis for each axis of Keras's variable."""
 
 Pair = tuple[int, int]
 Shape = tuple[int, int, int]
@@ -26,19 +26,19 @@ Axes = tuple[int, ...]
 
 @dataclasses.dataclass
 class Step:
-    """Layers one behind another. Methods append some, and the shape follows.
+    """A chain of layers. Methods append layers and update the shape.
 
-    Nothing is allocated before `build`. Files count channels before pixels, models have
-    them last: `(batch, height, width, channels)`, of one pixel too.
+    Nothing is allocated before `build`. Files are channels first, models channels last:
+    `(batch, height, width, channels)`, also for one pixel.
 
     Attributes:
-        source: what it is made of.
-        name: of its layers, behind which some have more.
-        inputs: the steps that it reads, by index.
-        shapes: theirs: height, width, channels.
-        options: the values of its kind's.
-        weights: by the names of their variables.
-        shape: of the output.
+        source: its source in the file.
+        name: name of its layers, to which some add a suffix.
+        inputs: indices of the steps that it reads.
+        shapes: shapes of the inputs: height, width, channels.
+        options: values of its kind's options.
+        weights: its weights, by name of the variable.
+        shape: shape of the output.
     """
 
     source: Source
@@ -70,7 +70,7 @@ class Step:
     def append(
         self, layer: Any, suffix: str = "", shape: Shape | None = None, **settings
     ) -> None:
-        """Appends a layer, which keeps the shape if no other is given."""
+        """Appends a layer; without `shape` it keeps the current one."""
         name = f"{self.name}_{suffix}" if suffix else self.name
         self._layers.append(functools.partial(layer, name=name, **settings))
         self.resize(shape or self.shape)
@@ -80,7 +80,7 @@ class Step:
         self._layers[-1] = functools.partial(self._layers[-1], **settings)
 
     def build(self, tensors: Sequence[Any]) -> Any:
-        """The output, of the inputs'."""
+        """Builds the layers and returns the output for the inputs' tensors."""
         read = [
             self._of_inputs[i]()(x) if i in self._of_inputs else x
             for i, x in enumerate(tensors)
@@ -100,11 +100,11 @@ class Step:
         self.weights[variable] = weight
 
     def ordered(self, variables: Sequence[str]) -> list[Weight]:
-        """The weights in an order, as far as there are any."""
+        """The weights in this order; missing ones are left out."""
         return [self.weights[each] for each in variables if each in self.weights]
 
     def add_kernel(self, shape: Axes, axes: Axes, use_bias: bool) -> None:
-        """Adds a kernel, whose first axis is that of the outputs, and the bias."""
+        """Adds a kernel, whose first axis is the outputs', and the bias."""
         self.add_weight("kernel", shape, axes)
         if use_bias:
             self.add_weight("bias", shape[:1])
@@ -119,10 +119,10 @@ class Step:
         groups: int | None,
         use_bias: bool,
     ) -> None:
-        """A convolution with as many zeros before an axis as behind it, in as many
-        groups as there are channels if they are `None`.
+        """Appends a convolution with symmetric padding; `groups=None` is depthwise.
 
-        Keras's `"same"` has that without strides only; elsewhere another layer pads.
+        Keras's `"same"` pads symmetrically only without strides; otherwise a layer of
+        its own pads.
         """
         channels = self.shape[2]
         groups = groups or channels
@@ -139,7 +139,7 @@ class Step:
         if not is_same:
             self.pad(padding)
         layer, axes = keras.layers.DepthwiseConv2D, DEPTHWISE_KERNEL
-        # TensorFlow's depthwise convolution has no unequal strides.
+        # TensorFlow's depthwise convolution does not support unequal strides.
         if not 1 < groups == channels == filters or strides[0] != strides[1]:
             dense = {"filters": filters, "groups": groups}
             layer, axes = functools.partial(keras.layers.Conv2D, **dense), KERNEL
@@ -156,7 +156,7 @@ class Step:
         self.add_kernel((filters, channels // groups, *size), axes, use_bias)
 
     def dense(self, units: int, use_bias: bool) -> None:
-        """A layer of all values."""
+        """Appends a dense layer on all values."""
         self.flatten()
         kernel = units, self.shape[2]
         layer = functools.partial(keras.layers.Dense, units, use_bias=use_bias)
@@ -171,7 +171,7 @@ class Step:
         center: bool = True,
         suffix: str = "",
     ) -> None:
-        """Batch normalization over all but the channels."""
+        """Appends a batch normalization over all axes but the channels."""
         layer = keras.layers.BatchNormalization
         self.append(layer, suffix, epsilon=epsilon, momentum=momentum)
         for variable in ("moving_mean", "moving_variance"):
@@ -179,7 +179,7 @@ class Step:
         self.affine(center, scale)
 
     def affine(self, center: bool, scale: bool = True) -> None:
-        """Says whether a batch normalization, the last layer, has beta and gamma."""
+        """Sets whether the last layer, a batch normalization, has beta and gamma."""
         self.change(scale=scale, center=center)
         self.add_weight("gamma", self.shape[2:], is_one=not scale)
         if center:
@@ -188,17 +188,17 @@ class Step:
     def pooling(
         self, kind: str, size: Pair, strides: Pair, before: Pair, outputs: Pair
     ) -> None:
-        """Windows' maxima, or means that count the zeros of the padding.
+        """Appends a max pooling, or an average pooling that counts the padding's zeros.
 
-        Keras pads by minus infinity only as `"same"` places it. Elsewhere all windows
-        are taken at stride 1, and those that are wanted picked.
+        Keras pads by minus infinity only as `"same"` does. Elsewhere the pooling runs
+        at stride 1 and the wanted windows are picked from it.
 
         Args:
             kind: `"max"` or `"avg"`.
-            size: of a window.
-            strides: between windows.
-            before: padding before an axis and, as far as windows reach, behind it.
-            outputs: how many windows there are in each axis.
+            size: size of a window.
+            strides: strides between windows.
+            before: padding before an axis and, where windows reach it, after it.
+            outputs: number of windows along each axis.
 
         Raises:
             ValueError: if stock layers can't place the windows.
@@ -236,16 +236,17 @@ class Step:
         is_ceil: bool,
         is_clipped: bool = False,
     ) -> None:
-        """Windows' maxima or means, with as much padding before an axis as behind it.
+        """Appends a max or average pooling with symmetric padding.
 
         Args:
             kind: `"max"` or `"avg"`.
-            size: of a window.
-            strides: between windows.
-            padding: of a side.
-            is_global: whether there is one window instead, the image.
+            size: size of a window.
+            strides: strides between windows.
+            padding: padding of each side.
+            is_global: whether the whole image is the only window.
             is_ceil: whether a window that ends beyond the padding counts.
-            is_clipped: whether one does not that begins beyond the image, if padded.
+            is_clipped: whether, with padding, a window that begins beyond the image is
+                left out.
         """
         image = self.shape[:2]
         if is_global:
@@ -258,7 +259,7 @@ class Step:
         self.pooling(kind, size, strides, padding, count)
 
     def pad(self, padding: Pair) -> None:
-        """As many zeros before an axis as behind it."""
+        """Appends symmetric zero padding."""
         if any(padding):
             rows, columns = twice(padding)
             shape = self.shape[0] + rows, self.shape[1] + columns, self.shape[2]
@@ -266,24 +267,24 @@ class Step:
             self.append(layer, "padding", shape, padding=padding, **LAST)
 
     def mean(self) -> None:
-        """The mean of each channel."""
+        """Appends a global average pooling."""
         layer, shape = keras.layers.GlobalAveragePooling2D, (1, 1, self.shape[2])
         self.append(layer, shape=shape, keepdims=True, **LAST)
 
     def activation(self, kind: str, suffix: str = "") -> None:
-        """An activation, by its name in Keras; `"linear"` is no layer."""
+        """Appends an activation by its Keras name; none for `"linear"`."""
         if kind != "linear":
             self.append(keras.layers.Activation, suffix, activation=kind)
 
     def relu(self, slope: float = 0.0, most: float | None = None) -> None:
-        """A ReLU that leaks, or has an upper bound."""
+        """Appends a ReLU, optionally leaky or with an upper bound."""
         self.append(keras.layers.ReLU, negative_slope=slope, max_value=most)
 
     def dropout(self, rate: float) -> None:
         self.append(keras.layers.Dropout, rate=rate)
 
     def flatten(self) -> None:
-        """All values as the channels of one pixel, in a file's order."""
+        """Reshapes all values to the channels of one pixel, in the file's order."""
         height, width, channels = self.shape
         if (height, width) != (1, 1):
             first = channels, height, width
@@ -295,13 +296,13 @@ class Step:
             self.append(keras.layers.Reshape, suffix, shape, target_shape=shape)
 
     def softmax(self) -> None:
-        """Of a vector."""
+        """Appends a softmax of a vector."""
         if self.shape[:2] != (1, 1):
             raise self.error("a softmax must be of a vector", self.shape)
         self.append(keras.layers.Softmax)
 
     def add(self) -> None:
-        """The sum of several tensors of one shape."""
+        """Appends the sum of several tensors of one shape."""
         if len(self.shapes) < 2 or len(set(self.shapes)) > 1:
             raise self.error(
                 "its inputs, two or more, must have one shape", self.shapes
@@ -309,7 +310,7 @@ class Step:
         self.append(keras.layers.Add)
 
     def multiply(self) -> None:
-        """The product of tensors of one shape, or with a factor for each channel."""
+        """Appends the product of tensors of one shape, or with a factor per channel."""
         shape = max(self.shapes)
         if len(self.shapes) < 2 or set(self.shapes) - {shape, (1, 1, shape[2])}:
             reason = (
@@ -319,7 +320,7 @@ class Step:
         self.append(keras.layers.Multiply, shape=shape)
 
     def concatenate(self) -> None:
-        """The channels of tensors one after another."""
+        """Concatenates the inputs along the channels."""
         height, width, _ = self.shape
         if any(shape[:2] != (height, width) for shape in self.shapes):
             raise self.error("its inputs must be of one size", self.shapes)
@@ -328,9 +329,9 @@ class Step:
             self.append(keras.layers.Concatenate, axis=-1)
 
     def select(self, i: int, start: int, count: int) -> None:
-        """Takes `count` channels of an input, and zeros where it has no more.
+        """Takes `count` channels of an input, padded with zeros beyond its last.
 
-        They are the "width" of an image that has its channels first.
+        Crops and pads them as the "width" of a channels-first image.
         """
         height, width, channels = self.shapes[i]
         self.shapes[i] = height, width, count
@@ -346,9 +347,11 @@ class Step:
 
 
 def with_zeros(layer: keras.layers.Layer, x):
-    """The output of a layer whose kernel is 0 until it is set; the layer keeps its
-    initializer. JAX would compile a program for each shape of a random one, which took
-    nine tenths of the time of a load (seen in 0.10)."""
+    """Calls a layer so that its kernel is built as zeros; its initializer is kept.
+
+    JAX compiles a program for each shape of a random kernel, nine tenths of the time
+    of a load (seen in 0.10).
+    """
     names = "kernel_initializer", "depthwise_initializer"
     kept = {name: getattr(layer, name) for name in names if hasattr(layer, name)}
     for name in kept:
@@ -367,14 +370,14 @@ def windows(
     dilation: Pair = (1, 1),
     is_ceil: bool = False,
 ) -> Pair:
-    """How many windows an image has in each axis.
+    """Number of windows along each axis of an image.
 
     Args:
-        image: its height and width, and what may follow.
-        size: of a window.
-        strides: between windows.
-        padding: of both sides together.
-        dilation: of a window.
+        image: its height and width; further entries are ignored.
+        size: size of a window.
+        strides: strides between windows.
+        padding: padding of both sides together.
+        dilation: dilation of a window.
         is_ceil: whether a window that ends beyond the padding counts.
     """
     axes = zip(image[:2], size, strides, padding, dilation, strict=True)
@@ -390,13 +393,13 @@ def twice(padding: Pair) -> Pair:
 
 
 def is_same(image: int, size: int, stride: int, before: int, outputs: int) -> bool:
-    """Whether Keras's `"same"` places an axis's windows so."""
+    """Whether Keras's `"same"` places the windows of an axis like this."""
     padding = max((outputs - 1) * stride + size - image, 0)
     return outputs == math.ceil(image / stride) and before == padding // 2
 
 
 def cropping(image: int, size: int, stride: int, before: int, outputs: int) -> Pair:
-    """How many windows of stride 1, placed as `"same"`, an axis has before the first
-    that is wanted, and behind the last."""
+    """Number of `"same"` windows at stride 1 before the first wanted one, and after the
+    last."""
     start = (size - 1) // 2 - before
     return start, image - start - stride * (outputs - 1) - 1

@@ -1,4 +1,4 @@
-"""A weight in a file and the Keras variable that holds it, in either direction."""
+"""Conversion of a weight between a file and its Keras variable."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from keras_diagwise.importers.options import short
 
 
 class Weight(NamedTuple):
-    """Where a weight is, in the file and in the model.
+    """Place of a weight in the file and in the model.
 
     Attributes:
-        place: what an error names.
+        place: its name in errors.
         layer: name of the Keras layer.
-        variable: attribute of the layer; empty for what is 1 whatever the model.
-        shape: in the file.
-        axes: for each axis of Keras's variable, the file's.
+        variable: attribute of the layer; empty for a constant 1.
+        shape: shape in the file.
+        axes: the file's axis for each axis of Keras's variable.
     """
 
     place: str
@@ -34,17 +34,17 @@ class Weight(NamedTuple):
         return math.prod(self.shape)
 
     def unlike(self, what: str, received: str) -> str:
-        """Why something in a file, that should have the values, has others."""
+        """Reason for an error: a part of the file does not hold this weight."""
         return (
             f"the {self.place} must be {short(what)}, float32 of shape {self.shape}. "
             f"Received: {short(received)}"
         )
 
     def read(self, path: files.Name, byte: int) -> np.ndarray:
-        """The values that begin at a byte of a file, which has them all.
+        """Reads the values from a byte of a file, which must hold them all.
 
         Raises:
-            ValueError: if one can be none: not finite, or of a variance negative.
+            ValueError: if a value is not finite, or a variance is negative.
         """
         values = np.fromfile(path, "<f4", self.size, offset=byte)
         wrong = self.impossible(values)
@@ -56,15 +56,15 @@ class Weight(NamedTuple):
         return values
 
     def impossible(self, values: np.ndarray) -> np.ndarray:
-        """Where values are that it can't have."""
+        """Indices of invalid values."""
         least = 0 if self.variable == "moving_variance" else -math.inf
         return np.flatnonzero(~(np.isfinite(values) & (values >= least)))
 
     def put(self, model: keras.Model, values: np.ndarray) -> None:
-        """Sets the variable from the file's values, as the format has them.
+        """Sets the variable from values in the file's layout.
 
         Raises:
-            ValueError: if a format's own arithmetic has made one impossible.
+            ValueError: if the format's own arithmetic has made a value invalid.
         """
         if self.variable:
             if len(wrong := self.impossible(values)):
@@ -77,7 +77,7 @@ class Weight(NamedTuple):
             variable.assign(values.reshape(self.shape).transpose(self.axes))
 
     def take(self, model: keras.Model) -> np.ndarray:
-        """The variable as the file has it, in float32.
+        """The variable's values in the file's layout, in float32.
 
         Raises:
             ValueError: if the model has no such variable, or one of another shape.

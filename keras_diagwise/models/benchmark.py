@@ -1,4 +1,4 @@
-"""A model's steps, stock against converted, in turn on this machine."""
+"""Interleaved timing of a model's steps, stock against converted."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MIN_ROUNDS = 5
 Phase = Callable[
     [str, float | None], contextlib.AbstractContextManager[Callable[[float], None]]
 ]
-"""Shows a phase of some words and seconds, and yields what takes seconds gone by."""
+"""Shows a phase by its label and expected seconds; yields a callback for progress."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,14 +35,14 @@ class Steps:
     """Steps of one kind, in seconds.
 
     Attributes:
-        stock: median of the stock model's.
-        converted: of the converted one's.
-        ratio: median of stock's over converted's, round by round.
-        at_least: the 95 % bound below it.
-        at_most: the 95 % bound above it.
-        rounds: how many there were.
-        first_stock: the first step of the stock model: trace, compile, run.
-        first_converted: of the converted one.
+        stock: median of the stock model.
+        converted: median of the converted model.
+        ratio: median of the per-round ratios, stock over converted.
+        at_least: lower 95 % bound of the ratio.
+        at_most: upper 95 % bound of the ratio.
+        rounds: number of rounds.
+        first_stock: the stock model's first step: trace, compile, run.
+        first_converted: the converted model's first step.
     """
 
     stock: float
@@ -57,12 +57,12 @@ class Steps:
 
 @dataclasses.dataclass(frozen=True)
 class Benchmark:
-    """What was measured of a model.
+    """Measurements of a model.
 
     Attributes:
         training: its training steps.
         prediction: its predictions.
-        difference: the largest difference of the two models' predictions, of equal
+        difference: largest difference between the two models' predictions, with equal
             weights, over the root mean square of stock's.
     """
 
@@ -84,17 +84,17 @@ def benchmark(
 ) -> Benchmark:
     """Times the steps of a converted model, as it is and with stock layers.
 
-    It is compiled anew with a small SGD and a mean squared error, runs on random
-    inputs, and is put back as it was.
+    The model is recompiled with a small SGD and a mean squared error, runs on random
+    inputs, and is restored.
 
     Args:
         model: the model.
         batch_size: images in a step.
         seconds: how long each kind of step is timed.
-        phase: shows how far it is.
+        phase: shows progress.
 
     Raises:
-        ValueError: if the shapes of the inputs are not known.
+        ValueError: if the shape of an input is unknown.
     """
     if not getattr(model, "inputs", None):
         raise ValueError(
@@ -139,7 +139,7 @@ def benchmark(
 def first_steps(
     steps: Mapping[str, Callable[[], object]],
 ) -> tuple[dict[str, float], dict[str, object]]:
-    """The seconds of each one's first step, and what it returned."""
+    """Duration and result of each step's first call."""
     seconds, results = {}, {}
     for name, step in steps.items():
         start = time.perf_counter()
@@ -149,7 +149,7 @@ def first_steps(
 
 
 def ticking(step: Callable[[], object], advance: Callable[[float], None]):
-    """The step, which tells how long it took."""
+    """The step, reporting how long each call took."""
 
     def told() -> object:
         start = time.perf_counter()
@@ -163,7 +163,7 @@ def ticking(step: Callable[[], object], advance: Callable[[float], None]):
 def steps_found(
     samples: Mapping[str, list[float]], firsts: Mapping[str, float]
 ) -> Steps:
-    """What samples come to."""
+    """Statistics of the samples."""
     stock, converted = samples["stock"], samples["converted"]
     return Steps(
         stock=statistics.median(stock),
@@ -180,7 +180,7 @@ def steps_found(
 
 
 def relative_difference(stock: object, converted: object) -> float:
-    """The largest difference over stock's root mean square, of all outputs."""
+    """Largest difference over stock's root mean square, across all outputs."""
     largest = 0.0
     for one, other in zip(arrays(stock), arrays(converted), strict=True):
         size = float(np.sqrt(np.mean(np.square(one)))) or 1.0

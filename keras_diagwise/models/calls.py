@@ -1,4 +1,4 @@
-"""What layers are called on, where no graph of layers tells it but a call does."""
+"""Records the input shapes of layers in a call, where no graph of layers gives them."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from keras_diagwise.models.variants import Variant, step_of
 
 
 def shapes_called(model: keras.Model, data: Any) -> Shapes:
-    """What layers that can become the package's are called on by a batch: where the
-    model is called, or trained, if it has no call of its own. The model is put back as
-    it was.
+    """Input shapes of the layers that are or can become the package's, for a batch.
+
+    The model is called, or trained if it does not implement `call`, and then restored.
 
     Args:
         model: the model.
         data: a batch as `train_on_batch` takes it.
 
     Raises:
-        ValueError: if the model neither takes it nor trains on it.
+        ValueError: if the model can neither be called nor trained on it.
     """
     found: dict[int, list[tuple]] = {}
 

@@ -1,5 +1,7 @@
-"""The whole model's step, stock against converted: what loses there goes back to
-native, whatever its problems' own timings say."""
+"""Whole-model check: times a model's step, stock against converted.
+
+Passes that make the model lose go back to native, whatever their own timings.
+"""
 
 from __future__ import annotations
 
@@ -29,13 +31,13 @@ Choice = TypeVar("Choice")
 PassOfProblem = tuple[Problem, str]
 
 LOSES = 1.03
-"""A model that takes so many times stock's step, by the 95 % bound, loses."""
+"""A model loses if its step takes this multiple of stock's, by the 95 % bound."""
 
 SECONDS_TO_COMPILE = {"xla": 0.06, "graph": 0.03, "inductor": 0.3, "eager": 0.0}
-"""A layer, by compiler mode. A first step of MobileNetV2, of 155 layers, took 8.7 s on
-JAX on two cores (`tuning/results/acceptance-jax.json`)."""
+"""Per layer, by compiler mode. The first step of MobileNetV2 (155 layers) took 8.7 s
+on JAX on two cores (`tuning/results/acceptance-jax.json`)."""
 CALLS_BEFORE = 2
-"""A step is called to warm up before its first round."""
+"""Warm-up calls of a step before its first round."""
 
 SECONDS_OF_TRIAL = 6.0
 MIN_ROUNDS = 5
@@ -43,7 +45,7 @@ MAX_TRIALS = 12
 
 
 class OutOfTimeError(Exception):
-    """There is no time for a further trial."""
+    """No time is left for another trial."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,9 +54,8 @@ class Trial:
 
     Attributes:
         stock_seconds: median time of the stock model's step.
-        converted_seconds: of the converted one's.
-        slower: how many times stock's step the converted one takes at least, by
-            the 95 % bound of the paired rounds.
+        converted_seconds: median time of the converted model's step.
+        slower: lower 95 % bound of converted over stock, from the paired rounds.
     """
 
     stock_seconds: float
@@ -72,22 +73,22 @@ def check_step(
     data: Any = None,
     shapes: Shapes | None = None,
 ) -> tuple[ModelCheck, list[Decision]]:
-    """Times a model's step, stock against converted by decisions.
+    """Times a model's step, stock against converted by the decisions.
 
-    The model itself runs, in turn as the one and the other, and is then put back as it
-    was in every part, also after an exception or Ctrl-C.
+    The model itself runs, alternating between both variants, and is then restored in
+    every part, also after an exception or Ctrl-C.
 
     Args:
         model: the model.
-        decisions: what was decided, by problem.
-        batch_size: of a step.
+        decisions: the decisions, by problem.
+        batch_size: batch of a step.
         training: whether a step trains or predicts.
-        until: the `time.monotonic()` at which no further trial begins.
-        data: a batch as `train_on_batch` takes it; random numbers, if it is left out.
-        shapes: of the inputs that layers were seen to be called on, see `uses_in`.
+        until: the `time.monotonic()` after which no new trial begins.
+        data: a batch as `train_on_batch` takes it; random numbers by default.
+        shapes: input shapes that the layers were seen with, see `uses_in`.
 
     Returns:
-        What was seen, and the decisions that are overruled by it.
+        The check, and the decisions that it overrules.
     """
     if backends.active.needs_other_processes(model):
         return ModelCheck(skipped="its step needs other processes"), []
@@ -109,10 +110,10 @@ def check_step(
 def judgement(
     trials: StepTrials, decisions: Mapping[Problem, Decision]
 ) -> tuple[ModelCheck, list[Decision]]:
-    """What the trials come to, and the decisions that it overrules."""
+    """The check that the trials amount to, and the decisions that it overrules."""
     trial = trials.run((), last=True)
     overruled: Sequence[PassOfProblem] = ()
-    if trial.slower > LOSES:  # once more: what is overruled stays so
+    if trial.slower > LOSES:  # retry: an overruled pass stays overruled
         trial = trials.run((), last=True)
     if trial.slower > LOSES:
         overruled = losers(trials)
@@ -131,7 +132,7 @@ def judgement(
 
 
 def reason_of(error: Exception) -> str:
-    """The first line of what an error says, without its full stop."""
+    """First line of an error's message, without its full stop."""
     said = str(error).strip().splitlines()
     return (said[0] if said else type(error).__name__).rstrip(".")
 
@@ -139,8 +140,10 @@ def reason_of(error: Exception) -> str:
 def expected_seconds(
     model: keras.Model, decisions: Mapping[Problem, Decision]
 ) -> float:
-    """What a check takes at least: both steps are compiled, and timed in turn. The
-    convolutions were measured; the rest of a step takes about as long as they."""
+    """Lower estimate of a check's time: compile both steps, time them interleaved.
+
+    The convolutions were measured; the rest of a step takes about as long.
+    """
     mode = backends.active.compiler_mode_of(model)
     layers = len(backends.keras_internals.flatten_layers(model))
     compiling = 2 * layers * SECONDS_TO_COMPILE.get(mode, 0.0)
@@ -152,7 +155,7 @@ def expected_seconds(
 
 
 def overrule(decision: Decision, pass_name: str, reason: str) -> Decision:
-    """A decision by which native serves in a pass."""
+    """The decision with native serving one pass."""
     comparison = dataclasses.replace(
         decision.passes[pass_name], measured=now(), overruled=reason
     )
@@ -160,14 +163,14 @@ def overrule(decision: Decision, pass_name: str, reason: str) -> Decision:
 
 
 class StepTrials:
-    """A model's step, stock and converted, in turn on the same batch.
+    """A model's step, stock and converted, interleaved on the same batch.
 
     Args:
-        model: the model, which is not what it was afterwards, see `snapshot`.
-        decisions: what was decided, by problem.
-        uses: where the model poses these.
+        model: the model; it is left changed, see `snapshot`.
+        decisions: the decisions, by problem.
+        uses: where the model poses these problems.
         step: a step of the model.
-        until: the `time.monotonic()` at which no further trial begins.
+        until: the `time.monotonic()` after which no new trial begins.
     """
 
     def __init__(self, model, decisions, uses, step, until):
@@ -180,7 +183,7 @@ class StepTrials:
 
     @property
     def choices(self) -> list[PassOfProblem]:
-        """What is not native, problem by problem."""
+        """Passes that do not run native, problem by problem."""
         return [
             (problem, pass_name)
             for problem, decision in self._decisions.items()
@@ -189,10 +192,10 @@ class StepTrials:
         ]
 
     def run(self, overruled: Sequence[PassOfProblem], last: bool = False) -> Trial:
-        """Times both, with native in place of what is overruled.
+        """Times both, with native in place of the overruled passes.
 
         Raises:
-            OutOfTimeError: if it may not begin, unless it is the last.
+            OutOfTimeError: if no trial may begin and this is not the last.
         """
         over = self._trials >= MAX_TRIALS or time.monotonic() >= self._until
         if over and not last:
@@ -224,7 +227,7 @@ class StepTrials:
 
 
 def plan_without(decision: Decision, overruled: set[PassOfProblem]) -> Plan:
-    """A decision's plan with native for the passes that are overruled."""
+    """A decision's plan, with native for the overruled passes."""
     plan = dispatcher.plan_of(decision)
     return Plan(
         **{
@@ -235,8 +238,7 @@ def plan_without(decision: Decision, overruled: set[PassOfProblem]) -> Plan:
 
 
 def losers(trials: StepTrials) -> list[PassOfProblem]:
-    """The choices to overrule so that a model does not lose: all, if a few can't be
-    found."""
+    """Choices to overrule so that the model does not lose; all if time runs out."""
     choices = trials.choices
     try:
         return fewest_losers(choices, lambda out: trials.run(out).slower > LOSES)
@@ -247,12 +249,13 @@ def losers(trials: StepTrials) -> list[PassOfProblem]:
 def fewest_losers(
     choices: Sequence[Choice], loses: Callable[[Sequence[Choice]], bool]
 ) -> list[Choice]:
-    """A few of the choices without which the model no longer loses, by bisection:
-    of two halves the one whose absence ends the loss, or both.
+    """Bisects for a small set of choices without which the model no longer loses.
+
+    Recurses into the half whose absence ends the loss, or into both.
 
     Args:
-        choices: by which together the model loses.
-        loses: whether it still loses without those given.
+        choices: the choices with which the model loses.
+        loses: whether it still loses without the given ones.
     """
     if len(choices) < 2:
         return list(choices)

@@ -1,4 +1,4 @@
-"""A whole model to the package's layers, and back."""
+"""Converts a whole model to the package's layers, and back."""
 
 from __future__ import annotations
 
@@ -39,29 +39,29 @@ def convert(
     copy: bool = False,
     verbose: int = 1,
 ) -> keras.Model:
-    """Makes the depthwise, separable and grouped convolutions of a model run by a
-    plan, and dense ones where another algorithm than stock's is offered for them: on a
-    CPU under JAX, and under TensorFlow's `jit_compile=True`.
+    """Converts a model's depthwise, separable and grouped convolutions to run by plan.
 
-    Each stock layer becomes the package's layer that replaces it, at whatever depth
-    it is: in models and layers, their lists and dictionaries, and wrappers. Weights,
-    names, sharing, trainable flags, seeds, optimizer and compile state stay, and
-    so do the model's weight files. A layer is left alone if it is dense elsewhere, of a
-    subclass, quantized or has LoRA enabled, or its `call` was replaced.
+    Dense convolutions are converted where they have an algorithm other than stock's:
+    on a CPU under JAX, and under TensorFlow's `jit_compile=True`.
+
+    Each stock layer becomes the package's layer that replaces it, at any depth: in
+    models and layers, their lists and dictionaries, and wrappers. Weights, names,
+    sharing, trainable flags, seeds, optimizer and compile state stay, and the model's
+    weight files stay valid. A layer is left alone if it is a dense convolution
+    elsewhere, a subclass, quantized, has LoRA enabled, or its `call` was replaced.
 
     Args:
-        model: any Keras model, compiled or not, trained or not. It is changed, as by
-            Keras's own `quantize`.
-        filters: which layers: a regular expression or several, of which one must
-            be found in the layer's path (its own name, behind those of the layers
-            that it stands in, joined by slashes), or a callable from a layer to a
-            bool. `None` takes all.
-        plan: what the layers shall run: `"auto"`, an algorithm for all three
-            passes, or a `keras_diagwise.Plan`.
-        copy: `True` leaves `model` as it is and converts a duplicate of it, which
-            is equal in everything and shares nothing that can change.
-        verbose: 1 prints what became of the layers, those alike in one line; 2 a
-            line for each; 0 nothing.
+        model: any Keras model, compiled or not, trained or not. It is changed in
+            place, as by Keras's own `quantize`.
+        filters: layers to convert: one or several regular expressions, of which one
+            must match in the layer's path (names of the enclosing layers and its own,
+            joined by slashes), or a callable from a layer to a bool. `None` takes all.
+        plan: the plan of the layers: `"auto"`, an algorithm for all three passes, or
+            a `keras_diagwise.Plan`.
+        copy: `True` leaves `model` unchanged and converts a duplicate of it, equal in
+            everything and sharing nothing mutable.
+        verbose: 1 prints a summary with a line for each group of layers alike, 2 with
+            a line for each layer, 0 prints nothing.
 
     Returns:
         `model`, converted; or its duplicate under `copy=True`.
@@ -70,8 +70,8 @@ def convert(
         TypeError: if `model` is not a Keras model.
         ValueError: if `plan` or `filters` are not valid, a partition size does
             not fit a layer, or, under `copy=True`, a part of the model can't be
-            duplicated. The model is then as it was, as it is after any other error but
-            one in printing.
+            duplicated. After this or any other error, except one in printing, the
+            model is unchanged.
 
     Example:
 
@@ -100,7 +100,7 @@ def convert(
 
 
 def nothing_found(model: keras.Model, skipped: Iterable[Skipped]) -> str:
-    """What is said if a model has nothing to convert."""
+    """Warning for a model without layers to convert."""
     classes = ", ".join(stock.__name__ for stock in STOCK_TO_OURS)
     text = (
         f"keras_diagwise.convert found nothing to convert in {model.name!r}: no layer "
@@ -111,12 +111,12 @@ def nothing_found(model: keras.Model, skipped: Iterable[Skipped]) -> str:
 
 
 def revert(model: keras.Model, *, copy: bool = False) -> keras.Model:
-    """The way back: makes the package's layers of a model stock ones again.
+    """Reverts the package's layers of a model to stock ones.
 
     Args:
         model: a model that `convert` returned, or that holds layers of the
-            package otherwise. It is changed.
-        copy: `True` leaves `model` as it is and reverts a duplicate of it.
+            package otherwise. It is changed in place.
+        copy: `True` leaves `model` unchanged and reverts a duplicate of it.
 
     Returns:
         `model`, with stock layers only and its weights bit-equal; or its duplicate
@@ -148,7 +148,7 @@ def check_model(model) -> None:
 def standardize_filters(
     filters: Filters,
 ) -> Callable[[str, keras.layers.Layer], bool]:
-    """`filters` as a question about a path and the layer there."""
+    """`filters` as a predicate on a path and its layer."""
     if filters is None:
         return lambda path, layer: True
     if callable(filters):

@@ -1,4 +1,4 @@
-"""A second model, made by duplicating every object that the first is made of."""
+"""Duplication of a model, object by object."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from keras_diagwise.models.object_graph import NO_PART, ObjectGraph
 from keras_diagwise.models.shared_code import state_reached
 
 KEY_OF_NODE = re.compile(r"(\d+)(_ib-\d+)")
-"""By which Keras names a node: the `id` of its operation, and its place there."""
+"""Keras's key of a node: the `id` of its operation and the node's index there."""
 
 
 def duplicated(model: keras.Model) -> keras.Model:
-    """A model equal to another in everything, that shares nothing mutable with it.
+    """A duplicate of a model, equal in everything, that shares nothing mutable with it.
 
-    All that the model is made of is duplicated: layers, variables, optimizers, metrics,
-    nodes, containers, arrays, functions with what they close over, and the attributes
-    of each. What it shares within itself, the duplicate shares within itself. Compiled
-    steps are left behind; classes, modules and what these hold are no part of it.
+    Duplicates every part: layers, variables, optimizers, metrics, nodes, containers,
+    arrays, functions with their closures, and the attributes of each. Sharing within
+    the model is preserved. Compiled steps are left behind; classes, modules and their
+    contents are not part of a model.
 
     Raises:
-        ValueError: if a part can't be duplicated, or code that both models would run
-            names a part of the first; with the path to it.
+        ValueError: if a part can't be duplicated, or if code that both models would
+            run refers to a part of the first; with the path to it.
     """
     return Duplication(model).result
 
@@ -44,7 +44,7 @@ class RefusedError(ValueError):
 
 
 class Duplication:
-    """A duplicate of each object in a model's graph: first all are made, then filled.
+    """Duplicates of a model's objects: all are made first, then filled.
 
     Attributes:
         result: the duplicate of the model.
@@ -80,7 +80,7 @@ class Duplication:
         ) from error
 
     def _of(self, each: Any) -> Any:
-        """The duplicate of an object; itself, if models may share it."""
+        """The duplicate of an object, or the object itself if models may share it."""
         if each not in self._graph:
             return each
         if id(each) not in self._made:
@@ -106,15 +106,15 @@ class Duplication:
         return each if same and kind.is_immutable else kind.make(each, items)
 
     def _turn(self, each: Any) -> int:
-        """Keys are hashed, maybe by what they hold; what is reduced, or a proxy, takes
-        what it is given as it is then. These are filled after the others."""
+        """Order of filling. Dictionaries and sets hash their keys, perhaps by content;
+        reduced objects and proxies read their items when filled. Both come later."""
         kind, _ = self._graph.contents[id(each)]
         if isinstance(kind, Reduced | Proxy):
             return 2
         return int(isinstance(kind, Dictionary) or isinstance(each, set))
 
     def _fill(self, each: Any) -> None:
-        """Puts into a duplicate what it holds."""
+        """Fills a duplicate with its contents."""
         made = self._made[id(each)]
         if made is each or id(each) in self._filled:
             return
@@ -135,9 +135,11 @@ class Duplication:
             self._refuse(error, self._graph.place(each))
 
     def _key(self, key: Any, holder: Any) -> Any:
-        """A key of a dictionary, or element of a set, for a duplicate, ready to be
-        hashed: Keras keeps there the `id` of an object in place of it, and in its
-        optimizers a key of the backend's."""
+        """A duplicate's dictionary key or set element, ready to be hashed.
+
+        Keras stores the `id` of an object as a key, and in its optimizers a key of
+        the backend.
+        """
         if type(key) is int:
             named = self._graph.by_id.get(key)
             return key if named is None else id(self._of(named))
@@ -151,7 +153,7 @@ class Duplication:
         return self._of(key)
 
     def _fill_within(self, each: Any, visited: set[int]) -> None:
-        """Fills an object, and before it what it holds."""
+        """Fills an object after its parts."""
         if each in self._graph and id(each) not in visited:
             visited.add(id(each))
             _, content = self._graph.contents[id(each)]
@@ -160,7 +162,7 @@ class Duplication:
             self._fill(each)
 
     def _check_code(self) -> None:
-        """Refuses code that both models would run, where it names state of one."""
+        """Refuses code that both models would run and that refers to state of one."""
         reached = state_reached(self._graph)
         if reached is not None:
             what = self._graph.path(reached.state)

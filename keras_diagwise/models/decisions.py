@@ -1,4 +1,4 @@
-"""What was measured on this machine: where it is kept, how it is used and shared."""
+"""Decisions measured on this machine: their location, settings, export and import."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from keras_diagwise.storage.store import Store
 from keras_diagwise.tuner.tuner import Tuner
 
 MAX_LETTERS = 500
-"""Of a reason why a document is refused: it can quote all of the document."""
+"""Limit of a refusal's text, which can quote the whole document."""
 
 
 class Decisions:
-    """What was measured on this machine: where it is kept, how it is used and shared.
+    """Decisions measured on this machine: their location, settings, export and import.
 
     Example:
 
@@ -47,9 +47,9 @@ class Decisions:
     def location(self) -> str:
         """Where decisions are kept: a folder, or a URL that fsspec can reach.
 
-        At first it is what the variable `KERAS_DIAGWISE_STORE` says, or else the
-        user's cache folder. Set to `None`, it is that again. What is set holds for
-        this process, and for what is traced from then on.
+        Defaults to the environment variable `KERAS_DIAGWISE_STORE`, or else to the
+        user's cache folder; `None` restores the default. A new location holds for this
+        process, and for traces made from then on.
         """
         return dispatcher.store.location
 
@@ -59,11 +59,11 @@ class Decisions:
 
     @property
     def on_miss(self) -> str:
-        """What happens where this very problem was not measured here.
+        """Behaviour on a cache miss: this very problem was not measured here.
 
         `"nearest"` takes the decision of the nearest source, such as the nearest
-        problem that was; `"native"` runs the stock convolution; `"tune"` measures
-        at once in eager code, and leaves what is met inside a trace to the next
+        measured problem; `"native"` runs the stock convolution; `"tune"` measures at
+        once in eager code, and inside a trace queues the problem for the next
         `keras_diagwise.tune`; `"error"` raises.
         """
         return dispatcher.settings.on_miss
@@ -74,14 +74,13 @@ class Decisions:
 
     @property
     def precision(self) -> str:
-        """How precise an algorithm must be to serve an `"auto"` layer.
+        """Precision that an algorithm needs to serve an `"auto"` layer.
 
-        `"standard"`, the default: no less than the backend's own standard convolution
-        in the mode that it is in, with what TF32 or reduced precision leaves off.
-        `"strict"`: no less than stock's convolution of this very problem, but for
-        rounding in the problem's own dtype. On a GPU that can keep `diagonal`, whose
-        dense blocks run in TF32, from serving where stock's kernel does not use it.
-        What was measured under one holds for the other.
+        `"standard"`, the default: that of the backend's own standard convolution in
+        its current mode, TF32 or reduced precision included. `"strict"`: that of
+        stock's convolution of this very problem, up to rounding in the problem's
+        dtype. On a GPU, `"strict"` can rule out `diagonal`, whose dense blocks run in
+        TF32, where stock's kernel does not use it. Measurements hold under both.
         """
         return dispatcher.settings.precision
 
@@ -90,14 +89,14 @@ class Decisions:
         dispatcher.settings.precision = value
 
     def document(self) -> Document:
-        """All decisions that are kept."""
+        """All kept decisions."""
         return dispatcher.store.document()
 
     def export(self, path: str | Path) -> int:
         """Writes all decisions to one JSON file.
 
         Args:
-            path: the file; what is there is replaced at once.
+            path: the file; an existing one is replaced atomically.
 
         Returns:
             How many decisions it holds.
@@ -116,26 +115,26 @@ class Decisions:
         *,
         verify: bool = False,
     ) -> int:
-        """Adds the decisions of a file that `export` wrote to those that are kept.
+        """Merges the decisions of a file that `export` wrote into the store.
 
-        Of each pass the comparison of more candidates stays, else the later one.
+        For each pass the comparison with more candidates wins, then the later one.
         The whole file is checked before anything is kept.
 
         Args:
             path: the file.
-            models: models that shall run by the new decisions from their next step
-                on. Others do once they are compiled anew.
-            verify: whether to compute every candidate that was timed, on this device,
-                against float64 first: what is wrong or fails here does not serve. What
-                is for another backend or kind of device is left out then.
+            models: models that run by the new decisions from their next step on.
+                Others do so once they are recompiled.
+            verify: whether to check every timed candidate on this device against
+                float64 first, so that none that is wrong or fails here serves.
+                Decisions for another backend or kind of device are then left out.
 
         Returns:
             How many decisions were new, or changed what was known.
 
         Raises:
-            TypeError: if `models` holds what is no model.
-            ValueError: if the file is not one that `export` wrote, or something in
-                it is not right; nothing is kept then.
+            TypeError: if `models` holds anything but models.
+            ValueError: if the file is not one that `export` wrote, or is invalid;
+                nothing is then kept.
         """
         models = [models] if isinstance(models, keras.Model) else list(models)
         for model in models:
@@ -150,7 +149,7 @@ class Decisions:
         return changed
 
     def clear(self) -> int:
-        """Removes all decisions that are kept.
+        """Removes all kept decisions.
 
         Returns:
             How many there were.
@@ -161,7 +160,7 @@ class Decisions:
 
 
 def verified(document: Document) -> Document:
-    """What of a document can be verified here, with what fails here as failures."""
+    """The part of a document that can be verified here, failures recorded as such."""
     here = environment_of_models()
     found = Document()
     for environment in document.environments():
@@ -174,7 +173,7 @@ def verified(document: Document) -> Document:
 
 
 def write_document(document: Document, path: str | Path) -> None:
-    """Writes a document, in place of what is there, at once.
+    """Writes a document, atomically replacing an existing file.
 
     Raises:
         ValueError: if `path` can't be such a file, or it would be too large.
@@ -185,8 +184,7 @@ def write_document(document: Document, path: str | Path) -> None:
 
 
 def measured_here() -> Document:
-    """The decisions that are kept of this device, under whatever backend, versions and
-    compiler mode."""
+    """Kept decisions of this device, under any backend, versions and compiler mode."""
     here = environment_of_models()
     return Document(
         {
@@ -201,7 +199,7 @@ def read_document(path: str | Path) -> Document:
     """The document in a file.
 
     Raises:
-        ValueError: if there is none, or something in it is not right.
+        ValueError: if there is no such file, or it is invalid.
     """
     if not os.path.isfile(os.fspath(path)):
         raise ValueError(
@@ -223,7 +221,7 @@ def exportable(path: str | Path) -> str:
     """The absolute path to write to.
 
     Raises:
-        ValueError: if no file can be there.
+        ValueError: if no file can be written there.
     """
     target = os.path.realpath(path)
     if os.path.exists(target) and not os.path.isfile(target):
@@ -241,7 +239,7 @@ def exportable(path: str | Path) -> str:
 
 
 def briefly(error: Exception) -> str:
-    """What is wrong, as a sentence that is not too long."""
+    """An error's message as one sentence, truncated."""
     text = printable(" ".join(str(error).split())) or type(error).__name__
     text = text if len(text) <= MAX_LETTERS else f"{text[:MAX_LETTERS]}…"
     return text if text.endswith(".") else f"{text}."

@@ -1,4 +1,4 @@
-"""Where a model's steps run."""
+"""The environment in which a model's steps run."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from keras_diagwise.environment import Environment
 
 
 def environment_of(model: keras.Model) -> Environment:
-    """The environment in which a model's steps run, compiled as they are."""
+    """The environment of a model's steps, with its compiler mode."""
     mode = backends.active.compiler_mode_of(model)
     return dataclasses.replace(Environment.current(), compiler_mode=mode)
 
 
 def environment_of_models() -> Environment:
-    """The environment of a model that is compiled as Keras does by itself."""
+    """The environment of a model compiled with Keras's defaults."""
     model = keras.Sequential(name="any")
     model.compile("sgd", "mse")
     return environment_of(model)

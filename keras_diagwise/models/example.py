@@ -1,4 +1,4 @@
-"""A batch that a model can be called with, and trained on."""
+"""A batch that a model can be called and trained on."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Example:
     Attributes:
         inputs: as the model takes them.
         targets: as its loss takes them; `None` if it needs none.
-        weights: of the samples, or `None`.
-        is_users: whether it was given, rather than made of random numbers and zeros.
+        weights: sample weights, or `None`.
+        is_users: whether the user gave it; else it is random inputs and zero targets.
     """
 
     inputs: Any
@@ -28,16 +28,16 @@ class Example:
 
 
 def example_of(model: keras.Model, batch_size: int, data: Any = None) -> Example:
-    """A batch for a model: the user's, or random numbers of the shapes of its inputs.
+    """A batch for a model: the user's, or random numbers in the shapes of its inputs.
 
     Args:
-        model: a graph of layers, or one that was called before.
-        batch_size: of a batch that is not given.
-        data: what `train_on_batch` takes: inputs, or a tuple of inputs, targets and
-            weights of the samples.
+        model: a graph of layers, or a model that was called before.
+        batch_size: size of a random batch.
+        data: a batch as `train_on_batch` takes it: inputs, or a tuple of inputs,
+            targets and sample weights.
 
     Raises:
-        ValueError: if `data` is left out and the shape of an input is not known.
+        ValueError: if `data` is left out and the shape of an input is unknown.
     """
     if data is not None:
         inputs, targets, weights = keras.utils.unpack_x_y_sample_weight(data)
@@ -51,10 +51,10 @@ def example_of(model: keras.Model, batch_size: int, data: Any = None) -> Example
 
 
 def batch_size_of_data(data: Any) -> int:
-    """The samples in a batch.
+    """Number of samples in a batch.
 
     Raises:
-        ValueError: if it is none.
+        ValueError: if `data` is not a batch.
     """
     for each in keras.tree.flatten(data):
         shape = tuple(getattr(each, "shape", ()))
@@ -67,9 +67,9 @@ def batch_size_of_data(data: Any) -> int:
 
 
 def input_specs(model: keras.Model) -> Any:
-    """The inputs of a model, as tensors without values."""
+    """Symbolic inputs of a model."""
     if getattr(model, "inputs", None):
-        # A Sequential tells no structure, and needs none.
+        # A Sequential has no input structure, and needs none.
         is_plain = isinstance(model, keras.Sequential)
         return model.inputs[0] if is_plain else model.input
     shapes = build_shapes(model)
@@ -82,7 +82,7 @@ def input_specs(model: keras.Model) -> Any:
 
 
 def build_shapes(layer: keras.layers.Layer) -> list[tuple]:
-    """The shapes of the inputs on which a layer was built, if each is one shape."""
+    """Input shapes that a layer was built on; none if they are nested."""
     config = layer.get_build_config() if layer.built else None
     if not config:
         return []
@@ -92,10 +92,10 @@ def build_shapes(layer: keras.layers.Layer) -> list[tuple]:
 
 
 def random_input(generator, spec, batch_size: int) -> np.ndarray:
-    """What an input can be fed with.
+    """An array for an input: zeros for integers and booleans, else random.
 
     Raises:
-        ValueError: if its shape is not known.
+        ValueError: if its shape is unknown.
     """
     shape = (batch_size, *spec.shape[1:])
     if None in shape:
@@ -107,7 +107,7 @@ def random_input(generator, spec, batch_size: int) -> np.ndarray:
 
 
 def zeros_like_outputs(model: keras.Model, inputs: Any, batch_size: int) -> Any:
-    """Targets of the shapes of a model's outputs, as one array if there is one."""
+    """Zero targets in the shapes of a model's outputs; one array for one output."""
     found = list(output_shapes(model, inputs))
     zeros = [np.zeros((batch_size, *shape[1:]), "float32") for shape in found]
     return zeros if len(zeros) > 1 else zeros[0]

@@ -1,4 +1,4 @@
-"""Kinds of objects: what each holds, taken out, and put into another or back."""
+"""Kinds of objects: how to take out their contents and put them back or elsewhere."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ IMMUTABLE = (
 )
 
 NEW_OBJECT = object().__reduce_ex__(4)[0]
-"""By which Python makes an object that is nothing but its attributes."""
+"""Function by which Python makes an object that is only its attributes."""
 
 
 class Content(NamedTuple):
-    """What an object holds.
+    """Contents of an object.
 
     Attributes:
         attributes: by name.
-        items: what else, in an order that its kind knows; of a dictionary keys and
-            values in turn.
+        items: everything else, in an order that its kind knows; for a dictionary,
+            keys and values alternate.
     """
 
     attributes: dict[str, Any]
@@ -45,38 +45,38 @@ class Content(NamedTuple):
 
 
 class Kind(abc.ABC):
-    """A kind of objects.
+    """A kind of object.
 
     Attributes:
-        is_made_of_items: whether they are given when an object is made; else it is
-            made empty, and they are put into it.
-        is_immutable: whether one can be shared where all that it holds is.
+        is_made_of_items: whether the items are passed when an object is made; if not,
+            it is made empty and filled later.
+        is_immutable: whether an object can be shared if all that it holds is shared.
     """
 
     is_made_of_items = is_immutable = False
 
     def take(self, each: Any) -> Content:
-        """What an object holds."""
+        """Contents of an object."""
         return Content(attributes_of(each), self.items(each))
 
     def items(self, each: Any) -> list:
-        """What an object holds beside its attributes."""
+        """Contents of an object other than its attributes."""
         return []
 
     @abc.abstractmethod
     def make(self, each: Any, items: list) -> Any:
-        """Another object of the class of `each`."""
+        """A new object of the class of `each`."""
 
     def put(self, each: Any, content: Content) -> None:
-        """Makes an object hold this, and nothing else."""
+        """Replaces the contents of an object."""
         put_attributes(each, content.attributes)
         self.put_items(each, content.items)
 
     def put_items(self, each: Any, items: list) -> None:
-        """Makes an object hold these items, and no others."""
+        """Replaces the items of an object."""
 
     def labels(self, items: list) -> Iterable[str]:
-        """How Python reaches each of the items from the object."""
+        """Labels by which Python reaches each item from the object."""
         return (f"[{i}]" for i in itertools.count())
 
 
@@ -88,7 +88,7 @@ class Plain(Kind):
 
 
 class Dictionary(Kind):
-    """By the methods of the built-in class: Keras's own track what they are given."""
+    """A dictionary, by the methods of the built-in class: Keras's own track items."""
 
     def __init__(self, base: type[dict]):
         self._base = base
@@ -109,7 +109,7 @@ class Dictionary(Kind):
 
 
 class DefaultDictionary(Dictionary):
-    """A dictionary that makes what it lacks; what makes it is the first value."""
+    """A dictionary with a default factory, which is stored as its first value."""
 
     def items(self, each):
         return ["default_factory", each.default_factory, *super().items(each)]
@@ -155,7 +155,7 @@ class Fixed(Kind):
 
 
 class Cell(Kind):
-    """A variable that functions close over, which may be empty."""
+    """A closure cell, which may be empty."""
 
     def items(self, each):
         try:
@@ -176,7 +176,7 @@ class Cell(Kind):
 
 
 class Function(Kind):
-    """A function that no module holds, with what it closes over."""
+    """A function that no module holds, with its closure."""
 
     is_made_of_items = is_immutable = True
 
@@ -198,7 +198,7 @@ class Function(Kind):
 
 
 class Method(Kind):
-    """A method of an object, of a class in Python or of a built-in one."""
+    """A bound method, of a Python class or of a built-in one."""
 
     is_made_of_items = is_immutable = True
 
@@ -216,7 +216,7 @@ class Method(Kind):
 
 
 class Reference(Kind):
-    """A weak one. What it refers to is no item: it may be held by nothing else."""
+    """A weak reference. Its referent is not an item: nothing else may hold it."""
 
     is_made_of_items = is_immutable = True
 
@@ -227,7 +227,7 @@ class Reference(Kind):
         return self.to(each, each(), items)
 
     def to(self, each, referent, items):
-        """Another reference like `each`."""
+        """A reference like `each` to another object."""
         key = [each.key] if hasattr(each, "key") else []  # of a weak dictionary
         return type(each)(referent, *items, *key)
 
@@ -236,8 +236,8 @@ class Tensor(Kind):
     """A backend's tensor or variable."""
 
     def make(self, each, items):
-        """A copy that shares memory with no other: those of a model may, see
-        `backends.active.tensor_copier`."""
+        """A copy that shares memory with no other tensor. Tensors of one model may
+        share it, see `backends.active.tensor_copier`."""
         return backends.active.tensor_copier()(each)
 
     def take(self, each):
@@ -245,7 +245,7 @@ class Tensor(Kind):
         return Content(own | backends.active.tensor_attributes(each), [])
 
     def put(self, each, content):
-        """Adds what a copy does not have by itself."""
+        """Adds the attributes that a copy lacks."""
         of_leaf = backends.active.tensor_attributes(each)
         own = content.attributes.keys() - attributes_of(each).keys()
         for name in {*own, *of_leaf} & content.attributes.keys():
@@ -253,7 +253,7 @@ class Tensor(Kind):
 
 
 class Compiled(Kind):
-    """A function that the user compiled, from one in Python."""
+    """A Python function that the user compiled."""
 
     is_made_of_items = is_immutable = True
 
@@ -269,7 +269,7 @@ class Compiled(Kind):
 
 
 class Proxy(Kind):
-    """What passes for the container that it wraps, and tracks what is in it."""
+    """A proxy of a container that tracks its items."""
 
     is_made_of_items = True
 
@@ -281,14 +281,14 @@ class Proxy(Kind):
         return type(each)(*items)
 
     def put(self, each, content):
-        """Made anew, now that what it wraps is filled."""
+        """Initializes the proxy again, now that the wrapped container is filled."""
         type(each).__init__(each, *content.items)
         for name, flag in content.attributes.items():
             setattr(each, name, flag)
 
 
 class Array(Kind):
-    """numpy's; it may hold objects, or be a view of another's memory."""
+    """A NumPy array, which may hold objects or be a view of another's memory."""
 
     is_made_of_items = True
 
@@ -313,8 +313,10 @@ class Array(Kind):
 
 
 class Reduced(Kind):
-    """What says itself, as to `pickle`, how it is made and what its state is. What it
-    leaves out of its attributes is added, if that can be taken apart."""
+    """An object that reduces itself, as for `pickle`, to a constructor and a state.
+
+    Attributes that it leaves out are added, if they can be taken apart.
+    """
 
     is_made_of_items = True
 
@@ -369,7 +371,7 @@ KINDS: dict[type, Kind] = {
     types.BuiltinMethodType: Method(),
     types.MethodWrapperType: Method(),
     weakref.ref: Reference(),
-    # What Keras gives to `pickle` is a file, which has less than an object holds.
+    # Keras pickles an object as a file, which lacks some of its contents.
     backends.keras_internals.KerasSaveable: Plain(),
     **{each: Plain() for each in backends.active.PLAIN},
     **{each: Proxy() for each in backends.active.PROXIES},
@@ -379,10 +381,10 @@ COMPILED_BY_USER = Compiled()
 
 
 def taken(each: Any) -> tuple[Kind, Content] | None:
-    """An object's kind and what it holds, or `None` if it is one that models share.
+    """Kind and contents of an object, or `None` if models share it.
 
     Raises:
-        Exception: whatever an object raises that can't be taken apart.
+        Exception: any, from an object that can't be taken apart.
     """
     if isinstance(each, backends.active.UNIQUE):
         raise TypeError(f"a {type(each).__name__} has a state that can't be copied")
@@ -393,7 +395,7 @@ def taken(each: Any) -> tuple[Kind, Content] | None:
 
 
 def can_be_taken(each: Any) -> bool:
-    """Whether an object can be taken apart, or is one that models share."""
+    """Whether an object can be taken apart, or is shared by models."""
     try:
         taken(each)
     except Exception:
@@ -402,10 +404,10 @@ def can_be_taken(each: Any) -> bool:
 
 
 def kind_of(each: Any) -> Kind:
-    """The kind of an object that models do not share.
+    """Kind of an object that models do not share.
 
     Raises:
-        Exception: whatever an object raises that can't be taken apart.
+        Exception: any, from an object that can't be taken apart.
     """
     if isinstance(each, backends.active.TENSORS):
         return TENSOR
@@ -429,8 +431,8 @@ def kind_of(each: Any) -> Kind:
 
 
 def is_of_a_module(each: Any) -> bool:
-    """Whether an object is a function, or another thing without state of its own, that
-    a module holds by its name."""
+    """Whether an object is a function, or another stateless object, that a module
+    holds by name."""
     owner = getattr(each, "__self__", None)
     if isinstance(each, types.BuiltinMethodType | types.MethodWrapperType):
         return owner is None or isinstance(owner, types.ModuleType | type)
@@ -444,7 +446,7 @@ def is_of_a_module(each: Any) -> bool:
 
 
 def attributes_of(each: Any) -> dict[str, Any]:
-    """The attributes that an object has itself, in its dictionary or in slots."""
+    """Attributes of an object itself, in its dictionary or in slots."""
     kind: Any = type(each)
     own = dict(vars(each)) if kind.__dictoffset__ else {}
     return own | {n: getattr(each, n) for n in slots_of(kind) if hasattr(each, n)}
@@ -452,7 +454,7 @@ def attributes_of(each: Any) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=1024)
 def slots_of(cls: Any) -> tuple[str, ...]:
-    """The names of the slots of a class and its bases."""
+    """Names of the slots of a class and its bases."""
     return tuple(
         name
         for base in cls.__mro__
@@ -463,7 +465,7 @@ def slots_of(cls: Any) -> tuple[str, ...]:
 
 
 def put_attributes(each: Any, attributes: Mapping[str, Any]) -> None:
-    """Gives an object these attributes and no others, by no method of its class."""
+    """Replaces an object's attributes without calling a method of its class."""
     kind: Any = type(each)
     slots = slots_of(kind)
     for name in slots:

@@ -1,4 +1,4 @@
-"""A model from what a user may name it by."""
+"""Loads a model by file or by the name of an application."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def load(
         name: path of the file, or the application's name.
         image_size: pixels along each side of the application's images; `None` is
             its own default.
-        weights: of the application; `None` is random.
+        weights: the application's `weights`; `None` is random.
 
     Raises:
         ValueError: if there is no such file or application, the file holds no model,
-            or an application's images can't have that size.
+            or the application does not support that image size.
     """
     if str(name).endswith(".keras"):
         if image_size is not None:
@@ -59,13 +59,13 @@ def from_file(path: Path) -> keras.Model:
     """The model in a file.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if there is no such file, or it holds no loadable model.
     """
     if not path.is_file():
         raise ValueError(
             f"`model` must name a file that exists. Received: model={str(path)!r}"
         )
-    if not zipfile.is_zipfile(path):  # Keras says of it that it is not there
+    if not zipfile.is_zipfile(path):  # Keras would report it as missing
         raise ValueError(
             "`model` must be a file that keras.models.load_model can load, but is no "
             "zip archive: it is damaged, or of another format. Save the model again. "
@@ -97,7 +97,7 @@ def from_file(path: Path) -> keras.Model:
 
 
 def version_in(path: Path) -> str:
-    """The version of Keras that saved a file; empty if the file does not say."""
+    """The version of Keras that saved a file; empty if unknown."""
     try:
         with zipfile.ZipFile(path) as archive:
             found = json.loads(archive.read("metadata.json"))["keras_version"]
@@ -107,12 +107,12 @@ def version_in(path: Path) -> str:
 
 
 def release(version: str) -> tuple[int, ...]:
-    """The numbers that a version begins with, to be compared."""
+    """The leading numbers of a version, for comparison."""
     begin = re.match(r"\d{1,9}(\.\d{1,9}){0,2}", version)
     return tuple(map(int, begin[0].split("."))) if begin else ()
 
 
 def application_names() -> list[str]:
-    """The models of `keras.applications`."""
+    """Names of the models of `keras.applications`."""
     found = vars(keras.applications).items()
     return sorted(n for n, each in found if callable(each) and n[0].isupper())

@@ -1,6 +1,6 @@
 """The graph of objects that makes up a model.
 
-`copy` puts what they hold into duplicates, `snapshot` back into the objects themselves.
+`copy` writes their contents into duplicates, `snapshot` back into the objects.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import keras
 from keras_diagwise.models.kinds import IMMUTABLE, Content, Kind, taken
 
 COMPILED = frozenset({"train_function", "test_function", "predict_function"})
-"""Attributes of a model that hold what its steps compile to."""
+"""Attributes of a model that hold its compiled steps."""
 
 NO_PART = COMPILED | {"_eval_epoch_iterator"}
-"""Attributes that are no part of a model: these, and what `fit` keeps meanwhile."""
+"""Attributes that are not part of a model: compiled steps and `fit`'s own state."""
 
 
 class ObjectGraph:
@@ -25,15 +25,15 @@ class ObjectGraph:
 
     Args:
         model: the model.
-        on_unknown: called with the error for an object that can't be taken apart, and
-            where it is; it is then left out.
+        on_unknown: called with the error and the place of an object that can't be
+            taken apart, which is then left out.
 
     Attributes:
         objects: each once, the model first.
-        by_id: the same by their `id`.
-        contents: the kind of each and what it holds, by its `id`.
-        shared: functions that they use and modules hold.
-        unknown: what can't be taken apart.
+        by_id: the objects by `id`.
+        contents: kind and content of each object, by `id`.
+        shared: functions that they use and that modules hold.
+        unknown: objects that can't be taken apart.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class ObjectGraph:
         return id(each) in self.contents
 
     def path(self, each: Any) -> str:
-        """How Python reaches an object from the model, behind the model's name."""
+        """Python expression that reaches an object, starting at the model's name."""
         labels = []
         while id(each) in self._came_from:
             each, label = self._came_from[id(each)]
@@ -79,7 +79,7 @@ class ObjectGraph:
         return "".join([self._name, *reversed(labels)])
 
     def place(self, each: Any) -> str:
-        """The path of an object, and the innermost layer on it."""
+        """Path of an object, with the innermost layer on it."""
         path, layer = self.path(each), each
         while id(layer) in self._came_from and not is_layer(layer):
             layer, _ = self._came_from[id(layer)]
@@ -89,12 +89,12 @@ class ObjectGraph:
 
 
 def is_layer(each: Any) -> bool:
-    """Whether an object is one."""
+    """Whether an object is a layer."""
     return isinstance(each, keras.layers.Layer)
 
 
 def parts(each: Any, kind: Kind, content: Content) -> Iterator[tuple[str, Any]]:
-    """What an object holds, and how Python reaches it."""
+    """The parts of an object, each with the label by which Python reaches it."""
     is_model = isinstance(each, keras.Model)
     for name, part in content.attributes.items():
         if not (is_model and name in NO_PART):

@@ -1,4 +1,4 @@
-"""Writes the plans that a model would run into its layers."""
+"""Pins the plans that a model would run into its layers."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def pin(
     """Writes the plan that each layer runs here and now into its configuration.
 
     A pinned model, saved and loaded elsewhere, runs the same plans there, where
-    `"auto"` would resolve anew. `convert(model)` undoes it.
+    `"auto"` would be resolved again. `convert(model)` undoes it.
 
     Args:
         model: a converted model; it is changed in place.
         batch_size: the batch of a step; `None` is unknown, and counts as the
             largest that was measured.
-        data: a batch as `train_on_batch` takes it, by which a model is called that no
-            graph of layers describes, see `summary`.
+        data: a batch as `train_on_batch` takes it, on which a model that is not a
+            graph of layers is called, see `summary`.
 
     Returns:
         `model`.
@@ -48,13 +48,13 @@ def pin(
     for use in uses_in(model, batch_size, shapes):
         problem = use.problem
         if problem is None or not problem.has_static_spatial_shape:
-            continue  # what it runs is not known before a call
+            continue  # its plan is unknown before a call
         if isinstance(use.layer, Diagonalwise):
             plan = layer_plan(use, environment).plan
             assert plan is not None
             key = id(use.layer)
             layers[key] = use.layer
-            # What has no use, a dense convolution elsewhere, is stock's here and now.
+            # A convolution without a use (a dense one elsewhere) runs native here.
             plans.setdefault(key, dict.fromkeys(use.layer.PLANS, NATIVE))
             if problem.flops > largest.get((key, use.role), -1):
                 largest[key, use.role] = problem.flops

@@ -1,4 +1,4 @@
-"""Which problems the layers of a model pose."""
+"""Problems posed by the layers of a model."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from keras_diagwise.planning.source import PlanSource
 from keras_diagwise.problem import Problem
 
 Shapes = Mapping[int, Sequence[tuple]]
-"""By a layer's `id`, the shapes of the inputs that it was seen to be called on."""
+"""Input shapes that layers were seen with, by the layer's `id`."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Use:
-    """A convolution in a layer that is called on inputs of one shape.
+    """A convolution of a layer, for one input shape.
 
     Attributes:
-        path: names of the layers that it stands in and its own, joined by slashes.
-        layer: the layer, stock or ours.
+        path: names of the enclosing layers and its own, joined by slashes.
+        layer: the layer, stock or the package's.
         problem: the problem that it poses on one device, or `None` if no graph of
-            layers tells its input's shape.
+            layers gives its input shape.
         role: the layer's attribute with its plan, `"plan"` or `"pointwise_plan"`.
     """
 
@@ -48,9 +48,8 @@ def uses_in(
     Args:
         model: the model.
         batch_size: the batch of a step, or `None` if unknown.
-        shapes: those that a call of the model showed, see `calls`. Without
-            them a layer that no graph describes counts as called on what it was
-            built on.
+        shapes: shapes recorded in a call of the model, see `calls`. Without them a
+            layer outside any graph is assumed to be called on its build shapes.
     """
     in_graphs = backends.keras_internals.call_shapes(model)
     shards = backends.active.step_shards(model)
@@ -65,7 +64,7 @@ def uses_in(
 
 
 def layers_to_convert(model: keras.Model) -> list[tuple[str, keras.layers.Layer]]:
-    """Paths and layers below a model, those that are or can become the package's."""
+    """Paths and layers of a model that are or can become the package's."""
     dense = takes_dense(model)
     return [
         (path, layer)
@@ -77,9 +76,11 @@ def layers_to_convert(model: keras.Model) -> list[tuple[str, keras.layers.Layer]
 def uses_of(
     path: str, layer: keras.layers.Layer, shapes: list[tuple], shards: int, dense: bool
 ) -> list[Use]:
-    """The uses of one layer, called on inputs of these shapes, the batch of which so
-    many devices share; of its pointwise convolution only where dense ones have an
-    algorithm, or it was given a plan."""
+    """The uses of one layer by input shape, its batch shared by `shards` devices.
+
+    Its pointwise convolution counts only where dense ones have an algorithm, or where
+    it was given a plan.
+    """
     if not shapes:
         return [Use(path, layer, None)]
     return [
@@ -91,7 +92,7 @@ def uses_of(
 
 
 def why_not_measured(problem: Problem | None, environment: Environment) -> str | None:
-    """Why a use's problem can't be measured in an environment, or `None`."""
+    """Reason why a use's problem can't be measured in an environment, or `None`."""
     if problem is None:
         return PlanSource.NOT_CALLED
     if not problem.has_static_spatial_shape:

@@ -1,4 +1,4 @@
-"""What a tuning found: as a table, and as JSON."""
+"""The tuning report, as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -23,17 +23,16 @@ from keras_diagwise.environment import Environment
 from keras_diagwise.problem import Problem
 
 WIDE = 100
-"""Columns from which on problems stand beside their figures, and these have the
-rooflines too."""
+"""Terminal columns from which problems stand beside their figures, with rooflines."""
 
 NARROW = 70
-"""Columns below which they lack how near the winner is."""
+"""Terminal columns below which the share of the roofline is left out."""
 
 MAX_NAMED = 5
-"""Of the candidates that failed."""
+"""Limit of the failed candidates named."""
 
 LABELS = "problem and layers"
-"""The heading of the column that folds."""
+"""Heading of the column that folds."""
 
 NO_LAYERS = "no convolution was found of which a plan is known."
 
@@ -55,7 +54,7 @@ class Row:
         problem: the problem.
         pass_name: the pass.
         winner: the algorithm that serves.
-        comparison: what was measured.
+        comparison: the measurements.
     """
 
     layers: tuple[str, ...]
@@ -76,12 +75,12 @@ class Row:
 
     @property
     def times(self) -> int:
-        """How often a step runs it."""
+        """How many times a step runs it."""
         return max(1, len(self.layers))
 
     @property
     def failures(self) -> dict[str, tuple[str, str]]:
-        """What failed of the candidates, and why."""
+        """Type and reason of failure, by failed candidate."""
         return {
             name: (outcome.failure, outcome.reason)
             for name, outcome in self.comparison.outcomes.items()
@@ -107,10 +106,10 @@ class ModelCheck:
 
     Attributes:
         stock_seconds: median time of the stock model's step.
-        converted_seconds: of the converted one's.
-        speedup: median of the paired ratios.
-        overruled: what was sent back to native because the model lost by it: pairs
-            of a problem and a pass, as text.
+        converted_seconds: median time of the converted model's step.
+        speedup: stock's median over the converted model's.
+        overruled: passes of problems, as text, sent back to native because the model
+            lost with them.
         skipped: why there was no check, or `None`.
     """
 
@@ -129,7 +128,7 @@ class ModelCheck:
         """The check that `to_dict` wrote.
 
         Raises:
-            ValueError: if `values` are not a check's that was made.
+            ValueError: if `values` are not those of a completed check.
         """
         numbers = {name: values.get(name) for name in CHECK_NUMBERS}
         overruled = values.get("overruled")
@@ -148,17 +147,17 @@ CHECK_NUMBERS = ("stock_seconds", "converted_seconds", "speedup")
 
 @dataclasses.dataclass(frozen=True)
 class TuningReport:
-    """What `tune` found.
+    """Results of `tune`.
 
     Attributes:
-        environment: where.
-        rows: each pass of each problem that is decided.
-        undecided: problems and passes that are not, as text.
+        environment: where it was measured.
+        rows: one for each decided pass of each problem.
+        undecided: passes of problems not decided yet, as text.
         skipped: layers that were passed over, with the reason.
-        measured: how many passes were measured now; the others were known.
-        seconds: how long it took.
+        measured: number of passes measured by this call; the others were known.
+        seconds: duration of the call.
         ended: `None` if everything is done, else `"budget"` or `"interrupted"`.
-        model: the check of the whole model, if there was one.
+        model: the whole-model check, if there was one.
     """
 
     environment: Environment
@@ -172,15 +171,17 @@ class TuningReport:
 
     @property
     def totals(self) -> dict[str, dict[str, float]]:
-        """For each pass, the sums over all layers of the winners' times, native's,
-        and the rooflines: of what both were timed for. Of problems without
-        layers, over all problems."""
+        """Per pass, sums of the winners' times, native's times and the rooflines.
+
+        Summed over all layers, or over all problems if none has layers; rows
+        without both timings are left out.
+        """
         of_a_model = any(row.layers for row in self.rows)
         totals: dict[str, dict[str, float]] = {}
         for row in self.rows:
             if row.seconds is None or row.native_seconds is None:
                 continue
-            if of_a_model and not row.layers:  # what a trace has left to measure
+            if of_a_model and not row.layers:  # queued by a trace
                 continue
             sums = totals.setdefault(
                 row.pass_name, {"seconds": 0.0, "native_seconds": 0.0, "least": 0.0}
@@ -192,7 +193,7 @@ class TuningReport:
 
     @property
     def failures(self) -> dict[str, int]:
-        """How many candidates have no timing, by type."""
+        """Number of candidates without a timing, by type of failure."""
         counts: dict[str, int] = {}
         for row in self.rows:
             for failure, _ in row.failures.values():
@@ -238,7 +239,7 @@ class TuningReport:
 
 def tables_of(report: TuningReport, width: int) -> Iterator[RenderableType]:
     """A row for each pass of each problem, beside the layers that pose it, or below
-    them where there is no room."""
+    them on a narrow terminal."""
     sections = list(sections_of(report, width))
     if width >= WIDE:
         yield joined(sections, width)
@@ -260,12 +261,12 @@ def tables_of(report: TuningReport, width: int) -> Iterator[RenderableType]:
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """The rows of a problem, or of all together.
+    """The rows of one problem, or the totals.
 
     Attributes:
-        labels: what they are about: the problem, and its layers.
+        labels: the problem and its layers.
         rows: the cells of each pass.
-        style: of the rows.
+        style: rich style of the rows.
     """
 
     labels: tuple[str, ...]
@@ -274,7 +275,7 @@ class Section:
 
 
 def sections_of(report: TuningReport, width: int) -> Iterator[Section]:
-    """The problems, and the sums over all layers."""
+    """A section for each problem, and one for the totals."""
     for problem, group in itertools.groupby(report.rows, lambda row: row.problem):
         rows = list(group)
         yield Section(
@@ -315,7 +316,7 @@ def joined(sections: Iterable[Section], width: int) -> Table:
 
 
 def columns_of(width: int) -> tuple[str, ...]:
-    """The headings of the columns of figures."""
+    """Headings of the columns of figures."""
     return (
         *("pass", "winner", "ms", "native", "gain"),
         *if_wide(width, "least"),
@@ -328,7 +329,7 @@ def pass_table(
     widths: Sequence[int | None] | None = None,
     show_header: bool = True,
 ) -> Table:
-    """A table without lines, its numbers to the right."""
+    """A table without lines, numbers right-aligned."""
     table = Table(
         box=None, pad_edge=False, header_style="bold", show_header=show_header
     )
@@ -345,14 +346,14 @@ def pass_table(
 
 
 def if_wide(width: int, text: str, columns: int = WIDE) -> tuple[str, ...]:
-    """A cell, where there is room for its column."""
+    """A cell, if there is room for its column."""
     return (text,) if width >= columns else ()
 
 
 def figures(
     seconds: float | None, native: float | None, roofline: float | None, width: int
 ) -> tuple[str, ...]:
-    """What the table has of the times of a pass, or of their sums."""
+    """Cells for the times of a pass, or for their sums."""
     return (
         milliseconds(seconds),
         milliseconds(native),
@@ -363,12 +364,12 @@ def figures(
 
 
 def cells_of(texts: Iterable[str]) -> Iterator[Text]:
-    """Texts that are shown as they are."""
+    """Texts as literal cells, without markup."""
     return (Text(printable_lines(each)) for each in texts)
 
 
 def closing_lines(report: TuningReport, width: int) -> Iterator[str]:
-    """What the table does not say."""
+    """Lines below the table."""
     if report.rows:
         yield ""
         near = "near: the least possible time over the winner's, at most 100%"
@@ -394,8 +395,10 @@ def closing_lines(report: TuningReport, width: int) -> Iterator[str]:
 
 
 def failure_lines(report: TuningReport) -> Iterator[str]:
-    """Which candidates have no time, and where native serves in their place. The
-    mishaps are named one by one: the others are the tuner's own choice."""
+    """Candidates without a timing, and passes that went back to native.
+
+    Only mishaps are named one by one; the rest the tuner chose not to time.
+    """
     if report.failures:
         counts = (f"{count} {failure}" for failure, count in report.failures.items())
         why = "keras-diagwise decisions show PROBLEM"
@@ -419,7 +422,7 @@ def failure_lines(report: TuningReport) -> Iterator[str]:
 
 
 def check_lines(check: ModelCheck) -> Iterator[str]:
-    """The whole model's step."""
+    """Lines on the whole-model check."""
     if check.skipped:
         yield f"The whole model was not timed: {check.skipped}."
     if check.speedup is not None:
@@ -444,14 +447,14 @@ def milliseconds(seconds: float | None) -> str:
 
 
 def times(slower: float | None, faster: float | None) -> str:
-    """A ratio of two times."""
+    """Ratio of two times, as text."""
     if not slower or not faster:
         return "-"
     return f"{slower / faster:.1f}×"
 
 
 def share(roofline: float | None, seconds: float | None) -> str:
-    """How near a time is to the roofline."""
+    """The roofline's share of a time, as text."""
     if not roofline or not seconds:
         return "-"
     return f"{min(1.0, roofline / seconds):.0%}"

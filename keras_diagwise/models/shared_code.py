@@ -1,4 +1,4 @@
-"""Code that a model and its copy would both run, and the state that it reaches."""
+"""State reached by code that a model and its copy would both run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from keras_diagwise.models.kinds import Cell
 from keras_diagwise.models.object_graph import ObjectGraph
 
 MAX_VALUES = 20_000
-"""That are looked at: code may reach a whole data set."""
+"""Limit of the values inspected: code may reach a whole data set."""
 
 LIBRARIES = (
     *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib")),
@@ -35,7 +35,7 @@ class Reached(NamedTuple):
 
     Attributes:
         code: the class, or the function that a module holds.
-        how: the steps from it.
+        how: the path from the code to the state.
         state: the layer, variable or part of the model.
     """
 
@@ -45,9 +45,11 @@ class Reached(NamedTuple):
 
 
 def state_reached(graph: ObjectGraph) -> Reached | None:
-    """State that code of the user's reaches, of the classes of a model's objects and of
-    functions, by global variables, closures, defaults and class attributes; `None` if
-    there is none."""
+    """The first state that user code reaches, or `None`.
+
+    Follows the classes of a model's objects and its functions, through globals,
+    closures, defaults and class attributes.
+    """
     waiting: collections.deque[tuple[str, str, Any]] = collections.deque()
     for cls in {base for each in graph.objects for base in type(each).__mro__}:
         waiting.append((name_of(cls), "", cls))
@@ -69,24 +71,23 @@ def state_reached(graph: ObjectGraph) -> Reached | None:
 
 
 def is_part(value: Any, graph: ObjectGraph) -> bool:
-    """Whether a value is a part of a model that can change."""
+    """Whether a value is a mutable part of a model."""
     return value in graph and not graph.contents[id(value)][0].is_immutable
 
 
 def is_state(value: Any) -> bool:
-    """Whether a value changes in training: of two models each must have its own."""
+    """Whether a value changes in training, so that two models can't share it."""
     if isinstance(value, keras.layers.Layer):
         return bool(value.variables) or not value.built
     return isinstance(value, (keras.Variable, *backends.active.STATE))
 
 
 def parts(value: Any, is_own: bool) -> Iterator[tuple[str, Any]]:
-    """What code reaches from a value, and how.
+    """Values that code reaches from a value, each with a label of how.
 
     Args:
         value: a function, class, container or other object.
-        is_own: whether it is a function that a copy has its own of, with what it closes
-            over.
+        is_own: whether it is a function that a copy duplicates, closure included.
     """
     if isinstance(value, types.FunctionType):
         if is_of_a_user(value):
@@ -117,7 +118,7 @@ def parts(value: Any, is_own: bool) -> Iterator[tuple[str, Any]]:
 
 
 def is_of_a_user(code: Any) -> bool:
-    """Whether a class or function is none of Python's or of an installed library."""
+    """Whether a class or function is neither Python's nor an installed library's."""
     if not isinstance(getattr(code, "__module__", None), str):
         return False
     found = inspect.getmodule(code)
@@ -126,19 +127,19 @@ def is_of_a_user(code: Any) -> bool:
 
 
 def name_of(code: Any) -> str:
-    """A class's or a function's, with its module's."""
+    """Qualified name of a class or function, with its module."""
     return f"{code.__module__}.{code.__qualname__}"
 
 
 def names_read(code: types.CodeType) -> set[str]:
-    """The global variables that code reads, and the functions within it."""
+    """Global variables read by code and by the functions nested in it."""
     found = {step.argval for step in dis.get_instructions(code) if step.opname in READS}
     inner = (each for each in code.co_consts if isinstance(each, types.CodeType))
     return found.union(*map(names_read, inner))
 
 
 def closed_over(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
-    """What a function closes over."""
+    """Values that a function closes over."""
     names, cells = function.__code__.co_freevars, function.__closure__ or ()
     for name, cell in zip(names, cells, strict=True):
         for value in Cell().items(cell):

@@ -1,4 +1,4 @@
-"""A model's state, put back after whatever its steps have done to it."""
+"""Snapshot of a model's state, restored after its steps ran."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from keras_diagwise.models.object_graph import ObjectGraph
 
 @contextlib.contextmanager
 def restored(model: keras.Model) -> Iterator[None]:
-    """Puts back what a model is made of, as it was before: variables, optimizers,
-    metrics, seeds, attributes, containers, compiled functions; also after an exception
-    and Ctrl-C. So are the states of the global random generators.
+    """Restores a model on exit: variables, optimizers, metrics, seeds, attributes,
+    containers, compiled functions; also after an exception or Ctrl-C. The states of the
+    global random generators are restored too.
 
-    What changes in place and tells `pickle` no state, as a `bytearray` or an iterator,
-    and what can't be pickled stay as they are then.
+    Objects that change in place and give `pickle` no state, such as a `bytearray` or an
+    iterator, and objects that can't be pickled keep their changes.
 
     Raises:
-        NotRestoredError: if a part can't be put back.
+        NotRestoredError: if a part can't be restored.
     """
     state = State(model)
     try:
@@ -49,11 +49,11 @@ def restored(model: keras.Model) -> Iterator[None]:
 
 
 class NotRestoredError(Exception):
-    """A part of a model that could not be put back; the others are as they were."""
+    """A part of a model could not be restored; all others were."""
 
 
 class State:
-    """What each object in a model's graph holds now, and copies of its tensors."""
+    """Current contents of each object in a model's graph, with copies of tensors."""
 
     def __init__(self, model: keras.Model):
         self._graph = ObjectGraph(model, lambda error, path: None)
@@ -69,7 +69,7 @@ class State:
             if type(each) is np.ndarray
         }
         self._classes = [(each, type(each)) for each in self._graph.objects]
-        # What says itself what its state is may say less than it holds.
+        # The state that an object gives `pickle` may be less than it holds.
         reduced = [
             each
             for each in self._graph.objects
@@ -85,10 +85,10 @@ class State:
         self._held: dict[int, Any] = {}
 
     def put_back(self) -> None:
-        """Makes the model what it was.
+        """Restores the model.
 
         Raises:
-            NotRestoredError: if a part of it can't be; all others are.
+            NotRestoredError: if a part of it can't be restored; all others are.
         """
         errors: list[str] = []
         steps: Any = (
@@ -139,8 +139,8 @@ class State:
             kind.put(each, Content(attributes, items))
 
     def _held_now(self, part: Any) -> Any:
-        """What takes the place of a part: of a tensor that can't be written its copy,
-        and of a tuple of such another."""
+        """Replacement of a part: the copy of a tensor that can't be written, a new
+        tuple for a tuple that holds one, else the part itself."""
         if id(part) in self._held:
             return self._held[id(part)]
         if part in self._graph and isinstance(self._graph.contents[id(part)][0], Fixed):
@@ -154,7 +154,7 @@ class State:
 
 @contextlib.contextmanager
 def interrupted_later() -> Iterator[None]:
-    """Leaves a Ctrl-C to the end of what must be done whole."""
+    """Defers Ctrl-C to the end of a block that must complete."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

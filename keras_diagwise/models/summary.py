@@ -1,4 +1,4 @@
-"""What each layer of a model runs, and why."""
+"""Summary of the plans that a model's layers run, and where they come from."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ from keras_diagwise.problem import Problem
 
 @dataclasses.dataclass(frozen=True)
 class LayerPlan:
-    """What a layer runs on inputs of one shape.
+    """The plan of a layer for one input shape.
 
     Attributes:
-        path: the layer's name below its models' names.
+        path: names of the enclosing layers and its own, joined by slashes.
         layer: name of the layer's class.
         problem: its problem, for the batch size asked for; `None` if unknown.
         plan: the plan that a step of the model, compiled as it is, would run if it
             were traced now; `None` if unknown.
-        rung: where the plan comes from: `"layer"`, `"decision"`, …, see
+        rung: source of the plan: `"layer"`, `"decision"`, …, see
             `keras_diagwise.planning.source.PlanSource`.
-        gain: how many times faster than native the three passes were together,
-            or `None` where they were not measured for this very problem here.
-        decision: what was measured, if the plan comes from a measurement.
+        gain: speedup over native of the three passes together, or `None` where they
+            were not measured for this very problem here.
+        decision: the measurements, if the plan comes from any.
         role: the layer's attribute with its plan, `"plan"` or, of the pointwise
             convolution in a separable layer, `"pointwise_plan"`.
         environment: where it was measured.
@@ -65,14 +65,15 @@ class LayerPlan:
 
 
 class Summary(list[LayerPlan]):
-    """What the layers of a model run, one entry for each of the package's and for each
-    shape of inputs that it is called on; and, when printed, a table of it.
+    """Plans of a model's layers, one entry per package layer and input shape.
+
+    Printed, it is a table.
 
     Attributes:
         model: the model's name.
         skipped: layers that are left alone, with the reasons.
-        compiled: functions that the model's user compiled: each goes on by the plans
-            that it was traced with, until it is made anew.
+        compiled: functions that the user compiled: each keeps the plans that it was
+            traced with until it is compiled again.
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class Summary(list[LayerPlan]):
         self._is_detailed = False
 
     def detailed(self) -> Summary:
-        """The same, that prints a line for each layer."""
+        """A copy that prints a line for each layer."""
         found = Summary(self.model, self, self.skipped, self.compiled)
         found._is_detailed = True
         return found
@@ -120,8 +121,8 @@ class Summary(list[LayerPlan]):
 
 
 def table_of(plans: Iterable[LayerPlan], is_detailed: bool) -> Table:
-    """A row for each kind of layer that runs by the same plan for the same reason, or
-    for each layer."""
+    """A row for each group of layers alike in class, plan, source and gain, or for each
+    layer."""
     rows: dict[tuple, list[str]] = {}
     for i, line in enumerate(plans):
         stock = line.layer.removeprefix("Diagonalwise")
@@ -142,7 +143,7 @@ def table_of(plans: Iterable[LayerPlan], is_detailed: bool) -> Table:
 
 
 def other_devices(plans: Iterable[LayerPlan]) -> list[str]:
-    """The other devices whose decisions serve, each once."""
+    """Other devices whose decisions serve, each once."""
     found = (
         line.environment.device
         for line in plans
@@ -152,26 +153,26 @@ def other_devices(plans: Iterable[LayerPlan]) -> list[str]:
 
 
 def times(gain: float | None) -> str:
-    """A gain."""
+    """A gain, as text."""
     return "-" if gain is None else f"{gain:.1f}×"
 
 
 def summary(
     model: keras.Model, *, batch_size: int | None = None, data: Any = None
 ) -> Summary:
-    """What each layer of the package in a model runs, and which layers it can't be.
+    """Summarizes the plans of a model's layers, and the layers that were left alone.
 
     Args:
         model: a converted model.
         batch_size: the batch of a step; `None` is unknown, or that of `data`.
-        data: a batch as `train_on_batch` takes it, by which a model is called that no
-            graph of layers describes. Without it a layer of such a model counts as
-            called on what it was built on.
+        data: a batch as `train_on_batch` takes it, on which a model that is not a
+            graph of layers is called. Without it a layer of such a model is assumed to
+            be called on its build shapes.
 
     Returns:
-        A list of one `LayerPlan` for each of the package's layers, and for each shape
-        of inputs that it is called on, in the model's order. Its `skipped` are the
-        layers that were left alone, with the reasons. Printed, it is a table.
+        A list with one `LayerPlan` for each of the package's layers and each of its
+        input shapes, in the model's order. Its `skipped` are the layers that were left
+        alone, with the reasons. Printed, it is a table.
     """
     environment = environment_of(model)
     shapes = None if data is None else shapes_called(model, data)
@@ -185,7 +186,7 @@ def summary(
 
 
 def layer_plan(use: Use, environment: Environment) -> LayerPlan:
-    """What a layer runs in an environment."""
+    """The plan of a layer in an environment."""
     path, name, problem = use.path, type(use.layer).__qualname__, use.problem
     if problem is None:
         return LayerPlan(path, name, None, None, PlanSource.NOT_CALLED, None)

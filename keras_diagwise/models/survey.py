@@ -1,4 +1,4 @@
-"""Which layers of a model are or can become the package's, and why others can't."""
+"""Survey of a model: the layers to convert, and why others are left alone."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ REASONS = {
     "quantized": "it is quantized",
     "filtered": "not chosen when the model was converted",
 }
-"""Why a layer is left alone, by type."""
+"""Reasons why a layer is left alone, by type."""
 
 MAX_NAMED = 2
-"""Of layers that are alike."""
+"""Limit of the paths named among layers that are alike."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Skipped:
     """A layer of a stock class, or of a subclass of one, that is left alone.
 
     Attributes:
-        path: names of the layers that it stands in and its own, joined by slashes.
+        path: names of the enclosing layers and its own, joined by slashes.
         layer: name of its class.
         reason: one of `REASONS`.
     """
@@ -48,11 +48,11 @@ class Skipped:
 
 @dataclasses.dataclass(frozen=True)
 class Survey:
-    """What a conversion has before it.
+    """The layers of a model that a conversion concerns.
 
     Attributes:
-        chosen: the layers to convert, by their place among the model's.
-        skipped: those that are left alone.
+        chosen: the layers to convert, by their index among the model's.
+        skipped: the layers left alone.
     """
 
     chosen: dict[int, keras.layers.Layer]
@@ -64,12 +64,12 @@ def survey(
     accept: Callable[[str, keras.layers.Layer], bool],
     plan: str | Plan = AUTO,
 ) -> Survey:
-    """Looks through a model.
+    """Surveys the layers of a model.
 
     Args:
         model: the model.
-        accept: whether a layer is chosen, from its path and itself.
-        plan: what the layers shall run.
+        accept: whether to choose a layer, from its path and the layer.
+        plan: the plan that the layers are to run.
     """
     dense = takes_dense(model, plan)
     chosen, skipped = {}, []
@@ -89,8 +89,8 @@ def survey(
 
 
 def has_replacement(layer) -> bool:
-    """Whether a layer is one of the package's, or of a class that one replaces, or of a
-    subclass of such a class."""
+    """Whether a layer is one of the package's, of a stock class that has a replacement,
+    or of a subclass of one."""
     return isinstance(layer, tuple(STOCK_TO_OURS))
 
 
@@ -100,14 +100,14 @@ def is_one_of_ours(layer) -> bool:
 
 
 def takes_dense(model: keras.Model, plan: str | Plan = AUTO) -> bool:
-    """Whether a plan can make dense convolutions of a model anything but stock's."""
+    """Whether a plan can run dense convolutions of a model by another algorithm."""
     if isinstance(plan, Plan):
         return plan.has(Matmul)
     return serves_dense(environment_of(model))
 
 
 def reason_to_leave(layer, dense: bool) -> str | None:
-    """Why a layer that has a replacement must stay what it is, or `None`.
+    """Reason why a layer that has a replacement is left alone, or `None`.
 
     Args:
         layer: the layer.
@@ -129,13 +129,13 @@ def reason_to_leave(layer, dense: bool) -> str | None:
 
 
 def has_channels(layer) -> bool:
-    """Whether the input of a convolution has several channels, so far as is known."""
+    """Whether the input of a convolution has several channels, or is not yet known."""
     return not layer.built or layer.kernel.shape[-2] > 1
 
 
 def own_compiled(model: keras.Model) -> tuple[str, ...]:
-    """Functions that a user compiled himself and that are attributes of a model's
-    layers or their classes: each keeps the plans that it was traced with."""
+    """Functions compiled by the user that are attributes of a model's layers or their
+    classes. Each keeps the plans that it was traced with."""
     of_classes: dict[type, list[str]] = {}
     found = []
     places = [(model.name, model), *backends.keras_internals.layers_with_paths(model)]
@@ -150,13 +150,13 @@ def own_compiled(model: keras.Model) -> tuple[str, ...]:
 
 
 def compiled_among(attributes: Mapping[str, Any]) -> list[str]:
-    """The names of those that are compiled functions."""
+    """Names of the attributes that are compiled functions."""
     kinds = backends.active.COMPILED_FUNCTIONS
     return [name for name, each in attributes.items() if isinstance(each, kinds)]
 
 
 def skipped_lines(skipped: Iterable[Skipped]) -> list[str]:
-    """What is left alone, a line for each class and reason."""
+    """Lines on the layers left alone, one for each class and reason."""
     paths: dict[tuple[str, str], list[str]] = {}
     for each in skipped:
         paths.setdefault((each.layer, each.reason), []).append(each.path)
@@ -167,7 +167,7 @@ def skipped_lines(skipped: Iterable[Skipped]) -> list[str]:
 
 
 def abridged(paths: Sequence[str]) -> str:
-    """The first and the last of some paths."""
+    """Paths as text, abridged to the first and the last."""
     if len(paths) <= MAX_NAMED:
         return ", ".join(paths)
     return f"{paths[0]} … {paths[-1]}"

@@ -1,4 +1,4 @@
-"""Gives layers other classes and plans, and lets the model trace anew."""
+"""Swaps the classes and plans of layers, and makes the model trace again."""
 
 from __future__ import annotations
 
@@ -12,19 +12,18 @@ from keras_diagwise.layers.base import Diagonalwise, plans_of
 from keras_diagwise.plan import Plan
 
 Change = tuple[keras.layers.Layer, type, Mapping[str, str | Plan] | None]
-"""A layer, the class that it gets, and its plans by attribute, or `None` for a stock
-class."""
+"""A layer, its new class, and its plans by attribute (`None` for a stock class)."""
 
 
 def swap(model, changes: Sequence[Change]) -> None:
-    """Gives layers other classes and plans, all of them or none."""
+    """Swaps the classes and plans of layers, all or none."""
     with swapped(model, changes):
         pass
 
 
 @contextlib.contextmanager
 def swapped(model, changes: Sequence[Change]) -> Iterator[None]:
-    """The same, to stay if nothing fails inside the context either."""
+    """`swap` as a context manager, undone if its body fails."""
     before = [
         (
             layer,
@@ -57,11 +56,11 @@ def assign(layer, new_class, plans: Mapping[str, str | Plan] | None) -> None:
 
 
 def forget_compiled(model) -> None:
-    """Makes a model's next step trace anew: a compiled one keeps its plans."""
+    """Makes a model's next step trace again: a compiled step keeps its plans."""
     for layer in backends.keras_internals.flatten_layers(model):
         if isinstance(layer, keras.Model):
             for name in ("train_step", "test_step"):
-                step = getattr(layer, name, None)  # there if the backend trains
+                step = getattr(layer, name, None)  # absent if the backend can't train
                 backends.active.forget_compiled(step)
             for name in ("train", "test", "predict"):
                 if getattr(layer, f"{name}_function", None) is not None:
@@ -69,8 +68,7 @@ def forget_compiled(model) -> None:
 
 
 def make_anew(model, function: str) -> None:
-    """Has a model make a compiled function again, at once: a `fit` that is running
-    would miss it."""
+    """Makes a compiled function of a model again, at once: a running `fit` needs it."""
     before = getattr(model, function)
     setattr(model, function, None)
     try:

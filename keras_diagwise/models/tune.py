@@ -1,4 +1,4 @@
-"""Measures what a model's layers need, and keeps it."""
+"""Measures the candidates for a model's layers and keeps the decisions."""
 
 from __future__ import annotations
 
@@ -48,31 +48,31 @@ def tune(
     verbose: int = 1,
 ) -> TuningReport:
     """Measures the candidates for a model's layers on this device, verifies them, and
-    keeps the decisions, by which `"auto"` layers run from the next step on.
+    keeps the decisions, which `"auto"` layers follow from the next step on.
 
-    What is known already is not measured again; what `decisions.on_miss = "tune"` met
-    inside a trace is measured too. An interrupted call loses nothing that it had
-    decided. The model ends as it was, but traces its steps anew.
+    Known decisions are not measured again; problems that `decisions.on_miss = "tune"`
+    queued inside a trace are measured too. An interrupted call keeps every decision
+    that it made. The model is left unchanged, but traces its steps again.
 
     Args:
         model_or_problems: a model, stock or converted; a `.keras` file; the name of
             a model of `keras.applications`; or problems.
-        batch_size: images in a step, or several numbers to tune for each. It may be
-            left out for problems, which hold theirs, and where `data` tells it.
+        batch_size: images in a step, or several sizes to tune for. Optional for
+            problems, which hold their own, and where `data` has a batch axis.
         data: a batch as `train_on_batch` takes it: inputs, or a tuple of inputs,
-            targets and sample weights. With it the model is called once, to see what
-            layers are called on that no graph of layers describes, and the whole
-            model's check trains on it with the model's own loss and optimizer.
+            targets and sample weights. With it the model is called once to record the
+            input shapes of layers outside any graph of layers, and the whole-model
+            check trains on it with the model's own loss and optimizer.
         training: `True` decides all three passes, `False` the forward pass.
-        budget: seconds that it may take, or a text such as `"30s"` or `"5m"`; `None`
-            is as long as it takes.
-        keep: `False` lets decisions last for this process where the store can't be
+        budget: time limit in seconds, or as text such as `"30s"` or `"5m"`; `None`
+            is no limit.
+        keep: `False` keeps decisions for this process only where the store can't be
             written.
         verbose: 1 shows a progress bar on a terminal and prints the report, 0
             neither.
 
     Returns:
-        What was found. After Ctrl-C it is printed, and the interruption raised.
+        The report. After Ctrl-C it is printed, and `KeyboardInterrupt` raised.
 
     Raises:
         TypeError: if `model_or_problems` is none of these.
@@ -110,15 +110,15 @@ def measure(
     keep: bool = True,
     has_bar: bool,
 ) -> TuningReport:
-    """As `tune`, but prints nothing, and returns a report after Ctrl-C too.
+    """`tune` without printing; returns a report after Ctrl-C too.
 
     Args:
-        model_or_problems: as of `tune`, and so the others.
+        model_or_problems: as in `tune`, like the other arguments.
         batch_size: images in a step.
-        data: a batch of the model's.
+        data: a batch of the model.
         training: whether all passes are decided.
-        budget: the time that it may take.
-        keep: whether it is an error that nothing can be kept.
+        budget: time limit.
+        keep: whether a store that can't be written is an error.
         has_bar: whether a progress bar is shown on a terminal.
     """
     started = time.monotonic()
@@ -138,7 +138,7 @@ def measure(
     check, ended = None, None
     step = Step(target, batch_sizes, training)
     try:
-        # Held to the end: who comes to it later waits for the whole model's check.
+        # Held to the end: later workers wait for the whole-model check.
         with tuner.leased(step.digest) as leads:
             decide(tuner, target.problems, passes, has_bar)
             if leads:
@@ -167,10 +167,10 @@ def measure(
 
 
 def check_kept(store: Store) -> None:
-    """Checks that what is measured can be kept.
+    """Checks that measurements can be kept.
 
     Raises:
-        OSError: if it would be lost with this process.
+        OSError: if they would be lost with this process.
     """
     reason = store.why_not_kept()
     if reason is not None:
@@ -184,15 +184,15 @@ def check_kept(store: Store) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """What is to be tuned.
+    """The problems to tune, and where they come from.
 
     Attributes:
         environment: where it runs.
         uses: the problems, each with the paths of the layers that pose it.
         skipped: layers that were passed over, with the reason.
         model: the model, if there is one.
-        data: a batch of it, if one was given.
-        shapes: what it was seen to call its layers on, see `uses_in`.
+        data: a batch of the model, if one was given.
+        shapes: input shapes that its layers were seen with, see `uses_in`.
     """
 
     environment: Environment
@@ -210,11 +210,11 @@ class Target:
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """A step of what is tuned, that the workers of a job have in common.
+    """A step of the target, shared by the workers of a job.
 
     Attributes:
-        target: what is tuned.
-        batch_sizes: images in a step; the last is that of the model's check.
+        target: the tuning target.
+        batch_sizes: images in a step; the last is used for the whole-model check.
         training: whether a step trains or predicts.
     """
 
@@ -224,11 +224,11 @@ class Step:
 
     @property
     def digest(self) -> str:
-        """A short name that it has in every worker."""
+        """A short name, equal in every worker."""
         return digest_of("step", *self._words)
 
     def digest_of_check(self, decisions: Mapping[Problem, Decision]) -> str:
-        """A short name of its check, when so much was measured of its problems."""
+        """A short name of its check, given the timings of its problems."""
         measured = (decisions[each].digest_of_timings for each in self.target.problems)
         return digest_of("check", *self._words, *measured)
 
@@ -243,10 +243,10 @@ class Step:
 def standardize_target(
     model_or_problems, batch_sizes: Sequence[int], data: Any = None
 ) -> Target:
-    """What `tune` was given.
+    """The first argument of `tune` as a target.
 
     Raises:
-        TypeError: if it is neither a model, nor names one, nor problems.
+        TypeError: if it is neither a model, the name of one, nor problems.
         ValueError: if it is a model and there is no batch size, or a problem that
             can't be measured.
     """
@@ -276,7 +276,7 @@ def check_measurable(problems: Sequence[Problem], environment: Environment) -> N
     """Checks that problems can be measured.
 
     Raises:
-        ValueError: if one can't.
+        ValueError: if a problem can't be measured.
     """
     if reason := why_not_served(environment):
         raise ValueError(
@@ -322,7 +322,7 @@ def target_of_model(
 
 
 def with_queued(target: Target, batch_sizes: Sequence[int]) -> Target:
-    """The target, and what traces have left to measure where it runs."""
+    """The target, with the problems that traces have queued in its environment."""
     shards = backends.active.step_shards(target.model)
     queued = dispatcher.queue.problems_in(target.environment, batch_sizes, shards)
     return dataclasses.replace(
@@ -333,8 +333,10 @@ def with_queued(target: Target, batch_sizes: Sequence[int]) -> Target:
 def decide(
     tuner: Tuner, problems: Sequence[Problem], passes: Sequence[str], has_bar: bool
 ) -> dict[Problem, Decision]:
-    """The decisions for problems, while a bar tells how far it is: first of what no
-    other worker measures, then of the rest."""
+    """Decides problems, with a progress bar.
+
+    Problems that no other worker measures come first, then the rest.
+    """
     console = standard_console(stderr=True)
     columns = (
         rich.progress.TextColumn("{task.description}"),
@@ -365,7 +367,7 @@ def decide(
 
 
 def settle_when_free(step: Step, tuner: Tuner, until: float) -> ModelCheck | None:
-    """The same as `settle`, once the worker that leads has done it, or is gone."""
+    """`settle`, once the leading worker is done or gone."""
     while True:
         with tuner.leased(step.digest) as is_ours:
             if is_ours:
@@ -374,8 +376,10 @@ def settle_when_free(step: Step, tuner: Tuner, until: float) -> ModelCheck | Non
 
 
 def settle(step: Step, tuner: Tuner, until: float) -> ModelCheck | None:
-    """The whole model's check: that which was kept, of an earlier call or of another
-    worker, if these decisions were checked before."""
+    """The whole-model check of these decisions.
+
+    Reuses a check kept by an earlier call or another worker, if there is one.
+    """
     if step.target.model is None:
         return None
     if not step.target.problems:
@@ -397,7 +401,7 @@ def settle(step: Step, tuner: Tuner, until: float) -> ModelCheck | None:
 
 
 def known_check(tuner: Tuner, what: str) -> ModelCheck | None:
-    """The check that another worker has kept, if there is one."""
+    """The check kept by another worker or an earlier call, if any."""
     known = tuner.store.check(tuner.environment, what)
     try:
         return ModelCheck.from_dict(known) if known else None
@@ -408,7 +412,7 @@ def known_check(tuner: Tuner, what: str) -> ModelCheck | None:
 def check_model(
     step: Step, tuner: Tuner, decisions: Mapping[Problem, Decision], until: float
 ) -> ModelCheck:
-    """The whole model's step at the last batch size; what it overrules is kept."""
+    """Runs the whole-model check at the last batch size; keeps what it overrules."""
     assert step.target.model is not None
     tuner.close()
     check, overruled = check_step(
@@ -426,7 +430,7 @@ def check_model(
 
 
 def rows_of(target: Target, tuner: Tuner, passes: Sequence[str]) -> dict[str, tuple]:
-    """The report's rows, from what the store holds, and what is not decided."""
+    """The report's rows from the store, and what is still undecided."""
     rows, undecided = [], []
     for problem, layers in target.uses.items():
         decision = tuner.known(problem)
@@ -442,10 +446,10 @@ def rows_of(target: Target, tuner: Tuner, passes: Sequence[str]) -> dict[str, tu
 
 
 def standardize_batch_sizes(batch_size: int | Sequence[int] | None) -> tuple[int, ...]:
-    """`batch_size` as numbers.
+    """`batch_size` as a tuple.
 
     Raises:
-        ValueError: if it is not one positive int or several.
+        ValueError: if it is not one or several positive ints.
     """
     if batch_size is None:
         return ()

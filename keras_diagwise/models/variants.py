@@ -1,4 +1,4 @@
-"""A model's step by several sets of plans in turn, by the model itself."""
+"""Steps of one model under several sets of plans in turn."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from keras_diagwise.models.swap import Change, assign
 from keras_diagwise.plan import Plan
 
 STEP_METHODS = ("train_step", "compute_loss")
-"""The methods that a user writes in place of Keras's, to train otherwise."""
+"""Methods that a user overrides to train in another way."""
 
 
 class Variant:
-    """A model with some layers' classes and plans, and what it compiles then.
+    """A model with changed classes and plans, and its own compiled functions.
 
     Args:
         model: the model.
-        changes: what its layers become.
+        changes: changes to its layers.
         run: a step of the model.
     """
 
@@ -38,17 +38,17 @@ class Variant:
         self.become(changes)
 
     def become(self, changes: Sequence[Change]) -> None:
-        """Has other changes from now on, and compiles anew."""
+        """Takes other changes from now on, and compiles again."""
         self._changes = changes
         self._attributes: dict[str, Any] = dict.fromkeys(COMPILED)
-        # JAX compiles once for all functions that are equal, as a model's methods are.
+        # JAX compiles equal functions once, and a model's methods are equal.
         self._attributes["train_step"] = lambda *arguments: self._step(*arguments)
-        # Dynamo compiles few variants of one code, and runs the next as they are.
+        # Dynamo compiles only a few variants of one code object; later ones run eager.
         if backends.active.python_trace is not None:
             backends.active.forget_compiled(self._step)
 
     def __call__(self) -> object:
-        """A step; the model is left as the variant has it."""
+        """Runs a step; the model keeps the variant's changes."""
         for change in self._changes:
             assign(*change)
         vars(self._model).update(self._attributes)
@@ -59,20 +59,20 @@ class Variant:
 
 
 def as_stock(layer: keras.layers.Layer) -> Change:
-    """What makes a layer stock."""
+    """The change that makes a layer stock."""
     return layer, layer.stock if isinstance(layer, Diagonalwise) else type(layer), None
 
 
 def by_plans(layer: keras.layers.Layer, plans: Mapping[str, str | Plan]) -> Change:
-    """What makes a layer the package's, with a plan for each of its convolutions."""
+    """The change that makes a layer the package's, with a plan per convolution."""
     return layer, ours_for(layer), plans
 
 
 def step_of(model: keras.Model, example: Example, training: bool):
     """A step of a model on a batch.
 
-    A model is compiled anew with a small SGD and a mean squared error, as it was
-    otherwise; but as it is if the batch is the user's, or its step is its own.
+    The model is recompiled with a small SGD and a mean squared error in its compiler
+    mode. It stays as compiled if the batch is the user's or it has its own step.
     """
     if not training:
         return lambda: model.predict_on_batch(example.inputs)
@@ -84,7 +84,7 @@ def step_of(model: keras.Model, example: Example, training: bool):
 
 
 def has_own_step(model: keras.Model) -> bool:
-    """Whether a user's own code trains a model."""
+    """Whether user code overrides how a model trains."""
     return any(
         name in vars(model) or getattr(type(model), name) is not stock
         for name, stock in OF_STOCK.items()

@@ -1,4 +1,4 @@
-"""Caffe: a classifier from its prototxt and caffemodel, and trained weights back."""
+"""Caffe: loads a classifier from prototxt and caffemodel, and saves trained weights."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from keras_diagwise.importers.caffe.network import Network
 
 
 def load(structure: files.Name, weights: files.Name) -> keras.Model:
-    """The Keras model of a classifier of Caffe, with its weights.
+    """Loads a Caffe classifier as a Keras model, with its weights.
 
-    All layers are stock; a convolution with one filter for each channel is a
-    `DepthwiseConv2D`, a BatchNorm and the Scale behind it are one layer. Images are
-    channels last, `(batch, height, width, channels)`, with the order of channels and
-    the range that the model was trained on. It returns `(batch, classes)`.
+    All layers are stock; a convolution with one filter per channel is a
+    `DepthwiseConv2D`, and a BatchNorm and the Scale after it become one layer. Images
+    are channels last, `(batch, height, width, channels)`, in the channel order and
+    range that the model was trained on. It returns `(batch, classes)`.
 
     Args:
         structure: path of the `.prototxt` for deployment, with an input of known size.
@@ -30,10 +30,10 @@ def load(structure: files.Name, weights: files.Name) -> keras.Model:
 
 
 def save(model: keras.Model, structure: files.Name, weights: files.Name) -> None:
-    """Writes a model's weights as Caffe reads them.
+    """Writes a model's weights in Caffe's format.
 
     Args:
-        model: what `load` returned, trained, converted or saved and loaded meanwhile.
+        model: a model from `load`, possibly trained, converted, or saved and reloaded.
         structure: path of the prototxt that it was loaded from.
         weights: path to write.
 

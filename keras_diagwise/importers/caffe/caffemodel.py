@@ -1,4 +1,4 @@
-"""A `.caffemodel`: protobuf's bytes, of which a few fields are read."""
+"""The `.caffemodel` format: the few protobuf fields that hold weights."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from keras_diagwise.importers.weights import Weight
 
 VARINT, BYTES = 0, 2
 FIXED_SIZES = {1: 8, 5: 4}
-"""Wire types: a number, bytes, and those of which each has so many bytes."""
+"""Wire types: a varint, bytes, and those of a fixed size in bytes."""
 
 LAYERS = {2: (4, 6), 100: (1, 7)}
-"""A network's fields that are layers, as Caffe had them first and has them now: the
-fields of theirs that are the name and the blobs."""
+"""A network's layer fields, Caffe's first and current ones, each with the layer's
+fields for name and blobs."""
 
 DATA, SHAPE, DIMENSIONS = 5, 7, 1
 OLD_DIMENSIONS = 1, 2, 3, 4
-"""A blob's fields, and that of its shape; old blobs have dimensions themselves."""
+"""Fields of a blob and its shape; old blobs hold the dimensions themselves."""
 
 MAX_FIELDS, MAX_AXES, MAX_LETTERS = 100_000, 8, 512
 
@@ -30,17 +30,17 @@ Span = tuple[int, int]
 EMPTY: Span = (0, 0)
 
 Layers = dict[str, tuple[str, list[Weight]]]
-"""By name, the type of a layer and the weights that its blobs hold. One that no
-variable holds, the last, is a factor, which divides the others."""
+"""Type of each layer and the weights in its blobs, by name. A last weight without a
+variable is a factor that divides the others."""
 
 
 class Reader(files.Reader):
-    """A file, and how many fields may still be read from it."""
+    """A protobuf reader with a limit on the number of fields."""
 
     fields_left = MAX_FIELDS
 
     def varint(self, at: int, stop: int) -> tuple[int, int]:
-        """A number, and where it ends."""
+        """A varint, and the byte after it."""
         value, stop = 0, min(at + 10, stop)
         for n, byte in enumerate(self.bytes(at, stop)):
             value |= (byte & 0x7F) << 7 * n
@@ -49,7 +49,7 @@ class Reader(files.Reader):
         raise self.error(stop, "a number should end here")
 
     def message(self, at: int, stop: int) -> dict[int, list[Span]]:
-        """The fields of a message: where the contents of each begin and end."""
+        """Fields of a message: begin and end of the contents of each."""
         found = defaultdict(list)
         while at < stop:
             start, self.fields_left = at, self.fields_left - 1
@@ -73,7 +73,7 @@ class Reader(files.Reader):
         return found
 
     def shape(self, blob: dict[int, list[Span]]) -> tuple[int, ...]:
-        """A blob's, of which the dimensions are packed, or a field each."""
+        """Shape of a blob, whose dimensions are packed or one field each."""
         spans = [span for axis in OLD_DIMENSIONS for span in blob[axis]]
         if blob[SHAPE]:
             spans = self.message(*blob[SHAPE][-1])[DIMENSIONS]
@@ -85,10 +85,11 @@ class Reader(files.Reader):
         return tuple(found)
 
     def values(self, layer: str, span: Span, weight: Weight) -> np.ndarray:
-        """A weight's values, of a layer's blob.
+        """Values of a weight, from a layer's blob.
 
         Raises:
-            ValueError: if the blob has them not, in another shape, or not finite.
+            ValueError: if the blob lacks them, has another shape, or a value is
+                invalid.
         """
         blob = self.message(*span)
         shape, (start, stop) = self.shape(blob), [EMPTY, *blob[DATA]][-1]
@@ -100,15 +101,15 @@ class Reader(files.Reader):
 
 
 def without_ones(shape: Iterable[int]) -> list[int]:
-    """A shape without the axes of 1 that old files put before it."""
+    """A shape without the leading axes of 1 that old files add."""
     return list(itertools.dropwhile(lambda size: size == 1, shape))
 
 
 def read(path: files.Name, layers: Layers) -> Iterator[tuple[Weight, np.ndarray]]:
-    """Each weight and its values, divided by the layer's factor if that is not 0.
+    """Each weight and its values, divided by the layer's factor.
 
     Raises:
-        ValueError: if the file is none of protobuf, or a blob not as a layer's must be.
+        ValueError: if the file is not protobuf, or a blob does not fit its layer.
     """
     reader = Reader(path)
     found: dict[str, list[Span]] = {}
@@ -127,7 +128,7 @@ def read(path: files.Name, layers: Layers) -> Iterator[tuple[Weight, np.ndarray]
 
 
 def divided(values: list[np.ndarray], weights: list[Weight]) -> list[np.ndarray]:
-    """A layer's values by its factor; Caffe takes 0 for sums of nothing."""
+    """Values of a layer divided by its factor; zeros for a factor of 0, as in Caffe."""
     if weights[-1].variable:
         return values
     factor = values[-1]
@@ -135,7 +136,7 @@ def divided(values: list[np.ndarray], weights: list[Weight]) -> list[np.ndarray]
 
 
 def to_bytes(layers: Layers, model: keras.Model) -> bytes:
-    """A file of layers' blobs, with a model's values."""
+    """Bytes of a caffemodel with the layers' blobs, from a model's values."""
     parts = []
     for name, (kind, weights) in layers.items():
         layer = field(1, name.encode()) + field(2, kind.encode())

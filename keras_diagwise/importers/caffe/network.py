@@ -1,4 +1,4 @@
-"""What the layers of a prototxt compute, in stock Keras layers."""
+"""Layers of a prototxt as stock Keras layers."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ OF_NETWORK = {
 }
 OF_LAYERS = {"name", "type", "bottom", "top", "param", "loss_weight", "propagate_down"}
 HINTS = {"engine", "weight_filler", "bias_filler", "filler", "shape"}
-"""Fields of a network, of layers and of their parameters, that are read elsewhere or
-change no output."""
+"""Fields of a network, of layers and of their parameters that are read elsewhere or do
+not change an output."""
 
 
 class Network:
@@ -27,10 +27,10 @@ class Network:
 
     Attributes:
         graph: the steps.
-        layers: the types and weights of those that have blobs, by name.
+        layers: types and weights of the layers that have blobs, by name.
 
     Raises:
-        ValueError: if a layer is not supported, or the image's size not known.
+        ValueError: if a layer is not supported, or the image's size is unknown.
     """
 
     def __init__(self, net: Source):
@@ -83,7 +83,7 @@ class Network:
         return [self._steps[each] for each in bottoms]
 
     def _normalized(self, scale: Source) -> Step:
-        """The step of the BatchNorm right before a Scale; others can't read it."""
+        """The step of the BatchNorm right before a Scale, which alone may read it."""
         if not self._unscaled or scale.words("bottom") != self._unscaled:
             reason = "a Scale must stand behind a BatchNorm"
             raise scale.error(reason, scale.words("bottom"))
@@ -94,7 +94,7 @@ def image_of(net: Source, shape: Source) -> Shape:
     """Height, width and channels of the image.
 
     Raises:
-        ValueError: if they are not known.
+        ValueError: if the prototxt does not give them.
     """
     sizes = net.read({"input_dim": DIMENSIONS}, OF_NETWORK).input_dim
     sizes = sizes or shape.read({"dim": DIMENSIONS}, ()).dim
@@ -109,7 +109,7 @@ def image_of(net: Source, shape: Source) -> Shape:
 
 
 def joined(params: Source) -> Source:
-    """Parameters with height and width as two values of one field."""
+    """Parameters with height and width merged into one field of two values."""
     for name in ("kernel_size", "stride", "pad"):
         sides = [f"{name.removesuffix('_size')}_{side}" for side in "hw"]
         if name not in params.options and any(map(params.words, sides)):
@@ -153,7 +153,7 @@ CONVOLUTION = {
     **BIAS,
 }
 DEPTHWISE = {**CONVOLUTION, "group": Option(None, least=1)}
-"""Of forks, whose groups are the channels if they are not given."""
+"""Depthwise layers of forks, whose groups default to the channels."""
 
 POOLING = {
     **{"kernel_size": PAIR, "stride": PAIR, "pad": PADDING},
@@ -199,4 +199,4 @@ TYPES = {
     "Softmax": ("softmax_param", Kind(Step.softmax, AXIS)),
     "Input": ("input_param", Kind(lone)),
 }
-"""The field of each type's own parameters, and what it computes."""
+"""Parameter field and kind of each layer type."""

@@ -1,4 +1,4 @@
-"""A `.prototxt`: messages in protobuf's text format, each field with its line."""
+"""Parser of `.prototxt` files: protobuf's text format, each field with its line."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ FIELD = re.compile(
     | (?P<other>.) | \Z)""",
     re.VERBOSE,
 )
-"""A field that is a value or begins a message, a message's end, or neither. A text has
-one reading only, so that none takes more than linear time."""
+"""A field with a value, the begin or end of a message, or anything else. Unambiguous,
+so that matching takes linear time."""
 
 
 def read(path: files.Name) -> Source:
-    """The message that a file is.
+    """Parses a file as one message.
 
     Raises:
-        ValueError: if it is none.
+        ValueError: if it is not protobuf's text format.
     """
     text = files.text_of(path, "structure")
     messages, line = [Source(path, "line 1")], 1

@@ -1,4 +1,4 @@
-"""Darknet: a model from a `.cfg` and its `.weights`, and trained weights back."""
+"""Darknet: loads a model from `.cfg` and `.weights`, and saves trained weights."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from keras_diagwise.importers.darknet.weights_file import Header
 
 
 def load(cfg: files.Name, weights: files.Name) -> keras.Model:
-    """The Keras model of a Darknet network, with its weights.
+    """Loads a Darknet network as a Keras model, with its weights.
 
-    All layers are stock; a convolution with one filter for each channel is a
+    All layers are stock; a convolution with one filter per channel is a
     `DepthwiseConv2D`. Images are channels last, from 0 to 1: `(batch, height, width,
-    channels)`. A classifier returns `(batch, classes)`, a detector what each of its
-    `[yolo]` and `[region]` sections reads, `(batch, height, width, filters)`: decoding
-    boxes, and the loss, are left to you.
+    channels)`. A classifier returns `(batch, classes)`; a detector returns the inputs
+    of its `[yolo]` and `[region]` sections, `(batch, height, width, filters)`. Decoding
+    of boxes and the loss are left to you.
 
     Args:
         cfg: path of the structure.
@@ -24,7 +24,7 @@ def load(cfg: files.Name, weights: files.Name) -> keras.Model:
 
     Raises:
         ValueError: if a section or option is not supported, the file has more or fewer
-            weights than the layers, or one that is not finite. The error names the
+            weights than the layers, or a weight is not finite. The error names the
             section with its line, or the byte.
     """
     graph, order = network.read(cfg)
@@ -33,13 +33,13 @@ def load(cfg: files.Name, weights: files.Name) -> keras.Model:
 
 
 def save(model: keras.Model, cfg: files.Name, weights: files.Name) -> None:
-    """Writes a model's weights as Darknet reads them.
+    """Writes a model's weights in Darknet's format.
 
-    One that was not trained gives the bytes that it was loaded from. The count of
-    images seen, from which Darknet takes its learning rate, stays the loaded file's.
+    An untrained model gives back the bytes that it was loaded from. The count of images
+    seen, which sets Darknet's learning rate, stays that of the loaded file.
 
     Args:
-        model: what `load` returned, trained, converted or saved and loaded meanwhile.
+        model: a model from `load`, possibly trained, converted, or saved and reloaded.
         cfg: path of the structure that it was loaded from.
         weights: path to write.
 

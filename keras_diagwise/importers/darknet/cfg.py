@@ -1,4 +1,4 @@
-"""A `.cfg` file: sections with options, each with its line for errors."""
+"""Parser of `.cfg` files: sections with options, each with its line for errors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from keras_diagwise.importers.options import Source, short
 
 
 def sections_of(cfg: files.Name) -> list[Source]:
-    """All sections; of an option that stands twice Darknet takes the first."""
+    """All sections of a cfg. Of a repeated option Darknet takes the first."""
     sections: list[Source] = []
     lines = files.text_of(cfg, "cfg").splitlines()
     for number, line in enumerate(lines, 1):

@@ -1,4 +1,4 @@
-"""What the sections of a cfg compute, in stock Keras layers."""
+"""Sections of a cfg as stock Keras layers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from keras_diagwise.importers.weights import Weight
 
 EPSILON = 1e-5
 MOMENTUM = 0.9
-"""Darknet's on a CPU; with cuDNN it is 0.99."""
+"""Darknet's momentum on a CPU; with cuDNN it is 0.99."""
 
 ACTIVATIONS = {
     "logistic": "sigmoid",
@@ -23,22 +23,23 @@ ACTIVATIONS = {
     **{each: each for each in ("linear", "relu", "relu6", "tanh", "elu", "mish")},
     **dict.fromkeys(("leaky", "selu"), ""),
 }
-"""Keras's names of Darknet's; two have constants of Darknet's own."""
+"""Keras's names of Darknet's activations; two use Darknet's own constants."""
 
 TRAINING_ONLY = {
     *("stopbackward", "onlyforward", "dont_update", "burnin_update", "train_only_bn"),
     *("learning_rate", "clip", "grad_centr", "assisted_excitation", "noloss"),
     *("stream", "wait_stream"),
 }
-"""Options that change no output."""
+"""Options that do not change an output."""
 
 
 def read(cfg: files.Name) -> tuple[Graph, list[Weight]]:
-    """The steps of a cfg, Darknet's layer `i` being step `i + 1`, and the weights in
-    the file's order.
+    """Steps of a cfg, and the weights in the file's order.
+
+    Darknet's layer `i` is step `i + 1`.
 
     Raises:
-        ValueError: if it is no cfg, or has what is not supported.
+        ValueError: if it is not a cfg, or has an unsupported section or option.
     """
     net, *sections = sections_of(cfg) or [Source(cfg, "line 1")]
     if net.what not in ("[net]", "[network]") or not sections:
@@ -68,7 +69,7 @@ def inputs_of(section: Source, kind: Kind, own: int) -> list[int]:
 
 
 def named(section: Source, option: str, own: int) -> list[int]:
-    """Steps of layers before layer `own`, by their place or the way back to them."""
+    """Steps of layers before layer `own`, given by absolute or negative index."""
     words = ",".join(section.words(option)).removesuffix(",").split(",")
     places = [int(n) for n in words if re.fullmatch(r"[+-]?\d{1,9}", n, re.ASCII)]
     places = [place + own if place < 0 else place for place in places]
@@ -117,7 +118,7 @@ def activate(step: Step) -> None:
     name = "activation"
     if o.activation == "leaky":
         step.append(keras.layers.LeakyReLU, name, negative_slope=0.1)
-    elif o.activation == "selu":  # of which Darknet rounds both constants
+    elif o.activation == "selu":  # Darknet rounds both constants
         step.append(keras.layers.ELU, name, alpha=1.6732)
         step.append(keras.layers.Rescaling, f"{name}_scale", scale=1.0507)
     else:
@@ -157,7 +158,7 @@ def route(step: Step) -> None:
 
 
 def shortcut(step: Step) -> None:
-    """Adds layers: of those with more channels the first, of others zeros behind."""
+    """Adds layers, their channels truncated or zero-padded to the first's."""
     height, width, channels = step.shape
     if any(shape[:2] != (height, width) for shape in step.shapes):
         reason = f"`from` must be of {height}×{width} pixels"
@@ -169,17 +170,17 @@ def shortcut(step: Step) -> None:
 
 
 def scale_channels(step: Step) -> None:
-    """Another layer, times a factor for each channel or, by `scale_wh`, each pixel."""
+    """Scales another layer per channel, or per pixel with `scale_wh`."""
     product(step, axes=(0, 1) if step.options.scale_wh else (2,))
 
 
 def sam(step: Step) -> None:
-    """Another layer, times a factor for each of its values."""
+    """Scales another layer elementwise."""
     product(step, axes=(0, 1, 2))
 
 
 def product(step: Step, axes: tuple[int, ...]) -> None:
-    """Another layer times this, which has its size in some axes, and 1 in others."""
+    """Multiplies another layer by this one, which has its size along `axes`, else 1."""
     factors, *others = step.shapes
     fitting = tuple(n if axis in axes else 1 for axis, n in enumerate(others[0]))
     if len(others) > 1 or factors != fitting:
@@ -198,7 +199,7 @@ def upsample(step: Step) -> None:
 
 
 def softmax(step: Step) -> None:
-    """Of all values of an image, or of each of several groups of them."""
+    """Softmax over all values of an image, or over each of several groups."""
     o = step.options
     step.flatten()
     flat = step.shape
@@ -214,12 +215,11 @@ def softmax(step: Step) -> None:
 
 
 def cost(step: Step) -> None:
-    """A loss: its input goes through."""
+    """A loss: passes its input through."""
 
 
 def detection(step: Step) -> None:
-    """Boxes: its input is an output; its options, which say how to read it, are not
-    used."""
+    """A box decoder: its input is an output of the model; its options are unused."""
 
 
 KERNEL_LAST = ("bias", "beta", "gamma", "moving_mean", "moving_variance", "kernel")

@@ -1,4 +1,4 @@
-"""A `.weights` file: a header, and the layers' values in the cfg's order."""
+"""The `.weights` format: a header, then the layers' values in the cfg's order."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from keras_diagwise.importers.weights import Weight
 
 
 class Header(NamedTuple):
-    """What a weights file begins with; a model keeps it in its input's name."""
+    """Header of a weights file; a model keeps it in its input's name."""
 
     major: int = 0
     minor: int = 2
@@ -35,11 +35,11 @@ class Header(NamedTuple):
 
     @classmethod
     def read(cls, reader: files.Reader) -> Header:
-        """From a file's first 20 bytes.
+        """Reads the header from a file's first 20 bytes.
 
         Raises:
-            ValueError: if they are no header, or that of a layout that only the first
-                versions wrote, with matrices transposed.
+            ValueError: if they are not a header, or that of an early layout with
+                transposed matrices.
         """
         content = reader.bytes(0, 20)
         version = struct.unpack_from("<3i", content.ljust(12, b"\xff"))
@@ -55,7 +55,7 @@ class Header(NamedTuple):
 
     @classmethod
     def of(cls, model: keras.Model) -> Header:
-        """A loaded model's; of another, version 0.2.5 with no image seen."""
+        """Header of a loaded model; of any other, version 0.2.5 with no images seen."""
         names = " ".join(layer.name for layer in model.layers)
         found = re.search(r"\bdarknet_(\d+)_(\d+)_(\d+)_seen_(\d+)\b", names)
         return cls(*map(int, found.groups())) if found else cls()
@@ -64,10 +64,10 @@ class Header(NamedTuple):
 def read(
     path: files.Name, weights: Sequence[Weight]
 ) -> tuple[Header, list[np.ndarray]]:
-    """The header of a file, and each weight's values.
+    """Header of a file, and the values of each weight.
 
     Raises:
-        ValueError: if the file holds more or less, or what is no number.
+        ValueError: if the file is longer or shorter, or a value is invalid.
     """
     reader = files.Reader(path)
     header = Header.read(reader)

@@ -1,4 +1,4 @@
-"""MXNet: a classifier from its symbol and parameters, and trained parameters back."""
+"""MXNet: loads a classifier from symbol and parameters, and saves trained ones."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from keras_diagwise.importers.mxnet.network import Network, channels_of
 def load(
     structure: files.Name, weights: files.Name, image_size: int | tuple[int, int] = 224
 ) -> keras.Model:
-    """The Keras model of a classifier of MXNet, with its parameters.
+    """Loads an MXNet classifier as a Keras model, with its parameters.
 
-    All layers are stock; a convolution with one filter for each channel is a
+    All layers are stock; a convolution with one filter per channel is a
     `DepthwiseConv2D`. Images are channels last, `(batch, height, width, channels)`, in
     the range that the model was trained on. It returns `(batch, classes)`.
 
@@ -22,8 +22,8 @@ def load(
         structure: path of the `-symbol.json` that `HybridBlock.export` or
             `Module.save_checkpoint` wrote.
         weights: path of the `-0000.params` beside it.
-        image_size: pixels along each side of the images, or their height and width:
-            the symbol does not say.
+        image_size: pixels along each side of the images, or their height and width,
+            which the symbol does not give.
 
     Raises:
         ValueError: if a node is not supported, or a parameter is missing, of another
@@ -37,10 +37,10 @@ def load(
 
 
 def save(model: keras.Model, structure: files.Name, weights: files.Name) -> None:
-    """Writes a model's parameters as MXNet reads them.
+    """Writes a model's parameters in MXNet's format.
 
     Args:
-        model: what `load` returned, trained, converted or saved and loaded meanwhile.
+        model: a model from `load`, possibly trained, converted, or saved and reloaded.
         structure: path of the symbol that it was loaded from.
         weights: path to write.
 

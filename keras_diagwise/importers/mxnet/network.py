@@ -1,4 +1,4 @@
-"""What the nodes of a symbol compute, in stock Keras layers."""
+"""Nodes of a symbol as stock Keras layers."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ HINTS = {
     *("workspace", "cudnn_tune", "cudnn_off", "num_args"),
     *("grad_scale", "normalization", "smooth_alpha", "ignore_label", "use_ignore"),
 }
-"""Attributes that change no output."""
+"""Attributes that do not change an output."""
 
 
 class Network:
     """A symbol as steps.
 
     Args:
-        nodes: the symbol's.
-        outputs: those that are its outputs.
+        nodes: nodes of the symbol.
+        outputs: indices of its outputs.
         image: height, width, channels.
 
     Attributes:
         graph: the steps.
-        weights: by the name of the parameter, with `arg:` or `aux:` before it.
+        weights: weights by parameter name, with the prefix `arg:` or `aux:`.
 
     Raises:
         ValueError: if a node is not supported.
@@ -60,7 +60,7 @@ class Network:
         self._steps[i] = len(self.graph.steps) - 1
 
     def _step(self, i: int, node: Node) -> int:
-        """The step that computes a node's tensor; a variable is the image."""
+        """Index of the step that computes node `i`; a variable is the image."""
         if self._nodes[i].op != "null":
             return self._steps[i]
         if self._image not in (None, i):
@@ -70,7 +70,7 @@ class Network:
         return 0
 
     def _parameter(self, node: Node, number: int, weight: Weight) -> str:
-        """The name of the parameter that is an input of a node."""
+        """Name of the parameter that is input `number` of a node."""
         inputs = [self._nodes[i] for i in node.inputs]
         if number >= len(inputs) or inputs[number].op != "null":
             reason = f"input {number} must be a parameter"
@@ -83,10 +83,10 @@ class Network:
 
 
 def channels_of(nodes: Sequence[Node], arrays: Arrays) -> int:
-    """The channels of the image, by the parameter of the first node that reads it.
+    """Channels of the image, from the parameter of the first node that reads it.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if no Convolution or BatchNorm with parameters reads it.
     """
     for node in nodes:
         inputs = [nodes[i] for i in node.inputs]
@@ -134,7 +134,7 @@ def pooling(step: Step) -> None:
 
 
 def identity(step: Step) -> None:
-    """What leaves a tensor as it is."""
+    """Passes its input through."""
 
 
 LAYOUT = {"layout": Option("NCHW", choices=("NCHW", "None"))}
@@ -168,10 +168,10 @@ DIM = {"dim": Option("1", choices=("1",))}
 
 KERNEL = ("kernel", "bias")
 NORM = ("gamma", "beta", "moving_mean", "moving_variance")
-"""In the order of a node's inputs behind the first."""
+"""In the order of a node's inputs after the first."""
 
 SOFTMAX = Kind(Step.softmax, AXIS)
-"""Of the labels that `SoftmaxOutput` reads the loss is made."""
+"""Reads the first input only: the labels of `SoftmaxOutput` are for the loss."""
 
 ADD, MULTIPLY = (Kind(each, reads_all=True) for each in (Step.add, Step.multiply))
 CONCATENATE = Kind(Step.concatenate, DIM, reads_all=True)

@@ -1,4 +1,4 @@
-"""A `.params` file: arrays, and behind them their names."""
+"""The `.params` format: arrays, followed by their names."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from keras_diagwise.importers.weights import Weight
 
 MAGIC = 0x112
 WITHOUT_STORAGE, WITH_STORAGE, WITH_NUMPY_SHAPE = 0xF993FAC8, 0xF993FAC9, 0xF993FACA
-"""What an array begins with, by version; the last two have the kind of its storage."""
+"""First word of an array, by version; the last two add the storage type."""
 CPU = (1, 0)
 FLOAT32 = DENSE = 0
 MAX_ARRAYS, MAX_AXES, MAX_LETTERS = 2**15, 8, 512
 
 
 Arrays = Mapping[str, tuple[int, tuple[int, ...]]]
-"""By the names of their parameters, where arrays' values begin, and their shapes."""
+"""First byte of each array's values and its shape, by parameter name."""
 
 
 class Reader(files.Reader):
-    """Numbers from a file, one after another, as far as it has them."""
+    """Sequential reader of numbers, checked against the file's size."""
 
     byte = 0
 
@@ -49,10 +49,10 @@ class Reader(files.Reader):
 
 
 def read(path: files.Name) -> Arrays:
-    """The arrays of a file, unread.
+    """Index of the arrays in a file; their values are not read.
 
     Raises:
-        ValueError: if it is no file of parameters.
+        ValueError: if it is not a file of parameters.
     """
     reader = Reader(path)
     if reader.take("<2Q")[0] != MAGIC:
@@ -94,7 +94,7 @@ def values_of(
     """Each weight and the values of its parameter in a file.
 
     Raises:
-        ValueError: if one is not there, of another shape, or not finite.
+        ValueError: if a parameter is missing, has another shape, or is not finite.
     """
     for name, weight in weights.items():
         byte, shape = arrays.get(name, (0, None))
@@ -105,7 +105,7 @@ def values_of(
 
 
 def to_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """A file of arrays, by their names with `arg:` or `aux:` before them."""
+    """Bytes of a file of arrays, by name with the prefix `arg:` or `aux:`."""
     parts = [struct.pack("<3Q", MAGIC, 0, len(arrays))]
     for values in arrays.values():
         form, axes = f"<I2i{values.ndim}q3i", values.shape

@@ -1,4 +1,4 @@
-"""A symbol in JSON: nodes, of which each reads earlier ones."""
+"""Parser of a symbol in JSON: nodes in topological order."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Node(NamedTuple):
 
     Attributes:
         source: its place and attributes.
-        op: what it computes; of a variable `"null"`.
-        name: of a variable that of the parameter.
-        inputs: the nodes that it reads.
+        op: its operation; `"null"` for a variable.
+        name: its name; for a variable, the parameter's.
+        inputs: indices of the nodes that it reads.
     """
 
     source: Source
@@ -27,10 +27,10 @@ class Node(NamedTuple):
 
 
 def read(path: files.Name) -> tuple[list[Node], list[int]]:
-    """The nodes of a symbol, and which of them are its outputs.
+    """Nodes of a symbol, and the indices of its outputs.
 
     Raises:
-        ValueError: if the file is none.
+        ValueError: if the file is not a symbol.
     """
     text = files.text_of(path, "symbol")
     try:
@@ -50,10 +50,10 @@ def read(path: files.Name) -> tuple[list[Node], list[int]]:
 
 
 def node(path: files.Name, i: int, values: Any) -> Node:
-    """A node, of what JSON has for it.
+    """A node from its JSON value.
 
     Raises:
-        ValueError: if it is none.
+        ValueError: if it is not a node.
     """
     source = Source(path, f"node {i}")
     try:
@@ -70,7 +70,7 @@ def node(path: files.Name, i: int, values: Any) -> Node:
 
 
 def first_output(entry: Any, count: int) -> int:
-    """The node that an entry names, which must be one of the first `count`."""
+    """Index of the node that an entry refers to, one of the first `count`."""
     if type(entry[0]) is not int or not 0 <= entry[0] < count or entry[1] != 0:
         raise LookupError
     return entry[0]
