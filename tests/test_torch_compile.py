@@ -233,8 +233,8 @@ def test_a_compiled_pass_fuses_in_a_trace(monkeypatch):
 def test_each_candidate_is_compiled_apart(monkeypatch):
     """Each candidate is compiled apart.
 
-    Dynamo gives up code that it compiled a few times, and all candidates of the tuner
-    shared one; nor may sizes stay dynamic once they vary.
+    Dynamo gives up on code that it compiled a few times, and all candidates of the
+    tuner shared one; nor may sizes stay dynamic once they vary.
     """
     count = CompileCounter()
     plain = torch.compile
