@@ -48,7 +48,8 @@ def test_each_has_every_name_that_is_used(path):
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
-def test_functions_take_what_those_of_this_backend_take(path):
+def test_signatures_match_across_backends(path):
+    """Functions of every backend take as many arguments as the active one's."""
     here, there = vars(backends.active), defined(path)
     for name in names_used():
         if inspect.isfunction(here[name]) and there.get(name) is not None:

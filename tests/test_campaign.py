@@ -71,7 +71,8 @@ def test_what_was_cut_off_goes_on(fake, tmp_path):
     assert len(lines) == len(jobs)
 
 
-def test_a_job_that_ends_its_process_twice_is_not_tried_again(fake, tmp_path):
+def test_a_job_that_crashes_twice_is_dropped(fake, tmp_path):
+    """A job that ends its process twice is not tried again."""
     for _ in range(3):
         fake.outcomes["profile"] = KeyboardInterrupt()
         try:
@@ -86,9 +87,8 @@ def test_without_time_nothing_is_begun(fake, tmp_path):
     assert fake.asked == []
 
 
-def test_a_job_that_takes_too_long_is_told_and_the_next_gets_a_new_process(
-    fake, tmp_path
-):
+def test_a_job_that_takes_too_long_is_told(fake, tmp_path):
+    """A job that takes too long is recorded, and the next gets a new process."""
     fake.outcomes["limits"] = TimeoutError()
     assert run(tmp_path)
     lines = Records(tmp_path / "campaign.jsonl").lines
@@ -97,7 +97,8 @@ def test_a_job_that_takes_too_long_is_told_and_the_next_gets_a_new_process(
     assert "60 s" in failed[0]["error"]
 
 
-def test_the_full_campaign_begins_with_what_is_learnt_first():
+def test_the_full_campaign_has_its_order():
+    """The full campaign begins with limits, compiled programs and a comparison."""
     jobs = list(jobs_of(full(), ["torch", "jax"]))
     assert [job.name for job in jobs[:3]] == ["limits", "compile_programs", "compare"]
     assert jobs[2].backend == "torch"
@@ -112,7 +113,7 @@ def test_the_full_campaign_begins_with_what_is_learnt_first():
     assert {each["plan"] for each in steps} == {None, "triton", "auto"}
 
 
-def test_a_table_is_printed_of_what_was_compared(tmp_path, capsys):
+def test_a_table_of_comparisons_is_printed(tmp_path, capsys):
     problem = small().problems[0]
     passes = {
         name: {
@@ -134,6 +135,6 @@ def test_a_table_is_printed_of_what_was_compared(tmp_path, capsys):
     assert "no memory" in text
 
 
-def test_a_scale_is_small_enough_for_the_interpreter():
+def test_small_scale_suits_the_interpreter():
     assert isinstance(small(), Scale)
     assert all(each.taps <= campaign.REHEARSED for each in small().problems)

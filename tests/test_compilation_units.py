@@ -57,7 +57,8 @@ def units_in(text):
 
 
 @pytest.mark.parametrize("plan", ["direct", "direct:rows", "diagonal:2"])
-def test_a_problems_pass_is_one_unit_for_all_layers(plan):
+def test_layers_share_one_unit_for_a_pass(plan):
+    """A pass of a problem is one unit for all layers."""
     lowered = lowered_gradients(model_of(plan))
     calls = units_in(lowered.as_text())
     assert len(calls) == 3 * LAYERS

@@ -13,7 +13,8 @@ from tests.algorithms.suite import depthwise
 from tests.samples import MEASURED, PROBLEM, decision, documents
 
 
-def test_of_those_that_are_surely_faster_the_fastest_wins():
+def test_the_fastest_sure_candidate_wins():
+    """Of the candidates that are surely faster, the fastest wins."""
     outcomes = {
         "native": Outcome(seconds=1.0),
         "direct": Outcome(seconds=0.5, gain=0.9),
@@ -43,7 +44,8 @@ def outcomes_with_errors(native, direct, diagonal):
         ((1e-7, 2e-7, None), "direct"),  # nobody knows
     ],
 )
-def test_a_strict_plan_errs_by_rounding_or_as_native_does(errors, winner):
+def test_a_strict_plan_errs_by_rounding(errors, winner):
+    """A strict plan errs by rounding, or as native does."""
     measured = Comparison(outcomes_with_errors(*errors), MEASURED)
     whole = Decision(PROBLEM, dict.fromkeys(PASSES, measured))
     assert str(whole.plan(1.03).forward) == "diagonal:8"
@@ -59,7 +61,8 @@ def test_a_gain_of_nothing_is_no_gain():
     assert Comparison(outcomes, MEASURED).winner(1.03, PROBLEM) == "native"
 
 
-def test_no_pass_of_a_problem_runs_by_what_only_a_larger_one_has_memory_for():
+def test_memory_limits_hold_for_each_problem():
+    """No pass runs by a candidate that only a larger problem has memory for."""
     large = depthwise((28, 28), 65536, (3, 3), batch=64)
     measured = decision(large, native=1.0, direct=0.5, **{"diagonal:65536": 0.1})
     Decision.from_dict(measured.to_dict())
@@ -68,7 +71,8 @@ def test_no_pass_of_a_problem_runs_by_what_only_a_larger_one_has_memory_for():
     assert measured.plan(1.03, small).to_config() == "direct"
 
 
-def test_no_problem_runs_by_thousands_of_convolutions():
+def test_no_plan_splits_into_thousands():
+    """No problem runs by thousands of convolutions."""
     measured = decision(native=1.0, direct=0.5, **{"diagonal:1:split": 0.1})
     assert measured.plan(1.03).to_config() == "diagonal:1:split"
     for channels in (4096, 2**31 - 1):
@@ -76,7 +80,8 @@ def test_no_problem_runs_by_thousands_of_convolutions():
         assert measured.plan(1.03, wide).to_config() == "direct"
 
 
-def test_numbers_are_the_same_before_and_after_they_are_kept():
+def test_kept_numbers_are_the_same():
+    """Numbers are the same before and after they are kept."""
     precise = Outcome(seconds=0.123456789, error=1.23456e-7, gain=2)
     assert precise == Outcome(seconds=0.1235, error=1.235e-7, gain=2.0)
     assert Outcome.from_dict(precise.to_dict()) == precise
@@ -84,7 +89,7 @@ def test_numbers_are_the_same_before_and_after_they_are_kept():
     assert Comparison.from_dict(least.to_dict()) == least
 
 
-def test_numbers_written_in_another_way_are_the_same():
+def test_number_notation_makes_no_difference():
     written = '{"seconds": %s}'
     ways = ["1", "1.0", "1e0", "0.1e1", "1.00000000001"]
     found = [Outcome.from_dict(json.loads(written % way)) for way in ways]
@@ -92,7 +97,8 @@ def test_numbers_written_in_another_way_are_the_same():
 
 
 @hypothesis.given(documents())
-def test_a_decision_comes_back_whatever_it_holds(one):
+def test_any_decision_comes_back(one):
+    """A decision comes back from JSON, whatever it holds."""
     for _, each in one:
         assert Decision.from_dict(json.loads(json.dumps(each.to_dict()))) == each
 
@@ -105,7 +111,8 @@ def test_a_long_reason_is_cut_and_comes_back():
 
 
 @pytest.mark.parametrize("margin", [1.0, 1.03, 2.0])
-def test_a_candidate_no_faster_than_the_margin_does_not_win(margin):
+def test_a_gain_below_the_margin_loses(margin):
+    """A candidate that gains less than the margin does not win."""
     for name in PASSES:
         just = decision(passes=[name], native=margin, direct=1.0)
         assert getattr(just.plan(margin), name) == "direct"
@@ -116,7 +123,7 @@ def test_a_candidate_no_faster_than_the_margin_does_not_win(margin):
 @pytest.mark.parametrize(
     "seconds", [0, 0.0, -1.0, 5e-324, 1e-320, 9e-10, 86401.0, 1.7e308, 2**63]
 )
-def test_a_time_that_nothing_can_take_is_refused(seconds):
+def test_an_impossible_time_is_refused(seconds):
     values = decision(PROBLEM).to_dict()
     outcomes = values["passes"]["forward"]["outcomes"]
     outcomes["direct"]["seconds"] = seconds
@@ -137,8 +144,11 @@ def test_numbers_that_cannot_be_are_refused(name, number):
         Decision.from_dict(values)
 
 
-def test_what_was_measured_in_the_future_is_refused():
-    """It would stay greater than all that is measured from now on."""
+def test_a_future_measurement_is_refused():
+    """A measurement in the future is refused.
+
+    It would stay greater than all that is measured from now on.
+    """
     ahead = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(days=2)
     text = ahead.isoformat(timespec="seconds")
     with pytest.raises(ValueError, match="measured by now"):

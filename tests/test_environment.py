@@ -12,7 +12,8 @@ from keras_diagwise.environment import Environment
 from tests.samples import ELSEWHERE, HERE, UPDATED
 
 
-def test_the_environment_now_comes_back_from_json():
+def test_the_current_environment_comes_back():
+    """The current environment comes back from JSON."""
     now = Environment.current()
     back = Environment.from_dict(json.loads(json.dumps(now.to_dict())))
     assert back == now
@@ -20,7 +21,8 @@ def test_the_environment_now_comes_back_from_json():
     assert Environment.current() == now
 
 
-def test_the_order_in_which_settings_and_versions_stand_says_nothing():
+def test_order_of_entries_does_not_matter():
+    """The order of flags, versions and revisions does not matter."""
     values = HERE.to_dict()
     for name in ("flags", "versions", "revisions"):
         values[name] = dict(reversed(values[name].items()))
@@ -48,7 +50,8 @@ def test_any_change_gives_another_digest(change):
     assert dataclasses.replace(HERE, **change).digest != HERE.digest
 
 
-def test_other_versions_are_the_same_place_and_another_device_the_same_kind():
+def test_other_versions_are_the_same_place():
+    """Other versions are the same place, and another device is the same kind."""
     assert HERE.is_same_place(UPDATED)
     assert not HERE.is_same_place(ELSEWHERE)
     assert HERE.is_same_kind(ELSEWHERE)
@@ -90,8 +93,11 @@ def test_what_lacks_a_field_is_refused():
 WIDE = dataclasses.replace(HERE, device_name="wide", vector_bits=512)
 
 
-def test_cpus_of_one_name_differ_by_the_width_of_their_vectors():
-    """A virtual machine's "AMD EPYC" can be of a generation with AVX-512 or without."""
+def test_cpus_differ_by_vector_width():
+    """CPUs of one name differ by the width of their vectors.
+
+    A virtual machine's "AMD EPYC" can be of a generation with AVX-512 or without.
+    """
     narrow = dataclasses.replace(WIDE, vector_bits=256)
     assert Environment.from_dict(json.loads(json.dumps(WIDE.to_dict()))) == WIDE
     assert not WIDE.is_same_place(narrow)
@@ -100,7 +106,8 @@ def test_cpus_of_one_name_differ_by_the_width_of_their_vectors():
     assert str(WIDE).startswith("wide (cpu, 2 cores, 512-bit vectors), xla")
 
 
-def test_a_device_is_more_like_one_of_the_same_vectors_than_of_the_same_cores():
+def test_vector_width_counts_before_cores():
+    """A device is more like one of equal vector width than one of as many cores."""
     others = [
         dataclasses.replace(WIDE, device_name="itself"),
         dataclasses.replace(WIDE, cores=4),
@@ -125,15 +132,21 @@ def test_a_device_is_more_like_one_of_the_same_vectors_than_of_the_same_cores():
         ([], [], None),
     ],
 )
-def test_the_width_of_vectors_is_told_by_numpy(monkeypatch, baseline, found, bits):
-    """By the names of NumPy 1.26 to 2.3, and by those since 2.4."""
+def test_numpy_tells_the_vector_width(monkeypatch, baseline, found, bits):
+    """NumPy tells the width of vectors.
+
+    Features have the names of NumPy 1.26 to 2.3, or those since 2.4.
+    """
     known = {"SIMD Extensions": {"baseline": baseline, "found": found}}
     monkeypatch.setattr(environment.np, "show_config", lambda mode: known)
     assert environment.vector_bits.__wrapped__() == bits
 
 
-def test_a_gpu_is_known_by_its_multiprocessors_and_its_driver(monkeypatch, tmp_path):
-    """Not by the cores of the machine that it is in."""
+def test_a_gpus_cores_are_multiprocessors(monkeypatch, tmp_path):
+    """A GPU is known by its multiprocessors and its driver.
+
+    The cores of the machine that it is in do not count.
+    """
     known = {**backends.active.environment(), "device_kind": "gpu", "cores": 132}
     known["device_name"] = "NVIDIA H200"
     monkeypatch.setattr(backends.active, "environment", lambda: copy.deepcopy(known))
@@ -157,8 +170,11 @@ def test_a_gpu_is_known_by_its_multiprocessors_and_its_driver(monkeypatch, tmp_p
 
 @pytest.mark.parametrize("text", ["\x1b[31mred", "a\nb", "x" * 95_000, "\u202e"])
 @pytest.mark.parametrize("place", ["device_name", "versions", "flags", "names"])
-def test_text_that_could_harm_a_terminal_or_a_log_is_refused(text, place):
-    """A document comes from anywhere, and the log says whose decisions serve."""
+def test_harmful_text_is_refused(text, place):
+    """Text that could harm a terminal or a log is refused.
+
+    A document comes from anywhere, and the log says whose decisions serve.
+    """
     values = HERE.to_dict()
     if place == "device_name":
         values[place] = text

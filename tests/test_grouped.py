@@ -71,8 +71,11 @@ DEFAULTS = {
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_outputs_and_gradients_are_those_of_the_definition(name):
-    """By each algorithm; stock is asked what it says of the outputs too."""
+def test_results_equal_the_definition(name):
+    """Outputs and gradients are those of the definition, by each algorithm.
+
+    Stock's outputs are compared too.
+    """
     shape, kernel_shape, arguments = CALLS[name]
     problem = problem_of(name)
     operands = draw(*shape), draw(*kernel_shape), draw(*problem.output_shape())
@@ -128,7 +131,8 @@ def test_takes_numpy_lists_and_variables(plan):
         ({"inputs": np.ones((6, 8), "float32")}, "inputs.shape=(6, 8)"),
     ],
 )
-def test_what_does_not_fit_is_named_with_its_value(arguments, named):
+def test_invalid_arguments_are_named(arguments, named):
+    """An argument that does not fit is named with its value."""
     whole = {
         "inputs": np.ones((2, 6, 6, 8), "float32"),
         "kernel": np.ones((3, 3, 2, 8), "float32"),
@@ -139,9 +143,12 @@ def test_what_does_not_fit_is_named_with_its_value(arguments, named):
     assert named in str(error.value)
 
 
-def test_a_depthwise_and_a_grouped_call_of_the_same_shapes_are_told_apart():
-    """The kernel `(1, 1, 4, 4)` is 4 channels with a multiplier of 4 in the one, and
-    dense in the other."""
+def test_depthwise_and_grouped_calls_differ():
+    """A depthwise and a grouped call of the same shapes are told apart.
+
+    The kernel `(1, 1, 4, 4)` is 4 channels with a multiplier of 4 in the one, and
+    dense in the other.
+    """
     inputs, kernel = draw(1, 2, 2, 4), draw(1, 1, 4, 4)
     for _ in range(2):
         assert kd.depthwise_conv(inputs, kernel, plan="direct").shape[-1] == 16
@@ -171,7 +178,8 @@ def test_one_group_runs_by_its_plan(plan):
 
 @pytest.mark.usefixtures("no_dense")
 @pytest.mark.parametrize("on_miss", ["error", "tune"])
-def test_one_group_misses_nothing_where_stocks_is_all_there_is(on_miss):
+def test_one_group_of_stocks_is_no_miss(on_miss):
+    """One group is no cache miss where stock's is the only algorithm."""
     with dispatcher.settings.temporarily(on_miss=on_miss):
         inputs, kernel = draw(2, 5, 4, 7), draw(3, 3, 7, 2)
         ours, stock = (f(inputs, kernel) for f in (kd.conv, ops.conv))
@@ -189,7 +197,8 @@ def environment(backend, compiler_mode):
     return Environment(backend, compiler_mode, "cpu", "any", 2, (), (), ())
 
 
-def test_dense_blocks_serve_where_keras_compiles_native_in_the_midst_of_a_graph():
+def test_fallback_is_dense_blocks_in_graphs():
+    """Dense blocks serve where Keras compiles native inside a graph."""
     problem = problem_of("groups of 2")
     for compiler_mode, plan in [
         ("graph", "diagonal:8:split"),
@@ -205,8 +214,11 @@ def test_dense_blocks_serve_where_keras_compiles_native_in_the_midst_of_a_graph(
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_the_plan_of_an_unknown_problem_can_be_computed(name):
-    """By native where native can, which it can't on TensorFlow for unequal strides."""
+def test_the_fallback_plan_can_be_computed(name):
+    """The plan of an unknown problem can be computed.
+
+    It is not native where native refuses, as on TensorFlow for unequal strides.
+    """
     problem = problem_of(name)
     plan = fallback_plan(problem, Environment.current())
     for pass_name in ("forward", "input_gradient", "kernel_gradient"):
@@ -230,7 +242,8 @@ SEPARABLE = {
 
 @pytest.mark.parametrize("plan", ["native", "direct", "diagonal:2:split"])
 @pytest.mark.parametrize("name", SEPARABLE)
-def test_separable_is_depthwise_then_pointwise(plan, name):
+def test_separable_equals_stock(plan, name):
+    """A separable convolution is depthwise, then pointwise, and equals stock's."""
     shape, kernel_shape, given = SEPARABLE[name]
     arguments = {**DEFAULTS, **given}
     channels = kernel_shape[-1] * kernel_shape[-2]
@@ -252,7 +265,8 @@ def test_separable_is_depthwise_then_pointwise(plan, name):
             np.testing.assert_allclose(to_numpy(one), to_numpy(other), atol=1e-11)
 
 
-def test_what_is_in_the_memo_is_not_looked_for_again(monkeypatch):
+def test_a_call_in_the_memo_is_not_resolved(monkeypatch):
+    """A call in the memo is not looked up again."""
     inputs, kernel = draw(3, 7, 5, 8), draw(3, 3, 2, 8)
     kd.conv(inputs, kernel, plan="direct")
     monkeypatch.setattr(dispatcher, "resolve", None)
@@ -269,7 +283,8 @@ def test_operands_of_two_dtypes_are_stocks():
 
 
 @pytest.mark.skipif(BACKEND != "jax", reason="about JAX")
-def test_native_throughout_is_the_stock_program():
+def test_native_is_the_stock_program():
+    """A plan of native throughout traces to the stock program."""
     import jax
 
     inputs, kernel = draw(2, 5, 5, 8), draw(3, 3, 2, 8)
@@ -279,8 +294,11 @@ def test_native_throughout_is_the_stock_program():
 
 
 @pytest.mark.skipif(BACKEND != "torch", reason="about torch")
-def test_native_throughout_is_the_stock_operation():
-    """On JAX and torch; on TensorFlow what is depthwise runs its depthwise kernel."""
+def test_native_is_the_stock_operation():
+    """Native throughout is the stock operation, on JAX and torch.
+
+    On TensorFlow, a depthwise call runs its depthwise kernel.
+    """
     assert backends.active.native_conv is ops.conv
 
 
@@ -300,7 +318,8 @@ class TestTensorFlow:
         return [operation.type for operation in graph.get_operations()]
 
     @pytest.mark.parametrize("plan", ["auto", "native"])
-    def test_depthwise_runs_its_own_kernel_in_graphs(self, plan):
+    def test_graphs_run_the_depthwise_kernel(self, plan):
+        """A depthwise call runs TensorFlow's depthwise kernel in graphs."""
         kernel = draw(3, 3, 1, 8)
         ours = self.operations(lambda x, k: kd.conv(x, k, plan=plan), kernel)
         assert "DepthwiseConv2dNative" in ours

@@ -82,7 +82,7 @@ def known(*shape, environment=None, **seconds):
     dispatcher.store.put(environment, decision(problem(*shape), **seconds))
 
 
-def test_nearest_takes_the_decision_of_the_nearest(decisions, runner, seen):
+def test_nearest_takes_the_nearest_decision(decisions, runner, seen):
     decisions.on_miss = "nearest"
     known(*SHAPE)
     call(5, 6, 6, 4)
@@ -90,9 +90,8 @@ def test_nearest_takes_the_decision_of_the_nearest(decisions, runner, seen):
     assert not runner.asked
 
 
-def test_native_runs_only_what_was_measured_for_the_very_problem(
-    decisions, runner, seen
-):
+def test_native_serves_no_nearest(decisions, runner, seen):
+    """`native` runs only plans that were measured for the very problem."""
     decisions.on_miss = "native"
     known(*SHAPE)
     call(5, 6, 6, 4)
@@ -102,7 +101,8 @@ def test_native_runs_only_what_was_measured_for_the_very_problem(
     assert not runner.asked
 
 
-def test_native_leaves_alone_a_pass_that_was_not_measured(decisions, runner):
+def test_native_leaves_unmeasured_passes(decisions, runner):
+    """`native` leaves a pass that was not measured native."""
     kd.tune([problem(*SHAPE)], training=False, verbose=0)
     kd.tune([problem(4, *SHAPE[1:])], verbose=0)
     environment = environment_of_models()
@@ -113,7 +113,7 @@ def test_native_leaves_alone_a_pass_that_was_not_measured(decisions, runner):
     assert (found.plan, found.source) == (Plan("direct"), "decision")
 
 
-def test_error_names_the_problem_and_the_ways_out(decisions, seen):
+def test_error_names_problem_and_remedies(decisions, seen):
     decisions.on_miss = "error"
     with pytest.raises(LookupError) as error:
         call(5, 6, 6, 4)
@@ -125,7 +125,8 @@ def test_error_names_the_problem_and_the_ways_out(decisions, seen):
     assert set(seen) == {"direct"}
 
 
-def test_tune_measures_at_once_and_runs_the_new_plan(decisions, runner, seen):
+def test_tune_measures_at_once(decisions, runner, seen):
+    """`tune` measures at once and runs the new plan."""
     decisions.on_miss = "tune"
     call(*SHAPE)
     assert set(seen) == {"direct"}
@@ -147,7 +148,8 @@ def test_tune_measures_a_problem_once(decisions, runner):
     assert len(runner.asked) == asked
 
 
-def test_tune_does_not_measure_what_has_no_result(decisions, runner):
+def test_tune_measures_no_empty_batch(decisions, runner):
+    """`tune` does not measure an empty batch, and for `error` it is no miss."""
     decisions.on_miss = "tune"
     assert call(0, 6, 6, 4).shape[0] == 0
     assert not runner.asked
@@ -155,7 +157,8 @@ def test_tune_does_not_measure_what_has_no_result(decisions, runner):
     assert call(0, 6, 6, 4).shape[0] == 0
 
 
-def test_tune_in_many_threads_measures_each_pass_once(decisions, runner):
+def test_tune_in_threads_measures_once(decisions, runner):
+    """`tune` in many threads measures each pass once."""
     decisions.on_miss = "tune"
 
     def work(offset):
@@ -168,7 +171,8 @@ def test_tune_in_many_threads_measures_each_pass_once(decisions, runner):
 
 
 @has_traces
-def test_tune_in_a_trace_goes_by_the_sources_and_queues(decisions, runner, seen):
+def test_tune_in_a_trace_queues(decisions, runner, seen):
+    """In a trace, `tune` goes by the planner's sources and queues the problem."""
     decisions.on_miss = "tune"
     known(*SHAPE, environment=environment_of_a_trace())
     call_in_a_trace(5, 6, 6, 4)
@@ -180,7 +184,8 @@ def test_tune_in_a_trace_goes_by_the_sources_and_queues(decisions, runner, seen)
 
 
 @has_traces
-def test_the_next_tune_measures_the_queue_and_empties_it(decisions, runner):
+def test_the_next_tune_empties_the_queue(decisions, runner):
+    """The next `kd.tune` measures the queue and empties it."""
     decisions.on_miss = "tune"
     call_in_a_trace(5, 6, 6, 4)
     model = keras.Sequential([keras.Input((9, 9, 2)), keras.layers.DepthwiseConv2D(3)])
@@ -195,9 +200,8 @@ def test_the_next_tune_measures_the_queue_and_empties_it(decisions, runner):
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="only TensorFlow has such traces")
-def test_an_unknown_batch_is_measured_for_the_batches_of_the_next_tune(
-    decisions, runner
-):
+def test_unknown_batch_takes_the_next_tunes(decisions, runner):
+    """An unknown batch is measured for the batch sizes of the next `kd.tune`."""
     decisions.on_miss = "tune"
     call_in_a_trace(*SHAPE, known_batch=False)
     model = keras.Sequential([keras.Input((9, 9, 2)), keras.layers.DepthwiseConv2D(3)])
@@ -209,7 +213,8 @@ def test_an_unknown_batch_is_measured_for_the_batches_of_the_next_tune(
     assert not dispatcher.queue
 
 
-def test_what_waits_for_another_environment_goes_on_waiting(runner):
+def test_other_environments_go_on_waiting(runner):
+    """A problem that waits for another environment goes on waiting."""
     waiting = ELSEWHERE, problem(5, 6, 6, 4)
     dispatcher.queue.add(*waiting)
     kd.tune([problem(*SHAPE)], verbose=0)
@@ -217,7 +222,8 @@ def test_what_waits_for_another_environment_goes_on_waiting(runner):
     assert {each[0] for each in runner.asked} == {problem(*SHAPE)}
 
 
-def test_what_a_budget_leaves_goes_on_waiting(runner):
+def test_a_spent_budget_leaves_the_queue(runner):
+    """A problem that a spent budget leaves goes on waiting."""
     waiting = Environment.current(), problem(5, 6, 6, 4)
     dispatcher.queue.add(*waiting)
     report = kd.tune([problem(*SHAPE)], budget=1e-9, verbose=0)
@@ -240,7 +246,8 @@ def test_the_variable_sets_it_at_first(monkeypatch):
     assert fresh.settings.on_miss == "error"
 
 
-def test_a_variable_that_says_nothing_known_is_named(monkeypatch):
+def test_an_unknown_value_is_named(monkeypatch):
+    """An unknown value of the environment variable is named."""
     monkeypatch.setenv("KERAS_DIAGWISE_ON_MISS", "never")
     with pytest.raises(ValueError, match="KERAS_DIAGWISE_ON_MISS='never'"):
         _ = Dispatcher(dispatcher.planner).settings.on_miss
@@ -265,11 +272,12 @@ def shapes_of_steps():
 
 
 @pytest.mark.parametrize("on_miss", ["nearest", "tune"])
-def test_steps_of_many_shapes_are_served_by_the_nearest(
-    on_miss, decisions, runner, seen, caplog
-):
-    """TensorFlow with an unknown batch, JAX with many batches, torch with changing
-    shapes: nothing is measured, and no problem is said more than one line about."""
+def test_steps_of_many_shapes_take_nearest(on_miss, decisions, runner, seen, caplog):
+    """Steps of many shapes are served by the nearest decision.
+
+    TensorFlow has an unknown batch, JAX many batches, and torch changing shapes:
+    nothing is measured, and each problem is logged in one line at most.
+    """
     if on_miss == "tune" and BACKEND == "torch":
         pytest.skip("torch runs eagerly: what was missed is measured there")
     caplog.set_level(logging.DEBUG, "keras_diagwise")
@@ -288,7 +296,7 @@ def test_steps_of_many_shapes_are_served_by_the_nearest(
     assert len(dispatcher.queue) <= len(shapes)
 
 
-def test_a_step_that_is_compiled_asks_no_planner(monkeypatch):
+def test_a_compiled_step_asks_no_planner(monkeypatch):
     asked = []
     plan = Planner.plan
 

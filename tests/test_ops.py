@@ -170,14 +170,17 @@ def test_symbolic_calls_touch_no_planner(monkeypatch):
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-def test_an_empty_batch_has_the_shape_of_others(stride):
-    """TensorFlow's own gives back what it gets (seen in 2.21)."""
+def test_an_empty_batch_has_the_usual_shape(stride):
+    """An empty batch has the output shape of others.
+
+    TensorFlow's own operation returns its input (seen in 2.21).
+    """
     inputs, kernel = np.ones((0, 6, 6, 4), "float32"), np.ones((3, 3, 4, 2), "float32")
     outputs = kd.depthwise_conv(inputs, kernel, stride, "same")
     assert tuple(outputs.shape) == (0, 6 // stride, 6 // stride, 8)
 
 
-def test_the_memo_is_bounded_and_shared_by_threads(monkeypatch):
+def test_threads_share_a_bounded_memo(monkeypatch):
     monkeypatch.setattr("keras_diagwise.planning.dispatch.MAX_REMEMBERED", 8)
     fresh = Dispatcher(Planner(Document(), Document()))
     kernel = np.ones((1, 1, 2, 1), "float32")
@@ -198,7 +201,8 @@ def call_of(inputs, kernel):
     return Call(DEPTHWISE, inputs.shape, inputs.dtype, kernel.shape, *arguments)
 
 
-def test_what_is_in_the_memo_is_not_looked_for_again(monkeypatch):
+def test_a_call_in_the_memo_is_not_resolved(monkeypatch):
+    """A call in the memo is not looked up again."""
     inputs, kernel = draw(3, 7, 5, 4), draw(3, 3, 4, 1)
     kd.depthwise_conv(inputs, kernel)
     monkeypatch.setattr(dispatcher, "resolve", None)
@@ -227,7 +231,8 @@ def test_what_is_in_the_memo_is_not_looked_for_again(monkeypatch):
         ({"inputs": np.ones((6, 4), "float32")}, "inputs.shape=(6, 4)"),
     ],
 )
-def test_what_does_not_fit_is_named_with_its_value(arguments, named):
+def test_invalid_arguments_are_named(arguments, named):
+    """An argument that does not fit is named with its value."""
     whole = {
         "inputs": np.ones((2, 6, 6, 4), "float32"),
         "kernel": np.ones((3, 3, 4, 1), "float32"),
@@ -239,7 +244,8 @@ def test_what_does_not_fit_is_named_with_its_value(arguments, named):
 
 
 @plans
-def test_the_data_format_is_keras_own_at_each_call(plan):
+def test_data_format_is_keras_at_each_call(plan):
+    """The data format is Keras's own at each call."""
     inputs, kernel = draw(2, 4, 4, 4), draw(3, 3, 4, 1)
     last = kd.depthwise_conv(inputs, kernel, plan=plan)
     keras.config.set_image_data_format("channels_first")
@@ -252,8 +258,11 @@ def test_the_data_format_is_keras_own_at_each_call(plan):
 
 
 @plans
-def test_an_infinite_gradient_spreads_no_further_than_in_stock(plan):
-    """Also at pixels that no tap reaches. `diagonal` spreads it over its block."""
+def test_an_infinity_spreads_as_in_stock(plan):
+    """An infinite gradient spreads no further than in stock.
+
+    This holds also at pixels that no tap reaches. `diagonal` spreads it over its block.
+    """
     if "diagonal" in str(plan):
         pytest.skip("documented: it spreads to the other channels of its block")
     inputs, kernel = draw(1, 5, 5, 4), draw(1, 1, 4, 1)
@@ -271,7 +280,8 @@ def test_an_infinite_gradient_spreads_no_further_than_in_stock(plan):
 
 
 @plans
-def test_empty_shapes_are_what_they_are_in_stock(plan):
+def test_empty_shapes_are_stocks(plan):
+    """Empty shapes are the same as in stock."""
     for shape, padding in [((2, 0, 8, 4), "same"), ((2, 2, 8, 4), "valid")]:
         inputs, kernel = draw(*shape), draw(3, 3, 4, 1)
         try:
@@ -290,7 +300,8 @@ def test_numpy_integers_are_integers():
     assert tuple(ours.shape) == (1, 2, 2, 4)
 
 
-def test_unequal_strides_run_where_stock_refuses_them():
+def test_unequal_strides_run():
+    """Unequal strides run where stock refuses them."""
     inputs, kernel = draw(2, 7, 8, 4), draw(3, 3, 4, 1)
     ours = kd.depthwise_conv(inputs, kernel, (1, 2), "same")
     every = ops.depthwise_conv(inputs, kernel, 1, "valid")
@@ -352,7 +363,8 @@ class TestJax:
             for a, b in zip(one, other, strict=True):
                 np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10, err_msg=name)
 
-    def test_native_throughout_is_the_stock_program(self):
+    def test_native_is_the_stock_program(self):
+        """A plan of native throughout traces to the stock program."""
         import jax
 
         inputs, kernel = draw(2, 5, 5, 4), draw(3, 3, 4, 1)
@@ -432,7 +444,8 @@ class TestJax:
             ours = kd.depthwise_conv(inputs, kernel, plan=plan)
         np.testing.assert_allclose(ours, ops.depthwise_conv(inputs, kernel), atol=1e-12)
 
-    def test_under_explicit_sharding_the_call_is_stocks(self):
+    def test_explicit_sharding_is_stocks(self):
+        """Under explicit sharding the call is stock's."""
         import jax
         from jax.sharding import NamedSharding, PartitionSpec
 
@@ -453,7 +466,9 @@ class TestJax:
             ]
         assert str(types[0]) == str(types[1])
 
-    def test_under_data_parallelism_the_problem_holds_a_devices_share(self):
+    def test_data_parallel_problem_is_a_share(self):
+        """Under data parallelism the problem holds one device's share of the batch."""
+
         def problem(batch):
             shapes = (batch, 6, 6, 4), "float32", (3, 3, 4, 1)
             return on_one_device(
@@ -503,7 +518,7 @@ class TestTensorFlow:
             np.testing.assert_allclose(gradients[0], by_inputs, atol=1e-11)
             np.testing.assert_allclose(gradients[1], by_kernel, atol=1e-11)
 
-    def test_native_throughout_is_the_stock_graph(self):
+    def test_native_is_the_stock_graph(self):
         import tensorflow as tf
 
         def operations(convolve):
@@ -519,7 +534,7 @@ class TestTensorFlow:
 
         assert operations(kd.depthwise_conv) == operations(ops.depthwise_conv)
 
-    def test_channels_that_are_not_known_are_stocks(self):
+    def test_unknown_channels_are_stocks(self):
         import tensorflow as tf
 
         kernel = draw(3, 3, 4, 1)
@@ -563,7 +578,7 @@ class TestTorch:
             for node in graphs[0].graph.nodes
         ]
 
-    def test_native_throughout_is_the_stock_graph(self):
+    def test_native_is_the_stock_graph(self):
         inputs, kernel = draw(2, 5, 5, 4), draw(3, 3, 4, 1)
         ours = self.graph(
             lambda x, k: kd.depthwise_conv(x, k, padding="same"), inputs, kernel
@@ -573,7 +588,7 @@ class TestTorch:
         )
         assert ours == stock
 
-    def test_native_throughout_saves_the_stock_autograd_graph(self):
+    def test_native_saves_stock_autograd_graph(self):
         inputs, kernel = (
             draw(2, 5, 5, 4).requires_grad_(),
             draw(3, 3, 4, 1).requires_grad_(),
@@ -602,7 +617,8 @@ class TestTorch:
         kd.depthwise_conv(inputs, kernel, plan="direct").sum().backward()
         assert kernel.grad is not None
 
-    def test_compiled_with_batches_of_many_sizes_as_stock(self):
+    def test_compiles_as_often_as_stock(self):
+        """Batches of many sizes are compiled as often as in stock."""
         import torch
 
         kernel = draw(3, 3, 4, 1)

@@ -19,7 +19,8 @@ def run(code, tmp_path, **environment):
     return printed_by(["-c", code], tmp_path, Path(__file__).parents[1], **environment)
 
 
-def test_importing_imports_no_backend_but_the_active_one(tmp_path):
+def test_import_loads_no_other_backend(tmp_path):
+    """Importing the package imports no backend but the active one."""
     code = """
 import sys, keras
 before = set(sys.modules)
@@ -31,7 +32,8 @@ print(*{module.partition('.')[0] for module in set(sys.modules) - before})
     assert not added & {"typer", "jinja2", "sklearn", "PIL", "tuning"}
 
 
-def test_importing_creates_no_file_and_does_no_work(tmp_path):
+def test_import_does_no_work(tmp_path):
+    """Importing the package creates no file and does no work."""
     code = """
 import pathlib, keras, threading
 home = pathlib.Path.home()
@@ -60,7 +62,8 @@ def test_the_version_is_the_distributions():
         pytest.skip("runs from a checkout that is not installed")
 
 
-def test_layers_import_nothing_that_starts_processes(tmp_path):
+def test_layers_import_no_tuner_nor_models(tmp_path):
+    """Layers import nothing that starts processes."""
     code = """
 import sys, keras_diagwise.layers, keras_diagwise as kd
 x = kd.depthwise_conv([[[[1.0]]]], [[[[1.0]]]], plan="direct")
@@ -72,7 +75,7 @@ print(*(each for each in sys.modules if each.startswith("keras_diagwise")))
         assert not [each for each in loaded if each.startswith(room)]
 
 
-def test_names_imported_late_are_listed_and_found(tmp_path):
+def test_lazy_names_are_listed_and_found(tmp_path):
     code = """
 import keras_diagwise as kd
 assert set(kd.__all__) <= set(dir(kd))

@@ -22,7 +22,8 @@ TEXTS = [
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_a_text_is_the_plan_of_all_passes_and_comes_back(text):
+def test_a_text_is_the_plan_of_all_passes(text):
+    """A text is the plan of all passes, and comes back."""
     plan = standardize_plan(text)
     assert plan == Plan(text, text, text)
     assert plan_to_config(plan) == text == str(plan)
@@ -70,13 +71,15 @@ def test_native_throughout_is_told():
         ({"forward": 3}, "forward=3"),
     ],
 )
-def test_what_is_no_plan_is_named_with_its_value(plan, named):
+def test_an_invalid_plan_is_named(plan, named):
+    """An invalid plan is named with its value."""
     with pytest.raises(ValueError) as error:
         standardize_plan(plan)
     assert named in str(error.value)
 
 
-def test_a_partition_size_above_the_channels_is_refused():
+def test_an_oversized_partition_is_refused():
+    """A partition size above the number of channels is refused."""
     with pytest.raises(ValueError, match=r"channels \(=6\).*partition_size=8"):
         Plan("diagonal:8").check(depthwise((4, 4), 6, (3, 3)))
     Plan("diagonal:6").check(depthwise((4, 4), 6, (3, 3)))

@@ -60,7 +60,8 @@ def test_arithmetic_by_hand():
     assert str(MOBILE) == "16×56×56×144, kernel 3×3, same, float32"
 
 
-def test_the_odd_zero_of_same_padding_goes_after():
+def test_the_odd_zero_of_padding_goes_after():
+    """The odd zero of `same` padding goes after the input."""
     problem = dataclasses.replace(MOBILE, strides=(2, 2))
     assert problem.padding_pairs == ((0, 1), (0, 1))
     assert problem.output_spatial_shape == (28, 28)
@@ -97,7 +98,8 @@ def test_what_is_not_an_int_is_unknown():
         ({"input_shape": (2, 8, 8, None)}, "inputs.shape=(2, 8, 8, None)"),
     ],
 )
-def test_what_does_not_fit_is_named_with_its_value(arguments, named):
+def test_invalid_arguments_are_named(arguments, named):
+    """An argument that does not fit is named with its value."""
     whole = {"input_shape": (2, 8, 8, 4), "kernel_shape": (3, 3, 1, 4), **arguments}
     with pytest.raises(ValueError) as error:
         Problem.from_shapes(**whole)
@@ -143,18 +145,21 @@ def test_what_is_no_problem_is_refused(name, value):
 
 
 @pytest.mark.parametrize("values", [None, [], "problem", {}, {"batch": 1}])
-def test_what_has_not_the_fields_of_a_problem_is_refused(values):
+def test_missing_fields_are_refused(values):
+    """Values without the fields of a problem are refused."""
     with pytest.raises(ValueError, match="A problem must have"):
         Problem.from_dict(values)
 
 
 @hypothesis.given(problem=problems(), other=problems())
-def test_problems_have_one_digest_if_they_are_equal(problem, other):
+def test_equal_problems_have_one_digest(problem, other):
+    """Problems have one digest if and only if they are equal."""
     assert (problem.digest == other.digest) == (problem == other)
     assert Problem.from_dict(problem.to_dict()).digest == problem.digest
 
 
-def test_overhangs_are_negative_where_the_last_pixels_meet_no_tap():
+def test_overhangs_can_be_negative():
+    """Overhangs are negative where the last pixels meet no tap."""
     problem = dataclasses.replace(
         MOBILE, spatial_shape=(5, 3), kernel_size=(3, 1), strides=(1, 3)
     )

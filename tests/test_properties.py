@@ -39,7 +39,7 @@ def run(convolution, operands, cotangent):
 
 
 @hypothesis.given(drawn=problems_with_plans(), seed=st.integers(0, 3))
-def test_every_plan_equals_native_and_the_reference(drawn, seed):
+def test_plans_equal_native_and_reference(drawn, seed):
     problem, plan = drawn
     arrays = tensors(problem, seed)
     inputs, kernel, cotangent = to_backend(arrays, problem.dtype)

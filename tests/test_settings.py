@@ -14,7 +14,7 @@ def test_a_setting_holds_for_a_while():
     assert told == ["native", "native", "nearest", "nearest"]
 
 
-def test_what_was_set_holds_again_after_an_error():
+def test_an_error_restores_the_setting():
     settings = Settings()
     settings.on_miss = "error"
     with pytest.raises(KeyError), settings.temporarily(on_miss="tune"):

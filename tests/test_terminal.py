@@ -37,12 +37,16 @@ def shown(total, steps, waited=0.0):
     return bar.columns[0].render(bar.tasks[0]).plain
 
 
-def test_what_is_left_is_told_by_the_pace_of_long_steps_too():
+def test_long_steps_tell_the_time_left():
+    """The time left is told by the pace of long steps too."""
     assert shown(10, [40.0] * 6) == "2:40 left"
 
 
-def test_a_step_that_takes_longer_is_waited_for_longer():
-    """As the tuner's last pass did, with 0:04 left for eleven seconds."""
+def test_a_slow_step_raises_the_time_left():
+    """A step that takes longer raises the time left.
+
+    The tuner's last pass took longer, with 0:04 left for eleven seconds.
+    """
     assert shown(10, [1.0] * 9) == "0:01 left"
     assert shown(10, [1.0] * 9, waited=27.0) == "0:04 left"
 
@@ -68,7 +72,7 @@ def written(stream):
     ("encoding", "seen"),
     [("utf-8", "A → B, 3×3 …"), ("ascii", "A > B, 3x3 ~"), ("cp1252", "A > B, 3x3 ~")],
 )
-def test_what_a_stream_cannot_encode_is_put_in_other_words(encoding, seen, monkeypatch):
+def test_unencodable_characters_are_replaced(encoding, seen, monkeypatch):
     stream = stream_of(encoding)
     monkeypatch.setattr(sys, "stdout", stream)
     standard_console().print("A → B, 3×3 …", highlight=False)
@@ -85,7 +89,8 @@ def test_the_stream_stays_the_users(monkeypatch):
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
-def test_a_conversion_is_printed_and_stays_whatever_the_stream(encoding, monkeypatch):
+def test_a_conversion_prints_on_any_stream(encoding, monkeypatch):
+    """A conversion is printed and stays, whatever the stream."""
     stream = stream_of(encoding)
     monkeypatch.setattr(sys, "stdout", stream)
     model = keras.Sequential([keras.Input((8, 8, 4)), keras.layers.DepthwiseConv2D(3)])

@@ -169,8 +169,11 @@ def test_breaks_and_shapes_change_no_number(plan, sizes, side, dynamic, breaks):
         assert_as_stock(compiled, broken(stock), inputs, kernel)
 
 
-def test_a_backward_behind_a_break_is_left_alone():
-    """Dynamo compiled it for each layer, until it gave up."""
+def test_backward_behind_a_break_is_eager():
+    """A backward pass behind a graph break is left alone.
+
+    Dynamo compiled it for each layer, until it gave up.
+    """
     inputs, kernel = draw(2, 6, 6, 4).requires_grad_(), draw(3, 3, 4, 1)
     eager = kd.depthwise_conv(inputs, kernel, plan="direct").sum()
     count = CompileCounter()
@@ -209,8 +212,11 @@ def test_each_layer_is_in_one_graph(name, dynamic):
     np.testing.assert_allclose(to_numpy(compiled(inputs)), expected, atol=1e-5)
 
 
-def test_what_compiles_alone_is_fused_in_a_trace(monkeypatch):
-    """A program of its own would not take the tensors of a trace."""
+def test_a_compiled_pass_fuses_in_a_trace(monkeypatch):
+    """A pass that compiles alone is fused in a trace.
+
+    A separate program would not take the tensors of a trace.
+    """
     monkeypatch.setattr(backends.active, "COMPILES_ALONE", True)
     sys.modules[
         "keras_diagwise.algorithms.direct.algorithm"
@@ -224,9 +230,12 @@ def test_what_compiles_alone_is_fused_in_a_trace(monkeypatch):
     ].compiled_pass.cache_clear()
 
 
-def test_each_candidate_is_compiled_for_itself(monkeypatch):
-    """Dynamo gives up a code that it compiled a few times, and all candidates of the
-    tuner had one; nor may sizes be left open once they vary."""
+def test_each_candidate_is_compiled_apart(monkeypatch):
+    """Each candidate is compiled apart.
+
+    Dynamo gives up on code that it compiled a few times, and all candidates of the
+    tuner shared one; nor may sizes stay dynamic once they vary.
+    """
     count = CompileCounter()
     plain = torch.compile
     monkeypatch.setattr(
@@ -253,14 +262,17 @@ def test_a_plan_of_ones_own_is_kept(monkeypatch):
     assert count.frame_count == 1
 
 
-def test_a_setting_that_is_the_same_forgets_nothing():
+def test_an_equal_setting_forgets_nothing():
     before = dispatcher.edition
     dispatcher.settings.on_miss = dispatcher.settings.on_miss
     assert dispatcher.edition == before
 
 
-def test_forward_mode_after_a_compilation_is_stocks():
-    """Its level is read in what Dynamo traces, which it then guards."""
+def test_later_forward_mode_is_stocks():
+    """Forward mode after a compilation is stock's.
+
+    The code that Dynamo traces reads its level, so Dynamo guards it.
+    """
     from torch.autograd import forward_ad
 
     inputs, kernel = draw(2, 6, 6, 4), draw(3, 3, 4, 1)
@@ -302,8 +314,11 @@ def test_another_plan_is_compiled_anew():
     assert "keras_diagwise" not in " ".join(graph_of(layer, inputs))
 
 
-def test_what_is_decided_later_is_compiled_anew(monkeypatch):
-    """`tune`, an import of decisions, and settings make the dispatcher forget."""
+def test_a_later_decision_is_compiled_anew(monkeypatch):
+    """A later decision is compiled anew.
+
+    `tune`, an import of decisions, and settings make the dispatcher forget.
+    """
     chosen = {"plan": Plan()}
 
     def answer(problem, plan, environment):

@@ -316,7 +316,8 @@ def check(behaviour, made, plans, cell):
             np.testing.assert_allclose(one, other, **tolerances, err_msg=str(plan))
 
 
-def test_every_derivative_of_the_table_is_here():
+def test_every_derivative_is_tested():
+    """Every derivative of the table is tested here."""
     assert list(BEHAVIOURS) == list(DERIVATIVES)
 
 
@@ -326,8 +327,11 @@ def test_what_stock_can_each_plan_can(name):
 
 
 @pytest.mark.parametrize("name", DERIVATIVES)
-def test_what_stock_can_each_plan_can_of_depthwise(name):
-    """On TensorFlow stock can more here."""
+def test_depthwise_takes_stocks_derivatives(name):
+    """A depthwise plan takes every derivative that stock takes.
+
+    On TensorFlow stock can more here.
+    """
     cell = dataclasses.replace(DERIVATIVES[name][BACKEND], stock_cant="")
     check(BEHAVIOURS[name], depthwise, PLANS[:1], cell)
 

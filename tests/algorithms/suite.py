@@ -194,7 +194,7 @@ class AlgorithmSuite:
 
     @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="as above")
     @pytest.mark.parametrize("problem", EDGES.values(), ids=EDGES)
-    def test_equals_the_reference_under_xla_at_the_edges(self, problem):
+    def test_edges_equal_the_reference_under_xla(self, problem):
         compiled = functools.partial(compiled_tensorflow_vjp, jit_compile=True)
         for algorithm in self.pick(problem)[-2:]:
             check_against_reference(algorithm, problem, vjp=compiled)
@@ -250,8 +250,11 @@ class AlgorithmSuite:
     @pytest.mark.skipif(keras.backend.backend() != "jax", reason="JAX shards so")
     @pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (7, 1)])
     @pytest.mark.parametrize("pass_name", PASSES)
-    def test_sharding_the_batch_adds_no_communication(self, pass_name, kernel, stride):
-        """For what serves there: an algorithm that would add some refuses."""
+    def test_batch_sharding_adds_no_collectives(self, pass_name, kernel, stride):
+        """Sharding the batch adds no communication to any algorithm that serves there.
+
+        An algorithm that would add some refuses.
+        """
         sizes = {"batch": 8, "strides": (stride,) * 2}
         problem = self.wide((24, 24), (kernel,) * 2, **sizes)
         stock = collectives(Native(), problem, pass_name)

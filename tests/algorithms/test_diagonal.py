@@ -28,7 +28,8 @@ def test_the_kernel_stands_on_the_diagonal():
     np.testing.assert_array_equal(dense[0], expected)
 
 
-def test_reading_the_diagonal_ignores_what_is_off_it():
+def test_read_ignores_off_diagonal_entries():
+    """Reading the diagonal ignores entries off it, even infinite ones."""
     dense = np.full((2, 4, 8), np.inf)
     kernel = np.arange(16.0).reshape(2, 1, 8)
     at = to_numpy(block_diagonal(np.ones((2, 1, 8)), Segment(0, 8, 4))) == 1
@@ -49,7 +50,8 @@ def test_segments_cover_every_group_once(size, lowering):
     assert covered == list(range(7))
 
 
-def test_the_plain_word_is_the_papers_partition_of_32():
+def test_plain_diagonal_uses_partition_32():
+    """Plain `diagonal` is the paper's partition size of 32, or fewer channels."""
     problem = depthwise((4, 4), 64, (3, 3))
     assert Diagonal().segments(problem) == Diagonal(32).segments(problem)
     few = depthwise((4, 4), 5, (3, 3))

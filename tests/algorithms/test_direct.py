@@ -42,7 +42,8 @@ ONLY_TENSORFLOW = pytest.mark.skipif(
         "huge kernel, strided, multiplied",
     ],
 )
-def test_what_is_compiled_alone_equals_the_reference(edge):
+def test_compiled_alone_equals_the_reference(edge):
+    """A pass that is compiled on its own equals the reference."""
     for algorithm in (Direct(compiled=True), Direct("rows", compiled=True)):
         if algorithm.refusal(EDGES[edge]) is None:
             check_against_reference(algorithm, EDGES[edge])
@@ -65,9 +66,12 @@ def inductor(monkeypatch):
     torch._dynamo.reset()
 
 
-def test_what_inductor_compiles_is_compiled_once(inductor):
-    """Though `keras.ops` counts its calls, and whether gradients are asked for or
-    not."""
+def test_inductor_compiles_each_pass_once(inductor):
+    """Inductor compiles each pass once.
+
+    This holds although `keras.ops` counts its calls, and whether or not gradients are
+    asked for.
+    """
     import torch
 
     algorithm, problem = Direct(compiled=True), EDGES["stride with dilation"]
@@ -82,16 +86,19 @@ def test_what_inductor_compiles_is_compiled_once(inductor):
 
 
 @pytest.mark.usefixtures("inductor")
-def test_what_inductor_can_not_compile_whole_runs_as_it_is():
-    """A loop over blocks of rows, whose slices begin where a tensor says."""
+def test_uncompilable_pass_runs_as_it_is():
+    """A pass that Inductor can't compile whole runs as it is.
+
+    Here it is a loop over blocks of rows, whose slices begin where a tensor says.
+    """
     algorithm = Direct("rows", compiled=True)
     for size in (9, 10):
         check_against_reference(algorithm, depthwise((size,), 1, (1,)))
 
 
 @ONLY_TENSORFLOW
-def test_a_graph_holds_the_pass_as_one_compiled_call():
-    """Also where the batch is not known."""
+def test_graph_holds_one_compiled_call():
+    """A graph holds the pass as one compiled call, also where the batch is unknown."""
     import tensorflow as tf
 
     problem = depthwise((6, 6), 4, (3, 3), batch=None)
@@ -115,9 +122,11 @@ def test_what_is_compiled_is_kept():
 
 
 @pytest.mark.parametrize("size", [13, 31])
-def test_a_huge_kernel_is_a_program_of_a_few_rows(size):
-    """So neither the tuner nor the planner takes it for one that would compile for
-    minutes."""
+def test_huge_kernel_compiles_to_few_rows(size):
+    """A huge kernel is a program of a few rows.
+
+    So neither the tuner nor the planner expects it to compile for minutes.
+    """
     problem = depthwise((40, 40), 8, (size, size))
     assert Direct().work(problem).operations <= 2 * size
     assert can_serve("direct", problem)
@@ -136,8 +145,11 @@ def test_float64_is_summed_in_float64():
     np.testing.assert_allclose(found, exact, rtol=1e-12, atol=1e-12)
 
 
-def test_on_a_gpu_nothing_is_looped_over_below_fifty_taps(monkeypatch):
-    """Nor are there blocks of rows, which are for a CPU's caches."""
+def test_gpu_unrolls_below_fifty_taps(monkeypatch):
+    """On a GPU, a kernel of fewer than fifty taps is not looped over.
+
+    Nor are there blocks of rows, which are for a CPU's caches.
+    """
     problem = depthwise((40, 40), 8, (7, 7))
 
     def lowerings():

@@ -14,7 +14,7 @@ class TestNative(AlgorithmSuite):
 
 @pytest.mark.parametrize("rank", [1, 2, 3])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
-def test_sizes_that_are_not_known_are_no_error(rank, dtype):
+def test_unknown_sizes_are_no_error(rank, dtype):
     sizes = {"batch": None, "dtype": dtype}
     problem = depthwise((None,) * rank, 1, (1,) * rank, **sizes)
     refusal = Native().refusal(problem)

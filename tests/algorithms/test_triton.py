@@ -65,7 +65,8 @@ class TestTriton(AlgorithmSuite):
         check_against_reference(algorithm, problem, seed)
 
     @pytest.mark.parametrize("pass_name", PASSES)
-    def test_an_empty_batch_gives_zeros_though_the_problem_knows_none(self, pass_name):
+    def test_empty_batch_gives_zeros(self, pass_name):
+        """An empty batch gives zeros, although the problem leaves the batch unknown."""
         problem = depthwise((5, 5), 4, (3, 3), batch=None)
         empty = depthwise((5, 5), 4, (3, 3), batch=0)
         operands = operands_of(pass_name, *to_backend(tensors(empty), "float32"))
@@ -73,7 +74,8 @@ class TestTriton(AlgorithmSuite):
         expected = getattr(reference.passes(empty, *tensors(empty)), pass_name)
         np.testing.assert_array_equal(result, expected)
 
-    def test_a_tensor_that_is_not_contiguous_is_read_as_it_is(self):
+    def test_non_contiguous_input_is_supported(self):
+        """A tensor that is not contiguous gives the result of a contiguous one."""
         problem = EDGES["unequal strides"]
         inputs, kernel, _ = to_backend(tensors(problem), "float32")
         turned = keras.ops.transpose(keras.ops.transpose(inputs, (3, 1, 2, 0)))
@@ -85,7 +87,8 @@ class TestTriton(AlgorithmSuite):
         )
 
     @pytest.mark.skipif(BACKEND != "torch", reason="about torch's autograd")
-    def test_derivatives_on_torch_are_right_to_the_second_order(self):
+    def test_torch_second_derivatives_are_right(self):
+        """Derivatives on torch are right up to the second order."""
         import torch
 
         draw = torch.Generator().manual_seed(0)
@@ -196,7 +199,8 @@ def test_its_text_names_it():
 @pytest.mark.parametrize(
     "text", ["triton:3", "triton:4:12", "triton:4:8:1", "triton:x"]
 )
-def test_what_is_no_parameter_is_an_error_that_says_what_would_do(text):
+def test_bad_parameters_name_valid_ones(text):
+    """Parameters that can't be parsed raise an error that shows valid ones."""
     with pytest.raises(ValueError, match=f"'triton:8:16'.*{text}"):
         parse(text)
 
@@ -214,14 +218,17 @@ def test_it_says_what_it_can_not_compute(edge, reason):
     assert reason in Triton().refusal(EDGES[edge])
 
 
-def test_a_stride_far_beyond_the_kernel_is_refused():
+def test_stride_far_beyond_kernel_is_refused():
     problem = depthwise((40, 40), 4, (3, 3), strides=(9, 9))
     assert "stride" in Triton().refusal(problem)
 
 
 @pytest.mark.skipif(needs_interpreter.args[0] is False, reason="a kernel can run here")
-def test_without_a_gpu_the_plan_runs_native_and_nothing_is_offered():
-    """And nothing of Triton is imported."""
+def test_without_a_gpu_the_plan_runs_native():
+    """Without a GPU the plan runs native, and no candidate is offered.
+
+    Nothing of Triton is imported either.
+    """
     problem = EDGES["one image"]
     assert backends.active.triton_refusal()
     assert not list(Triton.candidates(problem, "forward"))
@@ -260,10 +267,11 @@ needs_compiler = pytest.mark.skipif(
 @needs_compiler
 @pytest.mark.parametrize("capability", gpu_programs.CAPABILITIES)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_programs_keep_their_sums_in_registers_and_load_whole_vectors(
-    dtype, capability
-):
-    """Of a kernel that is written out, and of one that loops over its rows."""
+def test_programs_use_registers_and_vectors(dtype, capability):
+    """Programs keep their sums in registers and load whole vectors.
+
+    Checked for a kernel that is unrolled and for one that loops over its rows.
+    """
     square = depthwise((56, 56), 144, (3, 3), strides=(2, 2), batch=64, dtype=dtype)
     line = depthwise((512,), 256, (31,), batch=2, dtype=dtype)
     for problem in (square, line):
@@ -448,7 +456,8 @@ def lowered_for_cuda(devices):
 
 
 @needs_compiler
-def test_on_one_gpu_jax_calls_a_kernel_for_each_pass(aims_at_cuda):
+def test_on_one_gpu_jax_calls_three_kernels(aims_at_cuda):
+    """On one GPU, JAX calls a kernel for each pass."""
     text = lowered_for_cuda(devices=1)
     assert text.count("custom_call @triton_kernel_call") == 3
     assert "stablehlo.convolution" not in text

@@ -38,7 +38,8 @@ def printed(*arguments):
 
 
 @pytest.mark.usefixtures("no_dense")
-def test_both_models_are_timed_by_what_was_measured(file, monkeypatch):
+def test_both_models_are_timed(file, monkeypatch):
+    """Both models are timed, with the batch size and plans that were measured."""
     seen = traced_plans(monkeypatch)
     found = json.loads(printed(file, "--seconds", "0", "--json"))
     assert (found["batch_size"], found["batch_size_is"]) == (2, "measured")

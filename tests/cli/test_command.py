@@ -77,7 +77,8 @@ def test_completion_names_the_commands():
     assert "keras" not in imported(done)
 
 
-def test_a_command_that_needs_the_package_runs_it(tmp_path):
+def test_a_command_imports_the_package(tmp_path):
+    """A command that needs the package imports and runs it."""
     done = run("decisions", "list", "--json", KERAS_DIAGWISE_STORE=str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert done.stdout == "[]\n"
@@ -102,7 +103,8 @@ def test_the_path_is_told_without_keras(tmp_path):
     ],
     ids=lambda each: each[0] if isinstance(each, list) else "",
 )
-def test_what_is_wrong_is_told_before_keras_is_loaded(words, says):
+def test_errors_are_told_before_keras_loads(words, says):
+    """Wrong arguments are reported before Keras is loaded."""
     done = run(*words)
     assert done.returncode == 2
     assert says in " ".join(done.stderr.split())
@@ -120,8 +122,11 @@ finally:
 """
 
 
-def test_an_installed_backend_serves_where_none_was_chosen(tmp_path):
-    """Keras alone would take TensorFlow, and fail where it is not installed."""
+def test_an_installed_backend_is_chosen(tmp_path):
+    """An installed backend serves where none was chosen.
+
+    Keras alone would take TensorFlow, and fail where it is not installed.
+    """
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "KERAS_HOME": str(tmp_path)}
     environment.pop("KERAS_BACKEND", None)
     done = subprocess.run(
@@ -184,7 +189,7 @@ COMMANDS = dict(commands(typer.main.get_command(app)))
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
-def test_help_has_examples_and_fits_80_columns(words):
+def test_help_has_examples_in_80_columns(words):
     result = CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "80"})
     assert result.exit_code == 0
     assert "Examples" in result.stdout
@@ -201,7 +206,9 @@ def test_every_command_has_json_and_debug(words):
     assert {"--json", "--debug"} <= set(options)
 
 
-def test_what_nobody_expected_is_one_line_unless_debug_is_asked_for(monkeypatch):
+def test_an_unexpected_error_is_one_line(monkeypatch):
+    """An unexpected error is one line, unless `--debug` is given."""
+
     def fail(*arguments):
         raise RuntimeError("a mistake\nof two lines")
 
@@ -216,7 +223,8 @@ def test_what_nobody_expected_is_one_line_unless_debug_is_asked_for(monkeypatch)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no such pipes")
-def test_a_reader_that_has_had_enough_is_no_error():
+def test_a_closed_pipe_is_no_error():
+    """A reader that closes the pipe early causes no error."""
     done = subprocess.run(
         ["bash", "-c", f"{sys.executable} -c '{COMMAND}' --help | true"],
         capture_output=True,
@@ -230,7 +238,8 @@ def test_a_reader_that_has_had_enough_is_no_error():
 
 
 @pytest.mark.parametrize("words", [["decisions", "list"], ["doctor"]])
-def test_an_unknown_backend_is_one_line_with_those_that_there_are(words):
+def test_an_unknown_backend_is_one_line(words):
+    """An unknown backend is one line that names the known ones."""
     done = run(*words, KERAS_BACKEND="nonsense")
     assert done.returncode == (1 if words == ["doctor"] else 2)
     text = done.stderr + done.stdout

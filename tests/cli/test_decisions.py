@@ -64,7 +64,7 @@ def refused(*arguments, code=2, **keywords):
 
 
 @pytest.mark.parametrize("width", [80, 140])
-def test_the_list_has_a_table_for_each_environment(store, width):
+def test_list_has_a_table_per_environment(store, width):
     store.merge(document(HERE, FULL, decision(with_batch(4))))
     store.merge(document(ELSEWHERE, decision(depthwise((9,), 8, (3,)))))
     output = printed("list", width=width)
@@ -98,7 +98,8 @@ def test_an_empty_list_says_where_and_how_on(store):
 
 @pytest.mark.parametrize("width", [80, 140])
 @pytest.mark.parametrize("sought", [PROBLEM.digest[:6], "8x28X28", str(PROBLEM)])
-def test_show_has_every_candidate_with_what_became_of_it(store, width, sought):
+def test_show_has_every_candidates_outcome(store, width, sought):
+    """`decisions show` has every candidate with its outcome."""
     store.merge(document(HERE, FULL, decision(with_batch(4))))
     output = printed("show", sought, width=width)
     for name in PASSES:
@@ -125,13 +126,15 @@ def test_show_as_json_is_a_document(store):
     assert Document.from_text(printed("show", PROBLEM.digest, "--json")) == one
 
 
-def test_show_of_what_is_not_there_is_one_line(store):
+def test_show_without_a_match_is_one_line(store):
+    """`decisions show` of an unknown problem is one line that names `list`."""
     line = refused("show", "[red]7×7")
     assert "'[red]7×7'" in line
     assert "keras-diagwise decisions list" in line
 
 
-def test_what_comes_from_elsewhere_can_do_nothing_to_a_terminal(store):
+def test_foreign_text_cant_harm_a_terminal(store):
+    """Text from a foreign document sends no control characters to the terminal."""
     nasty = f"{ESCAPE}]0;owned\x07[red]\r\n"
     outcomes = {
         "native": Outcome(seconds=1.0),
@@ -145,7 +148,7 @@ def test_what_comes_from_elsewhere_can_do_nothing_to_a_terminal(store):
     assert "[red]" in output
 
 
-def test_export_and_import_are_each_others_way_back(store, tmp_path):
+def test_export_and_import_round_trip(store, tmp_path):
     one = document(HERE, FULL, decision(with_batch(4)))
     store.merge(one)
     path = tmp_path / "document.json"
@@ -157,7 +160,8 @@ def test_export_and_import_are_each_others_way_back(store, tmp_path):
     assert store.document() == one
 
 
-def test_what_was_measured_on_this_device_is_offered_with_a_text(store, tmp_path):
+def test_contribute_offers_own_measurements(store, tmp_path):
+    """`decisions contribute` writes this device's measurements, and a text to send."""
     here = environment_of_models()
     other = dataclasses.replace(here, versions=(("jax", "0.1"),))
     mine = document(here, FULL, decision(with_batch(4))) | document(other, FULL)
@@ -172,7 +176,8 @@ def test_what_was_measured_on_this_device_is_offered_with_a_text(store, tmp_path
     assert told("contribute", str(path))["written"] == 3
 
 
-def test_where_nothing_was_measured_there_is_nothing_to_offer(store, tmp_path):
+def test_contribute_without_measurements(store, tmp_path):
+    """Where nothing was measured, `contribute` writes no file and names `tune`."""
     store.merge(document(ELSEWHERE, FULL))
     assert "keras-diagwise tune" in refused("contribute", str(tmp_path / "mine.json"))
     assert not (tmp_path / "mine.json").exists()

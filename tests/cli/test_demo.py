@@ -51,7 +51,8 @@ def no_training(monkeypatch):
     )
 
 
-def test_json_is_one_document_with_every_figure(folder):
+def test_json_has_every_figure(folder):
+    """`--json` prints one document with every figure."""
     options = ["--images", str(folder), "--plan", "native,native,direct", "--json"]
     result = invoke("demo", *SMALL, *options)
     assert result.exit_code == 0, result.output
@@ -73,7 +74,8 @@ def test_json_is_one_document_with_every_figure(folder):
     assert report["environment"]["keras_diagwise"] == keras_diagwise.__version__
 
 
-def test_tables_fit_80_columns_and_have_no_escape_codes_when_piped(folder):
+def test_piped_tables_are_plain_text(folder):
+    """Tables fit 80 columns and have no escape codes when piped."""
     command = """
 import numpy as np
 from keras_diagwise.cli import run, side_by_side
@@ -102,7 +104,9 @@ run()
 
 
 @pytest.mark.usefixtures("no_training")
-def test_a_step_that_is_interrupted_ends_with_130_and_no_traceback(monkeypatch):
+def test_an_interrupt_ends_with_130(monkeypatch):
+    """An interrupted step ends the demo with exit code 130 and no traceback."""
+
     def interrupted(model, batch):
         raise KeyboardInterrupt
 
@@ -114,7 +118,9 @@ def test_a_step_that_is_interrupted_ends_with_130_and_no_traceback(monkeypatch):
 
 
 @pytest.mark.usefixtures("no_training")
-def test_an_interrupt_that_a_library_swallows_ends_the_demo_too(monkeypatch):
+def test_a_swallowed_interrupt_ends_it_too(monkeypatch):
+    """An interrupt that a library swallows ends the demo too."""
+
     def swallows(model, batch):
         with contextlib.suppress(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
@@ -141,7 +147,8 @@ def test_an_interrupt_that_a_library_swallows_ends_the_demo_too(monkeypatch):
         (["--images", "/nowhere/at/all"], ["/nowhere/at/all", "subfolder"]),
     ],
 )
-def test_a_wrong_option_is_one_line_with_a_remedy(arguments, words):
+def test_a_wrong_option_is_one_line(arguments, words):
+    """A wrong option is one line with a remedy."""
     result = invoke("demo", *SMALL, *arguments)
     assert result.exit_code == 2, result.output
     line = only_line(result.stderr)
@@ -161,7 +168,8 @@ def test_debug_leaves_the_traceback():
     assert isinstance(result.exception, UserError)
 
 
-def test_a_missing_package_is_named_with_its_remedy(monkeypatch):
+def test_a_missing_package_has_a_remedy(monkeypatch):
+    """A missing package is named, with the command that installs it."""
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     result = invoke("demo", *SMALL)
     assert result.exit_code == 2
@@ -183,7 +191,7 @@ def test_version_and_help():
     assert "keras-diagwise demo --images" in help_of_demo
 
 
-def test_a_folder_is_split_the_same_way_each_time(folder):
+def test_a_folder_is_split_reproducibly(folder):
     one, two = (image_folder.from_folder(folder, 32, seed=3) for _ in range(2))
     assert one.classes == ("bright", "dark")
     for part, count in (("training", 10), ("held out", 2)):
@@ -193,7 +201,7 @@ def test_a_folder_is_split_the_same_way_each_time(folder):
         np.testing.assert_array_equal(one.labels[part], 1 - is_bright)
 
 
-def test_no_image_is_both_trained_on_and_held_out():
+def test_training_and_held_out_are_disjoint():
     loaded = images.digits(32, seed=0)
     total = sum(len(each) for each in loaded.labels.values())
     assert total == 1797
@@ -202,14 +210,16 @@ def test_no_image_is_both_trained_on_and_held_out():
     np.testing.assert_array_equal(together, np.arange(60))
 
 
-def test_crops_of_photographs_have_as_many_of_each():
+def test_photograph_crops_are_balanced():
+    """Each photograph gives the same number of crops."""
     loaded = images.photographs(32, seed=0)
     assert loaded.classes == ("china", "flower")
     for part, count in images.CROPS.items():
         assert np.bincount(loaded.labels[part]).tolist() == [count, count]
 
 
-def test_every_image_is_trained_on_before_one_comes_again():
+def test_an_epoch_has_every_image_once():
+    """Every image is trained on before any comes again."""
     loaded = images.digits(8, seed=0)
     batches = loaded.training_batches(500, seed=0)
     labels = np.concatenate([next(batches)[1] for _ in range(4)])
@@ -246,18 +256,19 @@ def spoil_a_file(folder):
         (spoil_a_file, r"can't read .*2\.png as an image.*[Rr]emove"),
     ],
 )
-def test_a_folder_that_cannot_be_used_says_why(folder, spoil, words):
+def test_an_unusable_folder_says_why(folder, spoil, words):
     spoil(folder)
     with pytest.raises(UserError, match=words):
         image_folder.from_folder(folder, 32, seed=0)
 
 
-def test_a_batch_larger_than_the_folder_is_refused(folder):
+def test_batch_larger_than_folder_is_refused(folder):
     with pytest.raises(UserError, match="smaller --batch-size"):
         demo.loaded_images("digits", folder, 32, seed=0, batch_size=16)
 
 
-def test_converted_goes_first_in_every_other_pair():
+def test_pairs_alternate_which_goes_first():
+    """The converted model goes first in every other pair."""
     calls = []
     for turn in range(4):
         side_by_side.timed_pair(
@@ -266,7 +277,8 @@ def test_converted_goes_first_in_every_other_pair():
     assert calls[:4] == ["stock", "converted", "converted", "stock"]
 
 
-def test_pairs_end_with_their_time_but_not_before_the_fewest():
+def test_pairs_stop_at_the_time_limit():
+    """Pairs end when their time is over, but not before the fewest are done."""
     assert len(list(side_by_side.affordable(30, 5, seconds=0))) == 5
     assert len(list(side_by_side.affordable(2, 5, seconds=0))) == 2
     assert len(list(side_by_side.affordable(30, 5, seconds=100))) == 30

@@ -100,7 +100,7 @@ def test_all_is_well_on_this_machine():
 
 @pytest.mark.usefixtures("no_work")
 @pytest.mark.parametrize("width", [60, 80, 140])
-def test_the_table_fits_and_is_plain_when_piped(width):
+def test_a_piped_table_fits_and_is_plain(width):
     result = invoke(width=width)
     assert result.exit_code == 0
     for subject in SUBJECTS[:8]:
@@ -122,19 +122,21 @@ class TestMemory:
             monkeypatch.setenv(name, value)
         return findings.memory()
 
-    def test_what_is_won_comes_with_the_line_to_set(self, monkeypatch):
+    def test_a_gain_comes_with_the_line_to_set(self, monkeypatch):
         found = self.of(monkeypatch, 1.3)
         assert "10 ms, and 7 ms" in found.text
         assert "1.43× faster, by the 95 % bound 1.30×" in found.text
         assert found.command == f"export GLIBC_TUNABLES={kept_memory.KEEP_HUGE_PAGES}"
         assert found.values["gain_at_least"] == 1.3
 
-    def test_a_line_that_is_set_already_is_kept_in_it(self, monkeypatch):
+    def test_tunables_already_set_are_kept(self, monkeypatch):
+        """Tunables that are already set stay in the line to set."""
         mine = "glibc.malloc.arena_max=2"
         found = self.of(monkeypatch, 1.3, GLIBC_TUNABLES=mine)
         assert f"={mine}:{kept_memory.KEEP_HUGE_PAGES}" in found.command
 
-    def test_where_nothing_is_surely_won_nothing_is_to_be_set(self, monkeypatch):
+    def test_no_certain_gain_sets_nothing(self, monkeypatch):
+        """Without a certain gain there is no line to set."""
         found = self.of(monkeypatch, 0.99)
         assert (found.command, found.remedy) == ("", "")
 
@@ -154,7 +156,8 @@ class TestMemory:
 
 
 @pytest.mark.usefixtures("no_work")
-def test_decisions_are_counted_by_where_they_hold(store):
+def test_decisions_are_counted_by_place(store):
+    """Decisions are counted by where they hold: here, other versions, elsewhere."""
     updated = dataclasses.replace(here(), versions=(("jax", "0.0.1"),))
     store.merge(document(here(), decision(), decision(with_batch(4))))
     store.merge(document(updated, decision()) | document(ELSEWHERE, decision()))
@@ -164,7 +167,8 @@ def test_decisions_are_counted_by_where_they_hold(store):
 
 
 @pytest.mark.usefixtures("no_work")
-def test_decisions_of_other_versions_alone_are_a_warning(store):
+def test_only_other_versions_are_a_warning(store):
+    """Decisions of other library versions alone are a warning."""
     updated = dataclasses.replace(here(), versions=(("jax", "0.0.1"),))
     store.merge(document(updated, decision()))
     finding = found()["decisions"]
@@ -173,7 +177,8 @@ def test_decisions_of_other_versions_alone_are_a_warning(store):
 
 
 @pytest.mark.usefixtures("no_work")
-def test_files_that_cant_be_used_are_counted_and_some_named(store, caplog):
+def test_unusable_files_are_counted(store, caplog):
+    """Unusable files are counted, and some of them named."""
     batches = range(1, 8)
     store.merge(document(here(), *(decision(with_batch(n)) for n in batches)))
     files = sorted(path for path in store_files(store) if "environment" not in path)
@@ -205,7 +210,7 @@ def test_a_look_leaves_no_file(store):
 
 
 @pytest.mark.usefixtures("no_work")
-def test_a_store_that_cant_be_written_is_an_error(tmp_path, monkeypatch):
+def test_an_unwritable_store_is_an_error(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(dispatcher.planner, "store", Store(tmp_path / "file" / "store"))
     finding = found(code=1)["store"]
@@ -215,9 +220,10 @@ def test_a_store_that_cant_be_written_is_an_error(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("no_work")
-def test_a_url_that_cant_be_reached_is_an_error_that_says_what_becomes_of_decisions(
+def test_an_unreachable_url_is_an_error(
     monkeypatch,
 ):
+    """An unreachable URL is an error that says where decisions are kept meanwhile."""
     pytest.importorskip("fsspec")
     remote = Store("memory://decisions/doctor")
     remote._folder._away_until = float("inf")
@@ -228,7 +234,8 @@ def test_a_url_that_cant_be_reached_is_an_error_that_says_what_becomes_of_decisi
 
 
 @pytest.mark.usefixtures("no_work")
-def test_a_store_that_cant_be_opened_is_an_error_and_the_rest_goes_on(monkeypatch):
+def test_an_unopenable_store_is_an_error(monkeypatch):
+    """A store that can't be opened is an error, and the other checks go on."""
     monkeypatch.setenv("KERAS_DIAGWISE_STORE", "nonsense://user:secret@host/path")
     monkeypatch.setattr(dispatcher, "_planner", None)
     known = found(code=1)
@@ -271,7 +278,8 @@ def test_a_wrong_setting_is_an_error(monkeypatch, name):
 
 
 @pytest.mark.usefixtures("no_work")
-def test_shipped_decisions_are_counted_by_source(monkeypatch):
+def test_shipped_are_counted_by_source(monkeypatch):
+    """Shipped decisions are counted by the source that each would be to the planner."""
     updated = dataclasses.replace(here(), versions=(("jax", "0.0.1"),))
     other = dataclasses.replace(here(), device_name="another")
     foreign = dataclasses.replace(here(), backend="other")
@@ -295,7 +303,8 @@ def test_shipped_decisions_are_counted_by_source(monkeypatch):
 
 
 @pytest.mark.usefixtures("no_work")
-def test_the_device_most_like_an_unseen_one_is_named(monkeypatch):
+def test_nearest_known_device_is_named(monkeypatch):
+    """The known device most like an unseen one is named."""
     others = (
         dataclasses.replace(here(), device_name=f"of {bits}", vector_bits=bits)
         for bits in (256, 512)
@@ -315,7 +324,8 @@ def test_the_device_most_like_an_unseen_one_is_named(monkeypatch):
 
 
 @pytest.mark.usefixtures("no_work")
-def test_a_device_that_the_backend_does_not_see_is_a_warning(monkeypatch, tmp_path):
+def test_an_unseen_gpu_is_a_warning(monkeypatch, tmp_path):
+    """A GPU that the backend does not see is a warning."""
     if here().device_kind != "cpu":
         pytest.skip("the backend sees a device")
     monkeypatch.setattr(findings, "NVIDIA_DRIVER", tmp_path)
@@ -324,7 +334,9 @@ def test_a_device_that_the_backend_does_not_see_is_a_warning(monkeypatch, tmp_pa
     assert "NVIDIA" in finding["remedy"]
 
 
-def test_a_backend_that_cant_be_imported_is_an_error_with_the_versions(monkeypatch):
+def test_unimportable_backend_is_an_error(monkeypatch):
+    """A backend that can't be imported is an error, shown with the versions."""
+
     def fail():
         raise UserError("Keras can't be imported (No module named 'x'). Install it")
 
@@ -346,7 +358,8 @@ def test_a_child_that_cant_start_is_an_error(monkeypatch):
     assert "own process" in finding.remedy
 
 
-def test_wrong_numbers_are_named_by_algorithm_and_pass(monkeypatch):
+def test_wrong_numbers_name_their_algorithm(monkeypatch):
+    """Wrong numbers are reported by algorithm and pass."""
     right = Direct.kernel_gradient
 
     def wrong(self, *arguments):
@@ -362,7 +375,9 @@ def test_wrong_numbers_are_named_by_algorithm_and_pass(monkeypatch):
     np.testing.assert_allclose(sum(done), 1)
 
 
-def test_a_native_that_is_wrong_is_a_warning_for_it_is_not_chosen(monkeypatch):
+def test_a_wrong_native_is_a_warning(monkeypatch):
+    """Wrong numbers of native are a warning, since the tuner does not choose it."""
+
     def examine(self, task, candidate):
         off = float(isinstance(candidate, Native))
         return FirstRun(1.0, Error(off, 1e7 * off, 1e7 * off), 0.0)

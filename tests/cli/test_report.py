@@ -158,7 +158,8 @@ def test_the_figures_are_what_was_measured(file):
     assert found["environment"]["backend"] == keras.backend.backend()
 
 
-def test_the_page_has_every_layer_pass_candidate_and_reason(file):
+def test_the_page_is_complete(file):
+    """The page has every layer, pass, candidate and reason."""
     text = read(page(file)).text
     for name in (*SECONDS, "dense", "would take too long", "forward", "2.00×"):
         assert name in text
@@ -178,7 +179,7 @@ def test_the_page_is_one_file(file):
     assert "@import" not in content
 
 
-def test_the_terminal_has_the_totals_in_80_columns(file, tmp_path):
+def test_terminal_totals_fit_80_columns(file, tmp_path):
     output = printed(file, "-o", tmp_path / "p.html")
     assert "3 of 3 layers measured" in output
     assert re.search(r"all passes +180 ms +84 ms +2.14× +1.8 ms", output)
@@ -188,7 +189,8 @@ def test_the_terminal_has_the_totals_in_80_columns(file, tmp_path):
     assert "\x1b" not in output
 
 
-def test_without_decisions_it_says_how_to_tune(unmeasured):
+def test_without_decisions_it_names_tune(unmeasured):
+    """Without decisions, the page and the terminal give the command that tunes."""
     found = figures(unmeasured)
     assert (found["batch_size"], found["batch_size_is"]) == (32, "default")
     assert found["totals"]["measured"] == 0
@@ -202,7 +204,8 @@ def test_without_decisions_it_says_how_to_tune(unmeasured):
     assert command in printed(unmeasured, "-o", unmeasured.with_suffix(".html"))
 
 
-def test_what_is_measured_in_part_says_how_much_is_missing(tmp_path, store):
+def test_partial_measurement_is_counted(tmp_path, store):
+    """A model measured in part is reported with the number of layers measured."""
     model = small_model(*SECONDS)
     for use in uses_in(model, 2)[:2]:
         store.put(environment_of(model), decision(use.problem, 0.2, 0.1))
@@ -213,7 +216,9 @@ def test_what_is_measured_in_part_says_how_much_is_missing(tmp_path, store):
     assert "2 of the 3 layers measured" in read(tmp_path / "part.html").text
 
 
-def test_the_command_to_tune_has_the_options_that_count(monkeypatch):
+def test_tune_command_has_relevant_options(monkeypatch):
+    """The command to tune repeats the options that matter to it."""
+
     def small(weights, input_shape, include_top):
         inputs = keras.Input(input_shape)
         return keras.Model(inputs, keras.layers.DepthwiseConv2D(3)(inputs))
@@ -225,7 +230,8 @@ def test_the_command_to_tune_has_the_options_that_count(monkeypatch):
     )
 
 
-def test_what_was_measured_for_another_problem_is_told_apart(file):
+def test_nearest_measurement_is_told_apart(file):
+    """A measurement of another problem is shown as such."""
     found = figures(file, "--batch-size", 3)
     for layer in found["layers"]:
         assert layer["rung"] == "nearest"
@@ -239,7 +245,8 @@ def test_what_was_measured_for_another_problem_is_told_apart(file):
     assert "None of the 3 layers" in text
 
 
-def test_a_plan_of_the_layers_own_is_shown_with_what_was_measured(tmp_path, store):
+def test_a_layers_own_plan_is_shown(tmp_path, store):
+    """A plan given on the layer is shown with its measurement."""
     model = small_model(*SECONDS)
     measure_all(store, model)
     kd.convert(model, plan="direct", verbose=0)
@@ -254,7 +261,7 @@ def test_a_plan_of_the_layers_own_is_shown_with_what_was_measured(tmp_path, stor
     )
 
 
-def test_a_pass_that_was_not_measured_is_left_out(tmp_path, store):
+def test_an_unmeasured_pass_is_left_out(tmp_path, store):
     model = small_model("first")
     (problem,) = [u.problem for u in uses_in(model, 2) if u.problem.groups > 1]
     known = decision(problem, 0.4, 0.1)
@@ -279,7 +286,8 @@ def test_times_that_are_unknown_are_dashes(tmp_path, store):
     assert "native – chosen – gain – roofline – layers measured 1 of 1" in text
 
 
-def test_a_model_without_such_layers_has_a_page(tmp_path):
+def test_a_model_without_layers_has_a_page(tmp_path):
+    """A model in which no layer can run by a plan has a page too."""
     small_model().save(tmp_path / "dense.keras")
     assert (
         "No layer of this model can run by a plan"
@@ -323,7 +331,8 @@ def refused(*arguments):
     return refusal(invoke(*arguments))
 
 
-def test_what_cant_be_is_one_line_with_a_remedy(file, tmp_path):
+def test_a_wrong_argument_is_one_line(file, tmp_path):
+    """A wrong argument is one line with a remedy."""
     assert "-o report.html" in refused(file)
     assert "does not exist" in refused(file, "-o", tmp_path / "no" / "page.html")
     assert "no plain file" in refused(file, "-o", tmp_path)
@@ -361,7 +370,8 @@ def sort(chromium, key):
 
 
 @needs_browser
-def test_a_click_on_a_head_sorts_and_another_the_other_way(chromium, file):
+def test_a_click_sorts_another_reverses(chromium, file):
+    """A click on a column's head sorts by it, and another reverses the order."""
     chromium.open(page(file))
     by_native = ["first", "third", "second"]
     by_gain = ["first", "second", "third"]
@@ -376,7 +386,8 @@ def test_a_click_on_a_head_sorts_and_another_the_other_way(chromium, file):
 
 
 @needs_browser
-def test_the_keyboard_unfolds_a_layer_and_its_details_move_with_it(chromium, file):
+def test_the_keyboard_unfolds_a_layer(chromium, file):
+    """The keyboard unfolds a layer, and its details move with it when sorted."""
     chromium.open(page(file))
     assert chromium.evaluate(HIDDEN) == [True] * 3
     chromium.evaluate("document.querySelectorAll('.unfold')[1].focus()")
@@ -394,7 +405,8 @@ def test_the_keyboard_unfolds_a_layer_and_its_details_move_with_it(chromium, fil
 
 @needs_browser
 @pytest.mark.parametrize("width", [1280, 390])
-def test_the_page_fits_its_width_and_asks_for_nothing_else(chromium, file, width):
+def test_the_page_fits_and_loads_nothing(chromium, file, width):
+    """The page fits its width and requests nothing but itself."""
     target = page(file)
     chromium.look(width)
     chromium.requested.clear()
@@ -415,7 +427,8 @@ def test_hostile_names_run_nothing(chromium, hostile):
     assert not chromium.complaints
 
 
-def test_what_cant_be_measured_is_not_asked_for(tmp_path):
+def test_no_tune_advice_for_unknown_sizes(tmp_path):
+    """A layer of unknown spatial shape is listed without advice to tune it."""
     inputs = keras.Input((None, None, 4))
     model = keras.Model(inputs, keras.layers.DepthwiseConv2D(3)(inputs))
     model.save(tmp_path / "sizes.keras")
@@ -456,28 +469,29 @@ def own(tmp_path, monkeypatch):
     keras.saving.get_custom_objects().pop("own>OwnLayer", None)
 
 
-def test_classes_of_ones_own_come_from_a_module_that_is_named(own):
+def test_custom_classes_come_by_import(own):
+    """Custom classes come from the module that `--import` names."""
     assert "--import" in refusal(invoke(own, "-o", "page.html"))
     found = figures(own, "--import", "own_layers_of_a_test")
     assert [each["stock_class"] for each in found["layers"]] == ["DepthwiseConv2D"]
     assert "--import own_layers_of_a_test" in found["tune"]
 
 
-def test_a_module_that_cant_be_imported_is_named(own):
+def test_an_unimportable_module_is_named(own):
     line = refusal(invoke(own, "--import", "no_such_module", "-o", "page.html"))
     assert "no_such_module" in line
     assert "--import" in line
 
 
-def test_a_folder_that_cant_be_written_is_named_before_anything_is_loaded(
-    file, tmp_path, monkeypatch
-):
+def test_an_unwritable_folder_is_named_first(file, tmp_path, monkeypatch):
+    """A folder that can't be written is named before anything is loaded."""
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     line = refusal(invoke(file, "-o", tmp_path / "page.html"))
     assert "in a folder that can't be written" in line
 
 
-def test_what_came_with_the_package_is_not_said_to_be_measured_on_this_machine(file):
+def test_shipped_is_not_called_measured_here(file):
+    """Decisions that came with the package are not said to be of this machine."""
     text = page(file).read_text()
     assert "or on one of the same device and versions" in text
     assert "measured on this machine" not in text

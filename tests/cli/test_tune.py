@@ -94,7 +94,8 @@ def test_the_table_has_each_layer_and_pass(file, width):
     assert ESCAPE not in output
 
 
-def test_json_is_one_document_with_the_reports_fields(file, store):
+def test_json_has_the_reports_fields(file, store):
+    """`--json` prints one document with the report's fields."""
     values = json.loads(printed(file, "--batch-size", "2", "--json"))
     assert [each["layers"] for each in values["rows"]] == [["first"]] * 3 + [
         ["second"]
@@ -117,7 +118,8 @@ def test_what_is_known_is_not_measured_again(file, runner):
     assert not runner.asked
 
 
-def test_inference_decides_the_forward_pass_of_each_batch_size(file, runner):
+def test_inference_decides_the_forward_pass(file, runner):
+    """`--inference` decides the forward pass alone, for each batch size."""
     options = ["--batch-size", "2", "--batch-size", "3", "--inference", "--json"]
     rows = json.loads(printed(file, *options))["rows"]
     assert [each["pass"] for each in rows] == ["forward"] * 4
@@ -131,7 +133,8 @@ def test_the_compiler_mode_is_as_asked_for(file, store):
     assert environment.compiler_mode != "inductor"
 
 
-def test_an_applications_dtype_and_image_size_are_as_asked_for(monkeypatch):
+def test_dtype_and_image_size_are_obeyed(monkeypatch):
+    """An application has the dtype policy and the image size of the options."""
     given = []
 
     def remember(model, **arguments):
@@ -153,7 +156,8 @@ def test_an_applications_dtype_and_image_size_are_as_asked_for(monkeypatch):
     assert arguments["budget"] == "5m"
 
 
-def test_a_budget_ends_it_with_what_was_learnt(file, monkeypatch, store):
+def test_a_spent_budget_keeps_the_results(file, monkeypatch, store):
+    """A spent budget ends tuning, and the results so far are printed."""
     examine = FakeRunner.examine
 
     def spend(self, task, *arguments):
@@ -176,7 +180,8 @@ def raise_budget_spent():
     raise BudgetSpentError
 
 
-def test_ctrl_c_prints_what_was_learnt_and_ends_with_130(file, monkeypatch, store):
+def test_ctrl_c_prints_the_results_so_far(file, monkeypatch, store):
+    """Ctrl-C prints the results so far and ends with exit code 130."""
     examine = FakeRunner.examine
 
     def interrupt(self, task, *arguments):
@@ -222,16 +227,16 @@ def test_ctrl_c_prints_what_was_learnt_and_ends_with_130(file, monkeypatch, stor
         ),
     ],
 )
-def test_what_cant_be_is_one_line_with_a_remedy(
-    arguments, words, tmp_path, monkeypatch
-):
+def test_a_wrong_argument_is_one_line(arguments, words, tmp_path, monkeypatch):
+    """A wrong argument is one line with a remedy."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x.keras").touch()
     line = refused(*arguments)
     assert all(word in line for word in words), line
 
 
-def test_a_wrong_budget_is_one_line_with_a_remedy(file):
+def test_a_wrong_budget_is_one_line(file):
+    """A wrong budget is one line with a remedy."""
     line = refused(file, "--batch-size", "2", "--budget", "soon")
     assert "'30s'" in line
     assert "'soon'" in line
@@ -257,10 +262,11 @@ def read_all(terminal, shown):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no pseudo-terminals")
 @pytest.mark.parametrize("is_terminal", [True, False])
-def test_the_bar_is_on_a_terminal_alone_and_all_is_measured(
-    file, tmp_path, is_terminal
-):
-    """The whole command, in a process of its own."""
+def test_the_bar_is_on_a_terminal_alone(file, tmp_path, is_terminal):
+    """The progress bar is on a terminal alone, and everything is measured.
+
+    This runs the whole command in its own process.
+    """
     import pty
 
     terminal, theirs = pty.openpty()
@@ -302,7 +308,8 @@ def test_the_bar_is_on_a_terminal_alone_and_all_is_measured(
 
 
 @pytest.mark.usefixtures("no_dense")
-def test_a_model_with_nothing_to_measure_is_no_warning_of_python(tmp_path, recwarn):
+def test_nothing_to_measure_is_no_warning(tmp_path, recwarn):
+    """A model with nothing to measure causes no Python warning."""
     model = keras.Sequential([keras.Input(SHAPE), keras.layers.Conv2D(2, 3)])
     model.save(tmp_path / "dense.keras")
     words = ["tune", str(tmp_path / "dense.keras"), "--batch-size", "2"]

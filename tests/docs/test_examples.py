@@ -50,7 +50,8 @@ def test_an_example_is_short_and_on_the_page(example):
     assert f'"examples/{example.name}"' in (PAGES / "examples.md").read_text()
 
 
-def test_the_notebook_runs_from_its_first_cell_to_its_last(tmp_path, monkeypatch):
+def test_the_notebook_runs(tmp_path, monkeypatch):
+    """The quick-start notebook runs from its first cell to its last."""
     if shutil.which("keras-diagwise", path=os.path.dirname(sys.executable)) is None:
         pytest.skip("runs where the package is installed")
     nbformat = pytest.importorskip("nbformat")

@@ -40,7 +40,8 @@ def as_before(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("page", WITH_PYTHON, ids=lambda page: page.stem)
-def test_the_code_of_a_page_runs_from_its_first_block_to_its_last(page):
+def test_the_code_of_a_page_runs(page):
+    """The code of a page runs from its first block to its last."""
     names = {"__name__": "__main__"}
     keras.utils.set_random_seed(0)
     exec(code_before(page), names)
@@ -51,7 +52,8 @@ def test_the_code_of_a_page_runs_from_its_first_block_to_its_last(page):
 
 
 @pytest.mark.parametrize("line", COMMANDS)
-def test_a_command_of_a_page_exists_with_its_options(line):
+def test_commands_exist_with_their_options(line):
+    """Every command on a page exists, with the options that the page shows."""
     words = line.partition("#")[0].split()
     command = get_command(app)
     for word in words[words.index("keras-diagwise") + 1 :]:
@@ -64,7 +66,7 @@ def test_a_command_of_a_page_exists_with_its_options(line):
 
 
 @pytest.mark.parametrize("name", keras_diagwise.__all__)
-def test_every_public_name_is_in_the_reference(name):
+def test_public_names_are_in_the_reference(name):
     text = (PAGES / "api.md").read_text(encoding="utf-8")
     named = getattr(keras_diagwise, name)
     described = type(named) if name == "decisions" else named
@@ -91,7 +93,8 @@ MARGINS = {
 
 
 @pytest.mark.parametrize("source", PlanSource)
-def test_the_sources_of_a_plan_are_the_planners(source):
+def test_sources_of_a_plan_match_the_planner(source):
+    """The sources of a plan in the guide are the planner's, with the same margins."""
     text = (PAGES / "tuning.md").read_text(encoding="utf-8")
     row = rf"^\| `{source}` \| (.*) \| ([0-9.]*).*\|$"
     ((description, margin),) = re.findall(row, text, re.MULTILINE)
@@ -99,7 +102,8 @@ def test_the_sources_of_a_plan_are_the_planners(source):
     assert (float(margin) if margin else None) == MARGINS.get(source)
 
 
-def test_what_tuning_takes_in_prose_is_what_was_measured():
+def test_tuning_times_match_the_measurement():
+    """The tuning times in the guide to fleets are the measured ones."""
     results = PAGES.parent / "tuning/results/acceptance-jax.json"
     tune = json.loads(results.read_text(encoding="utf-8"))["tune"]
     first, second = tune["figures"]["seconds"]
@@ -108,7 +112,8 @@ def test_what_tuning_takes_in_prose_is_what_was_measured():
     assert f"the second call took {second:.2f} s" in text
 
 
-def test_what_a_model_gains_in_the_readme_is_what_was_measured():
+def test_readme_gains_match_the_measurement():
+    """A model's times and gains in the README are the measured ones."""
     text = " ".join((PAGES.parent / "README.md").read_text(encoding="utf-8").split())
     results = PAGES.parent / "tuning/results/acceptance-jax.json"
     figures = json.loads(results.read_text(encoding="utf-8"))["model"]["figures"]

@@ -66,9 +66,8 @@ def trained(converted):
 
 @engines
 @pytest.mark.usefixtures("float64")
-def test_twenty_steps_are_stocks_by_the_plans_of_a_devices_problems(
-    engine, monkeypatch
-):
+def test_twenty_steps_match_stock(engine, monkeypatch):
+    """Twenty steps match stock's, by plans for the problems that one device sees."""
     seen = traced_convolutions(monkeypatch)
     with distributed(engine):
         stocks = trained(converted=False)
@@ -79,7 +78,8 @@ def test_twenty_steps_are_stocks_by_the_plans_of_a_devices_problems(
 
 
 @engines
-def test_the_compiled_step_sends_no_more_than_stocks(engine):
+def test_compiled_step_sends_no_more(engine):
+    """The compiled step sends no more than stock's, for each kind of collective."""
     with distributed(engine):
         stocks, ours = (collectives_of_step(network(each)) for each in (False, True))
     assert stocks, "a step that sends nothing proves nothing"

@@ -79,7 +79,8 @@ def draw(shape, seed=0):
 
 
 @PAIRS
-def test_takes_every_argument_of_the_stock_layer(stock, ours):
+def test_takes_every_stock_argument(stock, ours):
+    """A layer takes every argument of the stock layer, and adds only plans."""
     arguments = {**SHARED, **own_arguments(stock)}
     stock_arguments = set(inspect.signature(stock).parameters) - {"kwargs"}
     assert stock_arguments <= set(arguments)
@@ -155,8 +156,11 @@ def backend_and_keras_lack_channels_first(stock):
     ],
     ids=str,
 )
-def test_outputs_and_a_step_are_the_stock_ones(float64, stock, ours, plan, arguments):
-    """One step of SGD at rate 1 leaves the gradient of each weight."""
+def test_outputs_and_a_step_match_stock(float64, stock, ours, plan, arguments):
+    """Outputs and one training step are the stock layer's.
+
+    A step of SGD at rate 1 leaves the gradient of each weight.
+    """
     shape = input_shape(stock)
     if arguments.get("data_format") == "channels_first":
         if backend_and_keras_lack_channels_first(stock):
@@ -195,7 +199,8 @@ def test_dtype_policies_are_obeyed(stock, ours, policy):
 
 
 @PAIRS
-def test_a_partition_size_above_the_channels_is_refused_when_built(stock, ours):
+def test_oversized_partition_fails_at_build(stock, ours):
+    """A partition size above the number of channels is refused at build."""
     layer = ours(**needed(stock), plan="diagonal:8")
     with pytest.raises(ValueError, match="partition_size=8"):
         layer.build(input_shape(stock))

@@ -39,7 +39,7 @@ def test_causal_padding_is_the_stock_one(float64, plan, arguments):
     assert ours.compute_output_shape(steps.shape) == ours(steps).shape
 
 
-def test_causal_padding_sees_nothing_that_comes_later():
+def test_causal_padding_sees_no_later_steps():
     _, ours = pair("direct")
     later = STEPS.copy()
     later[:, 5:] = 7.0
@@ -51,7 +51,8 @@ def test_causal_padding_sees_nothing_that_comes_later():
 @pytest.mark.parametrize(
     ("shape", "steps"), [((2, 9, 8), 13), ((2, None, 8), None)], ids=str
 )
-def test_the_problem_of_a_causal_layer_holds_its_zeros(shape, steps):
+def test_causal_problem_includes_the_padding(shape, steps):
+    """The problem of a causal layer includes the zeros that pad its input."""
     for layer in pair("auto", dilation_rate=2):
         problem = problems_of(layer, shape)["plan"]
         assert (problem.padding, problem.spatial_shape) == ("valid", (steps,))

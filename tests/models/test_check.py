@@ -21,7 +21,7 @@ from tests.samples import PROBLEM, decision
 
 
 @given(st.integers(1, 60), st.data())
-def test_the_losers_are_found_whichever_they_are(count, data):
+def test_any_set_of_losers_is_found(count, data):
     choices = list(range(count))
     culprits = data.draw(st.sets(st.sampled_from(choices), min_size=1))
     found = fewest_losers(choices, lambda out: bool(culprits - set(out)))
@@ -29,8 +29,11 @@ def test_the_losers_are_found_whichever_they_are(count, data):
 
 
 @given(st.lists(st.floats(-0.1, 0.3), min_size=1, max_size=40))
-def test_without_what_is_found_the_model_no_longer_loses(costs):
-    """Where many lose a little and others gain."""
+def test_without_losers_no_model_loses(costs):
+    """Without the losers found, a model in which no pass gains no longer loses.
+
+    Where passes gain too, some losers are found.
+    """
 
     def loses(out):
         return sum(cost for i, cost in enumerate(costs) if i not in out) > 0.03
@@ -57,7 +60,7 @@ def test_one_loser_takes_few_trials(count, data):
     assert len(trials) <= 2 * math.ceil(math.log2(count))
 
 
-def test_all_are_losers_where_the_time_is_over():
+def test_all_are_losers_when_time_is_over():
     class Slow:
         choices = ("a", "b", "c")
 
@@ -67,7 +70,8 @@ def test_all_are_losers_where_the_time_is_over():
     assert losers(Slow()) == Slow.choices
 
 
-def test_native_serves_in_a_pass_that_is_overruled_and_no_other():
+def test_overruling_affects_only_its_pass():
+    """Native serves in an overruled pass and in no other."""
     before = decision(PROBLEM)
     overruled = overrule(before, "forward", "the whole model lost by it")
     for merged in (before | overruled, overruled | before):
@@ -78,7 +82,8 @@ def test_native_serves_in_a_pass_that_is_overruled_and_no_other():
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_what_is_overruled_in_the_second_of_its_measuring_stays_so(seed, monkeypatch):
+def test_overruling_within_a_second_stays(seed, monkeypatch):
+    """A pass overruled within the second of its measurement stays overruled."""
     before = decision(PROBLEM, native=1.0, direct=0.1 + seed)
     measured = before.passes["forward"].measured
     monkeypatch.setattr(check, "now", lambda: measured)
@@ -137,9 +142,10 @@ def tuned(model, **arguments):
 
 
 @pytest.mark.usefixtures("decisions")
-def test_what_makes_a_model_lose_goes_back_to_native_and_the_report_says_so(
+def test_a_losing_pass_goes_back_to_native(
     monkeypatch,
 ):
+    """A pass that makes the model lose goes back to native, and the report says so."""
     plant(monkeypatch, second_kernel_gradient=0.5)
     model = kd.convert(small_model(), verbose=0)
     weights = [np.array(w) for w in model.get_weights()]
@@ -169,7 +175,7 @@ def test_what_makes_a_model_lose_goes_back_to_native_and_the_report_says_so(
 
 
 @pytest.mark.usefixtures("decisions")
-def test_what_is_overruled_is_not_tried_again(monkeypatch):
+def test_overruled_pass_is_not_tried_again(monkeypatch):
     plant(monkeypatch, second_kernel_gradient=0.5)
     model = kd.convert(small_model(), verbose=0)
     tuned(model)
@@ -191,7 +197,8 @@ def test_a_model_that_wins_keeps_its_plans(training, monkeypatch):
 
 
 @pytest.mark.usefixtures("decisions")
-def test_a_stock_model_is_checked_as_if_converted_and_stays_stock(monkeypatch):
+def test_a_checked_stock_model_stays_stock(monkeypatch):
+    """A stock model is checked as if converted, and stays stock."""
     plant(monkeypatch, first_forward=0.5)
     model = small_model()
     report = tuned(model)
@@ -229,7 +236,8 @@ def unusual_models():
 
 @pytest.mark.usefixtures("decisions")
 @pytest.mark.parametrize("impossible", ["fed", "run"])
-def test_a_model_that_cannot_be_checked_is_skipped_with_the_reason(impossible):
+def test_an_uncheckable_model_is_skipped(impossible):
+    """A model that can't be checked is skipped with the reason."""
     model, words = unusual_models()[impossible]
     report = tuned(model)
     assert words in report.model.skipped
@@ -264,10 +272,11 @@ class Cut(FakeRunner):
 @pytest.mark.usefixtures("decisions")
 @pytest.mark.parametrize("error", [TimeoutError, KeyboardInterrupt])
 @pytest.mark.parametrize("moment", range(20))
-def test_wherever_a_tuning_is_cut_the_next_call_makes_the_check(
-    moment, error, monkeypatch
-):
-    """And what loses there is given up (issue 20)."""
+def test_the_next_call_checks_after_any_cut(moment, error, monkeypatch):
+    """Wherever tuning is cut off, the next call makes the check.
+
+    A pass that loses there goes back to native (issue 20).
+    """
     plant(monkeypatch, second_kernel_gradient=0.5)
     model = kd.convert(small_model(), verbose=0)
     runner = "keras_diagwise.tuner.tuner.SubprocessRunner"

@@ -106,8 +106,11 @@ def test_converts_and_reverts_bit_exactly(copy):
 
 
 @pytest.mark.parametrize("copy", [False, True])
-def test_a_half_trained_model_goes_on_bit_equal_under_native(copy):
-    """Optimizer state, seeds of dropout, moving averages, learning rate: all stay."""
+def test_half_trained_model_stays_bit_equal(copy):
+    """A half-trained model goes on bit-equal to stock under native.
+
+    Optimizer state, seeds of dropout, moving averages and learning rate all stay.
+    """
     model = compiled(small_model(dropout=0.5))
     for step in range(3):
         model.train_on_batch(*batch(seed=step))
@@ -161,7 +164,8 @@ def test_one_step_of_mobilenet_v2_in_float64(float64, plan):
     assert moved > 100
 
 
-def test_a_copy_takes_no_random_numbers_of_the_users():
+def test_a_copy_draws_no_random_numbers():
+    """A copy draws no numbers from the user's generators."""
     model = keras.Sequential([keras.Input((8, 8, 4)), keras.layers.DepthwiseConv2D(3)])
     model.add(keras.layers.Dropout(0.5))
     keras.utils.set_random_seed(7)
@@ -170,7 +174,7 @@ def test_a_copy_takes_no_random_numbers_of_the_users():
     assert (random.getstate(), np.random.get_state()[1].tolist()) == before
 
 
-def test_a_sequential_that_was_trained_before_converts():
+def test_a_trained_sequential_converts():
     model = keras.Sequential(
         [
             keras.Input(SHAPE),
@@ -186,8 +190,11 @@ def test_a_sequential_that_was_trained_before_converts():
     assert losses[0] == losses[1]
 
 
-def test_a_copy_counts_as_called_if_its_model_was():
-    """Keras exports no other."""
+def test_a_copy_counts_as_called():
+    """A copy counts as called if its model was.
+
+    Keras exports no other.
+    """
     model = small_model()
     assert not kd.convert(model, copy=True, verbose=0)._called
     model(batch()[0])
@@ -227,7 +234,8 @@ class ListOfLayers(keras.Model):
         return inputs
 
 
-def test_weight_files_of_unnamed_lists_serve_both_ways(tmp_path):
+def test_unnamed_lists_exchange_weights(tmp_path):
+    """Weight files of layers in unnamed lists load both from stock and into it."""
     stock, ours = ListOfLayers(), ListOfLayers()
     images = np.random.default_rng(0).normal(size=(2, 9, 9, 3)).astype("float32")
     expected = stock.predict(images, verbose=0)
@@ -241,7 +249,7 @@ def test_weight_files_of_unnamed_lists_serve_both_ways(tmp_path):
     np.testing.assert_allclose(stock.predict(images, verbose=0), expected, atol=1e-6)
 
 
-def test_a_saved_model_comes_back_with_its_plans(tmp_path):
+def test_a_saved_model_keeps_its_plans(tmp_path):
     model = compiled(kd.convert(small_model(), plan=Plan(forward="direct"), verbose=0))
     model.train_on_batch(*batch())
     model.save(tmp_path / "model.keras")
@@ -279,7 +287,7 @@ def test_the_next_step_runs_the_new_plans(monkeypatch):
     assert len(held) == 9
 
 
-def test_converting_again_changes_the_plan_only():
+def test_converting_again_changes_only_plans():
     model = kd.convert(small_model(), plan="direct", verbose=0)
     before = snapshot(model)
     kd.convert(model, plan="direct", verbose=0)
@@ -308,7 +316,8 @@ def test_unbuilt_models_revert():
     assert ours.predict(np.ones((2, 8, 8, 2)), verbose=0).shape == (2, 6, 6, 2)
 
 
-def test_an_unbuilt_layer_refuses_a_plan_that_does_not_fit_when_built():
+def test_unbuilt_layer_refuses_plan_at_build():
+    """An unbuilt layer refuses a plan that does not fit once it is built."""
     model = keras.Sequential([keras.layers.DepthwiseConv2D(3)])
     kd.convert(model, plan="diagonal:9", verbose=0)
     with pytest.raises(ValueError, match="partition_size=9"):
@@ -324,14 +333,15 @@ def test_subclasses_of_ours_are_left_alone():
     assert type(model.layers[0]) is Own
 
 
-def test_a_filter_sees_the_layers_of_the_model_that_was_given():
+def test_a_filter_sees_the_original_layers():
+    """A filter sees the layers of the given model, also for a copy."""
     model = small_model()
     first = model.get_layer("first")
     converted = kd.convert(model, filters=lambda x: x is first, copy=True, verbose=0)
     assert [layer.name for layer in ours_in(converted)] == ["first"]
 
 
-def test_what_was_set_after_compile_is_copied():
+def test_settings_after_compile_are_copied():
     model = compiled(small_model())
     model.run_eagerly, model.steps_per_execution, model.jit_compile = True, 3, False
     copy = kd.convert(model, copy=True, verbose=0)
@@ -353,7 +363,7 @@ class Scale(keras.layers.Layer):
         return inputs * self.scale
 
 
-def test_a_model_with_an_unnamed_weight_is_copied():
+def test_model_with_unnamed_weight_is_copied():
     inputs = keras.Input((8, 8, 4))
     x = keras.layers.DepthwiseConv2D(3)(inputs)
     model = compiled(keras.Model(inputs, Scale()(Scale()(x))))
@@ -393,7 +403,7 @@ def test_filters_choose(filters):
     assert [layer.name for layer in ours_in(converted)] == ["first"]
 
 
-def test_subclasses_of_stock_layers_are_left_alone():
+def test_stock_subclasses_are_left_alone():
     class Own(keras.layers.DepthwiseConv2D):
         def call(self, inputs):
             return super().call(inputs) + 1
@@ -427,7 +437,8 @@ def test_nothing_to_convert_is_one_warning():
         ({"filters": 7}, "filters=7"),
     ],
 )
-def test_bad_arguments_leave_the_model_as_it_was(arguments, named, copy):
+def test_bad_arguments_change_nothing(arguments, named, copy):
+    """Bad arguments are named and leave the model as it was."""
     model = compiled(small_model())
     before = snapshot(model)
     with pytest.raises(ValueError) as error:
@@ -484,7 +495,7 @@ def test_a_converted_model_is_collected():
     assert layer() is None
 
 
-def test_summary_names_each_layer_and_its_plan():
+def test_summary_names_layers_and_plans():
     model = kd.convert(small_model(), plan="direct", verbose=0)
     lines = kd.summary(model, batch_size=4)
     assert [line.path for line in lines] == ["first", "second"]
@@ -502,8 +513,11 @@ def test_summary_names_the_plan_that_runs():
     assert [str(line.plan) for line in kd.summary(model)] == ["native"]
 
 
-def test_summary_names_the_device_that_was_measured_instead(monkeypatch):
-    """And of those measured it is the one with vectors as wide as this one's."""
+def test_summary_names_the_measured_device(monkeypatch):
+    """The summary names the device that was measured instead.
+
+    Of those measured it is the one with vectors as wide as this one's.
+    """
     model = kd.convert(small_model(), verbose=0)
     here = environment_of(model)
     problems = [line.problem for line in kd.summary(model, batch_size=4)]
@@ -520,7 +534,7 @@ def test_summary_names_the_device_that_was_measured_instead(monkeypatch):
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="others have one compiler mode")
-def test_summary_knows_how_the_model_is_compiled():
+def test_summary_knows_the_compiler_mode():
     model = kd.convert(small_model(), verbose=0)
     for jit_compile in (True, False):
         model.compile("sgd", "sparse_categorical_crossentropy", jit_compile=jit_compile)
@@ -530,11 +544,15 @@ def test_summary_knows_how_the_model_is_compiled():
         assert native == {not jit_compile}
 
 
-def test_the_default_plan_is_the_shipped_one_under_xla_and_native_elsewhere(
+def test_default_plan_is_shipped_under_xla(
     monkeypatch,
 ):
-    """On CPU; also where the batch is not known, as in `fit` on TensorFlow. The layer
-    is one of MobileNetV2's, for which native is many times slower under every XLA."""
+    """The default plan is the shipped one under XLA, and native elsewhere.
+
+    This holds on CPU, also where the batch is unknown, as in `fit` on TensorFlow. The
+    layer is one of MobileNetV2's, for which native is many times slower under every
+    XLA.
+    """
     shape, batch_size = (14, 14, 576), 16
     images = np.zeros((batch_size, *shape), "float32")
     model = keras.Sequential(

@@ -60,7 +60,7 @@ def test_a_copy_trains_as_its_model_does(name):
 
 
 @every
-def test_in_place_the_next_steps_equal_stocks(name):
+def test_next_steps_in_place_equal_stocks(name):
     model = wild.MODELS[name]()
     trained(model, 2)
     stock = kd.revert(model, copy=True)
@@ -113,7 +113,8 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_what_cannot_be_duplicated_is_refused_by_its_path(kind):
+def test_uncopyable_state_is_refused_by_path(kind):
+    """State that can't be duplicated is refused by its path, and nothing is changed."""
     model = unlike(kind)
     with pytest.raises(ValueError, match=REFUSED[kind]) as error:
         kd.convert(model, copy=True)
@@ -123,7 +124,8 @@ def test_what_cannot_be_duplicated_is_refused_by_its_path(kind):
     assert any(isinstance(each, Diagonalwise) for each in model.layers)
 
 
-def test_code_of_a_class_that_names_the_model_is_refused():
+def test_class_naming_the_model_is_refused():
+    """A class whose code names the model is refused."""
     model = wild.compiled(wild.small())
 
     class Reading(keras.callbacks.Callback):
@@ -204,7 +206,8 @@ def reaching(how):
 @pytest.mark.parametrize(
     "how", ["functions and containers", "object", "class", "default", "closure"]
 )
-def test_state_that_shared_code_reaches_is_refused(how):
+def test_state_in_shared_code_is_refused(how):
+    """State that is reached by shared code is refused."""
     model = reaching(how)
     with pytest.raises(ValueError, match=r"can't be duplicated, since .*: it names"):
         duplicated(model)
@@ -212,7 +215,9 @@ def test_state_that_shared_code_reaches_is_refused(how):
     TRAINER.head = ByClass.head = None
 
 
-def test_a_running_fit_with_validation_can_be_copied():
+def test_a_model_can_be_copied_during_fit():
+    """A model can be copied during a fit with validation."""
+
     class Copying(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
             copies.append(duplicated(self.model))
@@ -228,7 +233,8 @@ def test_a_running_fit_with_validation_can_be_copied():
     trained(copies[1], 1)
 
 
-def test_arrays_that_are_more_than_numbers_stay_so():
+def test_array_subclasses_are_preserved():
+    """Masked arrays and record arrays are copied as such."""
     model = wild.compiled(wild.small())
     model.bag = Bag()
     model.bag.masked = np.ma.array([1, 2, 3, 4], mask=[0, 0, 1, 1])
@@ -239,7 +245,7 @@ def test_arrays_that_are_more_than_numbers_stay_so():
     assert bag.masked.data is not model.bag.masked.data
 
 
-def test_keys_that_are_hashed_by_what_they_hold_are_found():
+def test_keys_hashed_by_value_are_found():
     model = wild.compiled(wild.small())
     model.bag = Bag()
     key = uuid.uuid4()
@@ -251,7 +257,8 @@ def test_keys_that_are_hashed_by_what_they_hold_are_found():
     assert bag.by_value[Keyed({"a": [1]})] == "found"
 
 
-def test_attributes_that_pickle_is_not_told_come_along():
+def test_attributes_beyond_pickle_are_copied():
+    """Attributes that an object does not tell pickle of are copied."""
     model = wild.compiled(wild.small())
     model.bag = Bag()
     model.bag.counter = Counter(3)
@@ -264,7 +271,8 @@ def test_attributes_that_pickle_is_not_told_come_along():
 
 
 @pytest.mark.skipif(wild.BACKEND != "torch", reason="torch's tensors share memory")
-def test_tensors_that_share_memory_share_it_in_the_copy():
+def test_shared_memory_of_tensors_is_kept():
+    """Tensors that share memory share it in the copy."""
     import torch
 
     model = wild.compiled(wild.small())
@@ -278,7 +286,11 @@ def test_tensors_that_share_memory_share_it_in_the_copy():
 
 
 @pytest.mark.skipif(wild.BACKEND != "tensorflow", reason="TensorFlow's resources")
-def test_of_tensorflow_what_can_change_is_refused_and_shapes_and_names_stay():
+def test_tensorflow_objects_are_copied():
+    """Variables, functions and tables of TensorFlow are copied; an iterator is refused.
+
+    Shapes and names stay.
+    """
     import tensorflow as tf
 
     model = wild.compiled(wild.small())
@@ -303,7 +315,8 @@ def test_of_tensorflow_what_can_change_is_refused_and_shapes_and_names_stay():
 
 
 @pytest.mark.skipif(wild.BACKEND != "tensorflow", reason="TensorFlow's strategies")
-def test_a_trained_model_of_a_strategy_is_copied():
+def test_trained_strategy_model_is_copied():
+    """A model trained under a strategy of TensorFlow is copied, and trains alike."""
     import tensorflow as tf
 
     with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
@@ -314,7 +327,8 @@ def test_a_trained_model_of_a_strategy_is_copied():
 
 
 @pytest.mark.skipif(wild.BACKEND != "jax", reason="JAX's compiled functions")
-def test_a_function_of_jax_that_was_compiled_is_refused_by_its_path():
+def test_compiled_jax_function_is_refused():
+    """A function compiled by JAX is refused by its path."""
     import jax
 
     model = wild.compiled(wild.small())
@@ -323,7 +337,8 @@ def test_a_function_of_jax_that_was_compiled_is_refused_by_its_path():
         duplicated(model)
 
 
-def test_objects_of_other_kinds_are_duplicated_and_stay_shared():
+def test_other_objects_stay_shared():
+    """Objects of other kinds are duplicated, and shared ones stay shared."""
     model = wild.compiled(wild.small())
     layer = model.get_layer("depthwise")
     layer.bag = bag = Bag()  # in which Keras tracks nothing
@@ -365,7 +380,8 @@ def test_objects_of_other_kinds_are_duplicated_and_stay_shared():
     assert len(bag.things) == 3
 
 
-def test_a_view_stays_a_view_of_the_same_memory():
+def test_a_view_stays_a_view():
+    """A view stays a view of its array's memory."""
     model = wild.attributes_of_every_type()
     twin = duplicated(model).layers[-1]
     twin.table[2] = 9.0
@@ -373,7 +389,8 @@ def test_a_view_stays_a_view_of_the_same_memory():
     assert model.layers[-1].view[0] == 2.0
 
 
-def test_a_function_of_a_module_is_shared_and_another_is_not():
+def test_only_module_functions_are_shared():
+    """A function of a module is shared, and a local one is duplicated."""
     model = wild.compiled(wild.small())
     calls = []
 
@@ -397,8 +414,11 @@ def test_a_deep_graph_is_no_recursion():
 
 
 @pytest.mark.skipif(wild.BACKEND != "tensorflow", reason="TensorFlow's checkpoints")
-def test_a_copy_can_be_saved_as_its_model_can(tmp_path):
-    """Containers that TensorFlow wraps know what they hold, see `Proxy`."""
+def test_a_copy_can_be_saved(tmp_path):
+    """A copy can be saved as its model can.
+
+    Containers that TensorFlow wraps know what they hold, see `Proxy`.
+    """
     import tensorflow as tf
 
     model = wild.attributes_of_every_type()

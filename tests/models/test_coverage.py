@@ -273,7 +273,7 @@ def test_subclassed_models_convert_in_place(is_built):
     np.testing.assert_allclose(to_numpy(model(images())), found, atol=1e-5)
 
 
-def test_a_subclassed_model_trains_as_its_twin_does(float64, tmp_path):
+def test_subclassed_model_trains_as_its_twin(float64, tmp_path):
     twins = [Subclassed(), Subclassed()]
     for model in twins:
         model(images())
@@ -352,7 +352,8 @@ ALONE = {
 }
 
 
-def test_what_is_left_alone_is_said_with_the_reason():
+def test_layers_left_alone_have_a_reason():
+    """Layers left alone are reported with the reason."""
     model = left_alone()
     model.add(layers.DepthwiseConv2D(1, name="converted"))
     classes = [type(layer) for layer in model.layers[:-1]]
@@ -365,7 +366,8 @@ def test_what_is_left_alone_is_said_with_the_reason():
         assert REASONS[reason] in " ".join(text.split())
 
 
-def test_nothing_to_convert_is_one_warning_with_the_reasons():
+def test_nothing_to_convert_is_one_warning():
+    """Nothing to convert is one warning with the reasons."""
     with pytest.warns(UserWarning, match="nothing to convert") as caught:
         kd.convert(left_alone())
     assert len(caught) == 1
@@ -383,15 +385,18 @@ def test_nothing_to_convert_is_one_warning_with_the_reasons():
     ],
     ids=["path", "paths", "class", "name"],
 )
-def test_filters_choose_by_the_path_that_is_reported(filters, chosen):
+def test_filters_choose_by_the_reported_path(filters, chosen):
     converted = kd.convert(nested(), filters=filters, verbose=0)
     assert paths(converted) == chosen
     left = set(EXPECTED["nested"]) - set(chosen)
     assert {p for p, why in reasons(converted).items() if why == "filtered"} == left
 
 
-def test_a_name_that_two_layers_have_means_both():
-    """In a subclassed model nothing forbids it."""
+def test_a_shared_name_means_both_layers():
+    """A name that two layers have means both.
+
+    In a subclassed model nothing forbids it.
+    """
 
     class Twice(keras.Model):
         def __init__(self):
@@ -460,7 +465,8 @@ def planted_in_the_compiled_functions(monkeypatch):
     [planted_in_a_swap, planted_in_the_report, planted_in_the_compiled_functions],
     ids=lambda plant: plant.__name__,
 )
-def test_whatever_goes_wrong_the_model_is_as_it_was(monkeypatch, plant):
+def test_any_failure_leaves_the_model_intact(monkeypatch, plant):
+    """Whatever fails, the model is as it was."""
     model = functional()
     model.compile("adam", "mse")
     model.train_on_batch(images(), images())
@@ -475,7 +481,7 @@ def test_whatever_goes_wrong_the_model_is_as_it_was(monkeypatch, plant):
     model.train_on_batch(images(), images())
 
 
-def test_a_filter_that_fails_leaves_the_model_as_it_was():
+def test_failing_filter_leaves_model_intact():
     def fail(layer):
         if layer.name == "grouped":
             raise PlantedError
@@ -488,8 +494,11 @@ def test_a_filter_that_fails_leaves_the_model_as_it_was():
 
 
 @both_ways
-def test_the_next_20_steps_of_a_half_trained_model_equal_stocks(float64, copy):
-    """In the copy, and in place against a copy of stock."""
+def test_next_20_steps_equal_stocks(float64, copy):
+    """The next 20 steps of a half-trained model equal stock's.
+
+    Checked in the copy, and in place against a copy of stock.
+    """
 
     def fed(step):
         generator = np.random.default_rng(step)
@@ -523,7 +532,7 @@ def test_the_next_20_steps_of_a_half_trained_model_equal_stocks(float64, copy):
         )
 
 
-def test_what_is_printed_is_compact_and_plain(capsys):
+def test_output_is_compact_and_plain(capsys):
     inputs = keras.Input(SHAPE)
     x = inputs
     for i in range(20):
@@ -571,8 +580,11 @@ def own_functions():
 @pytest.mark.skipif(
     keras.backend.backend() == "torch", reason="Dynamo guards on classes and plans"
 )
-def test_what_a_user_compiled_himself_is_named():
-    """It keeps the plans that it was traced with."""
+def test_users_compiled_functions_are_named():
+    """Functions that a user compiled are named.
+
+    They keep the plans that they were traced with.
+    """
     model = own_functions()
     model.fast(images())
     kd.convert(model, plan="direct", verbose=0)
@@ -590,8 +602,11 @@ def test_what_a_user_compiled_himself_is_named():
 @pytest.mark.parametrize(
     "plan", ["direct:compiled", "direct:rows:compiled", "diagonal:2", "native"]
 )
-def test_what_xla_compiles_gives_way_where_numbers_are_checked(plan):
-    """Issue 19, F14: stock trains under `tf.debugging.enable_check_numerics`."""
+def test_xla_gives_way_to_numeric_checks(plan):
+    """Code compiled by XLA gives way where numbers are checked.
+
+    Stock trains under `tf.debugging.enable_check_numerics` (issue 19, F14).
+    """
     import tensorflow as tf
 
     model = sequential()

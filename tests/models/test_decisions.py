@@ -76,14 +76,14 @@ def written(path, one):
     return path
 
 
-def test_the_public_object_is_the_one_of_the_package():
+def test_public_object_shows_its_location():
+    """The public `decisions` is a `Decisions`, and its repr has the location."""
     assert isinstance(kd.decisions, Decisions)
     assert kd.decisions.location in repr(kd.decisions)
 
 
-def test_the_location_is_a_setting_that_makes_plans_be_asked_anew(
-    decisions, tmp_path, monkeypatch
-):
+def test_setting_the_location_forgets_plans(decisions, tmp_path, monkeypatch):
+    """Setting the location makes plans be looked up anew."""
     forgotten = []
     monkeypatch.setattr(dispatcher, "forget", lambda: forgotten.append(True))
     Store(tmp_path / "other").put(HERE, decision())
@@ -98,7 +98,8 @@ def test_the_location_is_a_setting_that_makes_plans_be_asked_anew(
     assert not (tmp_path / "variable").exists()
 
 
-def test_a_location_that_is_none_is_named_and_changes_nothing(decisions):
+def test_an_invalid_location_changes_nothing(decisions):
+    """An invalid location is named and changes nothing."""
     before = decisions.location
     with pytest.raises(ValueError, match="Received: location=3"):
         decisions.location = 3
@@ -114,7 +115,8 @@ def test_on_miss_is_the_dispatchers(decisions):
     assert decisions.on_miss == "nearest"
 
 
-def test_a_strict_precision_holds_for_what_is_measured_already(decisions):
+def test_strict_precision_applies_at_once(decisions):
+    """Strict precision holds for decisions that are already measured."""
     outcomes = {
         "native": Outcome(seconds=1.0, error=1e-7),
         "direct": Outcome(seconds=0.1, error=1e-3),
@@ -134,7 +136,7 @@ def test_a_strict_precision_holds_for_what_is_measured_already(decisions):
     assert str(dispatcher.answer(problem, "auto").plan.forward) == "direct"
 
 
-def test_what_is_exported_comes_back_on_a_clean_machine(decisions, tmp_path):
+def test_export_comes_back_on_clean_machine(decisions, tmp_path):
     measured = document(HERE, decision(), decision(with_batch(4), native=1.0)) | (
         document(ELSEWHERE, decision())
     )
@@ -167,9 +169,8 @@ class Suspicious(FakeRunner):
         return dataclasses.replace(found, error=Error(1, 1e6, 1e6)) if wrong else found
 
 
-def test_what_is_wrong_here_does_not_serve_when_an_import_is_verified(
-    decisions, tmp_path, monkeypatch
-):
+def test_verified_import_drops_wrong_numbers(decisions, tmp_path, monkeypatch):
+    """Candidates that are wrong here do not serve after a verified import."""
     runner = Suspicious({})
     monkeypatch.setattr("keras_diagwise.tuner.tuner.SubprocessRunner", runner)
     here = environment_of_models()
@@ -189,9 +190,8 @@ def test_what_is_wrong_here_does_not_serve_when_an_import_is_verified(
     assert len(decisions.document()) == 2, "unverified they are taken as they are"
 
 
-def test_an_export_replaces_a_file_at_once_or_not_at_all(
-    decisions, tmp_path, monkeypatch
-):
+def test_an_export_is_atomic(decisions, tmp_path, monkeypatch):
+    """An export replaces a file at once or not at all."""
     path = tmp_path / "document.json"
     path.write_text("before")
 
@@ -205,7 +205,7 @@ def test_an_export_replaces_a_file_at_once_or_not_at_all(
     assert [each.name for each in tmp_path.iterdir()] == ["document.json"]
 
 
-def test_an_export_of_nothing_is_a_document_of_nothing(decisions, tmp_path):
+def test_an_empty_export_can_be_imported(decisions, tmp_path):
     assert decisions.export(tmp_path / "document.json") == 0
     assert decisions.import_(tmp_path / "document.json") == 0
 
@@ -225,7 +225,8 @@ def test_what_cant_be_exported_to_is_named(decisions, tmp_path, path, named):
         decisions.export(tmp_path / path)
 
 
-def test_an_export_through_a_link_leaves_the_link(decisions, tmp_path):
+def test_export_through_a_link_keeps_it(decisions, tmp_path):
+    """An export through a link writes its target and leaves the link."""
     (tmp_path / "document.json").write_text("before")
     (tmp_path / "link").symlink_to(tmp_path / "document.json")
     decisions.export(tmp_path / "link")
@@ -242,7 +243,8 @@ def test_what_cant_be_imported_is_named(decisions, tmp_path, path):
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_of_a_hostile_document_nothing_is_kept(decisions, tmp_path, name):
+def test_a_hostile_document_leaves_nothing(decisions, tmp_path, name):
+    """Nothing of a hostile document is kept."""
     path = tmp_path / "hostile.json"
     path.write_text(HOSTILE[name])
     with pytest.raises(ValueError, match="Nothing was imported") as error:
@@ -251,7 +253,7 @@ def test_of_a_hostile_document_nothing_is_kept(decisions, tmp_path, name):
     assert not (tmp_path / "store").exists()
 
 
-def test_one_wrong_decision_voids_the_whole_document(decisions, tmp_path):
+def test_one_wrong_decision_voids_a_document(decisions, tmp_path):
     values = json.loads(document(HERE, decision(), decision(with_batch(4))).to_text())
     values["environments"][0]["decisions"][1]["problem"]["groups"] = "many"
     (tmp_path / "hostile.json").write_text(json.dumps(values))
@@ -267,7 +269,8 @@ def test_a_gigabyte_is_refused_unread(decisions, tmp_path):
         decisions.import_(tmp_path / "huge.json")
 
 
-def test_what_is_no_model_is_named_before_anything_is_kept(decisions, tmp_path):
+def test_a_wrong_model_is_named_first(decisions, tmp_path):
+    """A model that is none is named before anything is kept."""
     path = written(tmp_path / "document.json", document(HERE, decision()))
     with pytest.raises(TypeError, match="`model` must be"):
         decisions.import_(path, models=["model"])
@@ -275,9 +278,8 @@ def test_what_is_no_model_is_named_before_anything_is_kept(decisions, tmp_path):
 
 
 @pytest.mark.parametrize("alone", [True, False])
-def test_the_very_next_step_of_a_model_runs_what_was_imported(
-    decisions, tmp_path, monkeypatch, alone
-):
+def test_next_step_runs_imported_plans(decisions, tmp_path, monkeypatch, alone):
+    """The very next step of a model runs the imported plans."""
     model = small_model()
     path = written(tmp_path / "document.json", document_for(model))
     seen = traced_plans(monkeypatch)
@@ -303,7 +305,8 @@ def test_clearing_goes_back_to_native(decisions, tmp_path, monkeypatch):
     assert not seen
 
 
-def test_a_problem_is_answered_from_what_was_imported(decisions, tmp_path):
+def test_an_imported_decision_answers(decisions, tmp_path):
+    """A problem is answered from the imported decisions."""
     path = written(tmp_path / "document.json", document(HERE, decision()))
     assert dispatcher.answer(PROBLEM, "auto", HERE).source == "native"
     decisions.import_(path)

@@ -63,14 +63,16 @@ def lines(model):
 
 
 @pytest.mark.usefixtures("no_dense")
-def test_they_are_left_alone_where_stocks_is_all_there_is():
+def test_left_alone_if_stock_is_the_only_one():
+    """Dense convolutions are left alone where stock's is the only algorithm."""
     model = kd.convert(small_model(), verbose=0)
     assert converted_in(model) == ["separable"]
     assert [line.role for line in kd.summary(model)] == ["plan"]
 
 
 @pytest.mark.usefixtures("offered")
-def test_they_are_converted_where_they_have_an_algorithm():
+def test_converted_if_there_is_another():
+    """Dense convolutions are converted where they have another algorithm."""
     stock = small_model()
     model = kd.convert(stock, copy=True, verbose=0)
     assert converted_in(model) == ["dense", "separable"]
@@ -87,14 +89,16 @@ def test_they_are_converted_where_they_have_an_algorithm():
 
 @pytest.mark.usefixtures("offered")
 @pytest.mark.parametrize("plan", ["native", "direct", "diagonal:2"])
-def test_a_plan_for_other_convolutions_leaves_them_alone(plan):
+def test_other_plans_leave_them_alone(plan):
+    """A plan for other convolutions leaves dense ones alone."""
     model = kd.convert(small_model(), plan=plan, verbose=0)
     assert converted_in(model) == ["separable"]
     assert str(model.get_layer("separable").pointwise_plan) == "native"
 
 
 @pytest.mark.usefixtures("no_dense")
-def test_where_they_are_stocks_a_pinned_model_says_so():
+def test_a_pinned_model_says_they_are_stocks():
+    """Where dense convolutions are stock's, a pinned model says so."""
     model = kd.pin(kd.convert(small_model(), verbose=0), batch_size=4)
     assert model.get_layer("separable").get_config()["pointwise_plan"] == "native"
     kd.convert(model, verbose=0)
@@ -104,7 +108,8 @@ def test_where_they_are_stocks_a_pinned_model_says_so():
 
 
 @pytest.mark.usefixtures("no_dense")
-def test_where_they_are_stocks_none_is_measured():
+def test_tune_refuses_where_they_are_stocks():
+    """`tune` refuses dense convolutions that have no other algorithm."""
     problem = dense((6, 6), 3, 4, (1, 1))
     with pytest.raises(ValueError, match="a dense convolution has no other algorithm"):
         kd.tune([problem], verbose=0)
@@ -113,8 +118,11 @@ def test_where_they_are_stocks_none_is_measured():
 @pytest.mark.parametrize(
     ("plan", "expected"), [("auto", "auto"), ("direct", "native"), ("matmul", "matmul")]
 )
-def test_a_plan_that_was_given_leaves_nothing_to_resolve(plan, expected):
-    """Also in a file of before there was a second one."""
+def test_a_given_plan_leaves_none_to_resolve(plan, expected):
+    """A plan that was given leaves no pointwise plan to resolve.
+
+    This holds also for a file from before there was a second one.
+    """
     layer = kd.DiagonalwiseSeparableConv2D(4, 3, plan=plan)
     config = layer.get_config()
     del config["pointwise_plan"]
@@ -123,7 +131,8 @@ def test_a_plan_that_was_given_leaves_nothing_to_resolve(plan, expected):
 
 
 @pytest.mark.usefixtures("offered")
-def test_a_pointwise_convolution_of_one_channel_is_stocks():
+def test_pointwise_of_one_channel_is_stocks():
+    """A pointwise convolution of one channel is stock's."""
     model = keras.Sequential(
         [keras.Input((8, 8, 1)), layers.SeparableConv2D(5, 3, name="separable")]
     )
@@ -149,7 +158,8 @@ def test_of_a_single_channel_they_are_stocks(is_built):
 
 
 @pytest.mark.usefixtures("no_dense")
-def test_a_plan_for_them_is_obeyed_everywhere():
+def test_a_plan_for_them_is_always_obeyed():
+    """A plan for dense convolutions is obeyed even where none is offered."""
     stock = small_model()
     model = kd.convert(stock, plan="matmul", copy=True, verbose=0)
     assert converted_in(model) == ["dense", "separable"]
@@ -166,7 +176,8 @@ def test_a_plan_for_them_is_obeyed_everywhere():
 
 
 @pytest.mark.usefixtures("offered")
-def test_what_was_measured_serves_and_can_be_pinned():
+def test_measured_plans_serve_and_are_pinned():
+    """Measured plans serve and can be pinned."""
     model = kd.convert(small_model(), verbose=0)
     environment = environment_of(model)
     for line in kd.summary(model, batch_size=4):

@@ -223,14 +223,16 @@ OUTPUTS = {
 runs without the package."""
 
 
-def test_every_file_and_copy_of_the_table_is_here():
+def test_every_row_of_the_table_is_tested():
+    """Every file and copy of the table is tested here."""
     loaded = {file_of(each, end) for each in NAMES for end in ("", WITH_OPTIMIZER)}
     assert OUTPUTS.keys() | loaded == FILES.keys()
 
 
 @pytest.mark.parametrize("plan", ["auto", "direct"])
 @pytest.mark.parametrize("name", OUTPUTS)
-def test_what_stock_can_a_converted_model_can(tmp_path, name, plan):
+def test_converted_models_export_like_stock(tmp_path, name, plan):
+    """A converted model can be saved and exported wherever stock can."""
     cell = FILES[name][BACKEND]
     for module in cell.needs:
         pytest.importorskip(module)
@@ -283,10 +285,11 @@ def test_a_file_of_any_backend_loads(saved_by):
 @pytest.mark.parametrize(
     ("plan", "is_native"), [("auto", True), ("native", True), ("direct", False)]
 )
-def test_what_is_exported_is_native_unless_asked(
-    tmp_path, monkeypatch, plan, is_native
-):
-    """Also where a decision for this device says otherwise."""
+def test_exports_are_native_unless_asked(tmp_path, monkeypatch, plan, is_native):
+    """Exports are native unless asked otherwise.
+
+    This holds also where a decision for this device says otherwise.
+    """
     import tensorflow as tf
 
     from keras_diagwise.planning.dispatch import Dispatcher
@@ -313,8 +316,11 @@ def test_what_is_exported_is_native_unless_asked(
 
 
 @pytest.mark.skipif(BACKEND != "jax", reason="about JAX")
-def test_a_program_that_keras_exports_has_no_primitive_of_ours(monkeypatch):
-    """Whatever makes an artefact of it would have to know them."""
+def test_exports_have_no_own_primitives(monkeypatch):
+    """A program that Keras exports has none of the package's primitives.
+
+    Whatever makes an artefact of it would have to know them.
+    """
     import jax
 
     from keras_diagwise import backends

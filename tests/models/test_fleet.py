@@ -33,7 +33,8 @@ def lines_of(log, kind):
     return [(pid, *rest) for pid, found, *rest in lines if found == kind]
 
 
-def test_workers_that_start_together_measure_each_problem_once_and_agree(tmp_path):
+def test_workers_measure_once_and_agree(tmp_path):
+    """Workers that start together measure each problem once, and agree."""
     assert crowd("together", tmp_path)["statuses"] == [0, 0]
     log = tmp_path / "log"
     measured = collections.Counter(
@@ -50,7 +51,8 @@ def test_workers_that_start_together_measure_each_problem_once_and_agree(tmp_pat
     assert len(set(plans.values())) == 2, "what was overruled is not in the plans"
 
 
-def test_a_worker_that_is_killed_at_any_moment_holds_up_nobody(tmp_path):
+def test_a_killed_worker_holds_up_nobody(tmp_path):
+    """A worker that is killed at any moment holds up nobody."""
     moments = 20
     assert crowd("killed", tmp_path, moments)["statuses"] == [0] * moments
     for n in range(moments):

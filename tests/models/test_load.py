@@ -26,7 +26,7 @@ def refused(*arguments):
 
 
 @pytest.mark.parametrize("kind", [str, lambda path: path])
-def test_a_files_model_is_loaded_as_it_is_compiled(saved, kind):
+def test_a_files_model_is_loaded_as_compiled(saved, kind):
     model, path = saved
     loaded = load(kind(path))
     assert loaded.jit_compile is False
@@ -34,7 +34,7 @@ def test_a_files_model_is_loaded_as_it_is_compiled(saved, kind):
         np.testing.assert_array_equal(one, other)
 
 
-def test_an_applications_images_have_the_size_asked_for():
+def test_application_has_the_size_asked_for():
     assert load("MobileNet", 32).input_shape == (None, 32, 32, 3)
 
 
@@ -52,7 +52,9 @@ def test_a_damaged_file_is_named(saved, tmp_path, length):
     assert "load_model" in text
 
 
-def test_a_class_that_is_not_registered_is_a_reason_with_a_remedy(tmp_path):
+def test_an_unregistered_class_has_a_remedy(tmp_path):
+    """A class that is not registered is refused with a remedy."""
+
     class OfMyOwn(keras.layers.Layer):
         def call(self, x):
             return x
@@ -70,7 +72,7 @@ def test_a_size_for_a_file_is_refused(saved):
 
 
 @pytest.mark.parametrize("name", ["MobileNetV9", "mobilenet_v2", "np", "__name__"])
-def test_an_unknown_name_is_refused_with_those_that_are_like_it(name):
+def test_unknown_name_suggests_similar_ones(name):
     text = refused(name)
     assert f"model={name!r}" in text
     assert any(known in text for known in application_names())
@@ -82,7 +84,7 @@ def test_the_names_most_like_it_come_alone():
     assert "ResNet50" not in text
 
 
-def test_a_size_that_an_application_cant_have_is_named():
+def test_an_impossible_size_is_named():
     assert "image_size=8" in refused("MobileNetV2", 8)
 
 
@@ -91,15 +93,19 @@ def test_the_names_are_the_applications():
     assert all(callable(getattr(keras.applications, n)) for n in application_names())
 
 
-def test_what_is_no_archive_is_not_said_to_be_missing(tmp_path):
-    """Keras's own message is that the file was not found."""
+def test_no_archive_is_damaged_not_missing(tmp_path):
+    """A file that is no archive is called damaged, not missing.
+
+    Keras's own message is that the file was not found.
+    """
     (tmp_path / "text.keras").write_text("no archive")
     text = refused(tmp_path / "text.keras")
     assert "damaged" in text
     assert "not found" not in text
 
 
-def test_a_file_of_a_later_keras_names_the_version(saved, tmp_path):
+def test_a_later_keras_version_is_named(saved, tmp_path):
+    """A file of a later Keras is refused with its version."""
     later = tmp_path / "later.keras"
     with zipfile.ZipFile(saved[1]) as before, zipfile.ZipFile(later, "w") as after:
         for name in set(before.namelist()) - {"metadata.json", "config.json"}:
@@ -109,5 +115,6 @@ def test_a_file_of_a_later_keras_names_the_version(saved, tmp_path):
     assert "saved by Keras 99.10.0" in refused(later)
 
 
-def test_a_name_like_none_is_refused_with_a_few():
+def test_a_name_like_none_suggests_a_few():
+    """A name that is like none is refused with a few names only."""
     assert len(refused("model.h5")) < 300

@@ -89,9 +89,7 @@ def reloaded(model, tmp_path):
     return keras.models.load_model(tmp_path / "model.keras")
 
 
-def test_a_pinned_model_runs_the_same_plans_on_another_device(
-    store, tmp_path, elsewhere, monkeypatch
-):
+def test_pinned_plans_run_on_another_device(store, tmp_path, elsewhere, monkeypatch):
     model = small_model()
     measure(store, model)
     assert planned(model) == [(PLAN, "decision")] * 2
@@ -104,9 +102,8 @@ def test_a_pinned_model_runs_the_same_plans_on_another_device(
     assert set(seen) == {str(PLAN)}
 
 
-def test_what_is_not_pinned_resolves_anew_there(
-    store, tmp_path, elsewhere, monkeypatch
-):
+def test_unpinned_plans_resolve_anew(store, tmp_path, elsewhere, monkeypatch):
+    """Plans that are not pinned resolve anew on another device."""
     model = small_model()
     measure(store, model)
     seen = traced_plans(monkeypatch)
@@ -130,7 +127,7 @@ def test_converting_again_undoes_it(store):
     assert [use.layer.plan for use in uses_in(model, BATCH)] == ["auto"] * 2
 
 
-def test_the_very_next_step_runs_what_is_pinned(store, monkeypatch):
+def test_the_next_step_runs_the_pinned_plans(store, monkeypatch):
     model = small_model()
     seen = traced_plans(monkeypatch)
     model.train_on_batch(*batch())
@@ -146,7 +143,8 @@ def test_the_very_next_step_runs_what_is_pinned(store, monkeypatch):
     assert set(seen) == {str(PLAN)}
 
 
-def test_a_layer_of_two_shapes_is_pinned_to_the_plan_of_the_larger(store):
+def test_the_larger_of_two_shapes_is_pinned(store):
+    """A layer of two shapes is pinned to the plan of the larger."""
     model = small_model(shared=True)
     larger, smaller = uses_in(model, BATCH)
     assert larger.problem.flops > smaller.problem.flops
@@ -160,7 +158,8 @@ def test_a_layer_of_two_shapes_is_pinned_to_the_plan_of_the_larger(store):
     assert planned(model) == [(PLAN, "layer")] * 2
 
 
-def test_weights_stay_and_numbers_are_those_of_auto(store):
+def test_pinned_numbers_are_those_of_auto(store):
+    """Weights stay, and numbers are those of `auto`."""
     model, twin = small_model(), small_model()
     twin.set_weights(model.get_weights())
     measure(store, model)
@@ -176,7 +175,7 @@ def test_weights_stay_and_numbers_are_those_of_auto(store):
     )
 
 
-def test_frozen_layers_are_pinned_and_stay_frozen(store):
+def test_pinned_frozen_layers_stay_frozen(store):
     model = small_model()
     model.get_layer("first").trainable = False
     model.compile(keras.optimizers.SGD(0.1), "mse")
@@ -191,7 +190,8 @@ def test_frozen_layers_are_pinned_and_stay_frozen(store):
     assert (before[2] != after[2]).any()
 
 
-def test_without_a_batch_size_the_largest_measured_one_counts(store):
+def test_batch_size_defaults_to_the_largest(store):
+    """Without a batch size, the largest measured one counts."""
     model = small_model()
     measure(store, model)
     kd.pin(model)
@@ -207,7 +207,7 @@ def test_plans_that_are_given_stay(store):
     assert planned(model) == [(PLAN, "layer"), given]
 
 
-def test_a_model_with_nothing_to_pin_is_named():
+def test_model_with_nothing_to_pin_is_named():
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)], name="dense")
     with pytest.raises(ValueError, match=r"model='dense'.*convert first"):
         kd.pin(model)

@@ -45,7 +45,7 @@ def flat(one, width=80):
 
 
 @pytest.mark.parametrize("width", [60, 80, 140])
-def test_each_pass_of_each_problem_has_its_figures(width):
+def test_each_pass_has_its_figures(width):
     rows = [row(name=name) for name in PASSES]
     text = printed(report(*rows), width)
     for name in ("forward", "input gradient", "kernel gradient"):
@@ -59,8 +59,11 @@ def test_each_pass_of_each_problem_has_its_figures(width):
     assert ("near: " in text) == (width > 60)
 
 
-def test_totals_count_a_layer_as_often_as_a_step_runs_it():
-    """And not what a trace of another model has left to measure."""
+def test_totals_count_every_run_of_a_layer():
+    """Totals count a layer as often as a step runs it.
+
+    They leave out problems that a trace of another model has left to measure.
+    """
     one = report(
         row(layers=("a", "b", "c")),
         row(layers=(), problem=with_batch(4)),
@@ -73,7 +76,8 @@ def test_totals_count_a_layer_as_often_as_a_step_runs_it():
     assert one.totals["kernel_gradient"]["seconds"] == pytest.approx(0.024)
 
 
-def test_what_native_was_not_timed_for_is_in_no_total():
+def test_totals_need_the_time_of_native():
+    """A pass for which native was not timed is in no total."""
     outcomes = {"native": Outcome(failure="crash", reason="SIGSEGV")}
     assert report(row(outcomes=outcomes)).totals == {}
 
@@ -134,7 +138,8 @@ def test_an_empty_report_says_so():
 @pytest.mark.parametrize(
     ("ended", "words"), [("budget", "The budget is spent."), ("interrupted", "Interr")]
 )
-def test_what_is_left_is_counted_with_the_way_on(ended, words):
+def test_undecided_passes_are_counted(ended, words):
+    """Undecided passes are counted, and the report says how to go on."""
     undecided = ("input_gradient of it", "kernel_gradient of it")
     text = flat(report(row(), undecided=undecided, measured=1, ended=ended))
     assert words in text
@@ -148,7 +153,8 @@ def test_what_was_known_is_counted():
     assert "1 pass measured, 2 known before" in flat(report(*rows, measured=1))
 
 
-def test_candidates_without_a_time_are_counted_by_type():
+def test_untimed_candidates_are_counted():
+    """Candidates without a time are counted by type."""
     outcomes = {"diagonal:64": PRUNED, "diagonal:32": PRUNED}
     text = flat(report(row(outcomes=outcomes)))
     assert "Not timed: 2 pruned." in text
@@ -156,7 +162,7 @@ def test_candidates_without_a_time_are_counted_by_type():
     assert "failed in" not in text
 
 
-def test_what_failed_is_named_with_the_reason():
+def test_failures_are_named_with_the_reason():
     wrong = Outcome(failure="wrong numbers", reason="off by [3]")
     outcomes = {f"diagonal:{2**n}": wrong for n in range(7)}
     text = flat(report(row(outcomes=outcomes)))
@@ -172,7 +178,7 @@ def test_a_native_that_failed_is_said_so():
     assert f"native failed in the kernel gradient of {PROBLEM}: wrong numbers" in text
 
 
-def test_a_pass_that_was_overruled_is_said_so():
+def test_an_overruled_pass_is_reported():
     one = report(row("native", overruled="a whole model took 1.2 times stock's step"))
     text = flat(one)
     assert f"Back to native in the forward of {PROBLEM}: a whole model took" in text

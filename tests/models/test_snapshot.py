@@ -73,7 +73,7 @@ def test_ctrl_c_leaves_it_as_it_was():
 
 
 @pytest.mark.skipif(wild.BACKEND != "torch", reason="about torch's tensors")
-def test_tensors_that_cannot_be_written_stop_nothing():
+def test_unwritable_tensors_stop_nothing():
     import torch
 
     model = prepared()
@@ -92,7 +92,7 @@ def test_tensors_that_cannot_be_written_stop_nothing():
 
 
 @pytest.mark.skipif(wild.BACKEND != "torch", reason="about torch's tensors")
-def test_whether_a_gradient_is_asked_for_is_put_back():
+def test_requires_grad_is_put_back():
     model = prepared()
     with restored(model):
         model.get_layer("depthwise").trainable = False
@@ -102,7 +102,8 @@ def test_whether_a_gradient_is_asked_for_is_put_back():
 
 
 @pytest.mark.skipif(wild.BACKEND != "jax", reason="JAX's steps donate their operands")
-def test_arrays_that_a_step_donates_are_put_back_in_tuples_too():
+def test_donated_arrays_are_put_back():
+    """Arrays that a step donates are put back, in tuples too."""
     model = prepared()
     layer = model.get_layer("depthwise")
     layer.initial = tuple(v.value for v in model.trainable_variables)
@@ -114,7 +115,9 @@ def test_arrays_that_a_step_donates_are_put_back_in_tuples_too():
         damaged(model)
 
 
-def test_what_cannot_be_put_back_is_said_and_all_else_is_put_back():
+def test_unrestorable_parts_are_reported():
+    """A part that can't be put back is reported, and all else is put back."""
+
     class Stubborn:
         def __init__(self):
             self.held = np.zeros(2)

@@ -191,7 +191,8 @@ def trained(name):
 
 
 @every
-def test_it_is_measured_checked_and_left_as_it_was(name):
+def test_tuning_leaves_the_model_as_it_was(name):
+    """A model is measured and checked, and left as it was."""
     model, data = trained(name)
     kd.convert(model, verbose=0)
     before = duplicated(model)
@@ -204,7 +205,8 @@ def test_it_is_measured_checked_and_left_as_it_was(name):
 
 
 @every
-def test_summary_and_pin_show_what_the_data_meet(name):
+def test_summary_and_pin_follow_the_data(name):
+    """`summary` and `pin` take the problems that the data meet."""
     model, data = trained(name)
     kd.convert(model, verbose=0)
     kd.tune(model, data=data, verbose=0)
@@ -219,7 +221,8 @@ def test_summary_and_pin_show_what_the_data_meet(name):
 
 @every
 @pytest.mark.parametrize("moment", range(4))
-def test_an_interrupted_check_leaves_the_model_as_it_was(name, moment, monkeypatch):
+def test_interrupted_check_changes_nothing(name, moment, monkeypatch):
+    """An interrupted check leaves the model as it was."""
     model, data = trained(name)
     kd.convert(model, verbose=0)
     before = duplicated(model)
@@ -240,7 +243,8 @@ def test_an_interrupted_check_leaves_the_model_as_it_was(name, moment, monkeypat
     Walk(before, model)
 
 
-def test_without_data_a_called_model_counts_as_called_on_what_it_was_built_on():
+def test_without_data_the_built_shape_counts():
+    """Without data, a called model counts as called on the shape it was built on."""
     model = Network()
     model(batch(2, *SHAPE))
     model.compile("adam", "mse")

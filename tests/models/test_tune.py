@@ -124,7 +124,8 @@ def overruled_later(report):
 
 @pytest.mark.usefixtures("unchecked")
 class TestTheNextStep:
-    def test_is_settled_whatever_other_workers_find_later(self, seen):
+    def test_is_settled_despite_later_findings(self, seen):
+        """The next step is settled, whatever other workers find later."""
         model = compiled(kd.convert(tiny_model(), verbose=0))
         report = tuned(model)
         for each in overruled_later(report):
@@ -133,7 +134,8 @@ class TestTheNextStep:
         tuned(model)
         assert plans_of_the_next(model, seen) == all_steps()
 
-    def test_runs_the_new_plans_though_the_old_functions_are_held(self, seen):
+    def test_runs_new_plans_if_old_are_held(self, seen):
+        """The next step runs the new plans even if the old functions are held."""
         model = compiled(kd.convert(tiny_model(), verbose=0))
         assert plans_of_the_next(model, seen) == all_steps()
         held = held_functions(model)
@@ -151,7 +153,7 @@ class TestTheNextStep:
         assert set(seen) == {"direct"}
         assert held[0]
 
-    def test_runs_what_was_imported_for_the_model(self, seen, decisions, tmp_path):
+    def test_runs_plans_imported_for_the_model(self, seen, decisions, tmp_path):
         model = compiled(kd.convert(tiny_model(), verbose=0))
         tuned(model)
         decisions.export(tmp_path / "all.json")
@@ -163,7 +165,8 @@ class TestTheNextStep:
         assert plans_of_the_next(model, seen) == all_steps("direct")
         assert all(held)
 
-    def test_of_a_stock_model_is_stock_until_it_is_converted(self, seen):
+    def test_of_stock_is_stock_until_converted(self, seen):
+        """The next step of a stock model is stock until the model is converted."""
         model = compiled(tiny_model())
         tuned(model)
         assert plans_of_the_next(model, seen) == all_steps()
@@ -173,8 +176,11 @@ class TestTheNextStep:
         assert plans_of_the_next(model, seen) == all_steps()
 
     @pytest.mark.skipif(BACKEND == "torch", reason="torch's steps are not compiled")
-    def test_keeps_its_plans_when_all_decisions_are_cleared(self, seen, decisions):
-        """Until the model is compiled anew."""
+    def test_keeps_its_plans_without_decisions(self, seen, decisions):
+        """The next step keeps its plans when all decisions are cleared.
+
+        It does so until the model is compiled anew.
+        """
         model = compiled(kd.convert(tiny_model(), verbose=0))
         tuned(model)
         plans_of_the_next(model, seen)
@@ -187,8 +193,11 @@ class TestTheNextStep:
         compiled(model)
         assert plans_of_the_next(model, seen) == all_steps()
 
-    def test_runs_by_the_store_that_is_there_when_the_tuning_ends(self, seen):
-        """Also after an interruption."""
+    def test_runs_by_the_store_at_the_end(self, seen):
+        """The next step runs by the store as it is when tuning ends.
+
+        This holds also after an interruption.
+        """
         model = compiled(kd.convert(tiny_model(), verbose=0))
         plans_of_the_next(model, seen)
         before = model.train_function
@@ -197,7 +206,8 @@ class TestTheNextStep:
         assert model.train_function not in (None, before)
 
     @pytest.mark.parametrize("moment", ["on_train_batch_end", "on_epoch_end"])
-    def test_of_a_fit_that_runs_runs_the_new_plans(self, seen, moment):
+    def test_of_a_running_fit_runs_new_plans(self, seen, moment):
+        """The next step of a fit that is running runs the new plans."""
         model = compiled(kd.convert(tiny_model(), verbose=0))
         inputs = np.ones((8, *model.input_shape[1:]), "float32")
         outputs = np.ones((8, *model.output_shape[1:]), "float32")
@@ -218,9 +228,8 @@ class TestTheNextStep:
 
 @pytest.mark.usefixtures("unchecked")
 class TestTargets:
-    def test_a_model_a_file_and_an_application_are_the_same(
-        self, tmp_path, monkeypatch
-    ):
+    def test_model_file_and_application_agree(self, tmp_path, monkeypatch):
+        """A model, its file and an application are tuned as the same problems."""
         model = small_model()
         model.save(tmp_path / "small.keras")
         monkeypatch.setattr(
@@ -268,9 +277,8 @@ class TestTargets:
         ],
         ids=str,
     )
-    def test_problems_that_cannot_be_measured_are_refused_before_any_is(
-        self, problem, runner
-    ):
+    def test_unmeasurable_problems_fail_first(self, problem, runner):
+        """Problems that can't be measured are refused before any is measured."""
         with pytest.raises(ValueError, match="Received: problem="):
             tuned([PROBLEM, problem])
         assert not runner.asked
@@ -284,12 +292,13 @@ class TestTargets:
         with pytest.raises(ValueError, match="Received: batch_size=None"):
             tuned(small_model(), batch_size=None)
 
-    def test_each_of_several_batch_sizes_is_tuned(self):
+    def test_each_batch_size_is_tuned(self):
         report = tuned(small_model(), batch_size=[2, np.int64(5)])
         assert {row.problem.batch for row in report.rows} == {2, 5}
         assert report.measured == 12
 
-    def test_without_training_only_the_forward_pass_is(self):
+    def test_inference_tunes_only_forward(self):
+        """Without training, only the forward pass is tuned."""
         model = small_model()
         report = tuned(model, training=False)
         assert {row.pass_name for row in report.rows} == {"forward"}
@@ -330,7 +339,8 @@ def test_a_budget_that_is_none_is_named(budget):
 
 @pytest.mark.usefixtures("unchecked")
 class TestModels:
-    def test_a_shared_layer_is_measured_once_for_each_shape(self):
+    def test_a_shared_layer_is_tuned_per_shape(self):
+        """A shared layer is measured once for each shape."""
         shared = depthwise(name="shared")
         inputs = keras.Input(SHAPE)
         x = shared(shared(inputs))
@@ -339,7 +349,8 @@ class TestModels:
         assert input_shapes(report) == [(2, 8, 8, 4), (2, 4, 4, 4)]
         assert {row.layers for row in report.rows} == {("shared",)}
 
-    def test_layers_that_pose_one_problem_are_measured_once(self):
+    def test_equal_problems_are_measured_once(self):
+        """Layers that pose the same problem are measured once."""
         report = tuned(
             keras.Sequential(
                 [keras.Input(SHAPE), depthwise(name="a"), depthwise(name="b")]
@@ -354,12 +365,13 @@ class TestModels:
         report = tuned(keras.Sequential([keras.Input(SHAPE), inner]))
         assert input_shapes(report) == [(2, *SHAPE)]
 
-    def test_layers_of_a_time_distributed_are_measured_on_a_step(self):
+    def test_time_distributed_measures_one_step(self):
+        """A layer in `TimeDistributed` is measured on one step."""
         spread = keras.layers.TimeDistributed(depthwise())
         report = tuned(keras.Sequential([keras.Input((3, *SHAPE)), spread]))
         assert input_shapes(report) == [(2, *SHAPE)]
 
-    def test_the_dtype_is_that_of_the_layers_policy(self):
+    def test_dtype_is_that_of_the_layers_policy(self):
         layer = depthwise(dtype="mixed_bfloat16")
         report = tuned(keras.Sequential([keras.Input(SHAPE), layer]))
         assert {row.problem.dtype for row in report.rows} == {"bfloat16"}
@@ -375,7 +387,9 @@ class TestModels:
             assert report.measured == 6
             assert plans_of_the_next(model, seen) == all_steps("direct")
 
-    def test_what_was_not_called_is_skipped_with_the_reason(self):
+    def test_uncalled_layers_are_skipped(self):
+        """Layers that were not called are skipped with the reason."""
+
         class Subclassed(keras.Model):
             def __init__(self):
                 super().__init__()
@@ -393,11 +407,12 @@ class TestModels:
             assert report.rows == ()
             assert f"Skipped {path}: {reason}." in str(report)
 
-    def test_an_unknown_spatial_shape_is_skipped_with_the_reason(self):
+    def test_unknown_spatial_shape_is_skipped(self):
+        """A layer of unknown spatial shape is skipped with the reason."""
         model = keras.Sequential([keras.Input((None, 8, 4)), depthwise(name="open")])
         assert tuned(model).skipped == (("open", "the spatial shape is not known"),)
 
-    def test_a_model_of_no_such_layer_is_a_warning(self, runner):
+    def test_nothing_to_measure_is_a_warning(self, runner):
         model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
         with pytest.warns(UserWarning, match="nothing to measure in 'sequential'"):
             report = tuned(model)
@@ -447,9 +462,8 @@ def test_the_model_is_left_exactly_as_it_was(prepared, convert, monkeypatch):
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_an_interruption_keeps_what_is_decided_and_is_raised(
-    runner, monkeypatch, capsys
-):
+def test_an_interruption_keeps_decisions(runner, monkeypatch, capsys):
+    """An interruption keeps the decisions so far and is raised."""
     examine = runner.examine
 
     def interrupted(task, *arguments):
@@ -484,7 +498,8 @@ class TestTheCheckOfTheWholeModel:
     def model(self):
         return compiled(kd.convert(small_model(), verbose=0))
 
-    def test_is_made_by_the_next_call_where_there_was_no_time(self, monkeypatch):
+    def test_is_made_later_if_there_was_no_time(self, monkeypatch):
+        """The check is made by the next call if there was no time for it."""
         monkeypatch.setattr("keras_diagwise.models.check.SECONDS_OF_TRIAL", 0.0)
         monkeypatch.setattr("keras_diagwise.models.check.MIN_ROUNDS", 1)
         monkeypatch.setattr(
@@ -499,7 +514,7 @@ class TestTheCheckOfTheWholeModel:
         assert second.model.skipped is None
         assert second.model.stock_seconds > 0
 
-    def test_is_made_by_the_next_call_after_ctrl_c(self, monkeypatch):
+    def test_is_made_by_next_call_after_ctrl_c(self, monkeypatch):
         monkeypatch.setattr("keras_diagwise.models.check.SECONDS_OF_TRIAL", 0.0)
         monkeypatch.setattr("keras_diagwise.models.check.MIN_ROUNDS", 1)
         model = self.model()
@@ -526,8 +541,11 @@ class TestTheCheckOfTheWholeModel:
         assert kd.tune(model, batch_size=2, verbose=0).model == first.model
 
 
-def test_a_store_that_cannot_be_written_is_said_at_once(tmp_path, runner):
-    """Not after everything was measured, and lost."""
+def test_an_unwritable_store_fails_at_once(tmp_path, runner):
+    """A store that can't be written fails at once.
+
+    It does not fail after everything was measured, and lost.
+    """
     (tmp_path / "file").write_text("")
     kd.decisions.location = tmp_path / "file" / "store"
     with pytest.raises(OSError, match=r"can't be kept in .*keep=False"):

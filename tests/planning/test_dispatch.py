@@ -35,7 +35,8 @@ def test_a_plan_that_is_given_is_the_calls(dispatcher):
     assert not found.is_of_this_device
 
 
-def test_a_dense_call_is_stocks_whatever_its_plan(dispatcher):
+def test_a_dense_call_is_stocks(dispatcher):
+    """A dense call of several channels is stock's, whatever its plan."""
     dense = call(GROUPED, kernel_shape=(3, 3, 4, 8), plan="direct")
     assert dispatcher.convolution(dense, tracing=False) is None
     one_channel = call(shape=(2, 6, 6, 1), kernel_shape=(3, 3, 1, 1), plan="direct")
@@ -47,7 +48,7 @@ def test_unknown_channels_are_stocks(dispatcher):
     assert dispatcher.convolution(unknown, tracing=False) is None
 
 
-def test_without_a_tuner_what_is_missed_is_queued(dispatcher):
+def test_misses_are_queued_without_a_tuner(dispatcher):
     with dispatcher.settings.temporarily(on_miss="tune"):
         assert dispatcher.convolution(call(), tracing=False) is None
     assert [problem for _, problem in dispatcher.queue] == [call().problem]

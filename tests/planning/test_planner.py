@@ -64,9 +64,8 @@ def test_nothing_measured_is_native():
         (ELSEWHERE, PROBLEM, 2.1, "other device", "direct"),
     ],
 )
-def test_the_further_the_source_the_larger_the_gain_asked_for(
-    environment, problem, gain, source, chosen
-):
+def test_further_sources_need_larger_gains(environment, problem, gain, source, chosen):
+    """The further the source, the larger the gain that it takes to leave native."""
     measured = document(environment, decision(native=gain, direct=1.0))
     found = answer(problem, shipped=measured)
     assert found.source == source
@@ -89,7 +88,7 @@ def test_each_pass_is_chosen_for_itself():
     assert found.decision.gain(found.plan) == pytest.approx(3 / 1.7)
 
 
-def test_a_pass_that_was_not_measured_is_native():
+def test_an_unmeasured_pass_is_native():
     found = answer(PROBLEM, document(HERE, decision(passes=["kernel_gradient"])))
     assert found.plan == Plan(kernel_gradient="direct")
     assert found.decision.gain(found.plan) is None
@@ -101,7 +100,8 @@ def times(**gains):
     return Decision(PROBLEM, passes)
 
 
-def test_a_pass_that_the_store_has_not_comes_from_what_is_shipped(tmp_path):
+def test_missing_passes_come_from_shipped(tmp_path):
+    """A pass that the store lacks comes from the shipped decisions."""
     stored = times(forward=1.01)
     shipped = times(forward=9.0, input_gradient=1.04, kernel_gradient=1.02)
     store = in_store(tmp_path, document(HERE, stored))
@@ -111,9 +111,12 @@ def test_a_pass_that_the_store_has_not_comes_from_what_is_shipped(tmp_path):
 
 
 @pytest.mark.parametrize("gain", [1.1, 1.3, 1.9, 2.1])
-def test_each_pass_must_gain_what_its_own_source_asks_for(gain, tmp_path, caplog):
-    """The forward pass is of this very problem, the one gradient of other versions,
-    the other of another device."""
+def test_each_pass_needs_its_sources_margin(gain, tmp_path, caplog):
+    """Each pass must gain the margin of its own source.
+
+    Here the forward pass is of this very problem, one gradient of other versions, and
+    the other of another device.
+    """
     stored = document(HERE, times(forward=1.04))
     stored |= document(UPDATED, times(forward=9.0, input_gradient=gain))
     shipped = document(
@@ -131,7 +134,7 @@ def test_each_pass_must_gain_what_its_own_source_asks_for(gain, tmp_path, caplog
     assert len(caplog.records) == 1
 
 
-def test_the_source_is_that_of_the_first_decision(caplog):
+def test_the_first_decision_tells_the_source(caplog):
     stored = document(UPDATED, times(forward=9.0))
     shipped = document(ELSEWHERE, decision(native=9.0, direct=1.0))
     found = answer(PROBLEM, stored, shipped)
@@ -139,15 +142,19 @@ def test_the_source_is_that_of_the_first_decision(caplog):
     assert found.plan == Plan("direct", "direct", "direct")
 
 
-def test_a_pass_without_candidates_is_measured_all_the_same():
-    """It is native, whatever a further source says."""
+def test_no_candidates_counts_as_measured():
+    """A pass without candidates counts as measured.
+
+    It is native, whatever a further source says.
+    """
     nothing = Comparison({"native": Outcome(seconds=1.0)}, MEASURED)
     stored = Decision(PROBLEM, {"forward": nothing})
     found = answer(PROBLEM, document(HERE, stored), document(HERE, decision()))
     assert found.plan == Plan("native", "direct", "direct")
 
 
-def test_no_source_is_asked_further_than_it_takes(tmp_path, monkeypatch):
+def test_no_further_source_is_asked(tmp_path, monkeypatch):
+    """No source is asked beyond the one that answers."""
     store = in_store(tmp_path, document(HERE, decision()))
 
     def fail(*arguments):
@@ -159,7 +166,7 @@ def test_no_source_is_asked_further_than_it_takes(tmp_path, monkeypatch):
 
 
 @hypothesis.given(documents())
-def test_what_was_exported_and_imported_gives_the_same_plans(tmp_path_factory, one):
+def test_import_gives_the_exported_plans(tmp_path_factory, one):
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(os, "fsync", lambda file: None)
         here = in_store(tmp_path_factory.mktemp("here"), one)
@@ -173,8 +180,11 @@ def test_what_was_exported_and_imported_gives_the_same_plans(tmp_path_factory, o
             assert answer(asked, one, NOTHING, environment) == before
 
 
-def test_an_unknown_batch_asks_no_more_than_the_problem_itself():
-    """TensorFlow traces a step with it, though the layer was measured."""
+def test_unknown_batch_needs_no_larger_gain():
+    """An unknown batch needs no larger gain than the problem itself.
+
+    TensorFlow traces a step with it, though the layer was measured.
+    """
     measured = document(HERE, decision(native=1.1, direct=1.0))
     found = answer(with_batch(None), measured)
     assert (found.source, found.plan) == ("nearest", Plan("direct", "direct", "direct"))
@@ -182,7 +192,8 @@ def test_an_unknown_batch_asks_no_more_than_the_problem_itself():
     assert answer(other, measured).plan == Plan()
 
 
-def test_the_store_goes_before_what_is_shipped_and_both_serve():
+def test_the_store_goes_before_shipped():
+    """The store goes before the shipped decisions, and both serve."""
     stored, shipped = decision(direct=0.9, native=1.0), decision()
     other = decision(with_batch(64))
     found = answer(PROBLEM, document(HERE, stored), document(HERE, shipped, other))
@@ -199,8 +210,11 @@ def test_the_own_device_goes_before_another():
 
 
 @pytest.mark.parametrize(("bits", "cores"), [(512, 2), (256, 2), (512, 4), (256, 96)])
-def test_an_unseen_device_is_served_by_the_kind_most_like_it(bits, cores):
-    """By the width of vectors, then by cores, whatever its name."""
+def test_unseen_device_takes_nearest_kind(bits, cores):
+    """An unseen device is served by the kind most like it.
+
+    Vector width decides, then cores, whatever the name.
+    """
     kinds = {
         (512, 2): decision(native=1.0, direct=0.4),
         (512, 64): decision(native=1.0, direct=0.3),
@@ -240,8 +254,11 @@ def test_the_sources_are_asked_in_order(tmp_path):
     assert answer(PROBLEM, NOTHING, shipped).source == "other device"
 
 
-def test_anothers_device_in_the_store_says_nothing():
-    """Only what is shipped was measured with care for other devices."""
+def test_stored_other_devices_are_ignored():
+    """Decisions of another device in the store are ignored.
+
+    Only the shipped ones were measured with care for other devices.
+    """
     assert answer(PROBLEM, document(ELSEWHERE, decision())).source == "native"
 
 
@@ -254,7 +271,7 @@ def test_anothers_device_in_the_store_says_nothing():
         {"device_name": "other", "revisions": (("native", 0),)},
     ],
 )
-def test_another_kind_of_environment_says_nothing(change):
+def test_another_environment_kind_is_ignored(change):
     shipped = document(dataclasses.replace(HERE, **change), decision())
     assert answer(PROBLEM, shipped=shipped).source == "native"
 
@@ -279,9 +296,8 @@ def test_another_kind_of_environment_says_nothing(change):
         ),
     ],
 )
-def test_other_versions_of_the_same_place_serve_with_one_hint(
-    change, said, tmp_path, caplog
-):
+def test_other_versions_hint_once(change, said, tmp_path, caplog):
+    """Decisions of other versions of the same place serve, with one hint."""
     measured = dataclasses.replace(HERE, **change)
     store = in_store(tmp_path, document(measured, decision(), decision(with_batch(4))))
     planner = Planner(store, NOTHING)
@@ -315,7 +331,8 @@ def test_another_place_is_not_other_versions(change, caplog):
     assert not caplog.records
 
 
-def test_what_was_measured_under_these_versions_needs_no_hint(caplog):
+def test_these_versions_need_no_hint(caplog):
+    """A decision measured under these versions needs no hint."""
     measured = document(HERE, decision()) | document(UPDATED, decision())
     assert answer(PROBLEM, measured).source == "decision"
     assert not caplog.records
@@ -327,7 +344,8 @@ def test_threads_get_one_hint(caplog):
     assert len(caplog.records) == 1
 
 
-def test_other_versions_speak_for_the_very_problem_alone(caplog):
+def test_other_versions_serve_no_nearest(caplog):
+    """Decisions of other versions serve their very problem alone."""
     found = answer(with_batch(4), document(UPDATED, decision()))
     assert found.source == "native"
     assert not caplog.records
@@ -349,12 +367,13 @@ def test_other_versions_speak_for_the_very_problem_alone(caplog):
         {"channels_per_group": 2},
     ],
 )
-def test_another_kind_of_problem_says_nothing(change):
+def test_another_problem_kind_is_ignored(change):
     measured = decision(dataclasses.replace(PROBLEM, **change))
     assert answer(PROBLEM, document(HERE, measured)).source == "native"
 
 
-def test_the_nearest_is_by_size_and_channels_and_ties_are_broken_one_way():
+def test_nearest_is_by_size_and_channels():
+    """The nearest is by size and channels, and ties are always broken the same way."""
     near = dataclasses.replace(PROBLEM, spatial_shape=(30, 30))
     far = dataclasses.replace(PROBLEM, spatial_shape=(7, 7))
     twice, half = (dataclasses.replace(PROBLEM, groups=n) for n in (128, 32))
@@ -366,13 +385,14 @@ def test_the_nearest_is_by_size_and_channels_and_ties_are_broken_one_way():
         assert answer(PROBLEM, document(HERE, *tied)).decision.problem == first
 
 
-def test_an_unknown_batch_counts_as_the_largest_measured():
+def test_unknown_batch_counts_as_the_largest():
+    """An unknown batch counts as the largest measured one."""
     measured = [decision(with_batch(n)) for n in (1, 64, 8)]
     found = answer(with_batch(None), document(HERE, *measured))
     assert found.decision.problem.batch == 64
 
 
-def test_a_winner_that_does_not_fit_is_passed_over():
+def test_an_unfitting_winner_is_passed_over():
     measured = decision(native=1.0, direct=0.1, **{"diagonal:64": 0.05})
     assert answer(PROBLEM, document(HERE, measured)).plan == Plan(*["diagonal:64"] * 3)
     few = dataclasses.replace(PROBLEM, groups=3)
@@ -380,7 +400,8 @@ def test_a_winner_that_does_not_fit_is_passed_over():
     assert found.plan == Plan("direct", "direct", "direct")
 
 
-def test_an_unknown_batch_is_served_and_unknown_pixels_are_native():
+def test_unknown_pixels_are_native():
+    """An unknown batch is served, and unknown pixels are native."""
     measured = document(HERE, decision())
     assert answer(with_batch(None), measured).source == "nearest"
     unknown = dataclasses.replace(PROBLEM, spatial_shape=(None, 28))
@@ -401,7 +422,8 @@ def test_a_failed_candidate_never_serves():
 # What is shipped.
 
 
-def test_shipped_documents_are_of_the_algorithms_as_they_are():
+def test_shipped_documents_are_current():
+    """Shipped documents are of the algorithms' current revisions."""
     documents = [Document.read(path) for path in SHIPPED.glob("*.json")]
     places = [each for one in documents for each in one.environments()]
     modes = {(each.backend, each.compiler_mode) for each in places}
@@ -420,13 +442,16 @@ def test_shipped_documents_are_of_the_algorithms_as_they_are():
             each.plan(1.0).check(each.problem)
 
 
-def test_the_name_of_a_shipped_document_tells_where_it_can_serve():
+def test_shipped_names_tell_where_they_serve():
+    """The name of a shipped document tells the backend and mode in which it serves."""
     for path in SHIPPED.glob("*.json"):
         for each in Document.read(path).environments():
             assert path.stem.endswith(f"-{each.backend}-{each.compiler_mode}")
 
 
-def test_what_is_shipped_is_not_read_where_the_store_decides(tmp_path, monkeypatch):
+def test_shipped_is_unread_if_store_decides(tmp_path, monkeypatch):
+    """Shipped documents are not read where the store decides."""
+
     def fail(*arguments):
         raise AssertionError("it was read")
 

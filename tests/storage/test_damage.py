@@ -208,7 +208,8 @@ def shown(model):
 
 
 @hypothesis.given(damages)
-def test_any_damage_is_a_plan_and_one_warning(drawn):
+def test_any_damage_warns_at_most_once(drawn):
+    """Any damage still gives a plan, and one warning at most."""
     before = dispatcher.planner.store
     with tempfile.TemporaryDirectory() as folder, warned() as said:
         model, problem = model_and_problem()

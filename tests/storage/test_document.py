@@ -44,7 +44,8 @@ def test_merging_is_associative(one, other, third):
 
 
 @hypothesis.given(documents(), documents())
-def test_a_merge_never_mixes_two_runs_of_a_pass(one, other):
+def test_a_merge_never_mixes_two_runs(one, other):
+    """A merge never mixes two runs of a pass."""
     for environment, merged in one | other:
         for name, kept in merged.passes.items():
             sources = [each.get(environment, merged.problem) for each in (one, other)]
@@ -75,14 +76,15 @@ def test_a_document_comes_back_from_its_file(tmp_path):
     assert Document.read(tmp_path / "document.json") == one
 
 
-def test_more_candidates_go_before_a_later_time_and_that_before_an_earlier():
+def test_more_candidates_outrank_later_times():
+    """More candidates go before a later time, and that before an earlier one."""
     more = decision(native=1.0, direct=0.5, **{"direct:rows": 0.4})
     later, earlier = decision(measured=LATER), decision(measured=MEASURED, native=2.0)
     assert later | earlier == later == earlier | later
     assert more | later == more == later | more
 
 
-def test_passes_of_two_decisions_come_together():
+def test_passes_of_two_decisions_are_merged():
     merged = decision(passes=PASSES[:1]) | decision(passes=PASSES[1:])
     assert merged == decision()
 
@@ -241,7 +243,8 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_document_is_refused_with_a_reason(name, tmp_path):
+def test_a_hostile_document_is_refused(name, tmp_path):
+    """A hostile document is refused with a reason."""
     path = tmp_path / "hostile.json"
     path.write_text(HOSTILE[name])
     with pytest.raises(ValueError, match=r"hostile\.json must be a document"):
@@ -254,8 +257,12 @@ def test_what_is_not_text_is_refused(tmp_path):
         Document.read(tmp_path / "hostile.json")
 
 
-def test_more_decisions_than_can_be_kept_at_once_are_refused(monkeypatch, tmp_path):
-    """Where they are read, and where they are written: nobody gets a file in vain."""
+def test_too_many_decisions_are_refused(monkeypatch, tmp_path):
+    """More decisions than can be kept at once are refused.
+
+    They are refused where they are read and where they are written, so nobody gets a
+    file in vain.
+    """
     monkeypatch.setattr(document_module, "MAX_DECISIONS", 2)
     two = document(HERE, *(decision(with_batch(n)) for n in (1, 2)))
     assert Document.from_text(two.to_text()) == two
@@ -288,8 +295,11 @@ def test_terabytes_are_named():
         Document.from_text(HOSTILE["terabytes"])
 
 
-def test_a_failed_candidate_need_not_be_known():
-    """It never runs, and an algorithm that is gone must not make a document void."""
+def test_failed_candidates_may_be_unknown():
+    """A failed candidate need not be known.
+
+    It never runs, and an algorithm that is gone must not make a document void.
+    """
     gone = Comparison(
         {"native": Outcome(seconds=1.0), "gone": Outcome(failure="crash")}, MEASURED
     )
@@ -297,7 +307,8 @@ def test_a_failed_candidate_need_not_be_known():
     assert Document.from_text(one.to_text()) == one
 
 
-def test_environments_and_decisions_that_are_there_twice_are_merged():
+def test_duplicates_are_merged():
+    """Environments and decisions that occur twice are merged."""
     values = values_of(document(HERE, decision(passes=PASSES[:1])))
     more = values_of(document(HERE, decision(passes=PASSES[1:])))
     both = copy.deepcopy(values)
@@ -308,7 +319,8 @@ def test_environments_and_decisions_that_are_there_twice_are_merged():
     assert twice == document(HERE, decision(passes=PASSES[:1]))
 
 
-def test_several_decisions_of_a_problem_in_one_list_are_merged():
+def test_decisions_of_one_problem_are_merged():
+    """Several decisions of a problem in one list are merged."""
     values = values_of(document(HERE, decision(passes=PASSES[:1])))
     more = values_of(document(HERE, decision(passes=PASSES[1:])))
     values["environments"][0]["decisions"] += more["environments"][0]["decisions"]
@@ -331,7 +343,8 @@ def test_a_document_finds_its_decisions():
     assert one.nearest(HERE, other_kernel) is None
 
 
-def test_native_serves_where_it_was_overruled_or_surely_lost_nothing():
+def test_native_serves_unless_surely_beaten():
+    """Native serves where the winner was overruled or is not surely faster."""
     fast = comparison(native=1.0, direct=0.5)
     assert fast.winner(1.03, PROBLEM) == "direct"
     overruled = dataclasses.replace(fast, overruled="the whole step was slower")
@@ -342,7 +355,7 @@ def test_native_serves_where_it_was_overruled_or_surely_lost_nothing():
     assert unsure.winner(1.03, PROBLEM) == "native"
 
 
-def test_where_native_failed_the_fastest_serves():
+def test_the_fastest_serves_if_native_failed():
     failed = Comparison(
         {"native": Outcome(failure="wrong numbers"), "direct": Outcome(seconds=0.5)},
         MEASURED,

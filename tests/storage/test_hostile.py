@@ -13,7 +13,8 @@ from tests.storage.hostile import (
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_import_refuses_or_takes_it_quietly(kind):
+def test_an_import_is_quiet_and_cheap(kind):
+    """An import refuses or takes any document quietly, and within the memory limit."""
     cost = import_in_a_process(made(kind, seed=1, size=2**16))
     assert cost.faults == []
     assert cost.memory < MAX_MEMORY

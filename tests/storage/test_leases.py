@@ -53,7 +53,7 @@ def lease_of_another(folder, **changes):
     plant(folder, json.dumps(values).encode())
 
 
-def test_while_one_holds_a_lease_no_other_does(folder):
+def test_only_one_holds_a_lease(folder):
     one, other = worker(folder), worker(folder)
     with one.held(WHAT) as first, other.held(WHAT) as second:
         assert (first, second) == (True, False)
@@ -64,7 +64,7 @@ def test_while_one_holds_a_lease_no_other_does(folder):
     assert not files_in(folder), "a lease was left behind"
 
 
-def test_of_many_that_ask_at_once_one_gets_it(folder):
+def test_one_of_many_that_ask_gets_it(folder):
     held, everyone = [], threading.Barrier(THREADS)
 
     def ask(_):
@@ -76,7 +76,7 @@ def test_of_many_that_ask_at_once_one_gets_it(folder):
     assert sorted(held) == [False] * (THREADS - 1) + [True]
 
 
-def test_a_lease_says_who_holds_it_and_until_when(folder):
+def test_a_lease_names_holder_and_expiry(folder):
     with worker(folder, seconds=60.0).held(WHAT):
         (name,) = files_in(folder)
         values = content_of(folder, name)
@@ -94,7 +94,7 @@ def test_a_lease_is_renewed_while_it_is_held(folder):
             assert not is_ours
 
 
-def test_a_lease_that_has_expired_is_taken_over_by_one(folder):
+def test_an_expired_lease_is_taken_by_one(folder):
     lease_of_another(folder, expires=time.time() - 1)
     with worker(folder).held(WHAT) as first, worker(folder).held(WHAT) as second:
         assert (first, second) == (True, False)
@@ -103,9 +103,8 @@ def test_a_lease_that_has_expired_is_taken_over_by_one(folder):
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b'{"format": "else"}', b"\xff"])
-def test_what_is_no_lease_or_of_a_wrong_clock_holds_for_a_lease_at_most(
-    folder, content
-):
+def test_an_invalid_lease_expires_in_time(folder, content):
+    """An invalid lease, or one of a wrong clock, holds no longer than a lease."""
     if content:
         plant(folder, content)
     else:
@@ -122,30 +121,33 @@ def takes(asking):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="only there a process is looked for")
-def test_the_lease_of_a_process_of_this_machine_that_has_ended_is_over(folder):
+def test_an_ended_process_holds_no_lease(folder):
+    """The lease of a process of this machine that has ended is over."""
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     lease_of_another(folder, host=leases.host(), process=ended.pid)
     assert takes(worker(folder))
 
 
-def test_where_no_lease_can_be_made_each_is_on_its_own():
+def test_without_leases_each_is_on_its_own():
+    """Where no lease can be made, each worker is on its own."""
     said = []
     with worker(NoFolder("planted"), failed=said.append).held(WHAT) as is_ours:
         assert is_ours
     assert [str(error) for error in said] == ["planted"]
 
 
-def test_a_disk_that_knows_no_links_serves_too(tmp_path, monkeypatch):
+def test_a_disk_without_links_serves_too(tmp_path, monkeypatch):
     def refuse(*paths):
         raise PermissionError("planted")
 
     monkeypatch.setattr(os, "link", refuse)
-    test_while_one_holds_a_lease_no_other_does(LocalFolder(str(tmp_path)))
+    test_only_one_holds_a_lease(LocalFolder(str(tmp_path)))
     assert not [each for each in tmp_path.rglob("*") if each.is_file()]
 
 
-def test_what_is_done_may_fail_and_the_lease_is_free(folder):
+def test_a_failure_frees_the_lease(folder):
+    """A lease is free again when the work under it fails."""
     with pytest.raises(KeyboardInterrupt), worker(folder).held(WHAT):
         raise KeyboardInterrupt
     assert takes(worker(folder))

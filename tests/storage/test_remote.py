@@ -37,7 +37,7 @@ from tests.samples import (
         ("simplecache::s3://key:secret@bucket/f", "simplecache::s3://bucket/f"),
     ],
 )
-def test_what_is_secret_in_a_location_is_not_shown(location, seen):
+def test_secrets_in_a_location_are_hidden(location, seen):
     assert shown(location) == seen
 
 
@@ -153,9 +153,8 @@ class TestWhileItCantBeReached:
         if fault is hang:
             monkeypatch.setattr(folders, "PATIENCE", 1.0)
 
-    def test_what_this_machine_knows_serves_with_one_warning(
-        self, url, home, faults, fault, caplog
-    ):
+    def test_this_machines_decisions_serve(self, url, home, faults, fault, caplog):
+        """This machine's decisions serve, with one warning."""
         Store(home).put(HERE, decision())
         faults["all"] = fault
         store = Store(url)
@@ -168,9 +167,8 @@ class TestWhileItCantBeReached:
         assert said.startswith(f"keras_diagwise: {url} can't be reached")
         assert "secret" not in caplog.text
 
-    def test_what_is_put_serves_and_appears_once_it_is_back(
-        self, url, home, faults, fault, caplog
-    ):
+    def test_decisions_put_are_sent_later(self, url, home, faults, fault, caplog):
+        """Decisions that are put serve, and appear behind the URL once it is back."""
         store = Store(url)
         assert store.put(HERE, decision(with_batch(2)))
         faults["all"] = fault
@@ -185,9 +183,8 @@ class TestWhileItCantBeReached:
         assert not [each for each in home.rglob("*") if each.is_file()]
         assert len(warnings_of(caplog)) == 1
 
-    def test_a_process_that_has_ended_leaves_what_it_measured_to_the_next(
-        self, url, faults, fault
-    ):
+    def test_the_next_process_sends_decisions(self, url, faults, fault):
+        """A process that has ended leaves its decisions to the next one."""
         faults["all"] = fault
         Store(url).put(HERE, decision())
         del faults["all"]
@@ -218,9 +215,8 @@ class TestWhileItCantBeReached:
         assert len(asked) == 1
 
 
-def test_without_a_home_what_cant_be_sent_lasts_for_the_process(
-    url, faults, monkeypatch
-):
+def test_unsent_decisions_last_for_a_process(url, faults, monkeypatch):
+    """Without a home, decisions that can't be sent last for the process."""
     monkeypatch.setattr(locations, "default_location", lambda: "~/nowhere")
     store = Store(url)
     faults["all"] = fail
@@ -232,9 +228,8 @@ def test_without_a_home_what_cant_be_sent_lasts_for_the_process(
     assert Store(url).get(HERE, PROBLEM) == decision()
 
 
-def test_where_nothing_may_be_written_what_is_there_serves_all_the_same(
-    url, monkeypatch, caplog
-):
+def test_a_read_only_url_still_serves(url, monkeypatch, caplog):
+    """A URL that may not be written still serves the decisions that it has."""
     Store(url).put(HERE, decision(with_batch(2)))
     written = []
 
@@ -257,9 +252,8 @@ def test_where_nothing_may_be_written_what_is_there_serves_all_the_same(
     assert "secret" not in caplog.text
 
 
-def test_a_listing_that_lags_behind_hides_no_decision_of_the_very_problem(
-    url, monkeypatch
-):
+def test_a_lagging_listing_hides_no_decision(url, monkeypatch):
+    """A listing that lags behind hides no decision of the very problem."""
     Store(url).put(HERE, decision())
     monkeypatch.setattr(folders.RemoteFolder, "names", lambda self, path: [])
     store = Store(url)
@@ -268,7 +262,8 @@ def test_a_listing_that_lags_behind_hides_no_decision_of_the_very_problem(
     assert not store.put(HERE, decision())
 
 
-def test_a_listing_that_names_what_is_gone_is_no_harm(url, monkeypatch, caplog):
+def test_a_stale_listing_does_no_harm(url, monkeypatch, caplog):
+    """A listing that names a decision that is gone does no harm."""
     store = Store(url)
     store.put(HERE, decision())
     store.put(HERE, decision(with_batch(64)))
@@ -280,7 +275,7 @@ def test_a_listing_that_names_what_is_gone_is_no_harm(url, monkeypatch, caplog):
     assert not warnings_of(caplog)
 
 
-def test_one_worker_alone_makes_a_lease_behind_a_url(url):
+def test_only_one_worker_leases_behind_a_url(url):
     leases = [Store(url).leases(HERE) for _ in range(2)]
     what = "0" * 16
     with leases[0].held(what) as first, leases[1].held(what) as second:

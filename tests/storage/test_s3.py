@@ -136,7 +136,8 @@ def test_a_look_up_takes_one_request(server):
     assert server.requests == before + 1
 
 
-def test_an_empty_object_is_passed_over_and_the_others_serve(s3, caplog):
+def test_an_empty_object_is_passed_over(s3, caplog):
+    """An empty object is passed over, and the others serve."""
     store = Store(URL)
     store.put(HERE, decision())
     path = decision_path(HERE.digest, with_batch(2))
@@ -160,9 +161,8 @@ def test_of_many_workers_one_gets_a_lease():
 
 
 @pytest.mark.parametrize("fault", ["slow", "failing", "denied"])
-def test_under_a_fault_this_machine_serves_and_decisions_appear_once_it_is_over(
-    server, fault, caplog
-):
+def test_this_machine_serves_under_a_fault(server, fault, caplog):
+    """Under a fault this machine serves, and decisions appear once it is over."""
     store = Store(URL)
     store.put(HERE, decision(with_batch(2)))
     with server.at_fault(fault):
@@ -177,7 +177,8 @@ def test_under_a_fault_this_machine_serves_and_decisions_appear_once_it_is_over(
     assert SECRET not in caplog.text
 
 
-def test_without_credentials_this_machine_serves(monkeypatch, caplog):
+def test_without_credentials_local_serves(monkeypatch, caplog):
+    """Without credentials, this machine's decisions serve."""
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
@@ -200,7 +201,8 @@ def test_credentials_in_the_url_are_not_said(server, caplog):
     assert warnings_of(caplog)
 
 
-def test_a_listing_that_lags_behind_hides_no_decision_of_the_very_problem(server):
+def test_a_lagging_listing_hides_no_decision(server):
+    """A listing that lags behind hides no decision of the very problem."""
     Store(URL).put(HERE, decision())
     with server.at_fault("lagging"):
         store = Store(URL)
@@ -213,7 +215,7 @@ def test_a_listing_that_lags_behind_hides_no_decision_of_the_very_problem(server
 
 
 @pytest.mark.parametrize("fault", ["slow", "failing", "denied", "lagging"])
-def test_training_and_tuning_go_on_under_a_fault(server, fault, monkeypatch):
+def test_training_and_tuning_survive_a_fault(server, fault, monkeypatch):
     module = sys.modules["keras_diagwise.models.tune"]
     check = ModelCheck(skipped="not in this test"), []
     monkeypatch.setattr(module, "check_step", lambda *a, **k: check)
@@ -236,7 +238,8 @@ def test_training_and_tuning_go_on_under_a_fault(server, fault, monkeypatch):
     assert found[1].problem == report.rows[0].problem
 
 
-def test_time_is_not_wasted_on_what_does_not_answer(server):
+def test_a_slow_server_is_not_asked_again(server):
+    """No time is wasted on a server that does not answer."""
     store = Store(URL)
     with server.at_fault("slow"):
         store.get(HERE, PROBLEM)

@@ -58,7 +58,8 @@ def files_below(location):
 # What is put is got.
 
 
-def test_what_is_put_is_got_by_any_store_of_the_location(tmp_path, caplog):
+def test_any_store_of_the_location_gets_it(tmp_path, caplog):
+    """A decision that is put is found by any store of the location."""
     measured = decision()
     assert Store(tmp_path).put(HERE, measured)
     store = Store(str(tmp_path))
@@ -70,7 +71,7 @@ def test_what_is_put_is_got_by_any_store_of_the_location(tmp_path, caplog):
     assert not warnings_of(caplog)
 
 
-def test_a_file_is_readable_and_tells_its_own_key(tmp_path):
+def test_a_file_is_readable_and_has_its_key(tmp_path):
     Store(tmp_path).put(HERE, decision())
     values = json.loads(file_of(tmp_path).read_text())
     assert values["format"] == "keras-diagwise decision"
@@ -81,7 +82,8 @@ def test_a_file_is_readable_and_tells_its_own_key(tmp_path):
     assert environment["device_name"] == "here"
 
 
-def test_a_second_put_merges_and_says_whether_anything_changed(tmp_path):
+def test_a_second_put_merges(tmp_path):
+    """A second `put` merges, and returns whether anything changed."""
     store = Store(tmp_path)
     first = decision(passes=PASSES[:1])
     second = decision(passes=PASSES[1:])
@@ -121,7 +123,8 @@ def test_whatever_problem_is_put_is_listed(tmp_path_factory, problem):
     assert store.nearest(HERE, with_batch(77, problem)) == found
 
 
-def test_a_dense_problem_is_listed_and_serves_others_of_its_kind(tmp_path):
+def test_a_dense_problem_serves_its_kind(tmp_path):
+    """A dense problem is listed, and serves others of its kind."""
     store = Store(tmp_path)
     known = decision(dense((28, 28), 32, 64, (1, 1)))
     store.put(HERE, known)
@@ -136,7 +139,8 @@ def list_of(document):
     return sorted(document, key=lambda pair: (pair[0].digest, pair[1].problem.digest))
 
 
-def test_the_nearest_is_found_as_in_a_document_ties_and_unknown_batch_too(tmp_path):
+def test_the_nearest_is_as_in_a_document(tmp_path):
+    """The nearest is found as in a document, for ties and an unknown batch too."""
     problems = [with_batch(n) for n in (1, 4, 64)]
     problems += [dataclasses.replace(PROBLEM, groups=n) for n in (32, 128)]
     problems += [dataclasses.replace(PROBLEM, kernel_size=(5, 5))]
@@ -152,7 +156,8 @@ def test_the_nearest_is_found_as_in_a_document_ties_and_unknown_batch_too(tmp_pa
     assert store.nearest(ELSEWHERE, PROBLEM) is None
 
 
-def test_where_the_nearest_is_damaged_the_next_one_speaks(tmp_path, caplog):
+def test_next_serves_if_nearest_is_damaged(tmp_path, caplog):
+    """Where the nearest is damaged, the next one serves."""
     store = Store(tmp_path)
     store.merge(document(HERE, decision(with_batch(4)), decision(with_batch(64))))
     file_of(tmp_path, problem=with_batch(4)).write_text("{}")
@@ -172,14 +177,16 @@ def test_creating_a_store_touches_nothing(tmp_path):
     assert store.put(HERE, decision())
 
 
-def test_the_nearest_is_found_by_names_and_one_file_is_read(tmp_path, monkeypatch):
+def test_the_nearest_reads_one_file(tmp_path, monkeypatch):
+    """The nearest is found by file names, and one file is read."""
     Store(tmp_path).merge(document(HERE, *(decision(with_batch(n)) for n in (2, 32))))
     read = reads_of(monkeypatch)
     assert Store(tmp_path).nearest(HERE, PROBLEM).problem == with_batch(2)
     assert [Path(path) for path in read] == [file_of(tmp_path, problem=with_batch(2))]
 
 
-def test_environments_are_read_once_and_no_decision_with_them(tmp_path, monkeypatch):
+def test_environments_are_read_once(tmp_path, monkeypatch):
+    """Environments are read once, and no decision with them."""
     for environment in (HERE, UPDATED):
         Store(tmp_path).merge(
             document(environment, decision(), decision(with_batch(4)))
@@ -210,7 +217,8 @@ def reads_of(monkeypatch):
 # Where it is.
 
 
-def test_the_variable_says_where_else_the_users_cache(tmp_path, monkeypatch):
+def test_the_variable_sets_the_location(tmp_path, monkeypatch):
+    """The variable sets the location, which otherwise is in the user's cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("KERAS_DIAGWISE_STORE", raising=False)
     if sys.platform == "linux":
@@ -221,7 +229,8 @@ def test_the_variable_says_where_else_the_users_cache(tmp_path, monkeypatch):
     assert Store(tmp_path / "given").location == str(tmp_path / "given")
 
 
-def test_a_relative_location_stays_where_it_was(tmp_path, monkeypatch):
+def test_a_relative_location_stays_fixed(tmp_path, monkeypatch):
+    """A relative location stays where it was when the directory changes."""
     monkeypatch.chdir(tmp_path)
     store = Store("here")
     monkeypatch.chdir("/")
@@ -240,7 +249,8 @@ def test_a_url_of_a_file_is_its_folder(tmp_path):
     assert Store(tmp_path / "here").get(HERE, PROBLEM) == decision()
 
 
-def test_without_a_home_decisions_last_for_the_process(monkeypatch, caplog, tmp_path):
+def test_decisions_last_without_a_home(monkeypatch, caplog, tmp_path):
+    """Without a home directory, decisions last for the process."""
     pwd = pytest.importorskip("pwd")
 
     def nobody(uid):
@@ -273,9 +283,10 @@ def failing(number):
         ("replace", errno.EACCES),
     ],
 )
-def test_where_nothing_can_be_written_decisions_last_for_the_process(
+def test_unwritable_decisions_last_a_process(
     tmp_path, monkeypatch, caplog, function, number
 ):
+    """Where nothing can be written, decisions last for the process."""
     location = tmp_path / "store"
     monkeypatch.setattr(folders.os, function, failing(number))
     check_lasts_for_the_process(Store(location), caplog, os.strerror(number))
@@ -286,7 +297,7 @@ def test_where_nothing_can_be_written_decisions_last_for_the_process(
     assert Store(location).get(HERE, PROBLEM) == decision()
 
 
-def test_a_location_below_a_file_is_one_that_cant_be_written(tmp_path, caplog):
+def test_a_path_below_a_file_is_unwritable(tmp_path, caplog):
     (tmp_path / "file").write_text("mine")
     check_lasts_for_the_process(Store(tmp_path / "file" / "below"), caplog, "Not a dir")
     assert (tmp_path / "file").read_text() == "mine"
@@ -336,9 +347,8 @@ def read_only(tmp_path):
         folder.chmod(mode)
 
 
-def test_what_a_read_only_folder_holds_serves_and_more_lasts_for_the_process(
-    tmp_path, read_only, caplog
-):
+def test_a_read_only_folder_serves(tmp_path, read_only, caplog):
+    """Decisions in a read-only folder serve, and new ones last for the process."""
     location = tmp_path / "store"
     Store(location).put(HERE, decision())
     before = {path: path.read_bytes() for path in files_below(location)}
@@ -358,9 +368,8 @@ def test_what_a_read_only_folder_holds_serves_and_more_lasts_for_the_process(
     assert {path: path.read_bytes() for path in files_below(location)} == before
 
 
-def test_a_folder_that_cant_be_read_is_empty_with_one_warning(
-    tmp_path, monkeypatch, caplog
-):
+def test_an_unreadable_folder_is_empty(tmp_path, monkeypatch, caplog):
+    """A folder that can't be read is empty, with one warning."""
     Store(tmp_path).put(HERE, decision())
     monkeypatch.setattr(folders.os, "listdir", failing(errno.EACCES))
     store = Store(tmp_path)
@@ -372,7 +381,8 @@ def test_a_folder_that_cant_be_read_is_empty_with_one_warning(
 # Damage.
 
 
-def test_other_times_in_valid_json_are_noticed(tmp_path, caplog):
+def test_changed_times_are_noticed(tmp_path, caplog):
+    """Changed times are noticed, although the JSON is valid."""
     Store(tmp_path).put(HERE, decision(native=1.0, direct=0.5))
     path = file_of(tmp_path)
     for changed in (0.4, 1.5):
@@ -483,7 +493,8 @@ def remove(path):
         path.unlink(missing_ok=True)
 
 
-def test_a_thousand_damages_are_a_thousand_misses(tmp_path, caplog):
+def test_random_damages_are_misses(tmp_path, caplog):
+    """A thousand random damages are misses, except the few that change nothing."""
     generator = random.Random(20)
     measured = decision()
     Store(tmp_path).put(HERE, measured)
@@ -515,7 +526,7 @@ def test_a_thousand_damages_are_a_thousand_misses(tmp_path, caplog):
     assert unharmed < 100
 
 
-def test_damage_to_an_environment_is_a_miss_too(tmp_path, caplog):
+def test_a_damaged_environment_is_a_miss(tmp_path, caplog):
     generator = random.Random(30)
     Store(tmp_path).put(HERE, decision())
     path = tmp_path / HERE.digest / "environment.json"
@@ -533,9 +544,8 @@ def test_damage_to_an_environment_is_a_miss_too(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("damage", sorted(set(DAMAGES), key=lambda each: each.__name__))
-def test_a_put_over_damage_replaces_it_or_lasts_for_the_process(
-    tmp_path, damage, caplog
-):
+def test_a_put_over_damage_replaces_it(tmp_path, damage, caplog):
+    """A `put` over damage replaces it, or lasts for the process."""
     store = Store(tmp_path)
     store.put(HERE, decision())
     path = file_of(tmp_path)
@@ -552,7 +562,8 @@ def test_a_put_over_damage_replaces_it_or_lasts_for_the_process(
         assert path.read_bytes() == content
 
 
-def test_a_folder_that_is_a_file_is_a_miss_and_stays(tmp_path, caplog):
+def test_a_file_for_a_folder_is_a_miss(tmp_path, caplog):
+    """A file in place of a folder is a miss, and stays."""
     store = Store(tmp_path)
     path = file_of(tmp_path)
     path.parent.parent.mkdir(parents=True)
@@ -564,7 +575,8 @@ def test_a_folder_that_is_a_file_is_a_miss_and_stays(tmp_path, caplog):
     assert len(warnings_of(caplog)) == 2
 
 
-def test_each_damaged_file_is_named_once_and_only_a_few_are(tmp_path, caplog):
+def test_damaged_files_are_named_once(tmp_path, caplog):
+    """Each damaged file is named once, and only a few of many."""
     store = Store(tmp_path)
     problems = [with_batch(n) for n in range(1, 30)]
     for each in problems:
@@ -583,7 +595,7 @@ def test_each_damaged_file_is_named_once_and_only_a_few_are(tmp_path, caplog):
 # Sharing.
 
 
-def test_clear_removes_what_is_ours_and_nothing_else(tmp_path, caplog):
+def test_clear_removes_only_its_own_files(tmp_path, caplog):
     store = Store(tmp_path)
     problems = [with_batch(n) for n in (1, 2, 4)]
     store.merge(document(HERE, *map(decision, problems)))
@@ -610,9 +622,10 @@ def test_clear_removes_what_is_ours_and_nothing_else(tmp_path, caplog):
     assert store.get(HERE, PROBLEM) == decision()
 
 
-def test_after_another_process_cleared_the_store_its_environment_is_written_anew(
+def test_environment_returns_after_a_clear(
     tmp_path,
 ):
+    """After another process cleared the store, the environment is written anew."""
     store = Store(tmp_path)
     store.put(HERE, decision())
     assert store.environments() == [HERE]
@@ -622,9 +635,8 @@ def test_after_another_process_cleared_the_store_its_environment_is_written_anew
     assert Store(tmp_path).document() == document(HERE, decision())
 
 
-def test_a_store_cleared_between_two_steps_of_a_write_is_made_anew(
-    tmp_path, monkeypatch, caplog
-):
+def test_a_clear_during_a_put_loses_nothing(tmp_path, monkeypatch, caplog):
+    """A store that is cleared between two steps of a write is made anew."""
     store, makedirs = Store(tmp_path), os.makedirs
     calls = []
 
@@ -640,7 +652,8 @@ def test_a_store_cleared_between_two_steps_of_a_write_is_made_anew(
     assert not warnings_of(caplog)
 
 
-def test_what_another_process_writes_meanwhile_is_not_lost(tmp_path, monkeypatch):
+def test_a_concurrent_write_is_not_lost(tmp_path, monkeypatch):
+    """A decision that another process writes meanwhile is not lost."""
     store, other = Store(tmp_path), Store(tmp_path)
     theirs, ours = decision(passes=PASSES[:1]), decision(passes=PASSES[1:])
     fsync = os.fsync
@@ -751,7 +764,8 @@ def test_processes_share_a_store(tmp_path, caplog):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_writer_killed_at_any_moment_leaves_a_whole_store(tmp_path, caplog):
+def test_a_killed_writer_leaves_no_damage(tmp_path, caplog):
+    """A writer killed at any moment leaves a whole store."""
     confirmed = {int(line) for line in run_processes(tmp_path, "kill").split()}
     assert confirmed
     store = Store(tmp_path)
@@ -783,7 +797,8 @@ def left_behind(store, tmp_path):
     return found
 
 
-def test_what_the_killed_left_is_swept_after_an_hour(tmp_path):
+def test_leftovers_are_swept_after_an_hour(tmp_path):
+    """Files that a killed process left behind are swept after an hour."""
     store = Store(tmp_path)
     found = left_behind(store, tmp_path)
     foreign = tmp_path / HERE.digest / "notes.tmp"
@@ -799,7 +814,7 @@ def test_what_the_killed_left_is_swept_after_an_hour(tmp_path):
     assert store.get(HERE, PROBLEM) == decision(PROBLEM)
 
 
-def test_a_lease_that_is_renewed_is_not_swept(tmp_path):
+def test_a_renewed_lease_is_not_swept(tmp_path):
     store = Store(tmp_path)
     store.put(HERE, decision(PROBLEM))
     with store.leases(HERE).held("4" * 16) as is_ours:

@@ -4,7 +4,8 @@ several tune at once."""
 from tuning import endurance
 
 
-def test_a_tuning_that_is_killed_goes_on_where_it_was():
+def test_a_killed_tuning_goes_on():
+    """A tuning that is killed goes on where it was."""
     figures = endurance.kills(count=2, problems=2)
     assert figures["unreadable"] == []
     assert figures["finished_passes_lost"] == 0
@@ -14,7 +15,8 @@ def test_a_tuning_that_is_killed_goes_on_where_it_was():
     assert figures["files_left_an_hour_later"] == 0
 
 
-def test_processes_that_tune_the_same_problems_decide_them_all_once():
+def test_processes_decide_each_problem_once():
+    """Processes that tune the same problems decide each of them once."""
     figures = endurance.processes(count=2, problems_each=2)
     assert figures["exit_statuses"] == [0, 0]
     assert figures["unreadable"] == []

@@ -104,7 +104,8 @@ if backends.active.COMPILES_ALONE:
 
 
 @pytest.mark.parametrize("fault", TYPES)
-def test_a_candidate_that_fails_has_a_typed_failure(faulty, fault):
+def test_a_fault_is_a_typed_failure(faulty, fault):
+    """A candidate that fails has a typed failure."""
     outcome = faulty.passes["forward"].outcomes[f"planted:{fault}"]
     failure, reason = TYPES[fault]
     assert outcome.failure == failure
@@ -112,7 +113,8 @@ def test_a_candidate_that_fails_has_a_typed_failure(faulty, fault):
     assert outcome.seconds is None
 
 
-def test_the_tuning_goes_on_with_the_next_candidate(faulty):
+def test_tuning_goes_on_after_a_fault(faulty):
+    """Tuning goes on with the next candidate."""
     timed = set(faulty.passes["forward"].seconds)
     assert timed == SOUND
 
@@ -137,7 +139,8 @@ def test_what_failed_is_never_chosen(faulty):
 
 
 @pytest.mark.parametrize("wrong", PASSES)
-def test_what_is_wrong_in_one_pass_can_serve_in_the_others(tune, wrong):
+def test_wrong_in_one_pass_serves_in_others(tune, wrong):
+    """A candidate that is wrong in one pass can serve in the others."""
     problem = depthwise((5, 5), 1 + PASSES.index(wrong), (3, 3))
     decision = tune(Planted("wrong", wrong), problem=problem)
     name = f"planted:wrong:{wrong}"
@@ -146,7 +149,8 @@ def test_what_is_wrong_in_one_pass_can_serve_in_the_others(tune, wrong):
     assert all(name in decision.passes[other].seconds for other in others)
 
 
-def test_a_native_that_is_wrong_is_reported_and_not_chosen(tune, child_with):
+def test_a_wrong_native_is_not_chosen(tune, child_with):
+    """A native that is wrong is reported and not chosen."""
     child_with("native")
     tune.tuner.close()
     decision = tune(problem=depthwise((8, 8), 4, (3, 3)))

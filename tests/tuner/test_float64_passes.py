@@ -10,7 +10,7 @@ from tests.strategies import problems, tensors
 
 
 @hypothesis.given(problem=problems(dtypes=("float64",)))
-def test_the_exact_passes_equal_the_definition(problem):
+def test_exact_passes_equal_the_definition(problem):
     hypothesis.assume(problem.batch)
     inputs, kernel, gradient = tensors(problem)
     expected = reference.passes(problem, inputs, kernel, gradient)
@@ -25,7 +25,7 @@ def test_the_exact_passes_equal_the_definition(problem):
 
 
 @hypothesis.given(problem=problems(dtypes=("float64",), ranks=(2,)))
-def test_taking_images_in_chunks_changes_nothing(problem):
+def test_chunks_of_images_change_nothing(problem):
     hypothesis.assume(problem.batch)
     inputs, _, gradient = tensors(problem)
     whole = float64_passes.exact_pass(problem, "kernel_gradient", inputs, gradient)

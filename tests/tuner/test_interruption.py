@@ -100,7 +100,8 @@ def is_gone(pid):
         return True
 
 
-def test_ctrl_c_ends_it_cleanly_with_what_was_learnt(tuning, tmp_path):
+def test_ctrl_c_ends_it_cleanly(tuning, tmp_path):
+    """Ctrl-C ends tuning cleanly and keeps the results so far."""
     process, child = tuning(TUNE)
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=SECONDS)[1]
@@ -110,7 +111,7 @@ def test_ctrl_c_ends_it_cleanly_with_what_was_learnt(tuning, tmp_path):
     assert_kept(tmp_path)
 
 
-def test_a_process_that_is_killed_takes_its_child_along(tuning, tmp_path):
+def test_a_killed_process_ends_its_child(tuning, tmp_path):
     process, child = tuning(TUNER)
     process.kill()
     wait_until(lambda: is_gone(child))

@@ -57,14 +57,15 @@ def test_rounds_are_interleaved_and_shuffled(monkeypatch):
     assert len({tuple(each) for each in rounds}) > 2
 
 
-def test_the_budget_ends_the_rounds_but_for_the_least(monkeypatch):
+def test_the_budget_ends_the_rounds(monkeypatch):
+    """The budget ends the rounds, but not before the fewest are done."""
     samples, _ = timed(monkeypatch, {"slow": 10.0}, seconds=1.0)
     assert len(samples["slow"]) == 3
     samples, _ = timed(monkeypatch, {"quick": 0.1}, seconds=1.0)
     assert 9 <= len(samples["quick"]) <= 11
 
 
-def test_an_accelerator_is_warm_before_it_is_timed(monkeypatch):
+def test_an_accelerator_is_warmed_up_first(monkeypatch):
     monkeypatch.setattr(measure, "timing_policy", lambda: measure.ACCELERATOR)
     samples, calls = timed(monkeypatch, {"a": 0.04, "b": 0.02}, seconds=0.1)
     before = len(calls) - sum(map(len, samples.values()))
@@ -79,8 +80,11 @@ def test_a_warm_accelerator_is_timed_at_once(monkeypatch):
         assert (before > 2) == warms_up
 
 
-def test_calls_are_queued_and_waited_for_once_a_sample(monkeypatch):
-    """As on a device that computes what it was given later."""
+def test_calls_are_waited_for_once_a_sample(monkeypatch):
+    """Calls are queued, and waited for once a sample.
+
+    As on a device that computes asynchronously.
+    """
     clock, queue = Clock(), []
     monkeypatch.setattr(measure.time, "perf_counter", clock)
 
@@ -99,8 +103,11 @@ def test_calls_are_queued_and_waited_for_once_a_sample(monkeypatch):
     np.testing.assert_allclose(samples["a"], 1.01e-3, rtol=1e-3)
 
 
-def test_the_device_tells_the_time_where_it_can(monkeypatch):
-    """A clock of the host stands still here: only the events say what it took."""
+def test_device_events_tell_the_time(monkeypatch):
+    """The device tells the time where it can.
+
+    The host's clock stands still here, so only the events tell the time.
+    """
     queued = []
 
     class Event:
@@ -150,7 +157,8 @@ def test_launches_decide_for_small_kernels(monkeypatch):
     np.testing.assert_allclose(ratio, 2, rtol=0.01)
 
 
-def test_calls_in_a_row_take_operands_that_no_cache_holds(monkeypatch):
+def test_calls_rotate_uncached_operands(monkeypatch):
+    """Calls in a row take operands that no cache holds."""
     operands = [keras.ops.ones((2, 3)), keras.ops.zeros((4,))]  # 40 bytes
     assert measure.copies_of(operands, measure.CPU) == [operands]
     ways = dataclasses.replace(measure.ACCELERATOR, rotated_bytes=150)

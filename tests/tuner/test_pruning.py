@@ -26,7 +26,8 @@ def why(candidate, problem=PROBLEM, best=1.0, roofline=FAST, history=None):
     )
 
 
-def test_arithmetic_that_takes_longer_than_the_best_is_pruned():
+def test_too_much_arithmetic_is_pruned():
+    """A candidate whose arithmetic alone takes longer than the best is pruned."""
     seconds = 2.0
     roofline = dataclasses.replace(
         FAST, flops_per_second=DENSE.work(PROBLEM).flops / seconds
@@ -36,20 +37,22 @@ def test_arithmetic_that_takes_longer_than_the_best_is_pruned():
     assert why(Direct(), best=1.9, roofline=roofline) is None
 
 
-def test_what_needs_too_much_memory_is_pruned():
+def test_too_much_memory_is_pruned():
     huge = depthwise((2, 2), 4096, (3, 3), batch=1)
     assert "MiB" in why(Diagonal.parse(["4096"]), huge)
     assert why(Diagonal.parse(["8"]), huge) is None
 
 
-def test_without_experience_only_arithmetic_and_memory_count():
+def test_without_history_less_is_pruned():
+    """Without a history, only arithmetic and memory count."""
     many = Diagonal.parse(["1", "split"])
     channels = depthwise((4, 4), 1024, (3, 3))
     assert why(many, channels) is None
     assert "too long to compile" in why(many, channels, history=SpeedHistory())
 
 
-def test_the_time_to_compile_is_told_from_that_of_others():
+def test_compile_time_is_learnt_from_others():
+    """The time to compile is predicted from that of other candidates."""
     history = SpeedHistory()
     few, many = Diagonal.parse(["32", "split"]), Diagonal.parse(["4", "split"])
     operations = few.work(PROBLEM).operations
@@ -70,17 +73,20 @@ def learnt(*behind, candidate=DENSE, problem=PROBLEM, pass_name="forward"):
     return history
 
 
-def test_a_family_is_given_up_once_it_was_far_behind_often_enough():
+def test_a_family_far_behind_is_given_up():
+    """A family is given up once it was far behind often enough."""
     assert why(DENSE, history=learnt(HOPELESS)) is not None
     assert why(DENSE, history=learnt(BEHIND, BEHIND, BEHIND)) is not None
     assert why(DENSE, history=learnt(BEHIND, BEHIND)) is None
 
 
-def test_one_candidate_that_was_not_far_behind_saves_its_family():
+def test_one_close_candidate_saves_a_family():
+    """One candidate that was not far behind saves its family."""
     assert why(DENSE, history=learnt(HOPELESS, HOPELESS, 0.9 * BEHIND)) is None
 
 
-def test_experience_is_of_one_family_one_pass_and_one_kind_of_problem():
+def test_experience_is_of_one_kind():
+    """Experience holds for one family, one pass and one kind of problem."""
     other_kind = depthwise((28, 28), 64, (5, 5), batch=8)
     assert why(Direct(), history=learnt(HOPELESS)) is None
     assert why(DENSE, history=learnt(HOPELESS, pass_name="input_gradient")) is None

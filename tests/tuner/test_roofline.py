@@ -22,27 +22,30 @@ ROOFLINE = Roofline(copies=((100, 1e-3), (10_000, 1e-1)), flops_per_second=1e6)
     ("moved", "seconds"),
     [(100, 1e-3), (1_000, 1e-2), (10_000, 1e-1), (20_000, 2e-1), (1, 1e-3), (0, 1e-3)],
 )
-def test_copies_between_those_measured_go_by_logarithms(moved, seconds):
+def test_copies_interpolate_in_logarithms(moved, seconds):
+    """Copies between the measured sizes are interpolated in logarithms."""
     assert ROOFLINE.copy_seconds(moved) == pytest.approx(seconds)
 
 
-def test_the_largest_copy_tells_the_bandwidth():
+def test_largest_copy_tells_the_bandwidth():
     assert ROOFLINE.bytes_per_second == pytest.approx(1e5)
 
 
-def test_the_least_time_is_the_larger_of_copying_and_computing():
+def test_least_time_is_the_larger_of_two():
+    """The least time is the larger of copying and computing."""
     copying = Roofline(ROOFLINE.copies, math.inf).seconds(PROBLEM)
     computing = Roofline(((1, 0.0001), (2, 0.0001)), 1e-3).seconds(PROBLEM)
     assert copying == pytest.approx(ROOFLINE.copy_seconds(PROBLEM.least_bytes))
     assert computing == pytest.approx(PROBLEM.flops / 1e-3)
 
 
-def test_the_arithmetic_of_a_candidate_takes_its_flops_over_the_rate():
+def test_arithmetic_takes_flops_over_rate():
+    """The arithmetic of a candidate takes its FLOPs over the rate."""
     work = Direct().work(PROBLEM)
     assert ROOFLINE.arithmetic_seconds(work) == pytest.approx(work.flops / 1e6)
 
 
-def test_limits_are_the_best_of_what_was_measured(monkeypatch):
+def test_limits_are_the_best_measured(monkeypatch):
     def interleaved(functions, operands, **options):
         return {name: [3.0, 2.0, 4.0] for name in functions}
 
@@ -53,7 +56,9 @@ def test_limits_are_the_best_of_what_was_measured(monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-def test_the_tensors_have_the_bytes_and_run_in_every_dtype(dtype, monkeypatch):
+def test_tensors_have_the_bytes_in_any_dtype(dtype, monkeypatch):
+    """The tensors have the stated bytes and run in every dtype."""
+
     def interleaved(functions, operands, **options):
         for name, function in functions.items():
             given = operands[name] if isinstance(operands, dict) else operands

@@ -83,7 +83,7 @@ def warnings_in(caplog):
 
 
 @pytest.mark.parametrize("obstacle", OBSTACLES)
-def test_without_a_child_the_work_is_done_here(bench, obstacle, monkeypatch, caplog):
+def test_without_a_child_work_is_done_here(bench, obstacle, monkeypatch, caplog):
     OBSTACLES[obstacle](monkeypatch)
     caplog.set_level(logging.WARNING)
     first_runs = [bench.examine(TASK, each) for each in (Native(), Direct())]
@@ -101,7 +101,7 @@ def test_the_warning_is_given_once_a_process(monkeypatch, caplog):
     assert len(warnings_in(caplog)) == 1
 
 
-def test_a_tuner_without_a_child_decides_all_the_same(monkeypatch, tmp_path):
+def test_a_tuner_without_a_child_decides(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "executable", None)
     monkeypatch.setattr(runner, "measure_roofline", lambda *arguments: ROOFLINE)
     tuner = Tuner(Store(tmp_path))
@@ -110,7 +110,9 @@ def test_a_tuner_without_a_child_decides_all_the_same(monkeypatch, tmp_path):
     assert all(decision.passes[name].seconds["native"] for name in PASSES)
 
 
-def test_an_exception_while_timing_is_a_failure_here_as_in_a_child(monkeypatch):
+def test_timing_errors_fail_here_as_in_child(monkeypatch):
+    """An exception while timing is a failure here, as in a child."""
+
     def raise_error(*arguments, **options):
         raise RuntimeError("RESOURCE_EXHAUSTED: out of it")
 
@@ -120,14 +122,15 @@ def test_an_exception_while_timing_is_a_failure_here_as_in_a_child(monkeypatch):
     assert caught.value.first_run.failure == "out of memory"
 
 
-def test_a_child_does_one_thing_after_another(running):
+def test_a_child_serves_several_requests(running):
     first = running._child
     assert running.examine(TASK, Direct()).failure is None
     assert running.time(TASK, [Direct()], 0.0, 3).keys() == {Direct()}
     assert running._child is first
 
 
-def test_a_child_that_was_ended_while_it_waited_starts_again(running):
+def test_an_ended_child_starts_again(running):
+    """A child that was ended while it waited starts again."""
     process = running._child._process
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
@@ -146,9 +149,9 @@ def test_what_is_compiled_ahead_is_timed(running):
     assert running._child is process
 
 
-def test_the_answer_to_what_was_interrupted_is_not_taken_for_another(
-    running, monkeypatch
-):
+def test_interrupted_answers_are_discarded(running, monkeypatch):
+    """The answer to an interrupted request is not given to another."""
+
     def interrupted(self, timeout=None):
         raise KeyboardInterrupt
 
@@ -160,7 +163,7 @@ def test_the_answer_to_what_was_interrupted_is_not_taken_for_another(
     assert running.time(TASK, [Direct()], 0.0, 3).keys() == {Direct()}
 
 
-def test_another_thread_has_a_child_of_its_own(running):
+def test_each_thread_has_its_own_child(running):
     first_runs = []
 
     def examine():
@@ -180,7 +183,8 @@ def test_the_time_that_is_over_ends_the_wait(bench):
     assert bench._child is None
 
 
-def test_limits_are_asked_for_again_where_the_child_died(bench, monkeypatch):
+def test_limits_are_asked_again_on_a_crash(bench, monkeypatch):
+    """Limits are asked for again if the child died."""
     answers = [FailedError("crash", "planted"), ROOFLINE]
 
     def ask(*request, **options):

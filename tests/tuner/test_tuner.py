@@ -73,7 +73,8 @@ def spent_after(requests):
     return before
 
 
-def test_every_candidate_of_every_pass_has_an_outcome(make, store):
+def test_every_candidate_has_an_outcome(make, store):
+    """Every candidate of every pass has an outcome."""
     tuner = make(Bench())
     decision = tuner.tune(PROBLEM)
     kept = store.get(tuner.environment, PROBLEM)
@@ -84,7 +85,7 @@ def test_every_candidate_of_every_pass_has_an_outcome(make, store):
     assert tuner.measured == 3
 
 
-def test_native_is_measured_before_the_others(make):
+def test_native_is_measured_first(make):
     bench = Bench()
     make(bench).tune(PROBLEM)
     first = {name: next(c for p, c in bench.asked if p == name) for name in PASSES}
@@ -92,7 +93,8 @@ def test_native_is_measured_before_the_others(make):
 
 
 @pytest.mark.parametrize("mode", ["graph", "xla"])
-def test_a_pass_is_compiled_alone_only_where_the_step_is_not_compiled(make, mode):
+def test_passes_compile_alone_in_graphs_only(make, mode):
+    """A pass is compiled alone only where the step is not compiled."""
     bench = Bench()
     environment = dataclasses.replace(Environment.current(), compiler_mode=mode)
     make(bench, environment=environment).tune(PROBLEM)
@@ -100,7 +102,7 @@ def test_a_pass_is_compiled_alone_only_where_the_step_is_not_compiled(make, mode
     assert asked == (backends.active.COMPILES_ALONE and mode == "graph")
 
 
-def test_what_the_store_holds_is_not_measured_again(make):
+def test_stored_decisions_are_not_remeasured(make):
     make(Bench()).tune(PROBLEM)
     bench = Bench()
     again = make(bench)
@@ -111,7 +113,7 @@ def test_what_the_store_holds_is_not_measured_again(make):
     assert told == list(PASSES)
 
 
-def test_a_new_candidate_has_its_pass_measured_anew(make, monkeypatch):
+def test_a_new_candidate_remeasures_its_pass(make, monkeypatch):
     with monkeypatch.context() as patch:
         patch.delitem(ALGORITHMS, "diagonal")
         environment = Environment.current()
@@ -122,7 +124,7 @@ def test_a_new_candidate_has_its_pass_measured_anew(make, monkeypatch):
     assert is_decided(decision, "forward")
 
 
-def test_only_the_passes_asked_for_are_measured(make):
+def test_only_requested_passes_are_measured(make):
     bench = Bench()
     decision = make(bench).tune(PROBLEM, FORWARD)
     assert set(decision.passes) == {"forward"} == {name for name, _ in bench.asked}
@@ -130,12 +132,12 @@ def test_only_the_passes_asked_for_are_measured(make):
 
 
 @pytest.mark.parametrize("field", [{"batch": None}, {"spatial_shape": (None, 8)}])
-def test_a_problem_of_unknown_size_can_not_be_measured(make, field):
+def test_unknown_sizes_cant_be_measured(make, field):
     with pytest.raises(ValueError, match="known batch and spatial shape"):
         make(Bench()).tune(dataclasses.replace(PROBLEM, **field))
 
 
-def test_each_pass_is_in_the_store_as_soon_as_it_is_known(make, store):
+def test_each_pass_is_stored_once_known(make, store):
     tuner, seen = make(Bench()), []
 
     def told(pass_name):
@@ -146,7 +148,8 @@ def test_each_pass_is_in_the_store_as_soon_as_it_is_known(make, store):
 
 
 @pytest.mark.parametrize("requests", [0, 1, 7, 20])
-def test_what_was_decided_when_the_time_was_over_is_not_measured_again(make, requests):
+def test_a_spent_budget_keeps_decided_passes(make, requests):
+    """Passes that were decided when the time was over are not measured again."""
     bench = Bench(before=spent_after(requests))
     first = make(bench)
     with pytest.raises(BudgetSpentError):
@@ -161,14 +164,15 @@ def test_what_was_decided_when_the_time_was_over_is_not_measured_again(make, req
     assert {n: decision.passes[n] for n in kept.passes} == kept.passes
 
 
-def test_nothing_is_begun_when_the_time_is_over(make):
+def test_nothing_begins_once_time_is_over(make):
     bench = Bench()
     with pytest.raises(BudgetSpentError):
         make(bench, until=0.0).tune(PROBLEM)
     assert not bench.asked
 
 
-def test_another_process_that_was_quicker_is_believed(make, store, monkeypatch):
+def test_a_quicker_process_is_believed(make, store, monkeypatch):
+    """A decision that another process made meanwhile is taken over."""
     theirs = make(Bench())
     bench = Bench()
     ours = make(bench)
@@ -185,15 +189,18 @@ def test_another_process_that_was_quicker_is_believed(make, store, monkeypatch):
     assert not bench.asked
 
 
-def test_a_candidate_whose_error_is_not_allowed_fails(make):
+def test_an_error_above_the_bound_fails(make):
     bench = Bench(errors={"direct": 2 * STRICT, "diagonal:8": 0.5 * STRICT})
     outcomes = outcomes_of(make(bench).tune(PROBLEM, FORWARD))
     assert outcomes["direct"].failure == "wrong numbers"
     assert outcomes["diagonal:8"].failure is None
 
 
-def test_twice_the_error_of_the_backends_dense_convolution_is_allowed(make):
-    """As under TF32, which it is the user's to switch off."""
+def test_twice_the_standard_error_is_allowed(make):
+    """Twice the error of the backend's dense convolution is allowed.
+
+    As under TF32, which is the user's to switch off.
+    """
     bench = Bench(
         errors={"native": 1e-9, "direct": 1.9e-3, "diagonal:8": 2.1e-3},
         standard_error=1e-3,
@@ -203,13 +210,15 @@ def test_twice_the_error_of_the_backends_dense_convolution_is_allowed(make):
     assert outcomes["diagonal:8"].failure == "wrong numbers"
 
 
-def test_a_dense_convolution_that_is_wrong_allows_nothing(make):
+def test_a_wrong_standard_allows_nothing(make):
+    """A dense convolution that is wrong allows nothing."""
     bench = Bench(errors={"direct": 0.5}, standard_error=1.0)
     outcomes = outcomes_of(make(bench).tune(PROBLEM, FORWARD))
     assert outcomes["direct"].failure == "wrong numbers"
 
 
-def test_an_imprecise_native_makes_room_for_no_other(make):
+def test_imprecise_native_allows_no_other(make):
+    """An imprecise native makes room for no other candidate."""
     half = dataclasses.replace(PROBLEM, dtype="bfloat16")
     native = 0.9 * LENIENT
     bench = Bench(errors={"native": native, "direct": native})
@@ -218,7 +227,8 @@ def test_an_imprecise_native_makes_room_for_no_other(make):
     assert outcomes["direct"].failure == "wrong numbers"
 
 
-def test_a_wrong_native_is_reported_and_makes_room_for_no_other(make):
+def test_wrong_native_allows_no_other(make):
+    """A wrong native is reported, and makes room for no other candidate."""
     bench = Bench(errors={"native": 0.9, "diagonal:8": 0.9})
     decision = make(bench).tune(PROBLEM, FORWARD)
     outcomes = outcomes_of(decision)
@@ -228,14 +238,16 @@ def test_a_wrong_native_is_reported_and_makes_room_for_no_other(make):
     assert str(decision.plan(1e9).forward) != "native"
 
 
-def test_where_all_fail_native_serves_and_the_reasons_are_kept(make):
+def test_native_serves_where_all_fail(make):
+    """Where all candidates fail, native serves and the reasons are kept."""
     bench = Bench(failures=dict.fromkeys(names(), "exception"))
     decision = make(bench).tune(PROBLEM, FORWARD)
     assert {o.failure for o in outcomes_of(decision).values()} == {"exception"}
     assert str(decision.plan(1.03).forward) == "native"
 
 
-def test_what_is_far_behind_in_its_first_run_is_not_timed(make):
+def test_a_slow_first_run_is_not_timed(make):
+    """A candidate that is far behind in its first run is not timed."""
     bench = Bench(seconds={"native": 1e-3, "direct": 2.5e-3})
     outcomes = outcomes_of(make(bench).tune(PROBLEM, FORWARD))
     assert outcomes["direct"].failure == "outpaced"
@@ -248,7 +260,8 @@ def test_native_is_timed_however_far_behind(make):
     assert outcomes["native"].seconds == 1.0
 
 
-def test_what_fails_while_it_is_timed_alone_fails(make):
+def test_a_failure_while_timed_spares_others(make):
+    """A candidate that fails while it is timed fails alone."""
     bench = Bench(failures_when_timed={"direct": "crash"})
     outcomes = outcomes_of(make(bench).tune(PROBLEM, FORWARD))
     assert outcomes["direct"].failure == "crash"
@@ -258,7 +271,8 @@ def test_what_fails_while_it_is_timed_alone_fails(make):
     assert set(bench.timed[-1][0]) == rest
 
 
-def test_a_native_that_fails_while_it_is_timed_is_not_chosen(make):
+def test_native_failing_timed_is_not_chosen(make):
+    """A native that fails while it is timed is not chosen."""
     bench = Bench(failures_when_timed={"native": "exception"})
     decision = make(bench).tune(PROBLEM, FORWARD)
     assert outcomes_of(decision)["native"].failure == "exception"
@@ -266,13 +280,15 @@ def test_a_native_that_fails_while_it_is_timed_is_not_chosen(make):
 
 
 @pytest.mark.parametrize("failure", ["out of memory", "timeout", "crash"])
-def test_where_native_fails_by_accident_nothing_is_decided(make, caplog, failure):
+def test_native_accidents_decide_nothing(make, caplog, failure):
+    """Where native fails by accident, nothing is decided."""
     bench = Bench(failures={"native": failure})
     assert not make(bench).tune(PROBLEM, FORWARD).passes
     assert f"native failed there ({failure}: planted)" in caplog.text
 
 
-def test_candidates_that_only_fail_together_all_fail(make):
+def test_failing_only_together_fails_all(make):
+    """Candidates that fail only together all fail."""
     bench = Bench(fail_together="exception")
     decision = make(bench).tune(PROBLEM, FORWARD)
     assert {o.failure for o in outcomes_of(decision).values()} == {"exception"}
@@ -282,7 +298,8 @@ def test_candidates_that_only_fail_together_all_fail(make):
 @pytest.mark.parametrize(
     ("others", "is_close"), [(1e-3, True), (0.9e-3, True), (0.6e-3, False)]
 )
-def test_what_is_close_to_native_is_timed_for_longer(make, others, is_close):
+def test_close_candidates_are_timed_longer(make, others, is_close):
+    """Candidates close to native are timed for longer."""
     bench = Bench(seconds={name: others for name in names() if name != "native"})
     make(bench).tune(PROBLEM, FORWARD)
     longer = [LONGER * SECONDS_PER_PASS] if is_close else []
@@ -290,7 +307,8 @@ def test_what_is_close_to_native_is_timed_for_longer(make, others, is_close):
 
 
 @pytest.mark.parametrize(("others", "are_close"), [(1e-4, True), (1e-2, False)])
-def test_what_is_far_ahead_of_native_is_timed_on_without_it(make, others, are_close):
+def test_far_ahead_is_timed_without_native(make, others, are_close):
+    """Candidates far ahead of native are timed on without it."""
     slow = {name: others for name in names() if name.startswith("diagonal")}
     bench = Bench(seconds={**slow, "native": 1e-3, "direct": 1e-4})
     make(bench).tune(PROBLEM, FORWARD)
@@ -301,14 +319,15 @@ def test_what_is_far_ahead_of_native_is_timed_on_without_it(make, others, are_cl
 
 
 @pytest.mark.parametrize(("native", "is_timed"), [(3.0, False), (0.9, True)])
-def test_a_native_that_is_slow_and_lost_is_not_timed_further(make, native, is_timed):
+def test_a_slow_native_is_not_timed_further(make, native, is_timed):
+    """A native that is slow and has lost is not timed further."""
     bench = Bench(seconds={"native": native, "direct": 0.1})
     outcomes = outcomes_of(make(bench).tune(PROBLEM, FORWARD))
     assert outcomes["native"].seconds == native
     assert any("native" in timed for timed, _ in bench.timed) == is_timed
 
 
-def test_gain_and_time_are_those_of_the_rounds(make):
+def test_gain_and_time_come_from_the_rounds(make):
     bench = Bench(seconds={"native": 2e-3, "direct": 1e-3})
     outcomes = outcomes_of(make(bench).tune(PROBLEM, FORWARD))
     assert outcomes["direct"].seconds == 1e-3
@@ -322,7 +341,8 @@ def hopeless(problem=PROBLEM):
     return Bench(seconds={**slow, "native": 1.0, "direct": 1.0})
 
 
-def test_a_hopeless_family_is_pruned_on_the_next_problem(make):
+def test_a_hopeless_family_is_pruned_next(make):
+    """A hopeless family is pruned on the next problem."""
     bench = hopeless()
     tuner = make(bench)
     tuner.tune(PROBLEM, FORWARD)
@@ -353,7 +373,8 @@ def test_is_decided_asks_for_every_candidate(make):
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_numbers_that_are_not_finite_are_said_to_be(bad):
+def test_non_finite_numbers_are_told(bad):
+    """Numbers that are not finite are reported as such."""
     first_run = judged(FirstRun(1.0, error(bad), 0.0), Native(), error(0.0))
     assert first_run.failure == "not finite"
     assert first_run.error is None
@@ -460,7 +481,8 @@ def test_exhaustive_trusts_no_prediction(make, on_gpu):
     assert outcomes["foretold:1.6"].failure is None
 
 
-def test_the_least_ratio_is_below_the_median_and_above_the_least():
+def test_least_ratio_is_below_the_median():
+    """The least ratio is below the median and above the smallest ratios."""
     draw = random.Random(0)
     taken = [draw.uniform(0.9, 1.1) for _ in range(40)]
     native = [2 * draw.uniform(0.9, 1.1) for _ in range(40)]
@@ -493,8 +515,11 @@ def test_eight_threads_tune_and_plan_at_once(make, store):
         assert all(is_decided(decision, name) for name in PASSES)
 
 
-def test_wrong_numbers_by_the_bound_of_before_are_measured_anew(make, caplog):
-    """It refused what is rounded right."""
+def test_old_wrong_numbers_are_remeasured(make, caplog):
+    """Wrong numbers by the former bound are measured anew.
+
+    It refused results that were rounded correctly.
+    """
     bench = Bench(errors={"direct": 2 * STRICT})
     tuner = make(bench)
     decision = tuner.tune(PROBLEM, FORWARD)

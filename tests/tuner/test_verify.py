@@ -74,7 +74,8 @@ def test_rounding_once_is_allowed(dtype, pass_name):
 @pytest.mark.parametrize("pass_name", PASSES)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("problem", [PROBLEM, LONG_SUMS], ids=["short", "long"])
-def test_the_errors_of_direct_and_of_native_are_allowed(problem, dtype, pass_name):
+def test_direct_and_native_are_allowed(problem, dtype, pass_name):
+    """The errors of direct and of native are allowed."""
     problem = in_dtype(dtype, problem)
     for algorithm in (Direct(), Native()):
         if algorithm.refusal(problem) is None:
@@ -90,7 +91,8 @@ def test_the_errors_of_direct_and_of_native_are_allowed(problem, dtype, pass_nam
 @pytest.mark.parametrize(
     "change", [lambda tap: 0 * tap, lambda tap: -tap], ids=["left out", "negated"]
 )
-def test_a_wrong_tap_is_not_allowed_even_of_native(problem, dtype, pass_name, change):
+def test_a_wrong_tap_is_never_allowed(problem, dtype, pass_name, change):
+    """A wrong tap is not allowed, even of native."""
     problem = in_dtype(dtype, problem)
     run = tap_changed(problem, pass_name, change)
     error = verify.error_of(run, problem, pass_name)
@@ -112,8 +114,11 @@ def test_what_is_rounded_once_is_allowed(problem, dtype, pass_name):
     assert verify.error_of(run, problem, pass_name).excess_of_stock <= 1
 
 
-def test_what_is_far_from_the_root_mean_square_may_be_rounded():
-    """Issue 19: refused, off by 0.034 of the root mean square, and 0.031 allowed."""
+def test_outlying_elements_may_be_rounded():
+    """Rounding an element far from the root mean square is allowed.
+
+    It was refused: off by 0.034 of the root mean square, with 0.031 allowed (issue 19).
+    """
     problem = depthwise((49, 49), 96, (3, 3), strides=(2, 2), padding="valid", batch=16)
     problem = in_dtype("bfloat16", problem)
     error = verify.error_of(
@@ -124,8 +129,11 @@ def test_what_is_far_from_the_root_mean_square_may_be_rounded():
 
 
 @pytest.mark.parametrize("pass_name", PASSES)
-def test_an_element_that_should_be_small_is_held_to_its_own_bound(pass_name):
-    """An error that is small beside the largest elements is not beside this one."""
+def test_small_elements_have_their_own_bound(pass_name):
+    """An element that should be small is held to its own bound.
+
+    An error that is small beside the largest elements is not small beside this one.
+    """
     exact_run = rounded(PROBLEM, pass_name)
 
     def run(left, right):
@@ -137,13 +145,14 @@ def test_an_element_that_should_be_small_is_held_to_its_own_bound(pass_name):
     assert verify.error_of(run, PROBLEM, pass_name).excess > 1
 
 
-def test_in_float32_a_tap_that_is_off_by_a_little_is_not_allowed():
+def test_a_slightly_wrong_tap_is_not_allowed():
+    """In float32, a tap that is off by a little is not allowed."""
     run = tap_changed(PROBLEM, "forward", lambda tap: (1 + 2e-5) * tap)
     assert verify.error_of(run, PROBLEM, "forward").excess > 1
 
 
 @pytest.mark.parametrize("factors", [(1.0, 1.5), (1.5, 1.0), (1.0, float("nan"))])
-def test_wrong_numbers_in_one_draw_of_several_are_found(factors):
+def test_one_wrong_draw_of_several_is_found(factors):
     results = iter(factors)
     right = rounded(PROBLEM, "forward")
 
@@ -156,7 +165,7 @@ def test_wrong_numbers_in_one_draw_of_several_are_found(factors):
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_one_number_that_is_not_finite_is_found(bad):
+def test_one_non_finite_number_is_found(bad):
     def run(left, right):
         result = np.array(verify.as_array(rounded(PROBLEM, "forward")(left, right)))
         result[0, 0, 0, 0] = bad
@@ -173,7 +182,7 @@ def test_another_shape_is_an_error():
         verify.error_of(run, PROBLEM, "forward")
 
 
-def test_draws_differ_and_are_the_same_each_time():
+def test_draws_differ_and_are_reproducible():
     first, again, second = (
         verify.as_array(verify.operands(PROBLEM, "forward", draw)[0])
         for draw in (0, 0, 1)
@@ -182,14 +191,15 @@ def test_draws_differ_and_are_the_same_each_time():
     assert not np.array_equal(first, second)
 
 
-def test_operands_have_the_dtype_of_the_problem():
+def test_operands_have_the_problems_dtype():
     for dtype in DTYPES:
         for operand in verify.operands(in_dtype(dtype), "forward", 0):
             assert keras.backend.standardize_dtype(operand.dtype) == dtype
 
 
 @pytest.mark.parametrize("pass_name", PASSES)
-def test_what_is_allowed_grows_with_the_roundoff_and_the_sums(pass_name):
+def test_bound_grows_with_roundoff_and_sums(pass_name):
+    """The allowed error grows with the roundoff and with the length of sums."""
     single, half, brain = (
         allowed_error(in_dtype(dtype), pass_name)
         for dtype in ("float32", "float16", "bfloat16")
@@ -200,7 +210,8 @@ def test_what_is_allowed_grows_with_the_roundoff_and_the_sums(pass_name):
 
 
 @pytest.mark.parametrize("pass_name", PASSES)
-def test_a_large_batch_repeats_some_images_and_all_are_verified(monkeypatch, pass_name):
+def test_a_large_batch_is_verified_whole(monkeypatch, pass_name):
+    """A large batch repeats some images, and all of them are verified."""
     monkeypatch.setattr(verify, "MAX_ELEMENTS", 2000)
     problem = dataclasses.replace(PROBLEM, batch=12)
     few = verify.distinct(problem)
