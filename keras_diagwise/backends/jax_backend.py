@@ -338,7 +338,7 @@ def triton_refusal():
 
 @functools.cache
 def compute_capability():
-    """That of the first device, as `(8, 0)`, or `None` if it is not an NVIDIA GPU."""
+    """The first device's, as `(8, 0)`, or `None` if it is not an NVIDIA GPU."""
     found = getattr(jax.local_devices()[0], "compute_capability", "")
     return (
         tuple(map(int, found.split("."))) if re.fullmatch(r"\d+\.\d", found) else None

@@ -19,7 +19,7 @@ class Roofline:
     """Measured limits of a device, which no algorithm exceeds.
 
     Attributes:
-        copies: pairs of bytes that a copy reads and writes, and its seconds.
+        copies: bytes that a copy reads and writes, each with its seconds.
         flops_per_second: rate of a product of dense matrices.
     """
 

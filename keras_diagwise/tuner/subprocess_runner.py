@@ -250,7 +250,7 @@ class Child:
         self._complaints.seek(0)
         said = self._complaints.read().decode(errors="replace").strip().splitlines()
         reason = f"The child ended by {how}. {said[-1] if said else ''}"[:300].strip()
-        # The system ends what takes too much memory with SIGKILL.
+        # The system sends SIGKILL to what takes too much memory.
         return FailedError("out of memory" if how == "SIGKILL" else "crash", reason)
 
     def end(self) -> None:

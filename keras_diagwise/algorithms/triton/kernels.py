@@ -240,7 +240,7 @@ def add_kernel_row(
     """The sums of an input gradient, plus the terms of the kernel row `i`.
 
     Args:
-        REST: `i` modulo the stride across, which determines whom the row reaches.
+        REST: `i` modulo the stride across, which determines the neighbours it reaches.
     """
     FIRST: tl.constexpr = PHASE_ALONG - (KERNEL_ALONG - 1) * DILATION_ALONG
     LAST: tl.constexpr = UNROLL - 1 + PHASE_ALONG
