@@ -48,8 +48,8 @@ WHOLE_MODELS = {
     ),
     "decisions": "keras_diagwise.models.decisions",
 }
-"""Imported when they are first asked for: they import the tuner, which starts
-processes, and loading a model with the package's layers needs none of it."""
+"""Imported on first access: they import the tuner, which starts processes and is not
+needed to load a model with the package's layers."""
 
 
 def __getattr__(name: str) -> Any:

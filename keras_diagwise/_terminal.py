@@ -1,4 +1,4 @@
-"""What is printed: a console, texts that come from anywhere, and the time left."""
+"""Terminal output: a console, untrusted text, and the time left of a task."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from rich.console import Console, ConsoleRenderable, RichCast
 from rich.text import Text
 
 WIDTH = 110
-"""Columns of a report that is made a text."""
+"""Columns of a report rendered as text."""
 
 IN_ASCII = str.maketrans({"→": ">", "×": "x", "…": "~", "µ": "u", "−": "-"})
-"""Of equal widths, so that tables stay tables."""
+"""One column each, so that tables stay aligned."""
 
 
 class Encodable:
-    """A stream to which every text can be written: what its encoding does not have is
-    put in other characters. Else it is the stream.
+    """A wrapper of a stream to which any text can be written: characters that the
+    encoding lacks are replaced. All else is the stream's.
 
     Args:
-        stream: whose encoding may be ASCII or a code page.
+        stream: the stream, whose encoding may be ASCII or a code page.
     """
 
     def __init__(self, stream: TextIO):
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Writes a text, as far as the stream has its characters."""
+        """Writes `text`, replacing characters that the encoding lacks."""
         encoding = self._stream.encoding or "utf-8"
         try:
             text.encode(encoding)
@@ -42,11 +42,11 @@ class Encodable:
 
 
 def standard_console(stderr: bool = False, **settings) -> Console:
-    """A console on a standard stream of now.
+    """A console on the current `sys.stdout` or `sys.stderr`.
 
     Args:
-        stderr: on which.
-        **settings: rich's.
+        stderr: whether to use `sys.stderr`.
+        **settings: arguments of rich's `Console`.
     """
     stream = sys.stderr if stderr else sys.stdout
     file: Any = stream and Encodable(stream)
@@ -54,7 +54,7 @@ def standard_console(stderr: bool = False, **settings) -> Console:
 
 
 def as_text(report: ConsoleRenderable | RichCast) -> str:
-    """A report without colours, as wide as a page."""
+    """A report as text without colours, `WIDTH` columns wide."""
     plain = Console(width=WIDTH, force_terminal=False, color_system=None)
     with plain.capture() as capture:
         plain.print(report)
@@ -62,20 +62,20 @@ def as_text(report: ConsoleRenderable | RichCast) -> str:
 
 
 def printable(text: str) -> str:
-    """A text that can do nothing to a terminal: documents come from anywhere."""
+    """`text` made safe for a terminal, since documents are untrusted."""
     return "".join(c if c.isprintable() else "�" for c in text)
 
 
 def printable_lines(text: str) -> str:
-    """The same of a text of several lines."""
+    """`printable` for each line of `text`."""
     return "\n".join(map(printable, text.split("\n")))
 
 
 class TimeLeftColumn(rich.progress.ProgressColumn):
-    """The time left, in words; nothing as long as it can't be told.
+    """The time left, or nothing while it is unknown.
 
-    The pace is that since the task's start, and a step that takes longer than those
-    before slows it down: rich's own estimate stands still from step to step.
+    The pace is averaged since the task's start, and a step that takes longer than those
+    before slows it down: rich's own estimate stands still between steps.
     """
 
     max_refresh = 0.5

@@ -1,4 +1,4 @@
-"""How long a tuning may take. Imports no Keras, for the command to check it first."""
+"""The time budget of tuning. Imports no Keras, so that the command checks it first."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def standardize_budget(budget: float | str | None) -> float | None:
     """`budget` in seconds.
 
     Raises:
-        ValueError: if it is no positive number with or without a unit.
+        ValueError: if it is not a positive number, with or without a unit.
     """
     if budget is None:
         return None

@@ -1,4 +1,4 @@
-"""A decision: what was measured for one problem in one environment."""
+"""A decision: the measurements of one problem in one environment."""
 
 from __future__ import annotations
 
@@ -25,29 +25,28 @@ MISHAPS = (
     "crash",
 )
 FAILURES = ("refused", "pruned", "outpaced", *MISHAPS)
-"""Why a candidate has no timing: it can't compute the problem; it can't win by
-arithmetic, memory or the time to compile it; its first run was far behind; or, the
-mishaps, what went wrong."""
+"""Why a candidate has no timing: it can't compute the problem; its arithmetic, memory
+or compile time rules it out; its first run was far slower; or one of `MISHAPS`."""
 
 
 SURE_FAILURES = ("refused", "wrong numbers", "not finite", "exception")
-"""Those that do not come from what else the device did just then."""
+"""Failures that do not depend on the load of the device at the time."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What became of a candidate. Numbers are kept to four digits.
+    """The result of measuring a candidate. Numbers are kept to four digits.
 
     Attributes:
         seconds: its median time, or `None` if it was not timed.
         error: its largest error against float64, in units of the exact result's
             root mean square; `None` if it was not verified so.
-        gain: how many times faster than native it is at least, by the 95 % bound
-            of the paired rounds; `None` where there is no such bound.
+        gain: its speedup over native, as the lower 95 % bound of paired rounds;
+            `None` without such a bound.
         failure: one of `FAILURES`, or `None`.
-        reason: what `failure` was, in words.
-        excess: of wrong numbers, by how many times they are off that rounding explains,
-            element by element.
+        reason: the failure, in words.
+        excess: for wrong numbers, the largest ratio of an element's error to the error
+            that rounding explains.
     """
 
     seconds: float | None = None
@@ -63,15 +62,15 @@ class Outcome:
         object.__setattr__(self, "reason", self.reason[:MAX_LETTERS])
 
     def to_dict(self) -> dict:
-        """The outcome in JSON's types, without what it does not have."""
+        """The outcome as JSON types, without empty fields."""
         return {n: v for n, v in vars(self).items() if v not in (None, "")}
 
     @classmethod
     def from_dict(cls, values: Mapping) -> Outcome:
-        """The outcome that `to_dict` wrote.
+        """The outcome written by `to_dict`.
 
         Raises:
-            ValueError: if `values` are not an outcome's.
+            ValueError: if `values` is not an outcome.
         """
         checked(values, "An outcome", OUTCOME_FIELDS)
         failure = values.get("failure")
@@ -96,25 +95,25 @@ OUTCOME_FIELDS = frozenset(field.name for field in dataclasses.fields(Outcome))
 NUMBERS = ("seconds", "error", "gain", "excess")
 
 SHORTEST, LONGEST = 1e-9, 86400.0
-"""Seconds that a pass can take."""
+"""Plausible times of a pass, in seconds."""
 MAX_NUMBER = 1e18
-"""Of an error or a ratio."""
+"""Largest plausible error or ratio."""
 CLOCKS_DIFFER = datetime.timedelta(days=1)
 
 MAX_LETTERS = 500
-"""Of a reason: more are cut off."""
+"""Longest reason; longer ones are cut off."""
 MAX_CANDIDATES = 200
 MAX_LETTERS_OF_A_NAME = 100
-"""In a comparison: more are a mistake or malice."""
+"""Limits of a comparison; more is a mistake or malicious."""
 
 
 def to_four_digits(number: float | None) -> float | None:
-    """What stays of a number where it is kept."""
+    """`number` rounded to four significant digits."""
     return None if number is None else float(f"{number:.4g}")
 
 
 def is_moment(text: Any) -> bool:
-    """Whether `text` is a time as ISO 8601 has it, in UTC and to the second."""
+    """Whether `text` is an ISO 8601 time in UTC, to the second."""
     try:
         moment = datetime.datetime.fromisoformat(text)
     except (TypeError, ValueError):
@@ -123,17 +122,17 @@ def is_moment(text: Any) -> bool:
 
 
 def is_positive(number: Any) -> bool:
-    """Whether `number` is one, not negative, and of a size that can be."""
+    """Whether `number` is a plausible number that is not negative."""
     return type(number) in (int, float) and 0 <= number <= MAX_NUMBER
 
 
 def is_duration(seconds: Any) -> bool:
-    """Whether `seconds` are a time that something can have taken."""
+    """Whether `seconds` is a plausible time of a pass."""
     return type(seconds) in (int, float) and SHORTEST <= seconds <= LONGEST
 
 
 def checked(values: Any, what: str, names: frozenset[str]) -> Any:
-    """`values`, if they are a dictionary of no names but these."""
+    """`values`, if it is a dictionary with no keys other than `names`."""
     if not isinstance(values, dict) or not names.issuperset(values):
         raise ValueError(f"{what} must have {sorted(names)}. Received: {values!r}")
     return values
@@ -144,13 +143,13 @@ class Comparison:
     """The candidates of one pass, timed against each other in one run.
 
     Attributes:
-        outcomes: what became of each candidate, by its name.
-        measured: when, in UTC, as ISO 8601.
-        roofline: seconds below which no algorithm can be, by what the device can do,
-            measured in the same run: the larger of the problem's least bytes over the
-            bandwidth of a copy and its useful arithmetic over the rate of a matrix
-            product. In JSON it is `least`.
-        overruled: why native serves all the same, or `None`.
+        outcomes: the outcome of each candidate, by its name.
+        measured: time of the measurement, in UTC, as ISO 8601.
+        roofline: seconds that no algorithm can beat on this device: the larger of the
+            problem's least bytes over the bandwidth of a copy and its useful FLOPs
+            over the rate of a matrix product, both measured in the same run. In JSON
+            it is `least`.
+        overruled: why native serves despite the timings, or `None`.
     """
 
     outcomes: Mapping[str, Outcome]
@@ -169,8 +168,8 @@ class Comparison:
 
     @property
     def is_outdated(self) -> bool:
-        """Whether a candidate was refused by a bound that refused what is rounded right
-        (issue 19)."""
+        """Whether a candidate was refused by the earlier error bound, which refused
+        correctly rounded results (issue 19)."""
         return any(
             each.failure == "wrong numbers" and each.excess is None
             for each in self.outcomes.values()
@@ -184,15 +183,15 @@ class Comparison:
     def winner(
         self, margin: float, asking: Problem, most_error: float = math.inf
     ) -> str:
-        """The candidate to run: the fastest of those that can serve, are precise
-        enough, and are so much faster than native; a native that surely failed never
-        serves if another can.
+        """The candidate to run: the fastest that can compute the problem, is precise
+        enough and beats native by `margin`. A native with a sure failure serves only
+        if nothing else can.
 
         Args:
-            margin: how many times faster than native it must be, by the 95 % bound
-                where there is one.
-            asking: the problem that asks.
-            most_error: how far it may be off, unless native is so too, or half as far.
+            margin: required speedup over native, also by the 95 % bound where there is
+                one.
+            asking: the problem to be computed.
+            most_error: largest error allowed, or twice native's if that is larger.
         """
         stock = self.outcomes.get("native", Outcome())
         native = self.seconds.get("native")
@@ -215,18 +214,18 @@ class Comparison:
 
     @property
     def rank(self) -> tuple:
-        """By which of two comparisons the greater is kept."""
+        """Sort key of comparisons: of two, the greater is kept."""
         overruled = self.overruled is not None
         return len(self.outcomes), self.measured, overruled, self.digest
 
     @functools.cached_property
     def digest(self) -> str:
-        """A short name that only these measurements have."""
+        """A short hash of the measurements."""
         text = json.dumps(self.to_dict(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def to_dict(self) -> dict:
-        """The comparison in JSON's types; `from_dict` is the way back."""
+        """The comparison as JSON types; the inverse of `from_dict`."""
         outcomes = {name: each.to_dict() for name, each in self.outcomes.items()}
         values: dict[str, Any] = {"measured": self.measured, "outcomes": outcomes}
         if self.roofline is not None:
@@ -235,10 +234,10 @@ class Comparison:
 
     @classmethod
     def from_dict(cls, values: Mapping) -> Comparison:
-        """The comparison that `to_dict` wrote.
+        """The comparison written by `to_dict`.
 
         Raises:
-            ValueError: if `values` are not a comparison's.
+            ValueError: if `values` is not a comparison.
         """
         checked(values, "A comparison", COMPARISON_FIELDS)
         overruled, roofline = values.get("overruled"), values.get("least")
@@ -267,7 +266,7 @@ COMPARISON_FIELDS = frozenset(("outcomes", "measured", "least", "overruled"))
 
 @dataclasses.dataclass(frozen=True)
 class Decision:
-    """What was measured for a problem.
+    """The measurements of a problem.
 
     Attributes:
         problem: the problem.
@@ -283,12 +282,12 @@ class Decision:
         problem: Problem | None = None,
         precision: str = STANDARD,
     ) -> Plan:
-        """The winner of each pass, native where none was measured.
+        """The winner of each pass, or native where nothing was measured.
 
         Args:
-            margin: how many times faster than native a candidate must be to serve
-                in its place.
-            problem: the problem that asks, if it is not the one measured.
+            margin: how many times faster than native a candidate must be to replace
+                it.
+            problem: the problem to be computed, if it is not the one measured.
             precision: one of `PRECISIONS`.
         """
         asking = problem or self.problem
@@ -300,8 +299,8 @@ class Decision:
         return Plan(**plan)
 
     def gain(self, plan: Plan) -> float | None:
-        """How many times faster than native the three passes of `plan` were
-        together, or `None` where one was not timed."""
+        """Speedup over native of the three passes of `plan` together, or `None` if one
+        was not timed."""
         try:
             seconds = {name: self.passes[name].seconds for name in PASSES}
             native = sum(seconds[name]["native"] for name in PASSES)
@@ -310,8 +309,8 @@ class Decision:
             return None
 
     def __or__(self, other: Decision) -> Decision:
-        """Both together: for each pass the comparison of more candidates, else
-        the later one. Timings of two runs are never mixed in one pass."""
+        """Both merged: for each pass the comparison with more candidates, or else the
+        later one. Timings of two runs are never mixed in one pass."""
         passes = {
             name: max(
                 (each.passes[name] for each in (self, other) if name in each.passes),
@@ -323,11 +322,11 @@ class Decision:
         return Decision(self.problem, passes)
 
     def check(self) -> None:
-        """Checks that each candidate that was timed fits the problem.
+        """Checks that every timed candidate fits the problem.
 
         Raises:
-            ValueError: if one names no algorithm, does not fit, or needs more
-                memory than is sane.
+            ValueError: if one names no algorithm, does not fit, or needs more than
+                `sane_bytes`.
         """
         allowed = sane_bytes(self.problem)
         for comparison in self.passes.values():
@@ -342,11 +341,11 @@ class Decision:
                     )
 
     def check_dates(self) -> None:
-        """Checks that nothing was measured in the future: it would stay greater than
-        what is measured from now on.
+        """Checks that no comparison is dated in the future, where it would outrank
+        later measurements.
 
         Raises:
-            ValueError: if something was.
+            ValueError: if one is.
         """
         latest = datetime.datetime.now(datetime.timezone.utc) + CLOCKS_DIFFER
         for comparison in self.passes.values():
@@ -358,8 +357,8 @@ class Decision:
 
     @property
     def digest_of_timings(self) -> str:
-        """A short name that only these measurements have, whether or not a whole model
-        has overruled them."""
+        """A short hash of the timings, whether or not a whole model has overruled
+        them."""
         timings = {
             name: {n: outcome.to_dict() for n, outcome in each.outcomes.items()}
             for name, each in sorted(self.passes.items())
@@ -368,17 +367,17 @@ class Decision:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def to_dict(self) -> dict:
-        """The decision in JSON's types; `from_dict` is the way back."""
+        """The decision as JSON types; the inverse of `from_dict`."""
         passes = {name: each.to_dict() for name, each in self.passes.items()}
         return {"problem": self.problem.to_dict(), "passes": passes}
 
     @classmethod
     def from_dict(cls, values: Mapping) -> Decision:
-        """The decision that `to_dict` wrote.
+        """The decision written by `to_dict`.
 
         Raises:
-            ValueError: if `values` are not a decision's, or a candidate that was
-                timed does not fit the problem.
+            ValueError: if `values` is not a decision, or a timed candidate does not
+                fit the problem.
         """
         checked(values, "A decision", DECISION_FIELDS)
         checked(values.get("passes"), "The passes", frozenset(PASSES))
@@ -393,17 +392,17 @@ class Decision:
 DECISION_FIELDS = frozenset(field.name for field in dataclasses.fields(Decision))
 
 MAX_OPERATIONS = 512
-"""A candidate of more would take too long to compile."""
+"""A candidate with more would take too long to compile."""
 
 
 def sane_bytes(problem: Problem) -> int:
-    """How many bytes a candidate may move: what needs more is a mistake or malice."""
+    """Most bytes that a candidate may move: more is a mistake or malicious."""
     return max(2**30, 8 * problem.least_bytes)
 
 
 def can_serve(algorithm: str, problem: Problem) -> bool:
-    """Whether an algorithm can compute a problem, be it another than that for which
-    it was measured, and takes a sane amount of memory and time to compile."""
+    """Whether an algorithm can compute a problem, which may differ from the one
+    measured, within sane memory and compile time."""
     parsed = algorithms.parse(algorithm)
     try:
         parsed.check(problem)

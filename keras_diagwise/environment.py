@@ -1,4 +1,4 @@
-"""The environment: what a measurement holds for."""
+"""The environment that a measurement holds for."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class Environment:
         compiler_mode: `"eager"`, `"graph"`, `"xla"` or `"inductor"`.
         device_kind: `"cpu"`, `"gpu"` or `"tpu"`.
         device_name: the device's own name.
-        cores: CPU cores that the process may use; of a GPU its multiprocessors, so
-            far as the backend tells.
+        cores: CPU cores that the process may use; on a GPU its multiprocessors, where
+            the backend reports them.
         flags: settings of precision and determinism, by name.
         versions: versions of the backend and of the libraries and the driver that
             it computes with, by name.
-        revisions: revision of each algorithm for such devices, by its name.
-        vector_bits: bits of the widest vectors that the CPU computes with, by which
-            CPUs of one name can differ; `None` of other devices.
+        revisions: revision of each algorithm for this kind of device, by its name.
+        vector_bits: width of the CPU's widest vectors, in which CPUs of one name can
+            differ; `None` for other devices.
     """
 
     backend: str
@@ -79,7 +79,7 @@ class Environment:
         )
 
     def is_same_place(self, other: Environment) -> bool:
-        """Whether `other` differs in versions and revisions at most."""
+        """Whether `other` differs at most in versions and revisions."""
         fields = ("backend", "compiler_mode", *DEVICE, "flags")
         return self._agrees(other, *fields)
 
@@ -90,23 +90,23 @@ class Environment:
         return self._agrees(other, *fields)
 
     def distance(self, other: Environment) -> tuple[float, float]:
-        """How unlike a device of the same kind is: first by the width of its vectors,
-        then by its cores, in powers of two. An unknown width is farther than any."""
+        """Distance to a device of the same kind: first in vector width, then in cores,
+        in powers of two. An unknown width is farther than any."""
         return (
             powers_of_two(self.vector_bits, other.vector_bits),
             powers_of_two(self.cores, other.cores),
         )
 
     def is_same_device(self, other: Environment) -> bool:
-        """Whether `other` is the same device, under whatever backend."""
+        """Whether `other` is the same device, under any backend."""
         return self._agrees(other, *DEVICE)
 
     def computes_like(self, other: Environment) -> bool:
-        """Whether what is measured for it can be computed in `other` too."""
+        """Whether plans measured here can run in `other`: same backend, same kind."""
         return self._agrees(other, "backend", "device_kind")
 
     def changes_since(self, other: Environment) -> list[str]:
-        """Which versions and revisions differ from those of `other`, in words."""
+        """The versions and revisions that differ from those of `other`, in words."""
         changes = []
         for label, name in (("", "versions"), ("revision of ", "revisions")):
             then, now = dict(getattr(other, name)), dict(getattr(self, name))
@@ -123,12 +123,12 @@ class Environment:
 
     @functools.cached_property
     def digest(self) -> str:
-        """A short name that only this environment has."""
+        """A short hash of the environment."""
         text = json.dumps(self.to_dict(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def to_dict(self) -> dict:
-        """The environment in JSON's types; `from_dict` is the way back."""
+        """The environment as JSON types; the inverse of `from_dict`."""
         values = dataclasses.asdict(self)
         if self.vector_bits is None:
             del values["vector_bits"]
@@ -136,10 +136,10 @@ class Environment:
 
     @classmethod
     def from_dict(cls, values: Mapping) -> Environment:
-        """The environment that `to_dict` wrote.
+        """The environment written by `to_dict`.
 
         Raises:
-            ValueError: if `values` are not an environment's.
+            ValueError: if `values` is not an environment.
         """
         names = {field.name for field in dataclasses.fields(cls)} - {"vector_bits"}
         plain = (str, int, bool, type(None))
@@ -174,7 +174,7 @@ class Environment:
 
 
 def texts_in(values: Mapping) -> Iterator[str]:
-    """The texts of an environment: they come to be shown, in logs too."""
+    """The texts of an environment, which are displayed and logged."""
     for name in PAIRS:
         for key, each in values[name].items():
             yield from (text for text in (key, each) if isinstance(text, str))
@@ -182,7 +182,7 @@ def texts_in(values: Mapping) -> Iterator[str]:
 
 
 def is_plain_text(text: str) -> bool:
-    """Whether a text is one line that can do nothing to a terminal."""
+    """Whether `text` is one line that is safe for a terminal."""
     return text.isprintable() and len(text) <= MAX_TEXT
 
 
@@ -195,7 +195,7 @@ DEVICE = ("device_kind", "device_name", "cores", "vector_bits")
 
 
 def powers_of_two(one: int | None, other: int | None) -> float:
-    """By how many doublings two sizes differ; without end if one of them is unknown."""
+    """Doublings between two sizes; infinite if one of them is unknown."""
     if not one or not other:
         return 0.0 if one == other else math.inf
     return abs(math.log2(one / other))
@@ -203,7 +203,7 @@ def powers_of_two(one: int | None, other: int | None) -> float:
 
 @functools.cache
 def cpu_name() -> str:
-    """The processor's own name, so far as the system tells."""
+    """The processor's name, as the system reports it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -217,13 +217,13 @@ VECTORS = {
     256: ("AVX2", "X86_V3"),
     128: ("SSE", "X86_V2", "NEON", "ASIMD", "VSX", "VX"),
 }
-"""How NumPy's names of instruction sets start, by the width of their vectors; those of
-x86 have other names since NumPy 2.4."""
+"""Prefixes of NumPy's names of instruction sets, by vector width in bits; those of x86
+changed in NumPy 2.4."""
 
 
 @functools.cache
 def vector_bits() -> int | None:
-    """Bits of the widest vectors of this CPU, so far as NumPy tells."""
+    """Width in bits of this CPU's widest vectors, or `None` if NumPy reports none."""
     known = np.show_config(mode="dicts")
     extensions = known.get("SIMD Extensions", {})
     names = [*extensions.get("baseline", ()), *extensions.get("found", ())]
@@ -240,7 +240,7 @@ DRIVER = Path("/proc/driver/nvidia/version")
 
 @functools.cache
 def driver_version() -> str | None:
-    """That of NVIDIA's driver, so far as the system tells."""
+    """The version of NVIDIA's driver, or `None` if the system reports none."""
     try:
         text = DRIVER.read_text(encoding="utf-8")
     except OSError:
@@ -250,7 +250,7 @@ def driver_version() -> str | None:
 
 
 def usable_cores() -> int:
-    """The cores that this process may use."""
+    """Number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -19,8 +19,8 @@ class Plan:
     Args:
         forward: an algorithm with its parameters after colons: `"native"`,
             `"direct"`, `"diagonal"`, `"diagonal:32"`, `"diagonal:32:split"`.
-        input_gradient: the same, for the gradient with respect to the inputs.
-        kernel_gradient: the same, for the gradient with respect to the kernel.
+        input_gradient: likewise, for the gradient with respect to the inputs.
+        kernel_gradient: likewise, for the gradient with respect to the kernel.
 
     Raises:
         ValueError: if one of them names no algorithm.
@@ -60,7 +60,7 @@ class Plan:
         return all(getattr(self, name) == "native" for name in PASSES)
 
     def has(self, algorithm: type[Algorithm]) -> bool:
-        """Whether a pass runs by this algorithm, with whatever parameters."""
+        """Whether any pass uses this algorithm, with any parameters."""
         return any(isinstance(self[name], algorithm) for name in PASSES)
 
     def check(self, problem: Problem) -> None:
@@ -73,7 +73,7 @@ class Plan:
             self[name].check(problem)
 
     def to_config(self) -> str | dict[str, str]:
-        """The plan in JSON's types: one text if it is the same for every pass."""
+        """The plan as JSON types: one text if all passes are alike."""
         texts = {name: getattr(self, name) for name in PASSES}
         return self.forward if len(set(texts.values())) == 1 else texts
 
@@ -113,5 +113,5 @@ def standardize_plan(plan: str | Mapping[str, str] | Plan) -> str | Plan:
 
 
 def plan_to_config(plan: str | Plan) -> str | dict[str, str]:
-    """What a layer's config holds for `plan`."""
+    """`plan` as a layer's config holds it."""
     return plan if isinstance(plan, str) else plan.to_config()

@@ -1,8 +1,8 @@
-"""How far the result of a pass may be off, by rounding alone.
+"""The error that rounding alone may cause in the result of a pass.
 
-A candidate is verified element by element, see `allowed_errors`. What a decision keeps
-of it is one number, the largest error of any element in units of the exact result's
-root mean square, by which `allowed_error` tells what is as precise as its dtype allows.
+A candidate is verified element by element, see `allowed_errors`. A decision keeps one
+number of that, the largest error of any element in units of the exact result's root
+mean square; `allowed_error` is its bound for results as precise as their dtype allows.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import numpy as np
 from keras_diagwise.problem import Problem
 
 STANDARD, STRICT = PRECISIONS = ("standard", "strict")
-"""How precise a candidate must be to serve: as precise as the backend's standard
-convolution in the mode that it is in (TF32, reduced precision); or as native of the
-very problem, give or take rounding in the problem's own dtype."""
+"""Required precision of a candidate: that of the backend's standard convolution in its
+current mode (TF32, reduced precision), or that of native for this problem, up to
+rounding in the problem's dtype."""
 
 UNIT_ROUNDOFF = {
     "float64": 2.0**-53,
@@ -31,17 +31,17 @@ MIN_NUMBER = {
     "float16": 2.0**-24,
     "bfloat16": 2.0**-126,
 }
-"""What is smaller may become zero."""
+"""Smaller numbers may become zero."""
 
 ROUNDINGS = 16
 
 MAX_OF_A_SUM = 0.5
-"""Stock's sum may be off by so much of the result's root mean square where it rounds
-every addition to a short dtype; beyond it is wrong."""
+"""Largest error of stock that rounds every addition to a short dtype, in units of the
+result's root mean square; beyond it the sum is wrong."""
 
 
 def length_of_sums(problem: Problem, pass_name: str) -> int:
-    """How many products an element of a pass's result adds up, at most."""
+    """Most products summed in one element of a pass's result."""
     return {
         "forward": problem.taps * problem.channels_per_group,
         "input_gradient": problem.taps * problem.filters_per_group,
@@ -53,19 +53,18 @@ def length_of_sums(problem: Problem, pass_name: str) -> int:
 def allowed_errors(
     problem: Problem, exact: np.ndarray, magnitudes: np.ndarray
 ) -> np.ndarray:
-    """How far each element may be off.
+    """The largest error allowed in each element.
 
     A sum of n products is off by at most n roundings of the sum of their magnitudes
-    (Higham, Accuracy and Stability of Numerical Algorithms, 3.1), and by about their
-    root where the roundings are random (2.8); what sums in blocks, as fast code does,
-    stays below 16. Short dtypes are summed in float32. The result is rounded once,
-    which is relative to the element; another such rounding is left for what stores a
-    part of it.
+    (Higham, Accuracy and Stability of Numerical Algorithms, 3.1), and by about √n if
+    the roundings are random (2.8); blocked summation, as in fast code, stays below 16.
+    Short dtypes are summed in float32. The result is rounded once, relative to the
+    element; a second such rounding is allowed to code that stores a partial result.
 
     Args:
         problem: the problem.
         exact: the exact result.
-        magnitudes: of each element the sum of its products' magnitudes.
+        magnitudes: for each element, the sum of its products' magnitudes.
     """
     stored = UNIT_ROUNDOFF[problem.dtype]
     summed = min(stored, UNIT_ROUNDOFF["float32"])
@@ -76,7 +75,7 @@ def allowed_errors(
 def allowed_native_errors(
     problem: Problem, exact: np.ndarray, magnitudes: np.ndarray
 ) -> np.ndarray:
-    """The same for stock, which in a short dtype may round each addition to it."""
+    """`allowed_errors` for stock, which may round each addition to a short dtype."""
     strict = allowed_errors(problem, exact, magnitudes)
     each = ROUNDINGS * UNIT_ROUNDOFF[problem.dtype] * magnitudes
     most = MAX_OF_A_SUM * math.sqrt(np.mean(np.square(exact)))
@@ -84,11 +83,11 @@ def allowed_native_errors(
 
 
 def allowed_error(problem: Problem, pass_name: str) -> float:
-    """How large the error may be by the dtype and the length of the sums, in units of
+    """The largest error explained by the dtype and the length of the sums, in units of
     the result's root mean square.
 
     Rounding errors of a sum of n random products behave like a random walk of n
-    steps, so they grow with its root; 16 leaves room for the largest of many elements.
+    steps, so they grow with √n; 16 leaves room for the largest of many elements.
     """
     stored = UNIT_ROUNDOFF[problem.dtype]
     summed = min(stored, UNIT_ROUNDOFF["float32"])

@@ -1,4 +1,4 @@
-"""The problem: one convolution, whole, and its arithmetic."""
+"""The problem: one whole convolution, and its arithmetic."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from typing import Any
 PASSES = ("forward", "input_gradient", "kernel_gradient")
 
 Sizes = tuple[Any, ...]
-"""Ints, and `None` where a size is not known."""
+"""Ints, and `None` where a size is unknown."""
 
 BYTES_PER_ELEMENT = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """One convolution, whole: the key of a decision.
+    """One whole convolution: the key of a decision.
 
-    Depthwise convolution is the case of one channel a group. A dimension that
-    is not known when the problem is made is `None`.
+    A depthwise convolution has one channel per group. A dimension that is unknown
+    when the problem is made is `None`.
 
     Attributes:
         batch: images in the batch that one device sees, or `None`.
@@ -72,7 +72,7 @@ class Problem:
                 `"channels_first"`, `(batch, channels, *spatial_shape)`.
             kernel_shape: `(*kernel_size, channels_per_group, filters)`.
             strides: one stride, or one for each spatial axis.
-            padding: `"same"` or `"valid"`, in either case of letters.
+            padding: `"same"` or `"valid"`, in upper or lower case.
             data_format: `"channels_last"` or `"channels_first"`.
             dilation_rate: one dilation, or one for each spatial axis.
             dtype: name of the dtype.
@@ -192,9 +192,8 @@ class Problem:
 
     @property
     def overhangs(self) -> Sizes:
-        """By how much the taps of all outputs exceed the input along each spatial
-        axis; negative where the last pixels meet no tap, `None` where the size is not
-        known."""
+        """How far the taps of all outputs exceed the input along each spatial axis;
+        negative if no tap meets the last pixels, `None` if the size is unknown."""
         sizes = zip(
             self.spatial_shape,
             self.output_spatial_shape,
@@ -270,7 +269,7 @@ class Problem:
 
     @property
     def least_bytes(self) -> int:
-        """Bytes that one pass must move at least: inputs, outputs and kernel once.
+        """Fewest bytes that one pass must move: inputs, outputs and kernel once.
 
         It is the same for each of the three passes: two of the tensors are read
         and the third is written. An unknown dimension counts as 1.
@@ -280,7 +279,7 @@ class Problem:
         return elements * BYTES_PER_ELEMENT[self.dtype]
 
     def to_dict(self) -> dict:
-        """The problem as JSON's types; `from_dict` is the way back."""
+        """The problem as JSON types; the inverse of `from_dict`."""
         return {
             field.name: list(value) if isinstance(value, tuple) else value
             for field in dataclasses.fields(self)
@@ -289,10 +288,10 @@ class Problem:
 
     @classmethod
     def from_dict(cls, values: Mapping) -> Problem:
-        """The problem that `to_dict` wrote.
+        """The problem written by `to_dict`.
 
         Raises:
-            ValueError: if `values` are not a problem's.
+            ValueError: if `values` is not a problem.
         """
         names = {field.name for field in dataclasses.fields(cls)}
         if not isinstance(values, Mapping) or set(values) != names:
@@ -325,7 +324,7 @@ class Problem:
 
     @functools.cached_property
     def digest(self) -> str:
-        """A short name that only this problem has."""
+        """A short hash of the problem."""
         text = json.dumps(self.to_dict(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -354,7 +353,7 @@ MAX_SIZE = 2**31
 
 
 def is_size(value: object, least: int) -> bool:
-    """Whether `value` is an int that a dimension can have."""
+    """Whether `value` is an int that a dimension can be, `least` or more."""
     return type(value) is int and least <= value < MAX_SIZE
 
 
@@ -373,7 +372,7 @@ def known(size: object) -> int | None:
 
 
 def check_data_format(data_format: object) -> None:
-    """Checks that `data_format` is one.
+    """Checks that `data_format` is valid.
 
     Raises:
         ValueError: if it is not.

@@ -1,4 +1,4 @@
-"""The settings: what a user chooses for the process, one declaration each."""
+"""The user's settings of a process, one declaration each."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from keras_diagwise.precision import PRECISIONS, STANDARD
 
 
 class Setting:
-    """One setting: a value that can be read and set. Until it is set, it is the value
-    of its environment variable, read when it is first needed.
+    """A setting that can be read and assigned. Until assigned, it has the value of its
+    environment variable, read on first use.
 
     Args:
-        choices: the values that it can have.
-        default: its value where the variable is not set.
+        choices: the allowed values.
+        default: its value if the variable is not set.
         variable: the environment variable.
     """
 
@@ -43,19 +43,19 @@ class Setting:
 
 class Settings:
     """The settings of a dispatcher. `settings.on_miss` reads one, an assignment sets
-    it, and `with settings.temporarily(on_miss="native"):` sets it for a while.
+    it, and `with settings.temporarily(on_miss="native"):` sets it temporarily.
 
     Args:
-        changed: called whenever a setting gets another value.
+        changed: called whenever the value of a setting changes.
     """
 
     on_miss = Setting(
         ("nearest", "native", "tune", "error"), "nearest", "KERAS_DIAGWISE_ON_MISS"
     )
-    """What happens where no decision was measured for the very problem here."""
+    """Action where no decision was measured for this exact problem here."""
 
     precision = Setting(PRECISIONS, STANDARD, "KERAS_DIAGWISE_PRECISION")
-    """How precise an algorithm must be to serve."""
+    """Required precision of an algorithm, see `PRECISIONS`."""
 
     def __init__(self, changed: Callable[[], None] = lambda: None):
         self.changed = changed
@@ -65,7 +65,7 @@ class Settings:
         """Settings that hold until the end of a `with` block.
 
         Raises:
-            ValueError: if a value is none of the setting's choices.
+            ValueError: if a value is not one of the setting's choices.
         """
         before = {name: getattr(self, name) for name in values}
         try:

@@ -1,5 +1,5 @@
-"""How near two problems are: which bucket a problem is in, and how far apart two
-of one bucket are."""
+"""Similarity of problems: the bucket of a problem, and the distance between two of one
+bucket."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ Key = TypeVar("Key", str, tuple[str, str])
 
 
 def bucket(problem: Problem) -> str:
-    """What a decision must have in common with a problem to speak for it, as a
-    word that can name a folder."""
+    """The fields that a decision must share with a problem to serve it, as a name that
+    a folder can have."""
 
     def by(numbers):
         return "x".join(map(str, numbers))
@@ -37,9 +37,9 @@ def bucket(problem: Problem) -> str:
 
 
 class Logarithms(NamedTuple):
-    """The sizes by which problems of one bucket differ, to base 2, to the digits
-    that the name of a decision's file has. The channels of a dense problem are the
-    geometric mean of its channels and filters."""
+    """Base-2 logarithms of the sizes in which problems of one bucket differ, rounded as
+    in the name of a decision's file. The channels of a dense problem are the geometric
+    mean of its channels and filters."""
 
     batch: float
     pixels: float
@@ -47,7 +47,7 @@ class Logarithms(NamedTuple):
 
 
 def logarithms(problem: Problem) -> Logarithms:
-    """The sizes of a problem. What is unknown or empty counts as 1."""
+    """The logarithms of a problem's sizes. An unknown or empty one counts as 1."""
     pixels = math.prod(n or 1 for n in problem.spatial_shape)
     channels: float = problem.channels
     if problem.is_dense:
@@ -57,7 +57,7 @@ def logarithms(problem: Problem) -> Logarithms:
 
 
 def distance(one: Logarithms, other: Logarithms) -> float:
-    """How far apart two problems are: that of the logarithms of batch × pixels and of
+    """Distance between two problems, in the logarithms of batch × pixels and of
     channels. 1 is twice the images, the pixels or the channels."""
     images = one.batch + one.pixels - other.batch - other.pixels
     return round(math.hypot(images, one.channels - other.channels), 6)
@@ -68,8 +68,8 @@ def nearest_first(
 ) -> list[Key]:
     """The keys of other problems of the same bucket, the nearest first.
 
-    An unknown batch counts as the largest among the others. What is as far comes in
-    the order of the keys, everywhere.
+    An unknown batch counts as the largest among the others. Ties are broken by key,
+    alike everywhere.
     """
     others = list(others)
     sought = logarithms(problem)

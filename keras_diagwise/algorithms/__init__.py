@@ -1,4 +1,4 @@
-"""The algorithms, a file or a folder each, and the words that name them."""
+"""The algorithms, one file or folder each, and their names."""
 
 from keras_diagwise.algorithms.algorithm import Algorithm
 from keras_diagwise.algorithms.diagonal import Diagonal
@@ -14,7 +14,7 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
 
 
 def parse(text: str) -> Algorithm:
-    """The algorithm that a text such as `"diagonal:32:split"` names.
+    """The algorithm named by a text such as `"diagonal:32:split"`.
 
     Raises:
         ValueError: if it names none.

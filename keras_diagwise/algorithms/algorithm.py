@@ -1,4 +1,4 @@
-"""What an algorithm is: a way to compute the three passes of a convolution."""
+"""The base class of algorithms, which compute the three passes of a convolution."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Tensor = Any
 
 
 class Work(NamedTuple):
-    """What a pass takes.
+    """The work of a pass.
 
     Attributes:
-        flops: floating point operations, of which some may be useless.
-        bytes: what must be moved at least.
-        operations: how many operations the backend is given to compile or launch.
+        flops: floating point operations, including useless ones.
+        bytes: fewest bytes that must be moved.
+        operations: number of operations that the backend must compile or launch.
     """
 
     flops: int
@@ -27,12 +27,12 @@ class Work(NamedTuple):
 
 
 class Device(NamedTuple):
-    """A GPU, so far as a time can be predicted from it.
+    """The properties of a GPU from which times are predicted.
 
     Attributes:
-        bytes_per_second: that a copy reads and writes together, as measured.
-        multiprocessors: how many it has.
-        capability: its compute capability, as `(9, 0)`.
+        bytes_per_second: measured bandwidth of a copy, reads and writes together.
+        multiprocessors: number of multiprocessors.
+        capability: its compute capability, such as `(9, 0)`.
     """
 
     bytes_per_second: float
@@ -41,7 +41,7 @@ class Device(NamedTuple):
 
 
 def check_lowering(lowering: str, lowerings: Sequence[str]) -> None:
-    """Checks that an algorithm's lowering is one that it has.
+    """Checks that `lowering` is one of an algorithm's `lowerings`.
 
     Raises:
         ValueError: if it is not.
@@ -57,20 +57,20 @@ def check_lowering(lowering: str, lowerings: Sequence[str]) -> None:
 class Algorithm(abc.ABC):
     """A way to compute the passes, with its parameters as fields.
 
-    Every algorithm takes any problem that its `refusal` does not name, and each
-    of its passes gives what the same pass of `native` gives, up to rounding. In
-    all of them `inputs` has the shape `problem.input_shape()`, `kernel`
-    `problem.kernel_shape`, and `output_gradient` `problem.output_shape()`; the
-    batch is the tensors' own, which the problem may not know.
+    Every algorithm takes any problem for which `refusal` is `None`, and each of its
+    passes returns what that of `native` returns, up to rounding. `inputs` has the
+    shape `problem.input_shape()`, `kernel` `problem.kernel_shape`, and
+    `output_gradient` `problem.output_shape()`; the batch is that of the tensors, which
+    the problem may not know.
     """
 
     name: ClassVar[str]
     revision: ClassVar[int]
-    """Raised when the numbers or the speed of the algorithm change, so that
-    decisions measured before are not taken for decisions about it."""
+    """Increased when the numbers or the speed of the algorithm change, so that earlier
+    decisions no longer apply to it."""
     is_kernel: ClassVar[bool] = False
-    """Whether it is a program of its own for one device of one kind, which no compiler
-    looks into and no transformation can take apart."""
+    """Whether it is a custom kernel for one kind of device, opaque to compilers and
+    transformations."""
 
     @abc.abstractmethod
     def forward(self, problem: Problem, inputs: Tensor, kernel: Tensor) -> Tensor:
@@ -94,11 +94,11 @@ class Algorithm(abc.ABC):
 
     @classmethod
     def is_for(cls, device_kind: str) -> bool:
-        """Whether there are devices of a kind, `"cpu"` or `"gpu"`, that it runs on."""
+        """Whether it runs on any devices of a kind, `"cpu"` or `"gpu"`."""
         return True
 
     def redundancy(self, compiler_mode: str) -> str | None:
-        """Why the algorithm is the same as another in a compiler mode, or `None`."""
+        """Why the algorithm equals another in a compiler mode, or `None`."""
         return None
 
     def check(self, problem: Problem) -> None:
@@ -110,38 +110,38 @@ class Algorithm(abc.ABC):
 
     @property
     def family(self) -> str:
-        """What candidates that behave alike have in common."""
+        """The common name of candidates that behave alike."""
         return self.name
 
     def work(self, problem: Problem) -> Work:
-        """What each of the passes takes, so far as it can be told beforehand."""
+        """The work of each of the passes, as far as known beforehand."""
         return Work(problem.flops, problem.least_bytes, 1)
 
     def predicted_seconds(
         self, problem: Problem, pass_name: str, device: Device
     ) -> float | None:
-        """The seconds that a pass will take, by what is known of its program, or `None`
-        where that can't be told. The problem's batch is known."""
+        """The predicted seconds of a pass, or `None` if they can't be predicted. The
+        problem's batch is known."""
         return None
 
     def compile(self, problem: Problem, pass_name: str) -> None:
-        """Compiles programs of the algorithm's own, so that the first call of a pass
-        finds them. Called in any thread, or not at all."""
+        """Compiles the algorithm's own kernels ahead of a pass's first call. May be
+        called in any thread, or not at all."""
 
     @classmethod
     @abc.abstractmethod
     def parse(cls, parameters: list[str]) -> Algorithm:
-        """The algorithm from the words that follow its name, as in
+        """The algorithm with the parameters that follow its name, as in
         `"diagonal:32:split"`.
 
         Raises:
-            ValueError: if the words are not parameters of it.
+            ValueError: if they are not parameters of it.
         """
 
     @classmethod
     @abc.abstractmethod
     def candidates(cls, problem: Problem, pass_name: str) -> Iterator[Algorithm]:
-        """The instances that are worth measuring for a pass of `problem`."""
+        """The instances worth measuring for a pass of `problem`."""
 
     def __str__(self) -> str:
         return self.name

@@ -1,5 +1,5 @@
-"""Convolution in dense blocks, in its three passes, also where a backend's own
-takes neither the layout nor the dilation."""
+"""The three passes of a convolution in dense blocks, also where the backend's does not
+support the layout or the dilation."""
 
 from __future__ import annotations
 
@@ -55,17 +55,17 @@ def refusal(problem: Problem) -> str | None:
 
 
 def needs_turning(problem: Problem) -> bool:
-    """Whether the backend's convolution takes `problem` with channels last only."""
+    """Whether the backend's convolution needs the channels last."""
     return problem.data_format == "channels_first" and bool(NATIVE.refusal(problem))
 
 
 def needs_spreading(problem: Problem) -> bool:
-    """Whether the backend's convolution takes `problem` without dilation only."""
+    """Whether the backend's convolution needs a kernel without dilation."""
     return max(problem.dilation_rate) > 1 and bool(NATIVE.refusal(problem))
 
 
 def spread_problem(problem: Problem) -> Problem:
-    """The same convolution by a kernel with zeros in place of the dilation."""
+    """The equal convolution by a kernel with zeros in place of dilation."""
     return dataclasses.replace(
         problem,
         kernel_size=problem.effective_kernel_size,
@@ -74,8 +74,8 @@ def spread_problem(problem: Problem) -> Problem:
 
 
 def spread(kernel, problem: Problem):
-    """`kernel` with zeros between its taps: each tap gets an axis of its own,
-    which is padded and then merged."""
+    """`kernel` with zeros between its taps: each tap gets its own axis, which is padded
+    and then merged."""
     for axis, dilation in enumerate(problem.dilation_rate):
         shape = list(kernel.shape)
         taps = shape[axis]

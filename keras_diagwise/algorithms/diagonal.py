@@ -24,7 +24,7 @@ PAPER_PARTITION_SIZE = 32
 
 
 class Segment(NamedTuple):
-    """Neighbouring groups that one convolution computes, `merged` to a block."""
+    """Neighbouring groups computed by one convolution, `merged` of them in a block."""
 
     first_group: int
     groups: int
@@ -36,14 +36,13 @@ class Diagonal(Algorithm):
     """The block-diagonal kernel, run as dense convolution.
 
     Neighbouring groups are merged into blocks of `partition_size` channels whose
-    dense kernel is zero off the diagonal. What is multiplied by those zeros adds
-    nothing, unless it is infinite or NaN: such a value spreads to the other
-    channels of its block.
+    dense kernel is zero off the diagonal. A value times these zeros adds nothing,
+    unless it is infinite or NaN: then it spreads to the other channels of its block.
 
     Attributes:
         partition_size: input channels in a block, a multiple of the channels in a
-            group; the last block is smaller where it does not divide the
-            channels. `None` is the paper's 32, or all channels if there are fewer.
+            group; the last block is smaller if it does not divide the channels. `None`
+            is the paper's 32, or all channels if there are fewer.
         lowering: `"grouped"` runs one convolution with feature groups, `"split"`
             a dense convolution for each block.
     """
@@ -112,7 +111,7 @@ class Diagonal(Algorithm):
         ]
 
     def kinds(self, problem: Problem) -> dict[Segment, int]:
-        """The first segment of each shape, and how many there are of it."""
+        """The first segment of each shape, and the number of segments of that shape."""
         size = self.partition_size or min(PAPER_PARTITION_SIZE, problem.channels)
         merged = max(1, size // problem.channels_per_group)
         remainder = problem.groups % merged
@@ -192,8 +191,8 @@ class Diagonal(Algorithm):
 
     @classmethod
     def candidates(cls, problem, pass_name) -> Iterator[Diagonal]:
-        """Powers of two, the divisors of the groups nearest to them, and all: the
-        nearest to the paper's partition size first."""
+        """Blocks of all groups, of powers of two of them, and of their divisors nearest
+        to these powers; those nearest to the paper's partition size first."""
         if problem.is_dense:
             return
         groups = problem.groups
@@ -222,7 +221,7 @@ class Diagonal(Algorithm):
 
 
 def block_problem(problem: Problem, segment: Segment) -> Problem:
-    """The convolution of a segment, its groups merged to blocks."""
+    """The convolution of a segment, with its groups merged into blocks."""
     return dataclasses.replace(
         problem,
         groups=segment.groups // segment.merged,
@@ -252,8 +251,8 @@ def block_diagonal(kernel, segment: Segment):
 
 
 def read_diagonal(blocks, segment: Segment):
-    """The compact kernel that stands on the diagonal of a dense one: the
-    transpose of `block_diagonal`."""
+    """The compact kernel on the diagonal of a dense one: the transpose of
+    `block_diagonal`."""
     *kernel_size, channels, filters = blocks.shape
     count, merged = segment.groups // segment.merged, segment.merged
     channels, filters_per_group = channels // merged, filters // segment.groups
@@ -268,7 +267,7 @@ def read_diagonal(blocks, segment: Segment):
 
 
 def slice_groups(tensor, problem: Problem, segment: Segment, per_group: int):
-    """The channels of a segment's groups, of inputs or outputs."""
+    """The channels of a segment's groups, in inputs or outputs."""
     return slice_axis(tensor, problem.channel_axis, segment, per_group, problem.groups)
 
 
@@ -293,5 +292,5 @@ def slice_axis(tensor, axis: int, segment: Segment, per_group: int, groups: int)
 
 
 def concatenate(tensors: list, axis: int):
-    """`ops.concatenate`, and nothing at all for a single tensor."""
+    """`ops.concatenate`, and a single tensor as it is."""
     return tensors[0] if len(tensors) == 1 else keras.ops.concatenate(tensors, axis)

@@ -1,8 +1,8 @@
 """`matmul`: a dense convolution as products of matrices, pixels × channels by
 channels × filters.
 
-A compiler's dense convolution can be far from its matrix product, above all in the
-kernel gradient of a 1×1 kernel, which is nothing but one (XLA on CPUs).
+A compiler's dense convolution can be far slower than its matrix product, above all in
+the kernel gradient of a 1×1 kernel, which is just such a product (XLA on CPUs).
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from keras_diagwise.algorithms.direct.taps import (
 from keras_diagwise.problem import BYTES_PER_ELEMENT, Problem
 
 MAX_TAPS = 64
-"""Each is an operation, or a part of one, to be compiled."""
+"""Most taps: each is an operation, or a part of one, to compile."""
 
 LOWERINGS = ("taps", "patches")
 
 
 @dataclasses.dataclass(frozen=True)
 class Matmul(Algorithm):
-    """A convolution of one group, a matrix product for each tap of the kernel.
+    """A dense convolution as a matrix product for each tap of the kernel.
 
-    In float16 and bfloat16 the products are made and summed in float32. They are the
-    tensors' own `@`: on torch `ops.matmul` rounds float64 to float32 (Keras 3.15).
+    In float16 and bfloat16 the products are computed and summed in float32. They are
+    the tensors' own `@`: on torch `ops.matmul` rounds float64 to float32 (Keras 3.15).
 
     Attributes:
-        lowering: `"taps"` makes a product for each tap; `"patches"` lays what the taps
-            see side by side and makes one product, but for the input gradient, which
-            is the same in both. For one tap they are the same.
+        lowering: `"taps"` computes a product for each tap; `"patches"` lays the taps'
+            pixels side by side (im2col) and computes one product, except in the input
+            gradient, which is the same in both. For one tap they are the same.
     """
 
     lowering: str = "taps"
@@ -132,8 +132,8 @@ class Matmul(Algorithm):
     @classmethod
     def is_offered(cls, device_kind: str, compiler_mode: str) -> bool:
         """Whether it is measured and served there: where a dense convolution was seen
-        to be slower than its products. That of torch's eager mode and TensorFlow's
-        graph mode is oneDNN's, which is one."""
+        to be slower than its products. In torch's eager mode and TensorFlow's graph
+        mode oneDNN's convolution is such a product."""
         return cls.is_for(device_kind) and compiler_mode == "xla"
 
     @classmethod
@@ -159,7 +159,7 @@ class Matmul(Algorithm):
 
 
 def windows(problem: Problem, padded) -> list:
-    """What each tap sees of the padded inputs, `(batch, *output, channels)`."""
+    """The padded inputs that each tap reads, `(batch, *output, channels)`."""
     return [
         window(
             padded,
@@ -172,7 +172,7 @@ def windows(problem: Problem, padded) -> list:
 
 
 def patches(problem: Problem, padded):
-    """What the taps see, side by side, `(batch, *output, taps * channels)`."""
+    """The inputs of all taps side by side, `(batch, *output, taps * channels)`."""
     seen = windows(problem, padded)
     return seen[0] if len(seen) == 1 else ops.concatenate(seen, axis=-1)
 
@@ -200,6 +200,6 @@ def multiply_transposed(problem: Problem, gradient, weights):
 
 
 def in_channels(pixels, matrix):
-    """The matrix applied to the channels of each pixel."""
+    """`matrix` applied to the channels of each pixel."""
     product = as_matrix(pixels) @ matrix
     return ops.reshape(product, (-1, *pixels.shape[1:-1], matrix.shape[-1]))

@@ -1,4 +1,4 @@
-"""`native`: what Keras calls today, and the derivatives that its backend takes."""
+"""`native`: the operation that Keras calls, and its backend's derivatives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""numpy and OpenVINO: they train nothing, and every call is the stock one."""
+"""numpy and OpenVINO: they do not train, and every call is the stock one."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def flags():
 
 
 def set_flags(flags):
-    """Nothing: there are none."""
+    """Does nothing: there are none."""
 
 
 def child_variables():
@@ -85,7 +85,7 @@ def step_shards(model):
 
 
 def forget_compiled(function):
-    """Nothing: a call asks anew."""
+    """Does nothing: nothing is compiled."""
 
 
 def keys_of_tensor(tensor):
@@ -121,4 +121,4 @@ def random_state():
 
 
 def set_random_state(state):
-    """Nothing: numpy's own is put back by itself."""
+    """Does nothing: the caller restores numpy's own."""

@@ -1,4 +1,4 @@
-"""JAX: the passes as three bilinear primitives, each the others' transpose."""
+"""JAX: the passes as three bilinear primitives, which transpose each other."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from keras_diagwise.problem import PASSES
 
 
 def differentiable(convolution, inputs, kernel):
-    """Without the primitives where Keras exports: what makes ONNX of a program knows
-    none of ours (jax2onnx 0.17)."""
+    """Without the primitives in an export by Keras: the conversion to ONNX lacks them
+    (jax2onnx 0.17)."""
     if isinstance(inputs, jax.core.Tracer) and is_exporting():
         return convolution.to_export.compute("forward", inputs, kernel)
     return bind("forward", convolution, inputs, kernel)
@@ -37,7 +37,7 @@ def bind(pass_name, convolution, left, right):
 def make_primitive(pass_name: str) -> Primitive:
     primitive = Primitive(f"diagonalwise_{pass_name}")
 
-    @jax.named_scope(primitive.name)  # a unit's operations have no layer's name
+    @jax.named_scope(primitive.name)  # operations of a unit lack the layer's name
     def compute(left, right, *, convolution):
         return convolution.compute(pass_name, left, right)
 
@@ -99,33 +99,33 @@ def make_primitive(pass_name: str) -> Primitive:
 
 
 HAS_UNITS = "x" in inspect.signature(set_xla_metadata).parameters
-"""Whether a value can be marked as a compilation unit's: not in 0.6.2, the latest for
-Python 3.10, where each layer's pass is compiled for itself."""
+"""Whether a value can be marked as part of a compilation unit: not in 0.6.2, the latest
+for Python 3.10, where each layer's pass is compiled separately."""
 
 
 def is_for_one_cpu(module) -> bool:
     """Whether a program is for one CPU device, outside `pmap` and `shard_map`: there
-    each pass of a problem is a compilation unit, which XLA optimizes once for all
-    layers that have it, and fuses with nothing else.
+    each pass of a problem is a compilation unit, which XLA optimizes once for all its
+    layers, and fuses with nothing else.
 
-    NASNetMobile's step, of 480 passes and 69 different ones, compiles in 0.6 of the
-    time, holds 35 MiB less, and takes no longer; nor do those of MobileNetV2 and
-    ConvNeXtTiny (jaxlib 0.10.2). On several devices XLA must see the whole to divide
-    it.
+    NASNetMobile's step, with 480 passes, 69 of them distinct, compiles in 0.6 of the
+    time, needs 35 MiB less, and is no slower; nor are those of MobileNetV2 and
+    ConvNeXtTiny (jaxlib 0.10.2). On several devices XLA must see the whole program to
+    partition it.
     """
     devices = getattr(module.axis_context, "num_devices", None)
     return tuple(module.platforms) == ("cpu",) and devices == 1
 
 
 def runs_kernels(module) -> bool:
-    """Whether a program is for one NVIDIA GPU: several would gather what a kernel reads
+    """Whether a program is for one NVIDIA GPU: several would gather a kernel's operands
     (seen in 0.11.2)."""
     devices = getattr(module.axis_context, "num_devices", None)
     return tuple(module.platforms) == ("cuda",) and devices == 1
 
 
 def folded_operand(pass_name: str) -> int | None:
-    """Which operand's mapped axis can become part of the batch axis."""
+    """The operand whose mapped axis can be merged into the batch axis."""
     return {"forward": 0, "input_gradient": 1}.get(pass_name)
 
 
@@ -184,17 +184,17 @@ python_trace = None
 
 
 def is_tracing(*tensors):
-    """In `jit` also a call whose operands are constants is traced, and a new array
-    is a tracer then."""
+    """In `jit` a call with constant operands is traced too; then a new array is a
+    tracer."""
     tensors = (*tensors, jax.numpy.zeros(()))
     return any(isinstance(tensor, jax.core.Tracer) for tensor in tensors)
 
 
 def must_run_native():
-    """In `shard_map` and under meshes of explicit axes.
+    """In `shard_map` and under meshes with explicit axes.
 
-    There the types of values hold over which axes they vary or how they are
-    sharded, in a way that changed from version to version (seen in 0.10.2).
+    There the type of a value has the axes over which it varies or its sharding, in a
+    way that changed from version to version (seen in 0.10.2).
     """
     types = jax.sharding.get_abstract_mesh().axis_types
     return any(axis != jax.sharding.AxisType.Auto for axis in types)
@@ -243,7 +243,7 @@ def environment():
 
 
 def device_place():
-    """What is visible, and which of it: two processes can each have a device."""
+    """The visible devices and the one used: two processes can each have a device."""
     device = jax.local_devices()[0]
     return f"{device.platform} {os.environ.get('CUDA_VISIBLE_DEVICES')} {device.id}"
 
@@ -268,7 +268,7 @@ def step_shards(model):
     return batch_shards()
 
 
-COMPILED_FUNCTIONS = (type(jax.jit(len)),)  # `jax.stages.Wrapped` takes 30 µs to ask
+COMPILED_FUNCTIONS = (type(jax.jit(len)),)  # `jax.stages.Wrapped` takes 30 µs a check
 TENSORS = (jax.Array,)
 STATE = ()
 SHARED = (
@@ -280,7 +280,7 @@ PLAIN = ()
 
 
 def tensor_copier():
-    """Copies also what is immutable: Keras's steps donate their operands."""
+    """Copies immutable arrays too, since Keras's steps donate their operands."""
     return lambda tensor: tensor if tensor.is_deleted() else tensor.copy()
 
 
@@ -301,7 +301,7 @@ def random_state():
 
 
 def set_random_state(state):
-    """Nothing: JAX has no global generator."""
+    """Does nothing: JAX has no global generator."""
 
 
 def keys_of_tensor(tensor):
@@ -338,7 +338,7 @@ def triton_refusal():
 
 @functools.cache
 def compute_capability():
-    """That of the first device, as `(8, 0)`, or `None` if it is no NVIDIA GPU."""
+    """The first device's, as `(8, 0)`, or `None` if it is not an NVIDIA GPU."""
     found = getattr(jax.local_devices()[0], "compute_capability", "")
     return (
         tuple(map(int, found.split("."))) if re.fullmatch(r"\d+\.\d", found) else None
@@ -350,7 +350,7 @@ IMPORTING = threading.Lock()
 
 @functools.cache
 def jax_triton():
-    """The package, which takes the variable of Triton's cache away."""
+    """jax-triton; its import changes the variable of Triton's cache, restored here."""
     with IMPORTING:
         cache = os.environ.get("TRITON_CACHE_DIR")
         module = importlib.import_module("jax_triton")
@@ -380,7 +380,7 @@ def launched(launch, left, right):
 
 
 def compile_kernel(launch, dtype):
-    """Nothing: it is compiled when a program that has it is lowered."""
+    """Does nothing: a kernel is compiled when a program with it is lowered."""
 
 
 def compiles_alone_refusal():
@@ -392,5 +392,5 @@ COMPILES_ALONE = False
 
 
 def compiled_alone(function):
-    """The function itself: what runs it is compiled."""
+    """The function itself, since its caller is compiled."""
     return function

@@ -1,5 +1,5 @@
-"""Everything private in Keras that the package reaches, and what differs between its
-versions, and why."""
+"""All private parts of Keras that the package uses, and differences between its
+versions, with the reasons."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from keras.src.backend.common import global_state
 from keras.src.saving.keras_saveable import KerasSaveable
 
 __all__ = ["KerasSaveable"]
-"""What defines for `pickle` that it is saved as a file. Seen in 3.15."""
+"""The class that makes `pickle` save a model as a file. Seen in 3.15."""
 
 
 def in_symbolic_scope() -> bool:
     """Whether Keras is computing output specs with made-up shapes.
 
-    `keras.SymbolicScope` is public to enter but not to ask. Seen in 3.15.
+    `keras.SymbolicScope` can be entered but not queried publicly. Seen in 3.15.
     """
     return global_state.get_global_attribute("symbolic_scope") is not None
 
 
 def is_exporting() -> bool:
-    """Whether Keras is tracing a model to export it, which only the calls that led
-    here tell. Seen in 3.15; it takes some 10 µs, so it is asked in traces only.
+    """Whether Keras is tracing a model to export it, known only from the call stack.
+    Seen in 3.15. It takes about 10 µs, so it is called only in traces.
     """
     frame = sys._getframe()
     while frame is not None:
@@ -37,9 +37,9 @@ VERSION = tuple(int(part) for part in keras.__version__.split(".")[:2])
 
 
 def train_on_batch(model, *batch):
-    """A training step, and the loss of this batch alone: `Model.train_on_batch` gives
-    the mean since metrics were reset, which it does itself from 3.15 on (seen in 3.10,
-    3.12, 3.14 and 3.15).
+    """A training step, with the loss of this batch alone: `Model.train_on_batch`
+    returns the mean since metrics were reset, and resets them itself from 3.15 on (seen
+    in 3.10, 3.12, 3.14 and 3.15).
     """
     if VERSION < (3, 15):
         model.reset_metrics()
@@ -48,7 +48,7 @@ def train_on_batch(model, *batch):
 
 def depthwise_refusal(problem, has_gpu: bool) -> str | None:
     """Why Keras can't compute a depthwise convolution by TensorFlow, or `None`: up to
-    3.14 it leaves to TensorFlow what 3.15 transposes or takes apart.
+    3.14 it passes on to TensorFlow what 3.15 transposes or decomposes.
     """
     if VERSION >= (3, 15):
         return None
@@ -60,13 +60,13 @@ def depthwise_refusal(problem, has_gpu: bool) -> str | None:
 
 
 def channels_built_for(layer) -> int | None:
-    """The channels of the input that a convolution is being built for, if `build` has
-    set its `input_spec` already, as it does first; `None` at any other time.
+    """The input channels for which a convolution is being built, once `build` has set
+    its `input_spec`, which it does first; `None` at any other time.
 
-    In 3.15 `build` goes on to ask for `compute_output_shape`; that of depthwise and
-    separable layers does not in 3.10 to 3.14, and next asks for a weight. `build`
-    itself can't be overridden: Keras binds it when a layer is made (seen in 3.10 to
-    3.15), and `convert` gives the layer another class later.
+    In 3.15 `build` then calls `compute_output_shape`; in 3.10 to 3.14 that of depthwise
+    and separable layers does not, and next adds a weight. `build` itself can't be
+    overridden: Keras binds it when a layer is made (seen in 3.10 to 3.15), and
+    `convert` gives the layer another class later.
     """
     if layer.built or not isinstance(layer.input_spec, keras.InputSpec):
         return None
@@ -83,8 +83,8 @@ def flatten_layers(layer) -> list:
 
 
 def layers_with_paths(model) -> list[tuple[str, object]]:
-    """Every layer below a model, each once, in the order of their definition, with
-    the names of the layers that it stands in and its own, joined by slashes.
+    """Every layer below a model, each once, in the order of definition, with its path:
+    the names of the enclosing layers and its own, joined by slashes.
 
     `Layer.path` is public, but `None` before a layer is built, and does not begin at
     the model (seen in 3.15).
@@ -102,11 +102,11 @@ def layers_with_paths(model) -> list[tuple[str, object]]:
 
 
 def call_shapes(model) -> dict[int, list[tuple]]:
-    """By a layer's id, the shapes of its first input, one for each place in a graph of
-    layers where it is called, for all layers below a model.
+    """The shapes of the first input of every layer below a model, by the layer's id:
+    one for each place in a graph of layers where it is called.
 
-    `layer.input` is public but raises if there are several. What `TimeDistributed`
-    holds is called on a step of its input. Seen in 3.15.
+    `layer.input` is public but raises if there are several. The layer inside a
+    `TimeDistributed` is called on a step of its input. Seen in 3.15.
     """
     layers = flatten_layers(model)
     shapes = {id(layer): shapes_in_graphs(layer) for layer in layers}

@@ -1,4 +1,4 @@
-"""Where oneDNN, which computes convolutions for TensorFlow and torch on CPUs, errs."""
+"""Errors of oneDNN, which computes convolutions for TensorFlow and torch on CPUs."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ def refusal(problem: Problem) -> str | None:
 
     Seen in TensorFlow 2.21 and torch 2.13, against float64:
 
-    - one channel in all: where a strided axis has one output, the forward pass reads
-      what is not the tensor's: 1.6e11 for -1.46, a 4×4 kernel by strides of 1 and 3 on
-      3×1 pixels, padded;
-    - a kernel of one tap under unequal strides: its gradient is written beyond the
-      tensor, and the process dies later, elsewhere.
+    - a single channel: where a strided axis has one output, the forward pass reads out
+      of bounds: 1.6e11 for -1.46, with a 4×4 kernel and strides of 1 and 3 on 3×1
+      pixels, padded;
+    - a kernel of one tap with unequal strides: its gradient is written out of bounds,
+      and the process dies later, elsewhere.
 
     In bfloat16, on CPUs with instructions for it (AVX-512 BF16), also:
 
     - a strided axis with one output: the forward pass (pytorch/pytorch issue 169688)
-      and the kernel's gradient read what is not the tensor's: 1e32 for 1, in one of a
-      hundred such problems;
-    - padded volumes: the forward pass and the kernel's gradient, at any stride.
+      and the kernel's gradient read out of bounds: 1e32 for 1, in one of a hundred such
+      problems;
+    - padded volumes: the forward pass and the kernel's gradient, with any stride.
     """
     if problem.dtype not in ("float32", "bfloat16"):
         return None

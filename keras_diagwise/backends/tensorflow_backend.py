@@ -1,4 +1,4 @@
-"""TensorFlow: each pass a custom gradient whose gradients are the other passes."""
+"""TensorFlow: each pass a custom gradient, with the other passes as gradients."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def native_input_gradient(forward, problem, kernel, output_gradient):
 
 
 def native_kernel_gradient(forward, problem, inputs, output_gradient):
-    """Zero for an empty batch, for which TensorFlow returns memory as it finds it
-    (seen in 2.21)."""
+    """Zero for an empty batch, for which TensorFlow returns uninitialized memory (seen
+    in 2.21)."""
     kernel = tf.zeros(problem.kernel_shape, inputs.dtype)
     if inputs.shape[0] == 0:
         return kernel
@@ -64,8 +64,8 @@ def native_kernel_gradient(forward, problem, inputs, output_gradient):
 
 
 def gradient_of(function, operand, output_gradient):
-    """In a graph of its own where no tape records, which is so in eager code while a
-    `ForwardAccumulator` derives what it has met (seen in 2.21)."""
+    """In a separate graph if no tape records, as in eager code while a
+    `ForwardAccumulator` differentiates what it has recorded (seen in 2.21)."""
     with tf.GradientTape() as tape:
         tape.watch(operand)
         outputs = function(operand)
@@ -81,9 +81,8 @@ def gradient_of(function, operand, output_gradient):
 
 
 def native_conv(inputs, kernel, strides, padding, data_format, dilation_rate):
-    """Depthwise, where that is what it is: TensorFlow has an operation for it, in
-    place of which Keras compiles every grouped convolution by XLA in the midst of a
-    graph (seen in Keras 3.15.1)."""
+    """By TensorFlow's depthwise operation where that applies: Keras compiles every
+    grouped convolution by XLA within the graph instead (seen in Keras 3.15.1)."""
     if is_depthwise(inputs, kernel, strides, data_format):
         shape = kernel.shape
         multiplier = shape[-1] // inputs.shape[channel_axis(data_format)]
@@ -101,7 +100,7 @@ def channel_axis(data_format):
 
 
 def is_depthwise(inputs, kernel, strides, data_format):
-    """Whether `tf.nn.depthwise_conv2d` can compute what is no more than asked for."""
+    """Whether the call is a convolution that `tf.nn.depthwise_conv2d` can compute."""
     if isinstance(inputs, keras.KerasTensor) or isinstance(kernel, keras.KerasTensor):
         return False
     equal = isinstance(strides, int) or len(set(strides)) == 1
@@ -112,7 +111,7 @@ def is_depthwise(inputs, kernel, strides, data_format):
 
 
 def native_refusal(problem):
-    """The limits of `tf.nn`, and those that Keras leaves of it. Seen in 2.21."""
+    """The limits of `tf.nn`, where Keras does not lift them. Seen in 2.21."""
     depthwise = problem.is_depthwise and problem.rank < 3
     if depthwise and len(set(problem.strides)) > 1:
         return "TensorFlow's depthwise convolution takes equal strides only"
@@ -134,8 +133,8 @@ def native_refusal(problem):
 
 
 def leaves_out_pixels(problem):
-    """Whether strides beyond the kernel would make the padding of `"same"` negative:
-    the forward pass then starts that much too late, on CPU (seen in 2.21)."""
+    """Whether strides larger than the kernel would make the padding of `"same"`
+    negative: on CPU the forward pass then starts that much too late (seen in 2.21)."""
     return any(each is not None and each < 0 for each in problem.overhangs)
 
 
@@ -145,7 +144,7 @@ def list_gpus():
 
 
 def sum_together(tensors, axis):
-    """Under XLA one reduction of several operands: one pass, one fused loop."""
+    """Under XLA, one reduction of several operands: one pass, one fused loop."""
     if compiler_mode() != "xla":
         return [tf.reduce_sum(tensor, axis) for tensor in tensors]
     scalar = tf.TensorSpec((), tensors[0].dtype)
@@ -179,9 +178,9 @@ def must_run_native():
 
 
 def compiler_mode() -> str:
-    """`"eager"`, `"graph"`, `"xla"` or, where Keras exports, `"export"`.
+    """`"eager"`, `"graph"`, `"xla"` or, in an export by Keras, `"export"`.
 
-    That a graph is traced for XLA only a private function tells. Seen in 2.21.
+    Only a private function reports that a graph is traced for XLA. Seen in 2.21.
     """
     if tf.executing_eagerly():
         return "eager"
@@ -200,16 +199,16 @@ def trace_key():
 executing_eagerly = tf.executing_eagerly
 tensor_float_32_enabled = tf.config.experimental.tensor_float_32_execution_enabled
 determinism_enabled = tf_config.is_op_determinism_enabled
-"""The last is private: determinism is public to set but not to ask. Seen in 2.21."""
+"""The last is private: determinism can be set but not read publicly. Seen in 2.21."""
 
 Eager = tf.__internal__.EagerTensor
-"""The type of `tf.zeros(())`, without making a tensor at import: that would set up the
-devices, which a user may want to set otherwise, or under a strategy of workers must."""
+"""The type of `tf.zeros(())`, without making a tensor at import: that would initialize
+the devices, which a user may want, or with a multi-worker strategy must, configure."""
 
 
 def shape_of(tensor):
-    """As a tuple where that is quicker: a `TensorShape` takes 3 µs to make, hash and
-    compare, and what says it at once is private in an eager tensor (seen in 2.21) and
+    """As a tuple where that is faster: a `TensorShape` takes 3 µs to make, hash and
+    compare, and the faster attributes are private in an eager tensor (seen in 2.21) and
     in a variable of Keras (seen in 3.15)."""
     kind = type(tensor)
     if kind is Eager:
@@ -218,7 +217,7 @@ def shape_of(tensor):
 
 
 def flags():
-    """What changes precision or the choice of kernels."""
+    """Settings that change precision or the choice of kernels."""
     return {
         "tensor_float_32": tensor_float_32_enabled(),
         "deterministic": determinism_enabled(),
@@ -255,7 +254,7 @@ def environment():
 
 
 def device_place():
-    """What is visible: of it the first is measured on."""
+    """The visible devices, of which the first is measured on."""
     kind = "gpu" if list_gpus() else "cpu"
     return f"{kind} {os.environ.get('CUDA_VISIBLE_DEVICES')}"
 
@@ -276,12 +275,12 @@ def compiler_mode_of(model):
 
 
 def batch_shards():
-    """1: under `tf.distribute` a trace is a replica's."""
+    """1: under `tf.distribute`, a trace is that of a replica."""
     return 1
 
 
 def step_shards(model):
-    """The replicas of a model's strategy, or of the one whose scope is entered."""
+    """The replicas of a model's strategy, or of the current one."""
     strategy = (
         getattr(model, "distribute_strategy", None) or tf.distribute.get_strategy()
     )
@@ -317,7 +316,7 @@ def copy_of_table(table):
 
 
 def copy_of_variable(variable):
-    """TensorFlow's own copy, which has no open shape (seen in 2.21)."""
+    """TensorFlow's own copy, except for an open shape, which it loses (2.21)."""
     if variable.shape.is_fully_defined() or hasattr(variable, "distribute_strategy"):
         return copy.deepcopy(variable)
     names = ("trainable", "dtype", "constraint", "synchronization", "aggregation")
@@ -340,7 +339,7 @@ def restored_tensor(tensor, copy, attributes):
 
 
 def compiled_again(function, python_function):
-    """By what `tf.function` offers for subclasses only. Seen in 2.21."""
+    """By a method that `tf.function` has only for subclasses. Seen in 2.21."""
     return function._clone(python_function)
 
 
@@ -355,7 +354,7 @@ def random_state():
 
 
 def set_random_state(state):
-    """Nothing: that of TensorFlow's global generator is set, but not told."""
+    """Does nothing: TensorFlow's global generator can be seeded, but not read."""
 
 
 def keys_of_tensor(tensor):
@@ -364,7 +363,7 @@ def keys_of_tensor(tensor):
 
 
 def forget_compiled(function):
-    """Nothing: each `tf.function` holds its own traces."""
+    """Does nothing: each `tf.function` holds its own traces."""
 
 
 def synchronize(tensors):
@@ -383,7 +382,7 @@ def compiled(function, compiler_mode):
 
 
 def compiled_ahead(function, compiler_mode, shapes, dtype):
-    """The same: a function is traced when it is called."""
+    """`compiled`, since a function is traced when it is called."""
     return compiled(function, compiler_mode)
 
 
@@ -408,20 +407,20 @@ def compile_kernel(launch, dtype):
 
 
 def compiles_alone_refusal():
-    """Under `tf.debugging.enable_check_numerics` and the like, which put operations
-    into compiled functions too that XLA has no kernel for. Whether they are at work
-    only a private function tells. Seen in 2.21."""
+    """Under `tf.debugging.enable_check_numerics` and the like, which insert operations
+    without XLA kernels into compiled functions too. Only a private function reports
+    whether they are active. Seen in 2.21."""
     if should_invoke_op_callbacks():
         return "TensorFlow watches each operation, which XLA does not support"
     return None
 
 
 def compiled_alone(function):
-    """Its operands are constants to whoever records: a tape around a call would have
+    """Its operands are constants to a tape: otherwise a tape around a call would have
     the loops of `function` compiled for their derivative, which XLA refuses, and which
-    nobody needs, since each pass has its own. In forward mode, whose tangents a graph
-    takes from each operation, `function` runs as it is; that one is at work only a
-    private function tells. Seen in 2.21.
+    is not needed, since each pass has its own. In forward mode, where a graph takes
+    tangents from each operation, `function` runs as it is; only a private function
+    reports that mode. Seen in 2.21.
     """
     compiled = tf.function(function, jit_compile=True, autograph=False)
 

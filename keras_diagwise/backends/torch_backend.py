@@ -1,4 +1,4 @@
-"""torch: each pass an autograd function whose gradients are the other passes."""
+"""torch: each pass an autograd function, with the other passes as gradients."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def differentiable(convolution, inputs, kernel):
 
 
 class Bilinear(torch.autograd.Function):
-    """A pass; a gradient that nobody needs is not computed."""
+    """A pass. Gradients that are not needed are not computed."""
 
     @staticmethod
     def forward(ctx, pass_name, convolution, left, right):
@@ -48,9 +48,9 @@ DYNAMO = torch._C._dynamo.eval_frame
 LEFT_ALONE = DYNAMO._FrameExecStrategy(*[DYNAMO._FrameAction.SKIP] * 2)
 for _function in (Bilinear.forward, Bilinear.backward):
     DYNAMO.set_code_exec_strategy(_function.__code__, LEFT_ALONE)
-"""In eager code behind a break of its graph Dynamo would compile each Python function
-that is called, and did so with `backward` for each layer until it gave up. What is
-public to forbid it, `torch.compiler.disable`, imports Dynamo (seen in 2.13)."""
+"""In eager code after a graph break Dynamo would compile each Python function that is
+called, and did so with `backward` for each layer until it gave up. The public way to
+prevent it, `torch.compiler.disable`, imports Dynamo (seen in 2.13)."""
 
 
 def native_input_gradient(forward, problem, kernel, output_gradient):
@@ -143,7 +143,7 @@ def sum_together(tensors, axis):
 
 
 def must_run_native():
-    """Under functorch's transforms, forward-mode derivatives, tracing, autocast."""
+    """Under functorch's transforms, forward-mode derivatives, tracing and autocast."""
     return is_tracing() or torch_trace.is_transformed()
 
 
@@ -153,19 +153,19 @@ def is_tracing(*tensors):
 
 python_trace = torch_trace
 traces_python = torch.compiler.is_dynamo_compiling
-"""Not wrapped, and not `is_compiling`, which a call in eager code would wait for 0.7 µs
-longer: what exports without Dynamo can read the memo."""
+"""Not wrapped, and not `is_compiling`, which would cost an eager call 0.7 µs more: an
+export without Dynamo can read the memo."""
 
 shape_of = operator.attrgetter("shape")
 
 
 trace_key = torch.are_deterministic_algorithms_enabled
-"""The flags of precision hold for GPUs: there they are asked too, see below."""
+"""The precision flags apply to GPUs, where they are part of the key too, see below."""
 
 
 @functools.cache
 def device():
-    """Where Keras puts tensors."""
+    """The device of Keras's tensors."""
     return keras.ops.zeros(()).device
 
 
@@ -189,7 +189,7 @@ def environment():
 
 
 def flags():
-    """What changes precision or the choice of kernels."""
+    """Settings that change precision or the choice of kernels."""
     flags = {
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "threads": torch.get_num_threads(),
@@ -220,14 +220,14 @@ if torch.cuda.is_available():
 
 
 def device_place():
-    """What is visible, and which of it: two processes can each have a device."""
+    """The visible devices and the one used: two processes can each have a device."""
     kind = device().type
     index = torch.cuda.current_device() if kind == "cuda" else 0
     return f"{kind} {os.environ.get('CUDA_VISIBLE_DEVICES')} {index}"
 
 
 def needs_other_processes(model):
-    """False: that of a model that is not wrapped does not."""
+    """False: the step of a model that is not wrapped does not."""
     return False
 
 
@@ -254,8 +254,8 @@ OF_LEAVES = ("requires_grad", "grad", "_backward_hooks", "_post_accumulate_grad_
 
 
 def tensor_copier():
-    """Copies tensors, those that share memory so that their copies do. What is no leaf
-    loses its history."""
+    """Copies tensors; copies of tensors that share memory share memory too. A tensor
+    that is not a leaf loses its history."""
     storages = {}
 
     def copied(tensor):
@@ -285,7 +285,7 @@ def tensor_attributes(tensor):
 
 
 def restored_tensor(tensor, copy, attributes):
-    """The copy where the tensor's memory can't be written or is another now."""
+    """The copy if the tensor's memory can't be written or has been replaced."""
     try:
         if tensor.shape != copy.shape or not torch.equal(tensor, copy):
             with torch.no_grad():
@@ -316,9 +316,9 @@ def keys_of_tensor(tensor):
 
 
 def forget_compiled(function):
-    """Dynamo guards on the class and the plan of each layer, and on the edition of what
-    was found; but what is outdated counts among the few that it compiles of a code, and
-    all layers have the same."""
+    """Dynamo guards on the class and the plan of each layer and on the dispatcher's
+    edition, but outdated entries count towards its recompile limit per code object,
+    which all layers share."""
     if "torch._dynamo" in sys.modules:
         torch._dynamo.reset_code_caches()
 
@@ -342,21 +342,21 @@ def compiled(function, compiler_mode):
 
 
 def apart(function):
-    """A function with a code of its own: Dynamo counts by codes what it compiled, and
-    gives up after a few (seen in 2.13)."""
+    """A function with its own code object: Dynamo counts compilations per code object,
+    and gives up after a few (seen in 2.13)."""
     name = f"run_{next(COMPILED)}"
 
     def run(*operands):
         return function(*operands)
 
     code = run.__code__.replace(co_name=name)
-    if sys.version_info >= (3, 11):  # 3.10 knows codes by no other name
+    if sys.version_info >= (3, 11):  # 3.10 has no other name of a code
         code = code.replace(co_qualname=name)
     return types.FunctionType(code, globals(), name, closure=run.__closure__)
 
 
 def compiled_ahead(function, compiler_mode, shapes, dtype):
-    """The same: torch compiles at a call."""
+    """`compiled`, since torch compiles when the function is called."""
     return compiled(function, compiler_mode)
 
 
@@ -376,7 +376,7 @@ def compute_capability():
 
 
 def compile_kernel(launch, dtype):
-    """In a process of its own: torch finds it in Triton's cache."""
+    """In a separate process: torch finds the kernel in Triton's cache."""
     from keras_diagwise.algorithms.triton.launch import program_of
     from keras_diagwise.algorithms.triton.program import compile_apart
 
@@ -397,14 +397,14 @@ def launched(launch, left, right):
 
 
 ALIGNMENT = 16
-"""Bytes, of what Triton compiles a program of its own for."""
+"""Bytes: Triton compiles a separate program for operands that are so aligned."""
 
 
 @functools.lru_cache(maxsize=4096)
 def held_kernel(launch, dtype, device, aligned):
-    """What runs a kernel on operands and sizes of a launch. Triton looks its program up
-    by all arguments at each launch; this one is looked up once, for a device that must
-    be the current one."""
+    """A function that runs a kernel on the operands and sizes of a launch. Triton looks
+    a program up by all arguments in each launch; here that is done once, for a device
+    that must be the current one."""
     import triton
 
     from keras_diagwise.algorithms.triton import kernels
@@ -427,8 +427,8 @@ def compiles_alone_refusal():
 
 HAS_XLA = False
 COMPILES_ALONE = torch.cuda.is_available()
-"""On CPUs it is not offered: each pass takes Inductor seconds to compile, in each first
-step, and has not been measured on a quiet machine since `direct` was written anew."""
+"""Not offered on CPUs: Inductor takes seconds to compile each pass, in each first step,
+and it has not been measured on a quiet machine since `direct` was rewritten."""
 
 
 def compiled_alone(function):
@@ -439,13 +439,13 @@ COMPILED = itertools.count()
 
 
 def by_inductor(function):
-    """The function, compiled whole for the shapes and dtypes that it is called with
-    first, or as it is where it can't be.
+    """The function, compiled whole for the shapes and dtypes of its first call, or
+    unchanged if that fails.
 
     Guards are kept on tensors only: `keras.ops` counts its calls, and Dynamo would
-    compile anew for each count. That is safe while the function depends on nothing
-    else, and is compiled in one piece: what runs after a break of the graph does. In a
-    trace it is the function itself.
+    recompile for each count. That is safe as long as the function depends on nothing
+    else and is compiled in one piece: code after a graph break does depend on more. In
+    a trace it is the function itself.
     """
     compiled = torch.compile(
         apart(function),

@@ -1,4 +1,4 @@
-"""`torch.compile`: what the package asks of Dynamo, which traces Python code."""
+"""`torch.compile`: the package's interface to Dynamo, which traces Python code."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ MODE = "inductor"
 
 
 def constant(function):
-    """What `torch.compiler.assume_constant_result` does, which imports Dynamo, a second
-    of each start (seen in 2.13)."""
+    """Equals `torch.compiler.assume_constant_result`, which imports Dynamo: a second of
+    each start (seen in 2.13)."""
     function._dynamo_marked_constant = True
     return function
 
@@ -28,7 +28,7 @@ def sizes(tensor):
 
 
 def is_open(*values):
-    """Whether a number, or one in a tuple, is left open by the trace, as all may be
+    """Whether the trace leaves a number open, or one in a tuple, as it may leave all
     under `dynamic=True`."""
     from torch.fx.experimental.symbolic_shapes import has_static_value
 
@@ -41,9 +41,9 @@ def is_open(*values):
 
 
 def state():
-    """What Dynamo does not guard by itself, read in what it traces, so that it does:
-    the level of forward-mode derivatives, and flags that a plan was chosen for."""
-    # Not the comparison itself: under `dynamic=True` that is left open, too.
+    """State that Dynamo does not guard by default, but does once traced code reads it:
+    the level of forward-mode derivatives, and flags on which a plan depends."""
+    # Not the comparison itself, which `dynamic=True` leaves open too.
     mode = "forward" if forward_ad._current_level >= 0 else "reverse"
     return (
         mode,
@@ -53,21 +53,21 @@ def state():
 
 
 def cudnn_flags():
-    """What changes precision or the choice of kernels on a GPU."""
+    """Settings that change precision or the choice of kernels on a GPU."""
     cudnn = torch.backends.cudnn
     return cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic
 
 
 def must_run_native():
-    """Also where what is traced is to be exported."""
+    """Also in a trace for export."""
     is_jit = torch.jit.is_tracing()
     return torch.compiler.is_exporting() or is_jit or is_transformed()
 
 
 def is_transformed():
     """An autograd function has no rule for functorch's transforms and forward-mode
-    derivatives unless it gives up the reverse mode of every order; both questions have
-    only private answers, seen in 2.13. Autocast chooses dtypes by the operation that it
+    derivatives unless it gives up reverse mode of every order; both are detected only
+    by private functions, seen in 2.13. Autocast chooses dtypes by the operation that it
     sees.
     """
     return (
@@ -83,11 +83,11 @@ def differentiable(name, inputs, kernel):
 
 
 def define_operator(convolution_of):
-    """An operator that Dynamo takes whole into a graph, and that is taken apart, into
-    operations that the compiler fuses, where that graph becomes one of derivatives too;
-    but a kernel stays whole.
+    """An operator that Dynamo keeps whole in its graph. When derivatives are added to
+    the graph, it is decomposed into operations that the compiler fuses; only a kernel
+    stays whole.
 
-    The latter is how `torch.library.triton_op` does it (seen in 2.13).
+    The decomposition is that of `torch.library.triton_op` (seen in 2.13).
     """
     from torch._subclasses.functional_tensor import FunctionalTensorMode
 

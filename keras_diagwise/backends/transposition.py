@@ -1,4 +1,4 @@
-"""How the three passes transpose each other: framework-free, for every backend.
+"""Transpose rules of the three passes: framework-free, for every backend.
 
 Each pass is bilinear in its two operands: `forward(inputs, kernel)`,
 `input_gradient(kernel, output_gradient)`, `kernel_gradient(inputs,
@@ -13,8 +13,8 @@ from typing import Any
 
 
 def transpose_left(pass_name: str, cotangent: Any, right: Any) -> tuple[str, Any, Any]:
-    """The pass, and its operands, that give the gradient of `pass_name` with
-    respect to its first operand."""
+    """The pass and its operands that compute the gradient of `pass_name` with respect
+    to its first operand."""
     return {
         "forward": ("input_gradient", right, cotangent),
         "input_gradient": ("kernel_gradient", cotangent, right),
@@ -23,7 +23,7 @@ def transpose_left(pass_name: str, cotangent: Any, right: Any) -> tuple[str, Any
 
 
 def transpose_right(pass_name: str, cotangent: Any, left: Any) -> tuple[str, Any, Any]:
-    """The same for the second operand."""
+    """`transpose_left` for the second operand."""
     return {
         "forward": ("kernel_gradient", left, cotangent),
         "input_gradient": ("forward", cotangent, left),
@@ -43,7 +43,7 @@ def gradients(
     Args:
         pass_name: the pass.
         operands: its two operands.
-        needed: which of the gradients are; the others are `None`.
+        needed: which of the gradients are needed; the others are `None`.
         cotangent: the gradient with respect to its result.
         run: runs a pass, given its name and operands.
     """

@@ -1,9 +1,9 @@
-"""What the backends that launch Triton's kernels have in common."""
+"""Shared by the backends that launch Triton kernels."""
 
 from __future__ import annotations
 
 WARPS = 4
-"""Of a program."""
+"""Warps of a program."""
 
 MIN_CAPABILITY = (8, 0)
 
@@ -12,7 +12,7 @@ def capability_refusal(capability: tuple[int, int] | None) -> str | None:
     """Why kernels can't run on a device of a compute capability, or `None`.
 
     Args:
-        capability: the device's, or `None` if it is no NVIDIA GPU.
+        capability: the device's, or `None` if it is not an NVIDIA GPU.
     """
     if capability is None:
         return "it is for NVIDIA GPUs"

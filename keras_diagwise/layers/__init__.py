@@ -1,4 +1,4 @@
-"""Layers: subclasses of the stock ones, only their convolution replaced."""
+"""Layers: subclasses of the stock ones, with only the convolution replaced."""
 
 from keras_diagwise.layers.base import STOCK_TO_OURS
 from keras_diagwise.layers.conv import (

@@ -1,5 +1,4 @@
-"""What the layers of the package have in common: a plan, and a stock class that
-each replaces."""
+"""The base of the package's layers: a plan, and the stock class that each replaces."""
 
 from __future__ import annotations
 
@@ -30,7 +29,7 @@ class Diagonalwise(keras.layers.Layer):
 
     stock: type[keras.layers.Layer]
     PLANS: ClassVar[tuple[str, ...]] = ("plan",)
-    """Its attributes that hold a plan, one for each convolution in it."""
+    """Names of the attributes that hold a plan, one for each convolution."""
 
     def __init__(
         self, *args, plan: str | Mapping[str, str] | Plan = AUTO, **kwargs
@@ -41,47 +40,47 @@ class Diagonalwise(keras.layers.Layer):
 
     @classmethod
     def plans_for(cls, plan: str | Plan) -> dict[str, str | Plan]:
-        """The plan of each convolution where a layer is given this one."""
+        """The plan of each convolution in a layer that is given this one."""
         return {"plan": plan}
 
     @staticmethod
     def problems_of(layer, input_shape) -> dict[str, Problem]:
-        """The problem of each convolution, by the attribute with its plan, in a layer
-        of this class or of the stock one, built or not.
+        """The problem of each convolution in a layer of this class or the stock one,
+        built or not, by the attribute that holds its plan.
 
         Args:
             layer: the layer.
-            input_shape: the shape of its input, with `None` for what is unknown.
+            input_shape: the shape of its input, `None` where unknown.
         """
         raise NotImplementedError
 
     @staticmethod
     def input_channels(layer) -> int:
-        """The channels of the input of such a layer, built."""
+        """The input channels of a built layer of this class or the stock one."""
         raise NotImplementedError
 
     def compute_output_shape(self, input_shape):
-        """The stock layer's; `build` asks for it too, so a plan that does not fit
+        """The stock layer's shape. `build` asks for it too, so a plan that does not fit
         the channels is refused before anything is built."""
         check_plans(self, input_shape, plans_of(self))
         return super().compute_output_shape(input_shape)
 
     def add_weight(self, *args, **kwargs):
-        """The stock layer's; a plan that does not fit the channels is refused here
-        where `build` did not ask for the output's shape."""
+        """The stock layer's weight. A plan that does not fit the channels is refused
+        here if `build` did not ask for the output shape."""
         channels = keras_internals.channels_built_for(self)
         if channels is not None:
             check_plans(self, shape_of_channels(self, channels), plans_of(self))
         return super().add_weight(*args, **kwargs)
 
     def get_config(self) -> dict:
-        """The stock layer's configuration, and each plan."""
+        """The stock layer's configuration plus each plan."""
         plans = {name: plan_to_config(each) for name, each in plans_of(self).items()}
         return {**super().get_config(), **plans}
 
 
 def ours_for(layer) -> type[Diagonalwise]:
-    """The package's class for a layer that is stock, or already ours."""
+    """The package's class for a layer of a stock class or already of the package."""
     return STOCK_TO_OURS[
         layer.stock if isinstance(layer, Diagonalwise) else type(layer)
     ]
@@ -93,23 +92,23 @@ def plans_of(layer: Diagonalwise) -> dict[str, str | Plan]:
 
 
 def problems_of(layer, input_shape) -> dict[str, Problem]:
-    """The problem of each convolution in a layer, stock or ours, built or not, by the
-    attribute that holds its plan.
+    """The problem of each convolution in a layer, of a stock class or the package's,
+    built or not, by the attribute that holds its plan.
 
     Args:
         layer: the layer.
-        input_shape: the shape of its input, with `None` for what is unknown.
+        input_shape: the shape of its input, `None` where unknown.
     """
     return ours_for(layer).problems_of(layer, input_shape)
 
 
 def built_input_shape(layer) -> tuple:
-    """The shape of a built layer's input, so far as the layer knows it."""
+    """The shape of a built layer's input, of which only the channels are known."""
     return shape_of_channels(layer, ours_for(layer).input_channels(layer))
 
 
 def shape_of_channels(layer, channels: int) -> tuple:
-    """The shape of a layer's input of which only the channels are known."""
+    """The shape of a layer's input with these channels and all else unknown."""
     spatial = (None,) * layer.rank
     if layer.data_format == "channels_last":
         return (None, *spatial, channels)
@@ -117,7 +116,7 @@ def shape_of_channels(layer, channels: int) -> tuple:
 
 
 def check_plans(layer, input_shape, plans: Mapping[str, str | Plan]) -> None:
-    """Checks plans against the channels that a layer convolves.
+    """Checks plans against the channels of a layer.
 
     Raises:
         ValueError: if a partition size does not fit them.
@@ -130,7 +129,7 @@ def check_plans(layer, input_shape, plans: Mapping[str, str | Plan]) -> None:
 
 
 def with_bias(layer, outputs):
-    """A layer's outputs from its convolution's: with its bias and activation."""
+    """A layer's outputs: those of its convolution with bias and activation."""
     if layer.use_bias:
         shape = [1] * (layer.rank + 2)
         shape[-1 if layer.data_format == "channels_last" else 1] = layer.bias.shape[0]
@@ -141,7 +140,7 @@ def with_bias(layer, outputs):
 
 
 def with_plans(signature: inspect.Signature, names: Iterable[str]) -> inspect.Signature:
-    """A stock layer's signature, and arguments for plans."""
+    """A stock layer's signature plus arguments for plans."""
     *named, rest = signature.parameters.values()
     plans = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=AUTO)
@@ -151,10 +150,10 @@ def with_plans(signature: inspect.Signature, names: Iterable[str]) -> inspect.Si
 
 
 def replaces(stock: type[keras.layers.Layer]):
-    """Makes a class replace `stock` in files and conversions.
+    """Class decorator: makes a class replace `stock` in files and conversions.
 
-    Keras derives the paths in weight files and automatic names from `__name__`,
-    so it stays the stock one; the class is known as its `__qualname__`.
+    Keras derives the paths in weight files and automatic names from `__name__`, so that
+    stays the stock one; the class is registered under its `__qualname__`.
     """
 
     def decorate(ours):

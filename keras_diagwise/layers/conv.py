@@ -12,7 +12,7 @@ from keras_diagwise.problem import Problem
 
 
 class DiagonalwiseConv(Diagonalwise):
-    """The convolution that the 1-D, 2-D and 3-D layers share."""
+    """The convolution of the 1-D, 2-D and 3-D layers."""
 
     def convolution_op(self, inputs, kernel):
         padding = self.padding
@@ -54,7 +54,7 @@ class DiagonalwiseConv(Diagonalwise):
 
 
 def causal_widths(layer) -> list[tuple[int, int]]:
-    """The zeros around the input of a 1-D layer that must not see what comes later."""
+    """The zeros around the input of a 1-D layer with causal padding."""
     before = layer.dilation_rate[0] * (layer.kernel_size[0] - 1)
     widths = [(0, 0)] * 3
     widths[1 if layer.data_format == "channels_last" else 2] = (before, 0)
@@ -66,8 +66,8 @@ class DiagonalwiseConv1D(DiagonalwiseConv, keras.layers.Conv1D):
     """`keras.layers.Conv1D` with groups, by whichever algorithm is fastest here.
 
     It takes the stock layer's arguments, has its weights, and gives its numbers
-    up to rounding. With one group it is dense: by matrix products where these are
-    faster, and else the stock layer.
+    up to rounding. With one group it is dense: it runs by matrix products where these
+    are faster, and otherwise as the stock layer.
 
     Args:
         filters: output channels, a multiple of the groups.
@@ -75,7 +75,7 @@ class DiagonalwiseConv1D(DiagonalwiseConv, keras.layers.Conv1D):
         plan: `"auto"`, an algorithm for all three passes of training
             (`"native"`, `"direct"`, `"diagonal:32"`, …), or a
             `keras_diagwise.Plan`.
-        *args, **kwargs: the stock layer's.
+        *args, **kwargs: the stock layer's arguments.
 
     Input shape:
         `(batch, steps, channels)`, or `(batch, channels, steps)` under
@@ -92,8 +92,8 @@ class DiagonalwiseConv1D(DiagonalwiseConv, keras.layers.Conv1D):
     """
 
     def call(self, inputs):
-        """The call of the other ranks, which asks `convolution_op`: the stock 1-D
-        layer pads and convolves by itself (seen in Keras 3.15)."""
+        """The call of the other ranks, which uses `convolution_op`: the stock 1-D layer
+        pads and convolves by itself (seen in Keras 3.15)."""
         return super(keras.layers.Conv1D, self).call(inputs)
 
 
@@ -102,8 +102,8 @@ class DiagonalwiseConv2D(DiagonalwiseConv, keras.layers.Conv2D):
     """`keras.layers.Conv2D` with groups, by whichever algorithm is fastest here.
 
     It takes the stock layer's arguments, has its weights, and gives its numbers
-    up to rounding. With one group it is dense: by matrix products where these are
-    faster, and else the stock layer.
+    up to rounding. With one group it is dense: it runs by matrix products where these
+    are faster, and otherwise as the stock layer.
 
     Args:
         filters: output channels, a multiple of the groups.
@@ -111,7 +111,7 @@ class DiagonalwiseConv2D(DiagonalwiseConv, keras.layers.Conv2D):
         plan: `"auto"`, an algorithm for all three passes of training
             (`"native"`, `"direct"`, `"diagonal:32"`, …), or a
             `keras_diagwise.Plan`.
-        *args, **kwargs: the stock layer's.
+        *args, **kwargs: the stock layer's arguments.
 
     Input shape:
         `(batch, height, width, channels)`, or `(batch, channels, height, width)`
@@ -133,8 +133,8 @@ class DiagonalwiseConv3D(DiagonalwiseConv, keras.layers.Conv3D):
     """`keras.layers.Conv3D` with groups, by whichever algorithm is fastest here.
 
     It takes the stock layer's arguments, has its weights, and gives its numbers
-    up to rounding. With one group it is dense: by matrix products where these are
-    faster, and else the stock layer.
+    up to rounding. With one group it is dense: it runs by matrix products where these
+    are faster, and otherwise as the stock layer.
 
     Args:
         filters: output channels, a multiple of the groups.
@@ -142,11 +142,11 @@ class DiagonalwiseConv3D(DiagonalwiseConv, keras.layers.Conv3D):
         plan: `"auto"`, an algorithm for all three passes of training
             (`"native"`, `"direct"`, `"diagonal:32"`, …), or a
             `keras_diagwise.Plan`.
-        *args, **kwargs: the stock layer's.
+        *args, **kwargs: the stock layer's arguments.
 
     Input shape:
         `(batch, *spatial_shape, channels)`, or `(batch, channels, *spatial_shape)`
-        under `data_format="channels_first"`, of three spatial axes.
+        under `data_format="channels_first"`, with three spatial axes.
 
     Output shape:
         `(batch, *new_spatial_shape, filters)`, or with the channels first.

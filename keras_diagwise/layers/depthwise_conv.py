@@ -11,7 +11,7 @@ from keras_diagwise.problem import Problem
 
 
 class DiagonalwiseDepthwiseConv(Diagonalwise):
-    """The convolution that the 1-D and the 2-D layer share."""
+    """The convolution of the 1-D and 2-D layers."""
 
     def call(self, inputs):
         outputs = depthwise_conv(
@@ -62,7 +62,7 @@ class DiagonalwiseDepthwiseConv1D(
         plan: `"auto"`, an algorithm for all three passes of training
             (`"native"`, `"direct"`, `"diagonal:32"`, …), or a
             `keras_diagwise.Plan`.
-        *args, **kwargs: the stock layer's.
+        *args, **kwargs: the stock layer's arguments.
 
     Input shape:
         `(batch, steps, channels)`, or `(batch, channels, steps)` under
@@ -95,7 +95,7 @@ class DiagonalwiseDepthwiseConv2D(
         plan: `"auto"`, an algorithm for all three passes of training
             (`"native"`, `"direct"`, `"diagonal:32"`, …), or a
             `keras_diagwise.Plan`.
-        *args, **kwargs: the stock layer's.
+        *args, **kwargs: the stock layer's arguments.
 
     Input shape:
         `(batch, height, width, channels)`, or `(batch, channels, height, width)`

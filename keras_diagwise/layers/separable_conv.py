@@ -16,14 +16,13 @@ from keras_diagwise.problem import Problem
 
 
 class DiagonalwiseSeparableConv(Diagonalwise):
-    """The convolutions that the 1-D and the 2-D layer share.
+    """The convolutions of the 1-D and 2-D layers.
 
     Args:
-        plan: of the depthwise convolution: `"auto"`, an algorithm for all three passes,
-            or a `keras_diagwise.Plan`.
-        pointwise_plan: of the pointwise one, which is dense; if it is not given,
-            `"auto"` beside `"auto"`, and `"native"` beside a plan that is not for
-            dense convolutions.
+        plan: plan of the depthwise convolution: `"auto"`, an algorithm for all three
+            passes, or a `keras_diagwise.Plan`.
+        pointwise_plan: plan of the pointwise convolution, which is dense. By default it
+            is `plan` if that is `"auto"` or has `"matmul"`, else `"native"`.
     """
 
     PLANS = ("plan", "pointwise_plan")
@@ -85,7 +84,7 @@ class DiagonalwiseSeparableConv(Diagonalwise):
 class DiagonalwiseSeparableConv1D(
     DiagonalwiseSeparableConv, keras.layers.SeparableConv1D
 ):
-    """`keras.layers.SeparableConv1D`, both its convolutions by whichever algorithm is
+    """`keras.layers.SeparableConv1D`, each convolution by whichever algorithm is
     fastest here.
 
     It takes the stock layer's arguments, has its weights, and gives its numbers
@@ -94,12 +93,12 @@ class DiagonalwiseSeparableConv1D(
     Args:
         filters: output channels.
         kernel_size: taps of the depthwise kernel.
-        plan: of the depthwise convolution: `"auto"`, an algorithm for all three
+        plan: plan of the depthwise convolution: `"auto"`, an algorithm for all three
             passes of training (`"native"`, `"direct"`, `"diagonal:32"`, …), or a
             `keras_diagwise.Plan`.
-        pointwise_plan: of the pointwise one: `"auto"`, `"native"`, `"matmul"`, or a
-            `keras_diagwise.Plan`.
-        *args, **kwargs: the stock layer's.
+        pointwise_plan: plan of the pointwise convolution: `"auto"`, `"native"`,
+            `"matmul"`, or a `keras_diagwise.Plan`.
+        *args, **kwargs: the stock layer's arguments.
 
     Input shape:
         `(batch, steps, channels)`, or `(batch, channels, steps)` under
@@ -120,7 +119,7 @@ class DiagonalwiseSeparableConv1D(
 class DiagonalwiseSeparableConv2D(
     DiagonalwiseSeparableConv, keras.layers.SeparableConv2D
 ):
-    """`keras.layers.SeparableConv2D`, both its convolutions by whichever algorithm is
+    """`keras.layers.SeparableConv2D`, each convolution by whichever algorithm is
     fastest here.
 
     It takes the stock layer's arguments, has its weights, and gives its numbers
@@ -129,12 +128,12 @@ class DiagonalwiseSeparableConv2D(
     Args:
         filters: output channels.
         kernel_size: taps of the depthwise kernel, one number or two.
-        plan: of the depthwise convolution: `"auto"`, an algorithm for all three
+        plan: plan of the depthwise convolution: `"auto"`, an algorithm for all three
             passes of training (`"native"`, `"direct"`, `"diagonal:32"`, …), or a
             `keras_diagwise.Plan`.
-        pointwise_plan: of the pointwise one: `"auto"`, `"native"`, `"matmul"`, or a
-            `keras_diagwise.Plan`.
-        *args, **kwargs: the stock layer's.
+        pointwise_plan: plan of the pointwise convolution: `"auto"`, `"native"`,
+            `"matmul"`, or a `keras_diagwise.Plan`.
+        *args, **kwargs: the stock layer's arguments.
 
     Input shape:
         `(batch, height, width, channels)`, or `(batch, channels, height, width)`

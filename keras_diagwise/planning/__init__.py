@@ -1,1 +1,1 @@
-"""Which plan a problem gets: plan, planner, environment and decisions."""
+"""From a call to its plan: dispatcher, planner, and the decisions that are shipped."""

@@ -18,12 +18,12 @@ GROUPED = "grouped"
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """The arguments of a call, of which the operands have only shapes and a dtype.
+    """The arguments of a call, with shapes and a dtype in place of the operands.
 
     Attributes:
         kind: `DEPTHWISE`, a call of `depthwise_conv`, or `GROUPED`, of `conv`.
-        input_shape: shape of the inputs, with `None` for what a trace leaves open.
-        dtype: dtype of the inputs, as the backend has it.
+        input_shape: shape of the inputs, `None` for sizes that a trace leaves open.
+        dtype: dtype of the inputs, as the backend represents it.
         kernel_shape: shape of the kernel: `(*kernel_size, channels, depth_multiplier)`
             or `(*kernel_size, channels_per_group, filters)`.
         strides: one stride, or one for each spatial axis.
@@ -45,8 +45,8 @@ class Call:
 
     @property
     def has_known_channels(self) -> bool:
-        """Whether the channels of the inputs are known; of a shape that can't be one
-        too, which `problem` refuses."""
+        """Whether the channels of the inputs are known; true also of an invalid shape,
+        which `problem` refuses."""
         channels_first = self.data_format == "channels_first"
         shape = self.input_shape
         return len(shape) < 2 or shape[1 if channels_first else -1] is not None
@@ -121,8 +121,8 @@ def depthwise_problem(
 
 
 def is_left_to_stock(problem: Problem) -> bool:
-    """Whether `conv` is stock's for a problem whatever the plan: of a single channel,
-    for which Keras has a depthwise operation too, and `native` is that one."""
+    """Whether `conv` is stock's for a problem, whatever the plan: one with a single
+    channel, for which `native` is Keras's depthwise operation."""
     return problem.channels == 1
 
 
@@ -131,7 +131,7 @@ def on_one_device(problem: Problem, shards: int | None = None) -> Problem:
 
     Args:
         problem: the problem of the whole batch.
-        shards: how many devices share it; `None` is those of a trace.
+        shards: number of devices that share it; `None` for those of the trace.
     """
     if shards is None:
         shards = backends.active.batch_shards()
@@ -141,7 +141,7 @@ def on_one_device(problem: Problem, shards: int | None = None) -> Problem:
 
 
 def is_symbolic(inputs, kernel) -> bool:
-    """Whether Keras only asks for shapes."""
+    """Whether Keras only infers shapes."""
     return (
         isinstance(inputs, keras.KerasTensor)
         or isinstance(kernel, keras.KerasTensor)

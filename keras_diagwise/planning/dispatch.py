@@ -1,4 +1,4 @@
-"""The dispatcher: from a call to the convolution that computes it, remembered."""
+"""The dispatcher: from a call to the convolution that computes it, memoised."""
 
 from __future__ import annotations
 
@@ -35,37 +35,39 @@ NOT_SERVED = {
     "export": "what is exported runs stock's own operation",
     "inference": "a backend that trains nothing runs stock's own operation",
 }
-"""Compiler modes in which nothing is chosen, and why."""
+"""Compiler modes in which `"auto"` is always stock, and why."""
 
 DENSE_ELSEWHERE = "a dense convolution has no other algorithm here"
 
 
 class Dispatcher:
-    """Finds the convolution of each call:
+    """Finds the convolution of each call, by the first of these that applies:
 
-    - what the memo holds for its key, or else, on a miss,
+    - the memo's entry for its key;
     - stock's, if the call is symbolic, under a transformation that only stock
-      supports, or is `conv`'s of a single channel, see `is_left_to_stock`;
-    - by the plan that it was given, or else
-    - by the planner's, and, if that was not measured for the very problem here, by
-      what `settings.on_miss` says.
+      supports, or a `conv` of a single channel, see `is_left_to_stock`;
+    - the plan that it was given;
+    - the planner's plan, and, if that was not measured for this exact problem here,
+      `settings.on_miss`.
 
     Args:
-        planner: what answers; `None` is one over the user's store, made when it is
-            first asked.
-        measure: measures a problem and keeps the decision in the store, for
-            `on_miss="tune"`; of several threads that ask, the first measures and the
-            others wait. Without it all that is missed is queued.
+        planner: the planner to ask; `None` for one over the user's store, made on
+            first use.
+        measure: measures a problem and stores the decision, for `on_miss="tune"`; of
+            several threads that ask, the first measures and the others wait. Without
+            it every miss is queued.
 
     Attributes:
-        settings: what the user has set; a change makes it forget what it found.
+        settings: the user's settings; a change makes the dispatcher forget what it
+            found.
         memo: the convolutions found, by the key of a call: a hashable value that the
             caller makes of whatever tells calls apart. `None` is stock's.
-        edition: of what was found: a compiler of Python code that read it compiles anew
-            once it is another. A text, since such compilers take numbers for sizes.
+        edition: version of the memo: a compiler of Python code that has read it
+            recompiles once it changes. A text, since such compilers treat numbers as
+            sizes.
         queue: the problems that `on_miss="tune"` met inside a trace.
-        settled: the answers to what was tuned, from when `tune` returned: what other
-            workers find later changes no plan in the midst of a training.
+        settled: the answers for tuned problems, fixed when `tune` returned, so that
+            later results of other workers change no plan during training.
     """
 
     def __init__(
@@ -84,7 +86,7 @@ class Dispatcher:
 
     @property
     def planner(self) -> Planner:
-        """The planner that answers."""
+        """The planner to ask."""
         with self._making:
             if self._planner is None:
                 self._planner = Planner(Store())
@@ -92,7 +94,7 @@ class Dispatcher:
 
     @property
     def store(self) -> Store:
-        """Where the planner finds what was measured here, and the tuner puts it."""
+        """The store that the planner reads and the tuner writes."""
         store = self.planner.store
         assert isinstance(store, Store)
         return store
@@ -103,18 +105,18 @@ class Dispatcher:
         self.forget()
 
     def forget(self) -> None:
-        """Forgets what was found; what is traced keeps its plan, but under
+        """Forgets what was found. Traced functions keep their plans, except under
         `torch.compile`.
 
-        The memo is another one from here on: what a thread is just finding by what
-        held before goes into the old one.
+        The memo is replaced rather than cleared: a thread that is still resolving a
+        call by the old state stores the result in the old one.
         """
         self.memo = {}
         self.edition = str(int(self.edition) + 1)
         self.settled = {}
 
     def settle(self, environment: Environment, problems: Sequence[Problem]) -> None:
-        """Answers problems once and for all, until what was found is forgotten."""
+        """Fixes the answers for `problems` until the next `forget`."""
         precision = self.settings.precision
         self.settled = {
             (environment, each): self.planner.plan(each, environment, precision)
@@ -124,9 +126,9 @@ class Dispatcher:
     def resolve(
         self, call: Call, key: Hashable, inputs: Tensor, kernel: Tensor
     ) -> PlannedConvolution | None:
-        """The convolution of a call whose key is not in the memo, where it is kept
-        from now on, or `None` if it is stock's. A symbolic call is native, and not
-        remembered; nor is what waits for being measured."""
+        """The convolution of a call whose key is not in the memo, or `None` if it is
+        stock's. The result is memoised, except for a symbolic call, which is native,
+        and for a problem that waits to be measured."""
         if is_symbolic(inputs, kernel) or backends.active.must_run_native():
             return None
         memo = self.memo
@@ -148,7 +150,7 @@ class Dispatcher:
         Args:
             call: the call.
             tracing: whether it is traced rather than run.
-            environment: where it runs; that of a call now, if none is given.
+            environment: where it runs; the current one if not given.
         """
         if not call.has_known_channels:
             return None
@@ -162,11 +164,11 @@ class Dispatcher:
         return None if found.effective_plan.is_native else found
 
     def name_in_trace(self, call: Call) -> str | None:
-        """The convolution of a call that a tracer of Python code meets, as a text, or
+        """The convolution, as a text, of a call met by a tracer of Python code, or
         `None` if it is stock's.
 
         Args:
-            call: the call, with `None` for the sizes that the trace leaves open.
+            call: the call, with `None` for sizes that the trace leaves open.
         """
         trace = backends.active.python_trace
         if trace.must_run_native() or None in call.kernel_shape:
@@ -183,9 +185,8 @@ class Dispatcher:
         plan: str | Plan,
         environment: Environment | None = None,
     ) -> Answer:
-        """The plan of `problem` where a layer says `plan`, in an environment: that
-        of a call now, if none is given. Nothing is measured, and nothing missed is
-        an error."""
+        """The plan of `problem` for a layer's `plan`, in an environment: the current
+        one if not given. Nothing is measured, and a miss is not an error."""
         if isinstance(plan, Plan):
             plan.check(problem)
             return Answer(plan, PlanSource.LAYER)
@@ -205,7 +206,7 @@ class Dispatcher:
         return answer
 
     def plan_of(self, decision: Decision) -> Plan:
-        """What a decision says for its own problem, where it was measured."""
+        """The plan of a decision for its own problem, where it was measured."""
         return decision.plan(MARGIN_MEASURED, precision=self.settings.precision)
 
     def answer_to_call(
@@ -215,10 +216,10 @@ class Dispatcher:
         tracing: bool,
         environment: Environment | None = None,
     ) -> Answer:
-        """The plan of a call, by what `on_miss` says.
+        """The plan of a call, under `on_miss`.
 
         Raises:
-            LookupError: if no decision is there and `on_miss` is `"error"`.
+            LookupError: if there is no decision and `on_miss` is `"error"`.
         """
         answer, on_miss = self.answer(problem, plan, environment), self.settings.on_miss
         if on_miss not in ("tune", "error") or not is_missed(problem, answer):
@@ -240,11 +241,11 @@ class Dispatcher:
 
 
 def is_missed(problem: Problem, answer: Answer) -> bool:
-    """Whether measuring could give a decision where there is none.
+    """Whether measuring could supply a missing decision.
 
-    It could not for a dtype or a spatial shape that can't be measured, or where
-    nothing is to be computed; and an unknown batch is served by the same problem
-    with any batch.
+    It could not for a dtype or a spatial shape that can't be measured, or where there
+    is nothing to compute. An unknown batch is served by the same problem with any
+    batch.
     """
     if answer.source == PlanSource.LAYER or not is_measurable(problem):
         return False
@@ -263,8 +264,8 @@ def is_missed(problem: Problem, answer: Answer) -> bool:
 def why_not_served(
     environment: Environment, problem: Problem | None = None
 ) -> str | None:
-    """Why `"auto"` is always stock there, for any problem or for this one, or `None` if
-    it is not."""
+    """Why `"auto"` is always stock there, for every problem or for this one, or `None`
+    if it is not."""
     if environment.compiler_mode in NOT_SERVED:
         return NOT_SERVED[environment.compiler_mode]
     if problem is not None and is_dense_elsewhere(problem, environment):
@@ -273,12 +274,12 @@ def why_not_served(
 
 
 def is_dense_elsewhere(problem: Problem, environment: Environment) -> bool:
-    """Whether a problem is dense, where there is no algorithm but stock's for that."""
+    """Whether a problem is dense and only stock's algorithm can compute it there."""
     return problem.is_dense and not serves_dense(environment)
 
 
 def serves_dense(environment: Environment) -> bool:
-    """Whether dense convolutions have another algorithm than stock's there."""
+    """Whether dense convolutions have an algorithm other than stock's there."""
     return Matmul.is_offered(environment.device_kind, environment.compiler_mode)
 
 

@@ -1,4 +1,4 @@
-"""A problem with its plan: what a backend differentiates."""
+"""A problem with its plan: the unit that a backend differentiates."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAX_NAMED = 4096
 
 @dataclasses.dataclass(frozen=True)
 class PlannedConvolution:
-    """A problem and the plan that computes it: what a backend differentiates.
+    """A problem and the plan that computes it.
 
     Attributes:
         problem: the problem.
@@ -35,7 +35,7 @@ class PlannedConvolution:
     is_of_this_device: bool = False
 
     def compute(self, pass_name: str, left: Tensor, right: Tensor) -> Tensor:
-        """A pass, by its algorithm: `forward(inputs, kernel)`,
+        """Computes a pass by its algorithm: `forward(inputs, kernel)`,
         `input_gradient(kernel, output_gradient)` or `kernel_gradient(inputs,
         output_gradient)`."""
         return getattr(self.algorithm(pass_name), pass_name)(self.problem, left, right)
@@ -47,7 +47,7 @@ class PlannedConvolution:
 
     @functools.cached_property
     def _algorithms(self) -> dict[str, Algorithm]:
-        """Found once: in eager calls it is asked for each time."""
+        """Cached, since every eager call asks for it."""
         return {name: self._able(self.plan[name]) for name in PASSES}
 
     def _able(self, algorithm: Algorithm) -> Algorithm:
@@ -61,7 +61,7 @@ class PlannedConvolution:
         return isinstance(self.algorithm(pass_name), Native)
 
     def is_kernel(self, pass_name: str) -> bool:
-        """Whether the plan has a kernel for a pass, for one kind of device."""
+        """Whether the plan runs a pass by a kernel for one kind of device."""
         return self.plan[pass_name].is_kernel
 
     @property
@@ -75,21 +75,21 @@ class PlannedConvolution:
 
     @property
     def effective_plan(self) -> Plan:
-        """The plan with what runs in place of what can't compute the problem."""
+        """The plan with fallbacks in place of what can't compute the problem."""
         return Plan(**{name: str(self.algorithm(name)) for name in PASSES})
 
     @property
     def to_export(self) -> PlannedConvolution:
-        """What an artefact runs that other devices may run."""
+        """The convolution of an exported artefact, which may run on other devices."""
         if self.is_of_this_device:
             return PlannedConvolution(self.problem, NATIVE)
         return self.without_kernels
 
     @property
     def name_in_trace(self) -> str:
-        """What the operator takes for it, which is defined then, see `run_in_trace`. It
-        tells the revisions of the algorithms too, since a compiler keeps on disk what
-        it made of them."""
+        """The text that names it to the operator, which is then defined, see
+        `operator_in_trace`. It includes the revisions of the algorithms, since a
+        compiler caches on disk what it made of them."""
         operator_in_trace()
         return json.dumps(
             {
@@ -109,7 +109,7 @@ class PlannedConvolution:
     @staticmethod
     @functools.lru_cache(maxsize=MAX_NAMED)
     def named(name: str) -> PlannedConvolution:
-        """The convolution of a `name_in_trace`."""
+        """The convolution with a `name_in_trace`."""
         values = json.loads(name)
         plan = standardize_plan(values["plan"])
         assert isinstance(plan, Plan)
@@ -129,8 +129,8 @@ DEFINING = threading.Lock()
 
 
 def operator_in_trace() -> Callable:
-    """The operator that a graph of Python code holds, see `backends`."""
-    with DEFINING:  # of two threads one would define it again
+    """The operator that a graph of Python code contains, see `backends`."""
+    with DEFINING:  # else two threads might both define it
         return defined_operator()
 
 

@@ -28,20 +28,19 @@ MARGIN_MEASURED = 1.03
 MARGIN_OTHER_VERSIONS = 1.2
 MARGIN_NEAREST = 1.25
 MARGIN_OTHER_DEVICE = 2.0
-"""How many times faster than native a candidate must have been: the further the
-source, the more."""
+"""Required speedup of a candidate over native: the further the source, the larger."""
 
 MARGIN_NEAREST_DENSE = 1.5
-"""The same for dense problems of several taps, whose gain depends on the caches: at
-1.25 a kernel gradient took up to twice native's time (tuning.leave_one_out)."""
+"""`MARGIN_NEAREST` for dense problems of several taps, whose gain depends on the
+caches: at 1.25 a kernel gradient took up to twice native's time
+(tuning.leave_one_out)."""
 
 FARTHER_ABOVE = 2**0.5
 FARTHER_BELOW = 1.1
-"""By what the nearest problem's margin grows for twice the images, pixels or channels:
-much where a larger problem speaks for a smaller, since what a call costs beside its
-arithmetic shrinks the gain (at 1.2 throughout, torch's `direct` lost 9 % on a small
-problem, for which a larger one spoke with a gain of 2); little where a smaller problem
-speaks for a larger."""
+"""Growth of the nearest problem's margin per doubling of images, pixels or channels:
+large where a larger problem serves a smaller one, since the overhead of a call shrinks
+the gain (at 1.2 throughout, torch's `direct` lost 9 % on a small problem served by a
+larger one with a gain of 2); small where a smaller problem serves a larger one."""
 
 MAX_LETTERS = 500
 
@@ -49,16 +48,16 @@ logger = logging.getLogger("keras_diagwise")
 
 
 class DecisionLookup(Protocol):
-    """What decisions are looked up in: a store, or a document."""
+    """Where decisions are looked up: a store, or a document."""
 
     def get(self, environment: Environment, problem: Problem) -> Decision | None:
-        """The decision for this very problem in this very environment."""
+        """The decision for exactly this problem in exactly this environment."""
 
     def nearest(self, environment: Environment, problem: Problem) -> Decision | None:
         """The decision for the nearest other problem of the same bucket."""
 
     def environments(self) -> list[Environment]:
-        """Where anything was measured."""
+        """The environments in which anything was measured."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,8 +67,8 @@ class Answer:
     Attributes:
         plan: the plan.
         source: where it comes from.
-        decision: what was measured, if anything.
-        environment: where that was measured.
+        decision: the measurements behind it, if any.
+        environment: where they were made.
     """
 
     plan: Plan
@@ -79,22 +78,22 @@ class Answer:
 
 
 class Planner:
-    """Answers a problem by the first of these decisions that is there, those of the
+    """Answers a problem by the first of these decisions that exists, those of the
     user's store before the shipped ones:
 
-    - of this very problem in this very environment (`PlanSource.DECISION`);
-    - of this very problem on this device, under other versions of the backend, its
+    - of exactly this problem in exactly this environment (`PlanSource.DECISION`);
+    - of exactly this problem on this device, under other versions of the backend, its
       libraries or the package's algorithms (`OTHER_VERSIONS`);
     - of the nearest problem measured in this environment (`NEAREST`);
-    - of this or the nearest problem, shipped, for another device of the kind, the one
-      most like this first (`OTHER_DEVICE`);
+    - of this or the nearest problem, shipped for another device of the same kind, the
+      most similar first (`OTHER_DEVICE`);
 
-    or else by native, or what serves where native can't (`NATIVE`).
+    or else by native or its fallback, see `fallback_plan` (`NATIVE`).
 
     Args:
-        store: what was measured here.
-        shipped: what comes with the package; if it is not given, that is read when it
-            is first needed.
+        store: the decisions measured here.
+        shipped: the decisions that come with the package; read on first use if not
+            given.
     """
 
     def __init__(self, store: DecisionLookup, shipped: Document | None = None):
@@ -105,7 +104,7 @@ class Planner:
 
     @property
     def shipped(self) -> Document:
-        """What comes with the package."""
+        """The decisions that come with the package."""
         return shipped_document() if self._shipped is None else self._shipped
 
     @shipped.setter
@@ -117,13 +116,13 @@ class Planner:
     ) -> Answer:
         """The plan of `problem` in `environment`.
 
-        A pass that the first decision found has not measured is that of the next
-        one; the source is the first's.
+        A pass that the first decision lacks is taken from the next one; the source is
+        the first's.
 
         Args:
             problem: the problem.
             environment: where it runs.
-            precision: how precise what serves must be, one of `PRECISIONS`.
+            precision: the required precision, one of `PRECISIONS`.
         """
         first = None
         decided: dict[str, str] = {}
@@ -142,8 +141,8 @@ class Planner:
     def _found(
         self, problem: Problem, environment: Environment
     ) -> Iterator[tuple[PlanSource, float, Decision, Environment]]:
-        """The decisions that can serve, each with its source, the margin that is asked
-        for there, and where it was measured."""
+        """The decisions that can serve, each with its source, the margin required of it
+        and the environment where it was measured."""
         if not problem.has_static_spatial_shape:
             return
         for known in self._lookups(environment):
@@ -170,7 +169,7 @@ class Planner:
                 yield PlanSource.OTHER_DEVICE, MARGIN_OTHER_DEVICE, decision, other
 
     def _lookups(self, environment: Environment) -> Iterator[DecisionLookup]:
-        """The store, and then, if it is needed, what is shipped."""
+        """The store, then the shipped decisions, which are read only if needed."""
         yield self.store
         yield self._shipped_for(environment)
 
@@ -180,7 +179,7 @@ class Planner:
         return shipped_for(environment.backend, environment.compiler_mode)
 
     def _hint_if_outdated(self, decision: Decision) -> None:
-        """Says once that decisions may lack candidates that were right."""
+        """Warns once that decisions may lack candidates that were correct."""
         if any(each.is_outdated for each in decision.passes.values()):
             if self._is_said("outdated"):
                 return
@@ -192,14 +191,14 @@ class Planner:
             )
 
     def _is_said(self, what: Hashable) -> bool:
-        """Whether a hint was given before; it is, from now on."""
+        """Whether a hint was given before; marks it as given."""
         with self._lock:
             before = what in self._hinted
             self._hinted.add(what)
         return before
 
     def _hint(self, other: Environment, environment: Environment) -> None:
-        """Says once that decisions come from other versions."""
+        """Warns once that decisions come from other versions."""
         if self._is_said(other):
             return
         logger.warning(
@@ -211,19 +210,19 @@ class Planner:
 
 
 def others_of_kind(known: DecisionLookup, here: Environment) -> list[Environment]:
-    """The other environments of the same kind, those most like it first."""
+    """The other environments of the same kind, the most similar first."""
     others = [e for e in known.environments() if e != here and here.is_same_kind(e)]
     return sorted(others, key=here.distance)
 
 
 def abridged(text: str) -> str:
-    """A text that may come from a file, short and harmless enough for a log."""
+    """A text that may come from a file, made short and printable for a log."""
     text = printable(text)
     return text if len(text) <= MAX_LETTERS else f"{text[:MAX_LETTERS]}…"
 
 
 def margin_of(known: Problem, asking: Problem) -> float:
-    """The margin that the decision of another problem must keep to serve."""
+    """The margin required of the decision of another problem."""
     if asking.batch is None:
         asking = dataclasses.replace(asking, batch=known.batch)
     if known == asking:
@@ -243,8 +242,8 @@ def shipped_document() -> Document:
 
 @functools.cache
 def shipped_for(backend: str, compiler_mode: str) -> Document:
-    """Those of a backend in a compiler mode, which alone can serve there, and which the
-    names of their files tell: to read them takes longer than all else of a miss."""
+    """The shipped decisions for a backend and compiler mode: no others can serve there.
+    They are chosen by file name, since reading them is the slowest part of a miss."""
     return read_shipped(f"*-{backend}-{compiler_mode}")
 
 
@@ -254,9 +253,9 @@ def read_shipped(names: str) -> Document:
 
 
 def fallback_plan(problem: Problem, environment: Environment) -> Plan:
-    """The plan of a problem about which nothing is known: `native`, or `direct`
-    where only that can compute it, or blocks of dense convolutions where Keras wraps
-    native in a compilation of its own."""
+    """The plan of a problem without a decision: `native`, or `direct` where only that
+    can compute it, or blocks of dense convolutions where Keras compiles native
+    separately, see `is_wrapped`."""
     if is_wrapped(problem, environment) and Diagonal().refusal(problem) is None:
         return blocks_of_dense(problem)
     if Native().refusal(problem) is None or Direct().refusal(problem) is not None:
@@ -265,10 +264,10 @@ def fallback_plan(problem: Problem, environment: Environment) -> Plan:
 
 
 def is_wrapped(problem: Problem, environment: Environment) -> bool:
-    """Whether Keras compiles native by XLA in the midst of what is not: a grouped
-    convolution on TensorFlow. That took 897 ms for the three passes of 32 groups of
-    4 channels, 3×3, on 8×14×14, and blocks of 32 channels 4.5 ms (on a CPU of two
-    cores, Keras 3.15.1, TensorFlow 2.21)."""
+    """Whether Keras compiles native by XLA within code that is not: a grouped
+    convolution on TensorFlow. Its three passes took 897 ms for 32 groups of 4 channels,
+    3×3, on 8×14×14, and 4.5 ms by blocks of 32 channels (on a CPU of two cores, Keras
+    3.15.1, TensorFlow 2.21)."""
     is_compiled = environment.compiler_mode not in ("eager", "graph")
     if environment.backend != "tensorflow" or is_compiled:
         return False
@@ -276,7 +275,7 @@ def is_wrapped(problem: Problem, environment: Environment) -> bool:
 
 
 def blocks_of_dense(problem: Problem) -> Plan:
-    """Dense convolutions of about the paper's number of channels each."""
+    """The plan of dense blocks, of about the paper's number of channels each."""
     most = max(1, PAPER_PARTITION_SIZE // problem.channels_per_group)
     size = problem.channels_per_group * min(most, problem.groups)
     name = str(Diagonal(size, "split"))

@@ -6,8 +6,8 @@ import enum
 
 
 class PlanSource(str, enum.Enum):
-    """Where a plan comes from, in the order in which the sources are asked. The values
-    are what tables and JSON show, as `rung`.
+    """Where a plan comes from, in order of precedence. Tables and JSON show the values,
+    as `rung`.
 
     Attributes:
         description: what the source is, in words.

@@ -13,7 +13,7 @@ MAX_QUEUED = 1024
 
 
 class TuningQueue:
-    """Problems that wait for the next `tune()`, each in its environment, in the order
+    """Problems waiting for the next `tune()`, each with its environment, in the order
     in which they were met."""
 
     def __init__(self) -> None:
@@ -26,19 +26,19 @@ class TuningQueue:
         return iter(list(self._waiting))
 
     def add(self, environment: Environment, problem: Problem) -> None:
-        """Leaves a problem to the next `tune()`, unless `MAX_QUEUED` wait."""
+        """Queues a problem for the next `tune()`, unless `MAX_QUEUED` wait already."""
         if len(self._waiting) < MAX_QUEUED:
             self._waiting[environment, problem] = None
 
     def problems_in(
         self, environment: Environment, batch_sizes: Sequence[int], shards: int
     ) -> list[Problem]:
-        """The problems that wait to be measured in an environment.
+        """The queued problems of an environment.
 
         Args:
             environment: the environment.
-            batch_sizes: of whole steps, that stand in for a batch that is not known.
-            shards: how many devices share a step's batch.
+            batch_sizes: batch sizes of whole steps, in place of an unknown batch.
+            shards: number of devices that share a step's batch.
         """
         found: dict[Problem, None] = {}
         for known, problem in self:
@@ -51,6 +51,6 @@ class TuningQueue:
         return list(found)
 
     def remove(self, environment: Environment, problem: Problem) -> None:
-        """Takes out a problem that was measured, also without its batch."""
+        """Removes a measured problem, and its entry without a batch."""
         for each in (problem, dataclasses.replace(problem, batch=None)):
             self._waiting.pop((environment, each), None)

@@ -17,9 +17,9 @@ from keras_diagwise.similarity import bucket, logarithms, nearest_first
 FORMAT = "keras-diagwise decisions"
 FORMAT_VERSION = 1
 MAX_BYTES = 2**23
-"""What is larger is no document: a decision takes about a kilobyte."""
+"""Largest document accepted: a decision takes about a kilobyte."""
 MAX_DECISIONS = 1500
-"""In a document: each becomes a file of a store, in one to two milliseconds."""
+"""Most per document: each becomes a file of a store, in one to two milliseconds."""
 
 Entries = Mapping[Environment, Mapping[Problem, Decision]]
 
@@ -40,8 +40,8 @@ class Document:
 
     @classmethod
     def merged(cls, pairs: Iterable[tuple[Environment, Decision]]) -> Document:
-        """The document of decisions, each in its environment; several for a problem
-        are merged."""
+        """The document of decisions with their environments, those for one problem
+        merged."""
         entries: dict[Environment, dict[Problem, Decision]] = {}
         for environment, decision in pairs:
             decisions = entries.setdefault(environment, {})
@@ -58,7 +58,7 @@ class Document:
         return sum(map(len, self.entries.values()))
 
     def get(self, environment: Environment, problem: Problem) -> Decision | None:
-        """The decision for this very problem in this very environment."""
+        """The decision for exactly this problem in exactly this environment."""
         return self.entries.get(environment, {}).get(problem)
 
     def nearest(self, environment: Environment, problem: Problem) -> Decision | None:
@@ -75,7 +75,7 @@ class Document:
         return of_bucket[order[0]] if order else None
 
     def environments(self) -> list[Environment]:
-        """The environments, in an order of their own."""
+        """The environments, in the order of their digests."""
         return sorted(self.entries, key=lambda each: each.digest)
 
     def __or__(self, other: Document) -> Document:
@@ -86,8 +86,8 @@ class Document:
         """The document in a file.
 
         Raises:
-            ValueError: if the file is too large or no such document, or a decision
-                in it does not fit its problem.
+            ValueError: if the file is too large or not a document, or a decision in it
+                does not fit its problem.
         """
         path = Path(path)
         size = path.stat().st_size
@@ -104,7 +104,7 @@ class Document:
 
     @classmethod
     def from_text(cls, text: str) -> Document:
-        """The document that `to_text` wrote.
+        """The document written by `to_text`.
 
         Raises:
             ValueError: if it is not one.
@@ -125,7 +125,7 @@ class Document:
         return document
 
     def to_text(self) -> str:
-        """The document as JSON, a decision a line, in an order of its own."""
+        """The document as JSON, one decision per line, ordered by digest."""
         parts = []
         for environment in self.environments():
             decisions = self.entries[environment].values()
@@ -139,10 +139,10 @@ class Document:
         return head + ",\n".join(parts) + "]}\n"
 
     def check_dates(self) -> None:
-        """Checks that nothing was measured in the future.
+        """Checks that no comparison is dated in the future.
 
         Raises:
-            ValueError: if something was.
+            ValueError: if one is.
         """
         for _, decision in self:
             decision.check_dates()
@@ -173,10 +173,10 @@ class Document:
 
 
 def pairs_in(environments: Any) -> Iterator[tuple[Environment, Decision]]:
-    """The decisions in the list of environments that a text holds.
+    """The decisions in a text's list of environments.
 
     Raises:
-        ValueError: if it is no such list.
+        ValueError: if it is not such a list.
     """
     if not isinstance(environments, list):
         raise ValueError("It must have a list of `environments`.")
@@ -189,10 +189,10 @@ def pairs_in(environments: Any) -> Iterator[tuple[Environment, Decision]]:
 
 
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object, if no name is in it twice.
+    """A JSON object without duplicate names.
 
     Raises:
-        ValueError: if one is.
+        ValueError: if a name is in it twice.
     """
     values = dict(pairs)
     if len(values) < len(pairs):

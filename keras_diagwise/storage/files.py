@@ -1,4 +1,4 @@
-"""The files of the store: what they are called, and what is in them."""
+"""The files of the store: their names and contents."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def decision_path(environment: str, problem: Problem) -> str:
 
 
 def sizes_and_key(name: str) -> tuple[Logarithms, tuple[str, str]]:
-    """What the name of a decision's file tells, and what such names are ordered by:
-    the problem's digest first, as in a document."""
+    """The sizes in the name of a decision's file, and the sort key of such names: the
+    problem's digest first, as in a document."""
     batch, pixels, channels, rest = name.split("-")
     return Logarithms(float(batch), float(pixels), float(channels)), (rest, name)
 
@@ -50,7 +50,7 @@ def decision_from_bytes(content: bytes, path: str) -> Decision:
     """The decision in the file of this path.
 
     Raises:
-        Exception: of any kind, if there is none.
+        Exception: of any kind, if the file is invalid.
     """
     values = from_bytes(DECISION_FORMAT, content)
     if values.pop("checksum", None) != checksum(values):
@@ -77,7 +77,7 @@ def environment_from_bytes(content: bytes, path: str) -> Environment:
     """The environment in the file of this path.
 
     Raises:
-        Exception: of any kind, if there is none.
+        Exception: of any kind, if the file is invalid.
     """
     environment = Environment.from_dict(from_bytes(ENVIRONMENT_FORMAT, content))
     if path != environment_path(environment.digest):
@@ -91,12 +91,12 @@ def leases_path(environment: str) -> str:
 
 
 def lease_name(what: str, generation: int) -> str:
-    """The name of the file of a lease to a thing, which is the so many-th."""
+    """The file name of the lease of this generation on `what`."""
     return f"{what}-{generation}.json"
 
 
 def generation_of(name: str) -> int:
-    """The how many-th lease to a thing a file is."""
+    """The generation of a lease, from its file name."""
     return int(name.partition("-")[2].removesuffix(".json"))
 
 
@@ -106,10 +106,10 @@ def lease_to_bytes(values: dict) -> bytes:
 
 
 def lease_from_bytes(content: bytes) -> dict[str, Any]:
-    """What the file of a lease says.
+    """Contents of the file of a lease.
 
     Raises:
-        Exception: of any kind, if it is none.
+        Exception: of any kind, if the file is invalid.
     """
     return from_bytes(LEASE_FORMAT, content)
 
@@ -125,17 +125,17 @@ def check_to_bytes(values: dict) -> bytes:
 
 
 def check_from_bytes(content: bytes, path: str) -> dict[str, Any]:
-    """What the file of a whole model's check says.
+    """Contents of the file of a whole model's check.
 
     Raises:
-        Exception: of any kind, if it is none.
+        Exception: of any kind, if the file is invalid.
     """
     return from_bytes(CHECK_FORMAT, content)
 
 
 def to_bytes(kind: str, values: dict) -> bytes:
-    """A field a line. JSON's own indentation is written by Python, and took half of the
-    time of an import."""
+    """One field per line. `json` indents in Python code, which took half of the time of
+    an import."""
     named = {"format": kind, "version": FORMAT_VERSION, **values}
     fields = (f" {json.dumps(name)}: {json.dumps(v)}" for name, v in named.items())
     return ("{\n" + ",\n".join(fields) + "\n}\n").encode()
@@ -152,5 +152,5 @@ def from_bytes(kind: str, content: bytes) -> dict[str, Any]:
 
 
 def checksum(values: dict) -> str:
-    """A digest that any change of the values changes."""
+    """A digest of `values`, which any change to them changes."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

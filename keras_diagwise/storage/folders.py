@@ -1,4 +1,4 @@
-"""Where the store's files lie: in a folder, in memory, or behind a URL."""
+"""Where the store keeps its files: in a folder, in memory, or behind a URL."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from typing import Any, Protocol
 from keras_diagwise.storage.locations import shown
 
 MAX_BYTES = 2**22
-"""What is larger is no file of ours: a decision takes a few kilobytes."""
+"""Largest file accepted: a decision takes a few kilobytes."""
 
 PATIENCE = 10.0
-"""Seconds that an answer from afar is waited for."""
+"""Timeout of a remote request, in seconds."""
 PAUSE = 60.0
-"""Seconds for which what did not answer is left alone."""
+"""Seconds without further requests after one failed."""
 
 TEMPORARY_NAME = re.compile(r"\.[0-9a-f]{16}\.tmp")
 
@@ -33,34 +33,34 @@ class Folder(Protocol):
     """
 
     def names(self, path: str) -> list[str]:
-        """What lies in a folder; nothing if there is none."""
+        """The names in a folder; none if there is no such folder."""
 
     def content(self, path: str) -> bytes | None:
-        """A file's content, or `None` if there is nothing of this name."""
+        """A file's content, or `None` if nothing has this name."""
 
     def version(self, path: str) -> object:
-        """Something that changes whenever the file does."""
+        """A value that changes whenever the file does."""
 
     def write(self, path: str, content: bytes, version: object) -> bool:
-        """Replaces a file at once, whole, if its version is still this one."""
+        """Replaces a file atomically, if its version is still this one."""
 
     def create(self, path: str, content: bytes) -> bool:
-        """Makes a file, whole, if there is none of this name: of several that try,
-        one alone does."""
+        """Creates a file atomically if nothing has this name: of several that try, only
+        one succeeds."""
 
     def remove(self, path: str) -> None:
         """Removes a file."""
 
     def remove_empty(self, path: str) -> None:
-        """Removes a folder if nothing is in it."""
+        """Removes a folder if it is empty."""
 
     def age(self, path: str) -> float:
-        """Seconds since a file was written, by the clock of where it lies; 0 if that
-        can't be told."""
+        """Seconds since a file was written, by the clock of its file system; 0 if
+        unknown."""
 
 
 class LocalFolder:
-    """A folder on a disk, made when it is first written."""
+    """A folder on a disk, created on the first write."""
 
     def __init__(self, root: str):
         self._root = root
@@ -103,7 +103,7 @@ class LocalFolder:
                 os.link(temporary, self._at(path))
             except FileExistsError:
                 return False
-            except OSError:  # a disk that knows no links: nearly as good
+            except OSError:  # a disk without hard links: nearly as good
                 if self.version(path) is not None:
                     return False
                 os.replace(temporary, self._at(path))
@@ -126,7 +126,7 @@ class LocalFolder:
 
 
 class MemoryFolder:
-    """What could not be written, for as long as the process lasts."""
+    """Files that could not be written, kept for as long as the process lasts."""
 
     def __init__(self) -> None:
         self._files: dict[str, bytes] = {}
@@ -160,7 +160,7 @@ class MemoryFolder:
 
 
 class NoFolder(MemoryFolder):
-    """Stands for a folder that can't be named: it is empty, and stays so."""
+    """An always empty stand-in for a folder that has no path."""
 
     def __init__(self, reason: str):
         super().__init__()
@@ -174,11 +174,11 @@ class NoFolder(MemoryFolder):
 
 
 class RemoteFolder:
-    """A folder that fsspec reaches: a file is an object, written whole.
+    """A folder behind fsspec: a file is an object, written whole.
 
-    What fails or takes too long is `AwayError`, that names the kind of the error alone:
-    its text may hold the URL, and that the password. The folder is then left alone for
-    a while, so that who trains does not wait for it again and again.
+    A failure or timeout raises `AwayError` with only the type of the error, since its
+    text may hold the URL and so a password. The folder then gets no requests for
+    `PAUSE` seconds, so that training does not wait for it again and again.
     """
 
     def __init__(self, location: str):
@@ -200,12 +200,12 @@ class RemoteFolder:
         return content
 
     def _first_bytes(self, path: str) -> bytes:
-        """In one request: a large file needs no more to be refused."""
+        """In one request, and no more than it takes to refuse a large file."""
         try:
             return self._system.cat_file(self._at(path), start=0, end=MAX_BYTES + 1)
         except FileNotFoundError:
             raise
-        except Exception:  # an empty file has no first byte, says S3
+        except Exception:  # S3 refuses a range of an empty file
             if self._system.info(self._at(path))["size"] == 0:
                 return b""
             raise
@@ -225,7 +225,7 @@ class RemoteFolder:
 
     def remove_empty(self, path: str) -> None:
         def ask() -> None:
-            with contextlib.suppress(Exception):  # most have no folders
+            with contextlib.suppress(Exception):  # most file systems have no folders
                 self._system.rmdir(self._at(path))
 
         self._answer(ask)
@@ -241,14 +241,14 @@ class RemoteFolder:
 
     @property
     def is_away(self) -> bool:
-        """Whether it is left alone for now."""
+        """Whether it gets no requests for now."""
         return time.monotonic() < self._away_until
 
     def _put(self, path: str, content: bytes, **mode: str) -> None:
-        """Writes a file, and the folder above it where there must be one.
+        """Writes a file, and creates the folder above it where one is needed.
 
         Raises:
-            RefusedError: if it may not be written: what is there can still be read.
+            RefusedError: if writing is not permitted; reading still may be.
         """
         try:
             self._written(path, content, **mode)
@@ -267,14 +267,14 @@ class RemoteFolder:
             self._put(path, content, mode="create")
         except FileExistsError:
             return False
-        except TypeError:  # a file system that has no such mode: nearly as good
+        except TypeError:  # a file system without this mode: nearly as good
             if self._system.exists(self._at(path)):
                 return False
             self._put(path, content)
         return True
 
     def _answer(self, ask: Callable[[], Any], missing: Any = None) -> Any:
-        """What is asked for, or `missing` if it is not there."""
+        """The answer to a request, or `missing` if there is no such file."""
         if self.is_away:
             raise AwayError("it was not reached before")
         try:
@@ -292,20 +292,20 @@ class RemoteFolder:
 
 
 def is_reachable(folder: Folder) -> bool:
-    """Whether a folder is one of this machine, or one that is not left alone."""
+    """Whether a folder is local, or remote and not paused."""
     return not (isinstance(folder, RemoteFolder) and folder.is_away)
 
 
 class AwayError(OSError):
-    """A remote folder that can't be reached, or not now."""
+    """A remote folder can't be reached, or not now."""
 
 
 class RefusedError(Exception):
-    """A remote folder that can be read, and not written."""
+    """A remote folder may not be written."""
 
 
 def within(seconds: float, ask: Callable[[], Any]) -> Any:
-    """What `ask` returns or raises, if it takes no longer; it is not ended if it does.
+    """Returns or raises what `ask` does, with a timeout, which does not end it.
 
     Raises:
         TimeoutError: if it takes longer.
@@ -332,7 +332,7 @@ def folder_at(location: str) -> Folder:
     """The folder at a path or a URL. Nothing is read or written.
 
     Raises:
-        ImportError: if it is a URL and a package to reach it is missing.
+        ImportError: if it is a URL and a package for it is missing.
         ValueError: if it is a URL of an unknown kind.
     """
     if "://" in location:
@@ -343,8 +343,8 @@ def folder_at(location: str) -> Folder:
 
 
 def is_missing(path: str, error: OSError) -> bool:
-    """Whether a path could not be read because nothing is there, be it that a
-    folder above it is the one that can't be read."""
+    """Whether a path could not be read because nothing is there, even if it is a folder
+    above it that can't be read."""
     if isinstance(error, FileNotFoundError):
         return not os.path.islink(path)
     return not os.path.lexists(path)
@@ -353,7 +353,7 @@ def is_missing(path: str, error: OSError) -> bool:
 def read_plain(path: str) -> bytes:
     """The content of a plain file that is not too large."""
     check_file(os.stat(path))
-    # A pipe that takes the file's place meanwhile must not make the open wait.
+    # A pipe that replaces the file in between must not block the open.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     with os.fdopen(os.open(path, flags), "rb") as file:
         check_file(os.fstat(file.fileno()))
@@ -378,8 +378,7 @@ def replacement(path: str, content: bytes) -> Iterator[Any]:
     """A temporary file beside `path`, written to the disk.
 
     Yields:
-        A function that puts it in the place of what is there, at once. What was
-        not put there is removed.
+        A function that replaces `path` by it, atomically. Otherwise it is removed.
     """
     with temporary_file(path, content) as temporary:
         yield lambda: os.replace(temporary, path)
@@ -387,8 +386,8 @@ def replacement(path: str, content: bytes) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def temporary_file(path: str, content: bytes) -> Iterator[str]:
-    """A temporary file beside `path`, written to the disk, and removed if it is still
-    there at the end.
+    """A temporary file beside `path`, written to the disk, and removed at the end if
+    still there.
 
     Yields:
         Its path.

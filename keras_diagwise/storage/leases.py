@@ -1,8 +1,8 @@
-"""Leases: which of several workers does a thing, so that the others need not.
+"""Leases: which of several workers does a task, so that the others need not.
 
 A lease is a file in the store that says who holds it and until when; its format and
-folder are called `claim`. It is advice: nothing is locked. A worker that dies leaves a
-lease that expires; one that does the thing all the same does it twice, without harm.
+folder are called `claim`. It is advisory: nothing is locked. A worker that dies leaves
+a lease that expires; if two workers do the same task, it is done twice, without harm.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from keras_diagwise.storage.files import (
 from keras_diagwise.storage.folders import Folder
 
 LEASE_SECONDS = 30.0
-"""Seconds that a lease holds when nobody renews it."""
+"""Seconds after which a lease expires unless it is renewed."""
 RENEWALS = 4
-"""How often a lease is renewed before it would expire."""
+"""Renewals of a lease within the time in which it would expire."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Lease:
-    """What the file of a lease says.
+    """Contents of the file of a lease.
 
     Attributes:
-        host: the machine of who holds it.
-        process: the process.
-        token: what no other lease has.
-        time: when it was renewed last, in seconds since 1970.
-        expires: until when it holds.
+        host: the holder's machine.
+        process: the holder's process.
+        token: a random text unique to the lease.
+        time: when it was last renewed, in seconds since 1970.
+        expires: when it expires.
     """
 
     host: str
@@ -52,7 +52,7 @@ class Lease:
 
     @property
     def holder_is_gone(self) -> bool:
-        """Whether the process that holds it has ended, so far as can be seen here."""
+        """Whether the holder's process is known here to have ended."""
         if self.host != host() or os.name != "posix":
             return False
         try:
@@ -67,15 +67,15 @@ class Lease:
 class Leases:
     """The leases of the workers that share a folder.
 
-    A lease is taken over by making the file of the next number, which one worker alone
-    can make. Whether one has expired is told by the clock, and by whether it changes
-    while it is watched, so that no clock need be right.
+    A lease is taken over by creating the file of the next generation, which only one
+    worker can. It has expired by the clock, or if it does not change while it is
+    watched, so that no clock need be right.
 
     Args:
-        folder: where the files lie.
-        path: the path of their folder in it.
-        failed: told of an error by which a lease can't be made.
-        seconds: how long a lease holds when nobody renews it; `LEASE_SECONDS` if it is
+        folder: the folder of the store.
+        path: the path of the leases' folder in it.
+        failed: called with an error that prevents a lease.
+        seconds: time after which a lease expires unless renewed; `LEASE_SECONDS` if
             not given.
     """
 
@@ -92,14 +92,14 @@ class Leases:
 
     @contextmanager
     def held(self, what: str) -> Iterator[bool]:
-        """Holds the lease to a thing, and renews it meanwhile.
+        """Holds the lease on a task, and renews it meanwhile.
 
         Args:
-            what: a digest of the thing.
+            what: a digest of the task.
 
         Yields:
-            Whether the thing may be done: `False` if another holds the lease. Where
-            no lease can be made, each worker is on its own.
+            Whether to do the task: `False` if another worker holds the lease. Where no
+            lease can be created, each worker does the task.
         """
         try:
             name = self._taken(what)
@@ -123,7 +123,7 @@ class Leases:
             self._release(what, name)
 
     def is_held(self, what: str) -> bool:
-        """Whether another worker holds the lease to a thing."""
+        """Whether another worker holds the lease on a task."""
         try:
             latest = self._latest(what)
             return latest is not None and not self._is_over(latest)
@@ -132,7 +132,7 @@ class Leases:
             return False
 
     def _taken(self, what: str) -> str | None:
-        """The name of the lease that is ours from here on, or `None`."""
+        """The name of the lease that was acquired, or `None`."""
         latest = self._latest(what)
         if latest is not None and not self._is_over(latest):
             return None
@@ -140,7 +140,7 @@ class Leases:
         return name if self._folder.create(self._at(name), self._content()) else None
 
     def _latest(self, what: str) -> str | None:
-        """The name of the latest lease to a thing."""
+        """The name of the latest lease on a task."""
         return max(self._names(what), key=generation_of, default=None)
 
     def _names(self, what: str) -> list[str]:
@@ -160,7 +160,7 @@ class Leases:
         try:
             lease = Lease(**lease_from_bytes(content))
             return lease.expires < time.time() or lease.holder_is_gone
-        except Exception:  # of another version, or damaged: watched all the same
+        except Exception:  # of another version, or damaged: only watched
             return False
 
     def _content(self) -> bytes:
@@ -175,11 +175,11 @@ class Leases:
         while not ended.wait(self._seconds / RENEWALS):
             try:
                 self._folder.write(path, self._content(), self._folder.version(path))
-            except OSError:  # it expires, and another may do the same thing
+            except OSError:  # it expires, and another may do the same task
                 continue
 
     def _release(self, what: str, name: str) -> None:
-        """Removes a lease of ours, after those that had expired before it."""
+        """Removes this worker's lease, after those that expired before it."""
         try:
             older = [
                 each

@@ -1,4 +1,4 @@
-"""Where a store can be: a folder's path, or a URL. Imports no Keras, for the command
+"""Locations of a store: a folder's path, or a URL. Imports no Keras, for the command
 that prints it."""
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def fits_a_path(text: str) -> bool:
 
 
 def default_location() -> str:
-    """The folder of our own in the user's cache."""
+    """The package's folder in the user's cache."""
     try:
         folder = platformdirs.user_cache_path("keras-diagwise", appauthor=False)
     except RuntimeError:  # platformdirs 4.14 raises where there is no home
@@ -54,17 +54,17 @@ def default_location() -> str:
 
 
 def digest_of(*words: str) -> str:
-    """A short name that only these words have."""
+    """A short hash of `words`."""
     return hashlib.sha256(json.dumps(words).encode()).hexdigest()[:16]
 
 
 def unsent_location(location: str) -> str:
-    """The folder of what could not be sent to a URL."""
+    """The folder of files that could not be sent to a URL."""
     return os.path.join(default_location(), "unsent", digest_of(shown(location)))
 
 
 def shown(location: str) -> str:
-    """A location without what is secret in a URL: user, password, query."""
+    """A location without the secrets of a URL: user, password, query."""
     scheme, separator, rest = location.partition("://")
     if not separator:
         return location

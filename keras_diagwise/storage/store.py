@@ -1,4 +1,4 @@
-"""The store: where this user's decisions live, one file a decision."""
+"""The store: where this user's decisions live, one file per decision."""
 
 from __future__ import annotations
 
@@ -49,29 +49,28 @@ from keras_diagwise.storage.warnings import Unusable, Warnings, reason
 
 AN_HOUR = 3600.0
 MAX_ATTEMPTS = 100
-"""How often a decision is merged anew because another process wrote it meanwhile."""
+"""Attempts to merge a decision while other processes write it."""
 
 Read = TypeVar("Read")
 
 
 class Store:
-    """Decisions in a folder, one file each, that any number of processes share.
+    """Decisions in a folder, one file each, shared by any number of processes.
 
-    What is there but can't be used is passed over with one warning, and left
-    where it is. Where nothing can be written, decisions last as long as this
-    object, with one warning.
+    An unusable file is skipped with one warning, and left where it is. If the folder
+    can't be written, decisions last as long as this object, with one warning.
 
-    Behind a URL that can't be reached, the user's cache folder serves, with one
-    warning. What is put meanwhile is kept there too, and sent when the URL can be
-    reached again, be it by another process.
+    If a URL can't be reached, the user's cache folder is the fallback, with one
+    warning. Decisions put meanwhile are kept there too, and sent, possibly by another
+    process, once the URL can be reached again.
 
     Args:
-        location: a folder, or a URL that fsspec can reach. `None` is what the
-            variable `KERAS_DIAGWISE_STORE` says, or else the user's cache folder.
+        location: a folder, or a URL that fsspec can reach. `None` for the variable
+            `KERAS_DIAGWISE_STORE`, or else the user's cache folder.
 
     Raises:
         ImportError: if `location` is a URL and fsspec is missing.
-        ValueError: if `location` is no path and no URL.
+        ValueError: if `location` is neither a path nor a URL.
     """
 
     def __init__(self, location: str | Path | None = None):
@@ -93,7 +92,7 @@ class Store:
         return f"Store({locations.shown(self.location)!r})"
 
     def get(self, environment: Environment, problem: Problem) -> Decision | None:
-        """The decision for this very problem in this very environment."""
+        """The decision for exactly this problem in exactly this environment."""
         self._send()
         return self._decision(decision_path(environment.digest, problem))
 
@@ -108,8 +107,8 @@ class Store:
         return None
 
     def environments(self) -> list[Environment]:
-        """Where anything was measured. Each file is read once: the name of its
-        folder is the digest of what it says."""
+        """The environments in which anything was measured. Each file is read once: the
+        name of its folder is the digest of its content."""
         digests = self._names("", DIGEST)
         for digest in digests:
             environment = self._environments.get(digest) or self._environment(digest)
@@ -118,10 +117,10 @@ class Store:
         return [self._environments[n] for n in digests if n in self._environments]
 
     def put(self, environment: Environment, decision: Decision) -> bool:
-        """Keeps a decision, merged with what is known of its problem.
+        """Stores a decision, merged with what is known of its problem.
 
         Returns:
-            Whether that changed anything.
+            Whether the store changed.
         """
         self._send()
         with self._lock:
@@ -139,8 +138,8 @@ class Store:
             return self._written_to_spare(path, content)
 
     def _keep_environment(self, environment: Environment) -> None:
-        """Writes down what the environment's digest stands for, if it is not there: a
-        file that was seen to say so, and is the same still, is not read again."""
+        """Writes the environment's file if it is missing. A file that was found correct
+        and is unchanged is not read again."""
         path = environment_path(environment.digest)
         version = self._folder.version(path)
         if version is not None and version == self._seen.get(environment):
@@ -150,31 +149,31 @@ class Store:
         self._seen[environment] = self._folder.version(path)
 
     def merge(self, document: Document) -> int:
-        """Keeps all decisions of a document, merged with what is known.
+        """Stores all decisions of a document, merged with what is known.
 
         Returns:
-            How many were new, or changed what was known.
+            Number of decisions that were new or changed the store.
         """
         return sum(self.put(*each) for each in document)
 
     def leases(self, environment: Environment) -> Leases:
-        """The leases to what is measured in an environment, which all who share the
-        store see."""
+        """The leases on measurements in an environment, seen by all workers that share
+        the store."""
         path = leases_path(environment.digest)
         return Leases(self._folder, path, self._warnings.not_written)
 
     def check(self, environment: Environment, what: str) -> dict[str, Any] | None:
-        """What a whole model's check has found, if it was kept.
+        """The findings of a whole model's check, or `None` if there are none stored.
 
         Args:
-            environment: where the model was checked.
+            environment: the environment of the check.
             what: a digest of what was checked.
         """
         path = f"{checks_path(environment.digest)}/{what}.json"
         return next(self._read(path, check_from_bytes), None)
 
     def keep_check(self, environment: Environment, what: str, found: dict) -> None:
-        """Keeps what a whole model's check has found."""
+        """Stores the findings of a whole model's check."""
         path = f"{checks_path(environment.digest)}/{what}.json"
         self._replace(path, check_to_bytes(found), self._folder.version(path))
 
@@ -190,30 +189,29 @@ class Store:
         )
 
     def inspected(self) -> tuple[Document, dict[str, str]]:
-        """All decisions that can be read, and what can't be used, by its path, with
-        the reason. None of it is warned of."""
+        """All decisions that can be read, and why other files can't be used, by path.
+        Gives no warnings."""
         other = Store(self.location)
         other._warnings = unusable = Unusable(self.location)
         return other.document(), unusable.found
 
     def why_not_writable(self) -> str | None:
-        """Why nothing can be written to the folder, or `None` if a file could be: it
-        is removed, the folder stays."""
+        """Why nothing can be written to the folder, or `None` if a trial file could be,
+        which is removed; the folder stays."""
         return why_not_writable(self._folder)
 
     def why_not_kept(self) -> str | None:
-        """Why what is put will be lost with this process, or `None` if it will not."""
+        """Why decisions will be lost with this process, or `None` if they will not."""
         *spares, _ = self._spares
         reasons = [why_not_writable(each) for each in (self._folder, *spares)]
         return None if None in reasons else reasons[0]
 
     def sweep(self, environment: Environment, seconds: float = AN_HOUR) -> int:
-        """Removes what killed processes left behind in an environment: temporary files,
-        and leases that nobody has renewed for so long. Nothing younger is touched, by
-        the clock of where the files lie.
+        """Removes what killed processes left behind in an environment: temporary files
+        and leases older than `seconds`, by the clock of the files' own file system.
 
         Returns:
-            How many files they were.
+            Number of files removed.
         """
         digest = environment.digest
         folders = ("", digest, leases_path(digest), checks_path(digest))
@@ -235,10 +233,10 @@ class Store:
         return False
 
     def clear(self) -> int:
-        """Removes all decisions, and leaves what is not the store's own.
+        """Removes all decisions, and no files but the store's own.
 
         Returns:
-            How many there were.
+            Number of decisions removed.
         """
         removed: set[str] = set()
         with self._lock:
@@ -254,10 +252,11 @@ class Store:
         return [f"{digest}/{name}" for name in self._names(digest, BUCKET_NAME)]
 
     def _clear(self, path: str, pattern: re.Pattern) -> list[str]:
-        """Removes our own files from a folder, and the folder if that empties it.
+        """Removes the store's own files from a folder, and the folder if that empties
+        it.
 
         Returns:
-            The paths of those whose names fit.
+            The paths of those whose names match `pattern`.
         """
         removed = []
         for folder in (self._folder, *self._spares):
@@ -281,7 +280,7 @@ class Store:
         return False
 
     def _replace(self, path: str, content: bytes, version: object) -> bool:
-        """Writes a file, to memory where it can't be written to the folder.
+        """Writes a file, with a spare folder or memory as fallback.
 
         Returns:
             `False` if another process was quicker.
@@ -289,14 +288,14 @@ class Store:
         try:
             try:
                 return self._folder.write(path, content, version)
-            except FileNotFoundError:  # another process cleared the store meanwhile
+            except FileNotFoundError:  # another process has just cleared the store
                 return self._folder.write(path, content, None)
         except OSError as error:
             self._warnings.not_written(error)
             return self._written_to_spare(path, content)
 
     def _written_to_spare(self, path: str, content: bytes) -> bool:
-        """Writes a file where one can be: a folder of this machine, else memory."""
+        """Writes a file to the first fallback that works: a local folder, or memory."""
         self._may_have_unsent = self._local is not None
         *folders, memory = self._spares
         for folder in folders:
@@ -307,7 +306,7 @@ class Store:
         return memory.write(path, content, None)
 
     def _send(self) -> None:
-        """Puts what was kept while the URL could not be reached where it belongs."""
+        """Sends what was kept while the URL could not be reached."""
         with self._lock:
             if not self._may_have_unsent or not is_reachable(self._folder):
                 return
@@ -317,14 +316,14 @@ class Store:
                     self._send_from(folder)
                 except OSError as error:
                     self._warnings.not_written(error)
-                    # Where it may not be written, not at every look-up.
+                    # Without write permission, no retry at every lookup.
                     self._may_have_unsent = not is_reachable(self._folder)
 
     def _send_from(self, folder: Folder) -> None:
         """Moves the decisions of a folder to the URL, merged with what is there.
 
         Raises:
-            OSError: if one can't be moved; it is still there then.
+            OSError: if one can't be moved; it then stays where it is.
         """
         for digest in filter(DIGEST.fullmatch, folder.names("")):
             path = environment_path(digest)
@@ -357,7 +356,7 @@ class Store:
         folder.remove(path)
 
     def _names(self, path: str, pattern: re.Pattern) -> list[str]:
-        """The names in a folder that fit."""
+        """The names in a folder that match `pattern`."""
         names = [n for each in self._spares for n in self._listed(each, path)]
         names += self._listed(self._folder, path)
         if self._local and not is_reachable(self._folder):
@@ -381,14 +380,14 @@ class Store:
         return next(self._read(environment_path(digest), environment_from_bytes), None)
 
     def _read(self, path: str, parse: Callable[[bytes, str], Read]) -> Iterator[Read]:
-        """What a file says, so far as it is valid: in the folder, in what stands in
-        for it, and, where the folder can't be reached, in the user's own."""
+        """The valid contents of a file: in the folder, in its fallbacks, and, if the
+        folder can't be reached, in the user's own store."""
         for folder in (self._folder, *self._spares):
             try:
                 content = folder.content(path)
                 if content is not None:
                     yield parse(content, path)
-            except Exception as error:  # what is invalid is a miss, whatever it is
+            except Exception as error:  # whatever is invalid is a miss
                 self._warnings.not_read(path, error)
                 if self._local and isinstance(error, AwayError):
                     yield from self._local._read(path, parse)

@@ -1,4 +1,4 @@
-"""The store's warnings: each said once, and not too many."""
+"""The store's warnings: each given once, and not too many."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from keras_diagwise.storage.folders import AwayError
 from keras_diagwise.storage.locations import VARIABLE, shown
 
 MAX_WARNINGS = 5
-"""So many files that can't be used are named, one a line."""
+"""Most unusable files that are named, one per line."""
 
 logger = logging.getLogger("keras_diagwise")
 
 
 class Warnings:
-    """Says each thing once, and not too many."""
+    """Gives each warning once, and not too many."""
 
     def __init__(self, location: str):
         self._location = shown(location)
@@ -25,21 +25,21 @@ class Warnings:
         self._lock = threading.RLock()
 
     def not_written(self, error: OSError) -> None:
-        """Says that nothing can be written, or nothing reached."""
+        """Warns that nothing can be written, or the URL not reached."""
         if isinstance(error, AwayError):
             self.away(error)
         else:
             self.lasts_in_memory(error)
 
     def not_read(self, path: str, error: Exception) -> None:
-        """Says that what is at a path can't be used, or nothing reached."""
+        """Warns that a file can't be used, or the URL not reached."""
         if isinstance(error, AwayError):
             self.away(error)
         else:
             self.passed_over(path, error)
 
     def away(self, error: AwayError) -> None:
-        """Says that a URL can't be reached."""
+        """Warns that a URL can't be reached."""
         self._say(
             f"{self._location} can't be reached ({reason(error)}). Until it can, the "
             "decisions of this machine serve, and what is measured is kept here and "
@@ -48,7 +48,7 @@ class Warnings:
         )
 
     def lasts_in_memory(self, error: OSError) -> None:
-        """Says that nothing can be written."""
+        """Warns that nothing can be written."""
         self._say(
             f"decisions can't be written to {self._location} ({reason(error)}) and "
             "last for this process only. Set keras_diagwise.decisions.location, or "
@@ -57,7 +57,7 @@ class Warnings:
         )
 
     def passed_over(self, path: str, error: Exception) -> None:
-        """Says that what is at a path can't be used."""
+        """Warns that a file can't be used."""
         with self._lock:
             if path not in self._named and len(self._named) == MAX_WARNINGS:
                 return self._say("further files that can't be used are not named.")
@@ -76,7 +76,7 @@ class Warnings:
 
 
 class Unusable(Warnings):
-    """Keeps what can't be used, instead of warning of it."""
+    """Collects what can't be used, instead of warnings."""
 
     def __init__(self, location: str):
         super().__init__(location)
@@ -90,7 +90,7 @@ class Unusable(Warnings):
 
 
 def reason(error: Exception) -> str:
-    """What was wrong, in few words."""
+    """What was wrong, in a few words."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    text = printable(" ".join(text.split()))  # it may have what the file says
+    text = printable(" ".join(text.split()))  # it may quote the file
     return text if len(text) < 200 else f"{text[:200]}…"

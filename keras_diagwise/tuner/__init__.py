@@ -1,1 +1,1 @@
-"""Measures candidates for problems: knows neither models nor layers."""
+"""Measures candidates for problems, without knowledge of models or layers."""

@@ -1,4 +1,4 @@
-"""The three passes in float64 numpy: what a candidate's numbers are held against."""
+"""The three passes in float64 numpy, the reference for a candidate's numbers."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ OPERANDS = {
     "input_gradient": ("kernel", "output"),
     "kernel_gradient": ("input", "output"),
 }
-"""The two tensors that each pass takes, in the order in which an algorithm does."""
+"""The two tensors that each pass takes, in the order of an algorithm's arguments."""
 
 MAX_ELEMENTS = 2**23
-"""Images are taken in chunks of so many elements: 64 MiB of float64."""
+"""Elements of a chunk of images: 64 MiB of float64."""
 
 
 def operand_shapes(problem: Problem, pass_name: str) -> list[tuple[int, ...]]:
@@ -39,11 +39,11 @@ def exact_pass(
     Args:
         problem: the problem; batch and spatial shape known.
         pass_name: one of `PASSES`.
-        left: the first operand, as an algorithm takes it.
+        left: the first operand, in the shape that an algorithm takes.
         right: the second.
 
     Returns:
-        The result in the shape that an algorithm gives it.
+        The result, in the shape that an algorithm returns.
     """
     tensors = dict(zip(OPERANDS[pass_name], (left, right), strict=True))
     kernel = tensors.get("kernel")
@@ -110,7 +110,7 @@ def kernel_gradient(problem, input, output):
 
 
 def windows(problem: Problem) -> Iterator[tuple[tuple, tuple]]:
-    """Each tap, and the pixels of the padded input that it meets."""
+    """Each tap, and the pixels of the padded input that it reads."""
     for tap in np.ndindex(problem.kernel_size):
         window = tuple(
             slice(t * d, t * d + (n - 1) * s + 1, s)
@@ -149,7 +149,7 @@ def groups_last(tensor, problem: Problem):
 
 
 def groups_back(tensor, problem: Problem):
-    """The way back."""
+    """The inverse of `groups_last`."""
     tensor = tensor.reshape(*tensor.shape[:-2], -1)
     last = problem.data_format == "channels_last"
     return tensor if last else np.moveaxis(tensor, -1, 1)

@@ -19,10 +19,10 @@ from keras_diagwise.problem import BYTES_PER_ELEMENT
 Name = TypeVar("Name", bound=Hashable)
 
 MAX_CALLS = 1000
-"""In one sample."""
+"""Most calls in one sample."""
 
 MAX_COPIES = 256
-"""Of the operands of one call."""
+"""Most copies of the operands of a call."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,15 +30,17 @@ class TimingPolicy:
     """How a kind of device is measured.
 
     Attributes:
-        sample_seconds: what is faster is called several times for one sample.
-        warm_up_seconds: how long it works before the first sample, until clocks have
-            settled and libraries have chosen their kernels.
-        warm_seconds: how long after the last sample its clocks are settled still.
-        rotated_bytes: of operands that calls in a row take in turn, so that none lies
-            in a cache still, as none does in a training step; 0 takes the same.
-        copied_bytes: of the copies by which the bandwidth is measured, for what fits
-            a cache and what does not.
-        matrix_size: of the square matrices by which the rate of products is.
+        sample_seconds: length of a sample, for which faster functions are called
+            several times.
+        warm_up_seconds: length of the warm-up before the first sample, until clocks
+            have settled and libraries have chosen their kernels.
+        warm_seconds: time after a sample for which the device stays warm.
+        rotated_bytes: size of the copies of operands among which consecutive calls
+            rotate, so that none is still in a cache, as in a training step; 0 for no
+            rotation.
+        copied_bytes: sizes of the copies that measure the bandwidth, within and beyond
+            the caches.
+        matrix_size: size of the square matrices that measure the rate of products.
     """
 
     sample_seconds: float
@@ -56,7 +58,7 @@ ACCELERATOR = TimingPolicy(
 
 
 def timing_policy() -> TimingPolicy:
-    """Those for the device that is computed on."""
+    """The policy for the active device."""
     kind = backends.active.environment()["device_kind"]
     return CPU if kind == "cpu" else ACCELERATOR
 
@@ -74,18 +76,18 @@ def interleaved(
     """The seconds that calls of each function take, sample by sample.
 
     The functions take turns in rounds of shuffled order, so that a change in the
-    machine's speed meets all of them, and sample i of each belongs to one round. The
-    calls of a sample are queued one behind the other, each on the next copy of its
-    operands where the `TimingPolicy` says so, and it ends when the device has computed
-    the last.
+    machine's speed affects all of them, and sample i of each belongs to round i. The
+    calls of a sample are queued one after another, each on the next copy of its
+    operands if the `TimingPolicy` says so, and the sample ends when the device has
+    computed the last.
 
     Args:
         functions: what to time, by name; each is called once before, untimed.
-        operands: the operands of all, or of each by name.
+        operands: the operands of all functions, or of each by name.
         seconds: the time after which no further round begins.
         min_rounds: rounds that are run even if they take longer.
-        max_rounds: rounds after which it ends in any case.
-        seed: of the order in the rounds.
+        max_rounds: most rounds in any case.
+        seed: seed of the order within rounds.
         idle_seconds: how long ago the last sample was taken on the device.
     """
 
@@ -114,15 +116,15 @@ def interleaved(
 
 
 class Repeated:
-    """As many calls as make a sample long enough to time. The first two, by which their
-    number is found, are a warm-up.
+    """As many calls as make a sample long enough to time. The first two determine their
+    number, and are a warm-up.
 
     Args:
-        call: what is called.
-        seconds: how long a sample shall be.
+        call: what to call.
+        seconds: intended length of a sample.
 
     Attributes:
-        calls: how many they are.
+        calls: number of calls in a sample.
     """
 
     def __init__(self, call: Callable[[], Any], seconds: float):
@@ -138,7 +140,7 @@ class Repeated:
 
 
 def warm_up(calls: Iterable[Callable[[], Any]], seconds: float) -> None:
-    """Keeps the device busy with them for some time."""
+    """Keeps the device busy with `calls` for some time."""
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
         for call in calls:
@@ -146,8 +148,8 @@ def warm_up(calls: Iterable[Callable[[], Any]], seconds: float) -> None:
 
 
 def seconds_of(run: Callable[[], Any]) -> float:
-    """How long the device takes for what `run` queues, until it is computed: by events
-    in its own queue where the backend has them, else by the clock here."""
+    """Seconds that the device takes to compute what `run` queues: by events in its own
+    queue where the backend has them, else by the host's clock."""
     events = backends.active.device_events()
     if events is None:
         start = time.perf_counter()
@@ -162,7 +164,7 @@ def seconds_of(run: Callable[[], Any]) -> float:
 
 
 def copies_of(operands: Sequence[Any], ways: TimingPolicy) -> list[Sequence[Any]]:
-    """The operands, and as many copies of them as no cache holds."""
+    """The operands, and enough copies of them to exceed any cache."""
     count = 1
     if ways.rotated_bytes and operands:
         size = sum(map(bytes_of, operands))

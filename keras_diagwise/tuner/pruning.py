@@ -1,4 +1,4 @@
-"""Which candidates can't win, told before they run."""
+"""Pruning: which candidates can't win, known before they run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from keras_diagwise.tuner.roofline import Roofline
 
 MAX_COMPILE_SECONDS = 5.0
 MAX_MEMORY_MULTIPLE = 8
-"""Times the least bytes of the problem."""
+"""Most memory of a candidate, in multiples of the problem's least bytes."""
 
 BEHIND = 4.0
 HOPELESS = 64.0
@@ -22,20 +22,20 @@ HOPELESS = 64.0
 `BEHIND` times slower than the best, and the product of these factors is `HOPELESS`."""
 
 SCOUTS = 3
-"""Candidates of a family that are compiled before one of them was run."""
+"""Candidates of a family that are compiled before one of them has run."""
 
 PREDICTED_BEHIND = 1.5
-"""Times the least time that is predicted of a candidate of the pass: more than the
+"""Largest ratio of a predicted time to the least predicted for the pass: more than the
 prediction errs between two candidates of one algorithm."""
 
 
 class SpeedHistory:
-    """What the candidates tried so far say about their families: the candidates of
-    one algorithm and lowering, in one pass of the problems of one bucket.
+    """Results so far by family: the candidates of one algorithm and lowering, in one
+    pass of the problems of one bucket.
 
     Args:
-        behind: how many times slower than the best each candidate of a family was that
-            is given up.
+        behind: how many times slower than the best each candidate of a family must be
+            for the family to be given up.
     """
 
     def __init__(self, behind: float = BEHIND) -> None:
@@ -46,12 +46,11 @@ class SpeedHistory:
     def learn_speed(
         self, candidate: Algorithm, problem: Problem, pass_name: str, behind: float
     ) -> None:
-        """Keeps how many times slower than the best a candidate was."""
+        """Records how many times slower than the best a candidate was."""
         self._behind[candidate.family, bucket(problem), pass_name].append(behind)
 
     def is_enough(self, candidate: Algorithm, problem: Problem, pass_name: str) -> bool:
-        """Whether as many of a candidate's family were tried as it takes to give it
-        up."""
+        """Whether enough candidates of the family were tried to give it up."""
         tried = len(self._tried(candidate, problem, pass_name))
         return self._min_behind**tried >= HOPELESS
 
@@ -61,7 +60,7 @@ class SpeedHistory:
     def learn_compilation(
         self, candidate: Algorithm, problem: Problem, seconds: float
     ) -> None:
-        """Keeps how long an operation of a candidate took to compile."""
+        """Records the compile time of a candidate, per operation."""
         operation = seconds / candidate.work(problem).operations
         known = self._compile_seconds[candidate.family]
         self._compile_seconds[candidate.family] = max(operation, known)
@@ -80,7 +79,7 @@ class SpeedHistory:
         )
 
     def compile_seconds(self, candidate: Algorithm, problem: Problem) -> float:
-        """How long a candidate will take to compile."""
+        """The predicted compile time of a candidate."""
         operations = candidate.work(problem).operations
         return operations * self._compile_seconds[candidate.family]
 
@@ -89,8 +88,8 @@ def why_outpredicted(seconds: float, best: float) -> str | None:
     """Why a candidate is not even compiled, or `None`.
 
     Args:
-        seconds: that it is predicted to take.
-        best: the least that is predicted of a candidate.
+        seconds: its predicted time.
+        best: the least predicted time of a candidate.
     """
     if seconds <= PREDICTED_BEHIND * best:
         return None
@@ -117,8 +116,8 @@ def why_pruned(
         pass_name: the pass.
         best: seconds of the fastest candidate so far.
         roofline: the device's.
-        history: of the candidates before; `None` leaves nothing but what
-            arithmetic and memory rule out.
+        history: results of earlier candidates; with `None` only arithmetic and memory
+            rule a candidate out.
     """
     work = candidate.work(problem)
     least = roofline.arithmetic_seconds(work)

@@ -1,4 +1,4 @@
-"""How fast the device copies and multiplies: what no algorithm can go beyond."""
+"""The roofline of a device: how fast it copies and multiplies."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from keras_diagwise.tuner.measure import interleaved, timing_policy
 
 @dataclasses.dataclass(frozen=True)
 class Roofline:
-    """Measured limits of a device: what no algorithm goes beyond.
+    """Measured limits of a device, which no algorithm exceeds.
 
     Attributes:
-        copies: seconds of a copy, by the bytes that it reads and writes.
-        flops_per_second: of a product of dense matrices.
+        copies: bytes that a copy reads and writes, each with its seconds.
+        flops_per_second: rate of a product of dense matrices.
     """
 
     copies: tuple[tuple[int, float], ...]
@@ -28,12 +28,12 @@ class Roofline:
 
     @property
     def bytes_per_second(self) -> float:
-        """That the largest copy reads and writes together."""
+        """Bandwidth of the largest copy, reads and writes together."""
         moved, seconds = self.copies[-1]
         return moved / seconds
 
     def copy_seconds(self, moved: int) -> float:
-        """The time to move so many bytes, between those measured by logarithms."""
+        """The time to move `moved` bytes, interpolated in logarithms."""
         sizes, seconds = zip(*self.copies, strict=True)
         if moved > sizes[-1]:
             return seconds[-1] * moved / sizes[-1]
@@ -45,8 +45,8 @@ class Roofline:
         return work.flops / self.flops_per_second
 
     def seconds(self, problem: Problem) -> float:
-        """The bound of a pass: the larger of the time to copy its least bytes
-        and the time of its useful arithmetic."""
+        """The roofline of a pass: the larger of the time to copy its least bytes and
+        the time of its useful arithmetic."""
         arithmetic = problem.flops / self.flops_per_second
         return max(self.copy_seconds(problem.least_bytes), arithmetic)
 

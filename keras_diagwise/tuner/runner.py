@@ -1,6 +1,6 @@
 """The runner: compiles, verifies and times the candidates of one pass.
 
-It runs in a child process where that can be had, see `subprocess_runner`.
+It runs in a child process where possible, see `subprocess_runner`.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ OUT_OF_MEMORY = (
     *("resource_exhausted", "resourceexhausted", "out of memory", "oom when"),
     *("alloc_failed", "cudnn_status_not_initialized", "library initialization failed"),
 )
-"""How backends say it, for want of one exception."""
+"""Texts of the backends' errors, which share no exception class."""
 
 
 @dataclasses.dataclass(frozen=True)
 class PassTask:
-    """One pass of a problem, compiled as a model is."""
+    """One pass of a problem, compiled as in a model."""
 
     problem: Problem
     pass_name: str
@@ -43,14 +43,14 @@ class PassTask:
 
 @dataclasses.dataclass(frozen=True)
 class FirstRun:
-    """What a first run of a candidate showed.
+    """The result of a candidate's first run.
 
     Attributes:
-        seconds: its time, roughly: the shorter of two calls.
-        error: how far it is off against float64.
+        seconds: its approximate time: the shorter of two calls.
+        error: its error against float64.
         compile_seconds: time until the first call was done, less one call.
         failure: one of `FAILURES`, or `None`.
-        reason: what `failure` was, in words.
+        reason: the failure, in words.
     """
 
     seconds: float | None = None
@@ -61,11 +61,11 @@ class FirstRun:
 
 
 class FailedError(Exception):
-    """What a runner was asked for came to nothing.
+    """A runner could not do what it was asked for.
 
     Args:
         failure: one of `FAILURES`.
-        reason: what it was, in words.
+        reason: the failure, in words.
     """
 
     def __init__(self, failure: str, reason: str):
@@ -78,11 +78,11 @@ class FailedError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
-    """A candidate's pass.
+    """A candidate's compiled pass.
 
     Attributes:
-        run: computes it.
-        seconds: that were spent on it before its first call.
+        run: computes the pass.
+        seconds: time spent on it before its first call.
     """
 
     run: Callable[..., Any]
@@ -90,12 +90,12 @@ class Compiled:
 
 
 Job = tuple[PassTask, Algorithm]
-"""A pass, and what is to compute it."""
+"""A pass, and the candidate to compute it."""
 
 
 class Runner:
-    """Does the work in this process, and holds what is compiled: for one task, or for
-    those that were compiled together."""
+    """Does the work in this process, and keeps compiled candidates: those of one task,
+    or of tasks that were compiled together."""
 
     def __init__(self) -> None:
         self._tasks: set[PassTask] = set()
@@ -103,13 +103,13 @@ class Runner:
         self._last_sample = -math.inf
 
     def compile(self, jobs: Sequence[Job]) -> None:
-        """Compiles candidates at once, on all cores, for `examine` and `time` to run,
-        and computes meanwhile what they are held against. XLA and Triton release
-        Python's lock (seen in jaxlib 0.10.2 and Triton 3.6). What raises an exception
-        does so again there.
+        """Compiles candidates in parallel, on all cores, for `examine` and `time`, and
+        computes the reference results meanwhile. XLA and Triton release Python's lock
+        (seen in jaxlib 0.10.2 and Triton 3.6). A candidate that raises an exception
+        raises it again there.
 
         Args:
-            jobs: what is compiled, beside what was compiled before of these passes.
+            jobs: what to compile, in addition to what is compiled of these passes.
         """
         tasks = {task for task, _ in jobs}
         if not tasks <= self._tasks:
@@ -124,10 +124,10 @@ class Runner:
                 self._compiled[job] = each.result()
 
     def prepare(self, task: PassTask) -> None:
-        """Computes what candidates are held against; once for all of them.
+        """Computes the reference results, once for all candidates.
 
         Raises:
-            FailedError: if it can't be.
+            FailedError: if they can't be computed.
         """
         try:
             for draw in range(verify.DRAWS):
@@ -138,13 +138,13 @@ class Runner:
     def examine(
         self, task: PassTask, candidate: Algorithm, enough: float = float("inf")
     ) -> FirstRun:
-        """Compiles and runs a candidate and measures its error; what it raises is the
+        """Compiles and runs a candidate and measures its error; an exception is the
         first run's failure.
 
         Args:
             task: the pass.
             candidate: the candidate.
-            enough: seconds that a call may take; what takes longer is not verified.
+            enough: seconds that a call may take; a slower candidate is not verified.
         """
         try:
             return self._examine(task, candidate, enough)
@@ -171,7 +171,7 @@ class Runner:
         seconds: float,
         min_rounds: int,
     ) -> dict[Algorithm, list[float]]:
-        """The candidates' times, interleaved; sample i of each is of one round.
+        """The candidates' times, interleaved; sample i of each is from round i.
 
         Raises:
             FailedError: if one raised an exception.
@@ -192,7 +192,7 @@ class Runner:
         return samples
 
     def roofline(self, compiler_mode: str, dtype: str) -> Roofline:
-        """How fast the device copies and multiplies.
+        """Measures how fast the device copies and multiplies.
 
         Raises:
             FailedError: if it can't be measured.
@@ -203,7 +203,7 @@ class Runner:
             raise failed(error) from error
 
     def function(self, task: PassTask, candidate: Algorithm) -> Callable[..., Any]:
-        """A candidate's pass, compiled as a model is, and kept while the task is."""
+        """A candidate's pass, compiled as in a model, and kept as long as its task."""
         if task not in self._tasks:
             self._tasks, self._compiled = {task}, {}
         if (task, candidate) not in self._compiled:
@@ -213,7 +213,7 @@ class Runner:
         return self._compiled[task, candidate].run
 
     def close(self) -> None:
-        """Nothing: there is no child."""
+        """Does nothing: there is no child."""
 
 
 def pass_of(task: PassTask, candidate: Algorithm) -> Callable[..., Any]:
@@ -226,7 +226,7 @@ def pass_of(task: PassTask, candidate: Algorithm) -> Callable[..., Any]:
 
 
 def compiled_ahead(task: PassTask, candidate: Algorithm) -> Compiled:
-    """A candidate's pass, so far as it can be compiled before it is called."""
+    """A candidate's pass, compiled as far as possible before the first call."""
     begun = time.perf_counter()
     candidate.compile(task.problem, task.pass_name)
     run = backends.active.compiled_ahead(
@@ -239,7 +239,7 @@ def compiled_ahead(task: PassTask, candidate: Algorithm) -> Compiled:
 
 
 def failed(error: Exception) -> FailedError:
-    """What an exception means."""
+    """The failure that an exception means."""
     text = " ".join(str(error).split())
     reason = f"{type(error).__name__}: {text}"[:300]
     memory = isinstance(error, MemoryError) or any(

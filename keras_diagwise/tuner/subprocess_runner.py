@@ -1,5 +1,5 @@
-"""A runner in a child process: what hangs, crashes or runs out of memory there
-takes nothing down here.
+"""A runner in a child process, so that a hang, a crash or exhausted memory leaves this
+process alone.
 
     python -m keras_diagwise.tuner.subprocess_runner FILE_DESCRIPTOR   (the child)
 """
@@ -38,18 +38,18 @@ logger = logging.getLogger("keras_diagwise")
 
 
 class NoChildError(Exception):
-    """No child process can be started here that computes as this one."""
+    """No child process can be started that computes like this one."""
 
 
 class SubprocessRunner:
-    """A `Runner` in a child process, which is started when it is first needed
-    and again after it ended.
+    """A `Runner` in a child process, which is started on first use and again after it
+    has ended.
 
-    Where none can be started, the work is done in this process, with one warning.
+    If none can be started, this process does the work, with one warning.
 
     Args:
-        patience: seconds after which an answer is no longer waited for.
-        until: the `time.monotonic()` at which to stop in any case, by
+        patience: timeout of an answer, in seconds.
+        until: the `time.monotonic()` at which to stop in any case, with a
             `TimeoutError`.
     """
 
@@ -60,8 +60,8 @@ class SubprocessRunner:
         self._here: Runner | None = None
 
     def compile(self, jobs: Sequence[Job]) -> None:
-        """As a runner. Where one hangs or crashes, what was compiled is lost with
-        the child: each is compiled when it is examined, which tells that one apart."""
+        """See `Runner.compile`. If a candidate hangs or crashes, all that was compiled
+        is lost with the child: `examine` compiles each again, and so finds that one."""
         patience = self.patience * (1 + len(jobs) / usable_cores())
         with contextlib.suppress(FailedError):
             self._ask("compile", jobs, patience=patience)
@@ -73,14 +73,14 @@ class SubprocessRunner:
         enough: float = float("inf"),
         patience: float | None = None,
     ) -> FirstRun:
-        """As a runner; a candidate that hangs or crashes is a failure of its
+        """See `Runner.examine`; a hang or crash of a candidate is a failure of its
         first run.
 
         Args:
             task: the pass.
             candidate: the candidate.
-            enough: seconds that a call may take; what takes longer is not verified.
-            patience: seconds to wait, if fewer than for other work.
+            enough: seconds that a call may take; a slower candidate is not verified.
+            patience: timeout in seconds, if other than the runner's.
         """
         try:
             self._ask("prepare", task, patience=SECONDS_TO_PREPARE)
@@ -96,15 +96,15 @@ class SubprocessRunner:
         min_rounds: int,
         expected: float = 0.0,
     ) -> dict[Algorithm, list[float]]:
-        """As a runner.
+        """See `Runner.time`.
 
         Args:
             task: the pass.
             candidates: what to time.
             seconds: the time after which no further round begins.
             min_rounds: rounds that are run even if they take longer.
-            expected: seconds that it takes by what is known; beyond three times as
-                long, and its patience, the runner waits no more.
+            expected: predicted seconds of the whole; the timeout is three times as
+                long, plus `patience`.
 
         Raises:
             FailedError: if a candidate failed, or they took too long.
@@ -114,10 +114,10 @@ class SubprocessRunner:
         return self._ask("time", *arguments, patience=patience)
 
     def roofline(self, compiler_mode: str, dtype: str) -> Roofline:
-        """As a runner."""
+        """See `Runner.roofline`."""
         try:
             return self._ask("roofline", compiler_mode, dtype)
-        except FailedError:  # the child died of what ran in it before
+        except FailedError:  # the child died of earlier work
             return self._ask("roofline", compiler_mode, dtype)
 
     def _ask(self, name: str, *arguments, patience: float | None = None):
@@ -136,13 +136,13 @@ class SubprocessRunner:
                 self.until,
             )
         except BaseException:
-            if not child.is_idle:  # what it would answer next is no longer asked
+            if not child.is_idle:  # its next answer would be to an old request
                 self.close()
             raise
 
     def _started(self) -> Child:
-        """The child that runs, or a new one."""
-        # Linux ends a child with the thread that started it.
+        """The running child, or a new one."""
+        # Linux ends a child together with the thread that started it.
         if self._child and self._child.runs and self._child.starter is current_thread():
             return self._child
         self.close()
@@ -198,15 +198,15 @@ class Child:
 
     @property
     def runs(self) -> bool:
-        """Whether it can be asked anything."""
+        """Whether it can take a request."""
         return self.is_idle and self._process.poll() is None
 
     def greet(self, until: float) -> None:
-        """Waits until it is ready to work as this process would.
+        """Waits until it is ready to compute like this process.
 
         Raises:
-            NoChildError: if it does not get there, or computes on another device.
-            TimeoutError: if it is `until` before.
+            NoChildError: if it fails to start, or computes on another device.
+            TimeoutError: if `until` comes first.
         """
         greeting = sys.path, backends.active.flags()
         try:
@@ -217,11 +217,11 @@ class Child:
             raise NoChildError(f"The child computes on {theirs}, not on {device()}")
 
     def answer(self, request: tuple, patience: float, until: float):
-        """What it answers to a request.
+        """The answer to a request.
 
         Raises:
             FailedError: if it ended, raised one, or took longer than `patience`.
-            TimeoutError: if it is `until` before.
+            TimeoutError: if `until` comes first.
         """
         self.is_idle = False
         left = max(0.0, min(patience, until - time.monotonic()))
@@ -241,20 +241,20 @@ class Child:
         return answer
 
     def _died(self) -> FailedError:
-        """How it ended, and what it said last."""
+        """The failure of a child that ended, with its last line of output."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(SECONDS_TO_END)
-        self._process.kill()  # nothing, if it has ended
+        self._process.kill()  # no-op if it has ended
         code = self._process.wait()
         how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
         self._complaints.seek(0)
         said = self._complaints.read().decode(errors="replace").strip().splitlines()
         reason = f"The child ended by {how}. {said[-1] if said else ''}"[:300].strip()
-        # By SIGKILL the system ends what takes too much.
+        # The system sends SIGKILL to what takes too much memory.
         return FailedError("out of memory" if how == "SIGKILL" else "crash", reason)
 
     def end(self) -> None:
-        """Ends it, whatever it does, and the processes that compile for it."""
+        """Ends it, even at work, and the processes that compile for it."""
         if self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
@@ -264,7 +264,7 @@ class Child:
 
 @functools.cache
 def warn_once(reason: str) -> None:
-    """Says that nothing is isolated."""
+    """Warns that candidates are not isolated."""
     logger.warning(
         "keras_diagwise: candidates are measured in this process, since no child "
         "process can be started (%s). One that hangs or crashes takes it along.",
@@ -273,19 +273,19 @@ def warn_once(reason: str) -> None:
 
 
 def device() -> tuple[str, str]:
-    """Where this process computes: kind and name, once something was computed."""
+    """The kind and name of the device of this process, after a first computation."""
     backends.active.synchronize(keras.ops.ones(()) + 1)
     known = backends.active.environment()
     return known["device_kind"], known["device_name"]
 
 
 def child_command(descriptor: int) -> list[str]:
-    """What to run as a child that is spoken to over a file descriptor."""
+    """The command of a child that is reached over a file descriptor."""
     return [sys.executable, "-m", __name__, str(descriptor)]
 
 
 def child_environment() -> dict[str, str]:
-    """The environment variables under which the child computes as this process."""
+    """Environment variables with which the child computes like this process."""
     return {
         **os.environ,
         **backends.active.child_variables(),
@@ -310,7 +310,7 @@ def serve(connection: Connection) -> None:
             except FailedError as error:
                 answer = error
             if has_failed(answer):
-                device()  # one that is lost, is for this process: a crash
+                device()  # a lost device is lost for this process: a crash
             connection.send(answer)
 
 
@@ -321,7 +321,7 @@ def has_failed(answer) -> bool:
 
 
 def end_with_parent() -> None:
-    """Lets the system end this process with its parent, where it can."""
+    """Makes the system end this process with its parent, where supported."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGKILL)
 

@@ -1,4 +1,4 @@
-"""The tuner: measures a problem's candidates, verifies them, and keeps a decision."""
+"""The tuner: verifies and measures a problem's candidates, and stores a decision."""
 
 from __future__ import annotations
 
@@ -51,59 +51,60 @@ from keras_diagwise.tuner.runner import (
 from keras_diagwise.tuner.subprocess_runner import SubprocessRunner
 
 OUTPACED = 2.0
-"""How far behind the best a candidate's first run may be to be timed further."""
+"""Largest ratio of a first run to the best that is still timed further."""
 
 NATIVE_PATIENCE = 600.0
-"""Seconds that native may take: it can be a minute a call, and must be known."""
+"""Timeout of native in seconds: a call can take a minute, and must be known."""
 
 MIN_PATIENCE = 15.0
-"""Seconds that a candidate may take to compile and run, however quick the others
-were; ten times as long as they, if that is more."""
+"""Least timeout of a candidate's compilation and run, in seconds; ten times the longest
+compilation of the others, if that is more."""
 
 SECONDS_PER_PASS = 0.3
 MIN_ROUNDS = 5
 CALLS_BEFORE = 3
-"""Of each candidate before its first round: to compile, and to see what it takes."""
+"""Calls of each candidate before its first round: to compile, and to size a sample."""
 
 LOST = 20.0
 SLOW = 1.0
-"""A native that takes so many seconds, so many times the best's, is not timed further:
-what its first runs took is told, and nothing depends on more."""
+"""A native slower than `SLOW` seconds and `LOST` times the best is not timed further:
+the time of its first runs is reported, and nothing depends on more."""
 
 CLOSE = 1.15
-"""Times of native within which the timing goes on, for so many times as long: """
+"""Ratio to native within which the timing goes on, for `LONGER` times as long."""
 LONGER = 4
 
 RESAMPLES = 400
 
 SECONDS_BETWEEN_LOOKS = 0.5
-"""At what another worker measures."""
+"""Polling interval while another worker measures."""
 
 MEASURING = threading.Lock()
-"""Held while a pass is measured, so that no other thread of this process disturbs
-it, nor measures the same."""
+"""Held while a pass is measured, so that no other thread of this process disturbs it or
+measures it too."""
 
 
 logger = logging.getLogger("keras_diagwise")
 
 
 class BudgetSpentError(Exception):
-    """The time given to the tuner is over."""
+    """The tuner's time budget is spent."""
 
 
 class Tuner:
     """Measures problems in one environment and writes decisions into a store.
 
     Args:
-        store: where decisions are kept, each pass as soon as it is known.
-        environment: what to measure for; that of a call now if none is given.
+        store: where decisions are stored, each pass as soon as it is known.
+        environment: what to measure for; the current one if not given.
         until: the `time.monotonic()` at which to stop.
         patience: seconds that a candidate may take to compile and run.
-        exhaustive: whether what its history says can't win is measured too.
+        exhaustive: whether to measure also candidates that history or prediction rules
+            out.
 
     Attributes:
-        measured: how many passes were measured so far.
-        awaited: the problems that another worker measured meanwhile.
+        measured: number of passes measured so far.
+        awaited: the problems left to another worker, or to when the device is free.
     """
 
     def __init__(
@@ -126,22 +127,22 @@ class Tuner:
         self._rooflines: dict[str, Roofline] = {}
         self._standard_errors: dict[tuple[str, str], verify.Error] = {}
         self._exhaustive = exhaustive
-        # On a CPU first runs are off by more, and so is what is compiled beside others.
+        # On a CPU times of first runs and of parallel compilation are less exact.
         self._compiles_ahead = self.environment.device_kind != "cpu"
         self._behind = OUTPACED if self._compiles_ahead else BEHIND
         self._history = SpeedHistory(self._behind)
         self._ahead: set[Job] = set()
 
     def close(self) -> None:
-        """Ends the child process; it starts again if it is needed again."""
+        """Ends the child process; the next measurement starts another."""
         self._runner.close()
 
     def known(self, problem: Problem) -> Decision:
-        """What the store holds for a problem in the tuner's environment."""
+        """The stored decision for a problem in this environment, or an empty one."""
         return self.store.get(self.environment, problem) or Decision(problem, {})
 
     def roofline(self, dtype: str) -> Roofline:
-        """How fast the device copies and multiplies, measured once."""
+        """The device's roofline, measured once per dtype."""
         if dtype not in self._rooflines:
             mode = self.environment.compiler_mode
             self._rooflines[dtype] = self._in_time(self._runner.roofline, mode, dtype)
@@ -153,16 +154,16 @@ class Tuner:
         passes: Sequence[str] = PASSES,
         told: Callable[[str], None] = lambda pass_name: None,
     ) -> Decision:
-        """The decision for a problem: of what the store holds already, nothing is
-        measured again, and what another worker measures is waited for.
+        """The decision for a problem: passes that the store has are not measured again,
+        and those that another worker measures are waited for.
 
         Args:
             problem: a problem whose batch and spatial shape are known.
-            passes: those that are asked for.
+            passes: the passes to decide.
             told: called with the name of each pass when it is decided.
 
         Raises:
-            BudgetSpentError: if the time is over. What was decided is in the store.
+            BudgetSpentError: if the time is over. Decided passes are in the store.
         """
         if problem.batch in (None, 0) or not problem.has_static_spatial_shape:
             raise ValueError(
@@ -181,8 +182,8 @@ class Tuner:
         passes: Sequence[str] = PASSES,
         told: Callable[[str], None] = lambda pass_name: None,
     ) -> Decision | None:
-        """As `tune`, but `None` at once where another worker measures the problem, or
-        another process uses the device."""
+        """`tune` without waiting: `None` if another worker measures the problem, or
+        another process measures on the device."""
         decision = self.known(problem)
         if all(is_decided(decision, name) for name in passes):
             for pass_name in passes:
@@ -197,11 +198,11 @@ class Tuner:
         return None
 
     def leased(self, what: str) -> AbstractContextManager[bool]:
-        """The lease to a thing that one worker does for all, see `Leases.held`."""
+        """The lease on a task that one worker does for all, see `Leases.held`."""
         return self._leases.held(what)
 
     def device(self) -> AbstractContextManager[bool]:
-        """The lease to the device, on which two that measure disturb each other."""
+        """The lease on the device, where two measurements would disturb each other."""
         return self._leases.held(digest_of(host(), backends.active.device_place()))
 
     def pause(self) -> None:
@@ -229,8 +230,8 @@ class Tuner:
         return decision
 
     def _compile_ahead(self, problem: Problem, passes: Sequence[str]) -> None:
-        """Compiles what is likely to be run of passes, all at once, before anything is
-        timed."""
+        """Compiles the candidates of `passes` that are likely to run, in parallel,
+        before anything is timed."""
         self._ahead.clear()
         jobs = []
         for pass_name in passes:
@@ -246,9 +247,9 @@ class Tuner:
             self._in_time(self._runner.compile, jobs)
 
     def _next_jobs(self, task, predicted, best) -> list[Job]:
-        """What to compile next of a pass whose fastest candidate takes so many seconds:
-        all that is not excluded, but of a family that may turn out to be hopeless a few
-        at a time."""
+        """The next candidates to compile of a pass whose fastest takes `best` seconds:
+        all that are not excluded, but only a few at a time of a family that may turn
+        out to be hopeless."""
         jobs: list[Job] = []
         of_family: collections.Counter[str] = collections.Counter()
         for candidate in candidates_of(task.problem, task.pass_name):
@@ -265,7 +266,7 @@ class Tuner:
         return jobs
 
     def _predicted(self, task: PassTask) -> dict[Algorithm, float]:
-        """The seconds that candidates will take, of those by which it can be told."""
+        """The predicted seconds of candidates, where they can be predicted."""
         device = self._gpu(task.problem.dtype)
         if device is None:
             return {}
@@ -276,7 +277,7 @@ class Tuner:
         return {each: seconds for each, seconds in found.items() if seconds is not None}
 
     def _gpu(self, dtype: str) -> Device | None:
-        """The NVIDIA GPU that is measured on, or `None`."""
+        """The NVIDIA GPU to measure on, or `None`."""
         if self.environment.device_kind != "gpu":
             return None
         capability = backends.active.compute_capability()
@@ -286,15 +287,15 @@ class Tuner:
         return Device(speed, self.environment.cores, capability)
 
     def _decided(self, problem: Problem, pass_name: str) -> Decision:
-        """The decision for a pass, unless another thread or process has made it
-        meanwhile: what they know."""
+        """The decision for a pass, measured unless another thread or process has
+        stored it meanwhile."""
         decision = self.known(problem)
         if is_decided(decision, pass_name):
             return decision
         comparison = self._compare(problem, pass_name)
         native = comparison.outcomes["native"]
         if native.failure not in (None, *SURE_FAILURES):
-            # It serves the model so far: what it lacked here is memory, or time.
+            # It runs in the model: what it lacked here is memory or time.
             logger.warning(
                 "keras_diagwise: %s of %s is left undecided, since native failed there "
                 "(%s: %s). Tune again while the device has nothing else to do, by "
@@ -312,7 +313,7 @@ class Tuner:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """Nothing else is measured in this process meanwhile."""
+        """Excludes other measurements in this process meanwhile."""
         left = min(self._until - time.monotonic(), threading.TIMEOUT_MAX)
         if not MEASURING.acquire(timeout=max(0.0, left)):
             raise BudgetSpentError
@@ -341,7 +342,7 @@ class Tuner:
                 if first_run.failure is None:
                     found[candidate] = first_run
                 elif first_run.failure in MISHAPS:
-                    predicted.pop(candidate, None)  # the next best is tried
+                    predicted.pop(candidate, None)  # so that the next best is tried
             outcomes[str(candidate)] = outcome
         roofline = self.roofline(problem.dtype).seconds(problem)
         outcomes = self._timed(task, found, outcomes)
@@ -354,8 +355,8 @@ class Tuner:
         Args:
             task: the pass.
             candidate: the candidate.
-            predicted: the seconds that candidates will take, so far as it can be told.
-            best: seconds of the fastest so far, or `None` before there is one.
+            predicted: the predicted seconds of candidates, where there are any.
+            best: seconds of the fastest so far, or `None` if none has run.
         """
         refusal = candidate.refusal(task.problem)
         refusal = refusal or candidate.redundancy(task.compiler_mode)
@@ -381,7 +382,7 @@ class Tuner:
         )
 
     def _examine(self, task, candidate, found) -> FirstRun:
-        """A first run, with numbers that are wrong as a failure."""
+        """A first run, in which wrong numbers are a failure."""
         best = best_of(found) if found else float("inf")
         others = (each.compile_seconds for each in found.values())
         patience = max(MIN_PATIENCE, 10 * max(others, default=float("inf")))
@@ -408,9 +409,8 @@ class Tuner:
         return judged(first_run, candidate, standard)
 
     def verified(self, decision: Decision) -> Decision:
-        """A decision in which every candidate that fails here, or whose numbers are
-        wrong here, has that for its outcome. Nothing is timed. Native is not tried: it
-        is what a model runs anyway."""
+        """The decision with a failure for every candidate that fails or computes wrong
+        numbers here. Nothing is timed. Native is not tried: a model runs it anyway."""
         passes = {
             name: self._verified(decision.problem, name, each)
             for name, each in decision.passes.items()
@@ -435,7 +435,7 @@ class Tuner:
         return dataclasses.replace(comparison, outcomes=outcomes)
 
     def standard_error(self, dtype: str, pass_name: str) -> verify.Error:
-        """The error of the backend's own dense convolution, measured once."""
+        """The error of the backend's dense convolution, measured once."""
         if (dtype, pass_name) not in self._standard_errors:
             mode = self.environment.compiler_mode
             self._standard_errors[dtype, pass_name] = self._in_time(
@@ -448,7 +448,7 @@ class Tuner:
             self._history.learn_speed(candidate, task.problem, task.pass_name, behind)
 
     def _timed(self, task, found, outcomes) -> dict[str, Outcome]:
-        """The outcomes, with the times of those that are worth timing."""
+        """The outcomes, with times of the candidates worth timing."""
         if not found:
             return outcomes
         best = best_of(found)
@@ -484,8 +484,8 @@ class Tuner:
     def _samples_or_failures(
         self, task, found, finalists
     ) -> tuple[dict[Algorithm, list[float]], dict[str, Outcome]]:
-        """Times of the finalists but for those that fail while they are timed, which
-        each is tried for alone."""
+        """Times of the finalists, except those that fail while they are timed: after a
+        failure each is tried alone."""
         try:
             return self._samples(task, found, finalists), {}
         except FailedError:
@@ -498,7 +498,7 @@ class Tuner:
             return {}, failed | {str(each): failed_when_timed(error) for each in rest}
 
     def _failure_alone(self, task, candidate) -> Outcome | None:
-        """Whether a candidate fails while it is timed."""
+        """The failure of a candidate timed alone, or `None`."""
         try:
             self._in_time(self._runner.time, task, [candidate], 0.0, 1)
         except FailedError as error:
@@ -506,8 +506,9 @@ class Tuner:
         return None
 
     def _samples(self, task, found, finalists) -> dict[Algorithm, list[float]]:
-        """Times of the finalists, longer where native and the best are close. Where
-        native is far behind, and took most of the time, the others go on without it."""
+        """Times of the finalists, measured longer where native and the best are close.
+        Where native is far behind and took most of the time, the others go on without
+        it."""
 
         def measured(candidates, seconds):
             calls = MIN_ROUNDS + CALLS_BEFORE
@@ -530,7 +531,7 @@ class Tuner:
         return {each: taken + more.get(each, []) for each, taken in samples.items()}
 
     def _in_time(self, work, *arguments):
-        """What `work` gives, unless the time is over."""
+        """The result of `work`, unless the time is over."""
         if time.monotonic() >= self._until:
             raise BudgetSpentError
         try:
@@ -540,7 +541,7 @@ class Tuner:
 
 
 def candidates_of(problem: Problem, pass_name: str) -> list[Algorithm]:
-    """Every candidate, native first, each algorithm's most promising before the
+    """Every candidate, native first, each algorithm's most promising ones before its
     others."""
     return [
         candidate
@@ -552,8 +553,8 @@ def candidates_of(problem: Problem, pass_name: str) -> list[Algorithm]:
 def by_promise(
     candidates: Sequence[Algorithm], predicted: Mapping[Algorithm, float]
 ) -> list[Algorithm]:
-    """The candidates, native first, then those of which a time can be predicted, the
-    fastest first: the sooner a fast one is known, the fewer others are run."""
+    """The candidates: native, then those with a predicted time, fastest first. The
+    sooner a fast one is known, the fewer others are run."""
 
     def order(candidate):
         if isinstance(candidate, Native):
@@ -564,29 +565,28 @@ def by_promise(
 
 
 def likely_best(predicted: Mapping[Algorithm, float]) -> float:
-    """The seconds that the fastest candidate of a pass will hardly exceed, by what is
-    predicted."""
+    """An upper estimate of the fastest candidate's seconds, from the predictions."""
     return PREDICTED_BEHIND * min(predicted.values(), default=math.inf)
 
 
 def best_of(found: Mapping[Algorithm, FirstRun]) -> float:
-    """The seconds of the fastest."""
+    """The seconds of the fastest candidate."""
     return min(each.seconds for each in found.values() if each.seconds is not None)
 
 
 def is_lost(first_run: FirstRun, best: float) -> bool:
-    """Whether native's first runs were so slow that no more are needed."""
+    """Whether native's first runs were too slow to be worth more."""
     assert first_run.seconds is not None
     return first_run.seconds > max(SLOW, LOST * best)
 
 
 def error_of(first_run: FirstRun) -> float | None:
-    """What is kept of the error of a first run."""
+    """The error of a first run, as an outcome keeps it."""
     return None if first_run.error is None else first_run.error.relative
 
 
 def outcome_of(first_run: FirstRun) -> Outcome:
-    """The outcome of a candidate, so far as its first run tells."""
+    """The outcome of a candidate from its first run."""
     is_wrong = first_run.failure == "wrong numbers" and first_run.error is not None
     return Outcome(
         error=error_of(first_run),
@@ -599,7 +599,7 @@ def outcome_of(first_run: FirstRun) -> Outcome:
 
 
 def is_decided(decision: Decision, pass_name: str) -> bool:
-    """Whether every candidate of a pass has an outcome, by what holds today."""
+    """Whether every current candidate of a pass has a valid outcome."""
     comparison = decision.passes.get(pass_name)
     if comparison is None or comparison.is_outdated:
         return False
@@ -608,7 +608,7 @@ def is_decided(decision: Decision, pass_name: str) -> bool:
 
 
 def failed_when_timed(error: FailedError) -> Outcome:
-    """The outcome of a candidate that was verified, and failed all the same."""
+    """The outcome of a candidate that was verified, but failed while it was timed."""
     reason = f"while it was timed: {error.first_run.reason}"
     return Outcome(failure=error.first_run.failure, reason=reason)
 
@@ -616,7 +616,7 @@ def failed_when_timed(error: FailedError) -> Outcome:
 def standard_error(
     runner: Runner | SubprocessRunner, dtype: str, pass_name: str, mode: str
 ) -> verify.Error:
-    """The error of the backend's own dense convolution; 0 if it can't be had."""
+    """The error of the backend's dense convolution; 0 if it can't be measured."""
     task = PassTask(verify.standard_problem(dtype), pass_name, mode)
     return runner.examine(task, Native()).error or verify.Error(0.0, 0.0, 0.0)
 
@@ -624,7 +624,7 @@ def standard_error(
 def judged(
     first_run: FirstRun, candidate: Algorithm, standard: verify.Error
 ) -> FirstRun:
-    """A first run whose error is a failure if it is not allowed, see `verify`."""
+    """A first run, failed if its error is not allowed, see `verify`."""
     error = first_run.error
     if error is None:
         return first_run
@@ -643,7 +643,7 @@ def judged(
 
 
 def least_ratio(native: Sequence[float], taken: Sequence[float]) -> float:
-    """The 95 % bootstrap bound below the median of native's time over another's,
+    """The lower 95 % bootstrap bound of the median ratio of native's time to another's,
     round by round."""
     ratios = [one / other for one, other in zip(native, taken, strict=True)]
     return lower_bound(ratios, RESAMPLES)

@@ -1,5 +1,5 @@
-"""Whether a candidate's numbers are right: its error against float64, and how large
-it may be."""
+"""Verification of a candidate's numbers: its error against float64, and the bound on
+it."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from keras_diagwise.problem import PASSES, Problem
 from keras_diagwise.tuner.float64_passes import OPERANDS, exact_pass, operand_shapes
 
 DRAWS = 2
-"""Of operands that each candidate is verified on."""
+"""Draws of operands on which each candidate is verified."""
 
 MAX_OF_ROUNDING = 0.1
-"""An error that is larger is a mistake, whatever the precision: bfloat16's are 0.02."""
+"""A larger error is a mistake in any precision: bfloat16's are 0.02."""
 
 MAX_ELEMENTS = 2**22
-"""Of the distinct images: float64 would take minutes for a large batch."""
+"""Limit for the distinct images: float64 would take minutes for a large batch."""
 
 
 def distinct(problem: Problem) -> Problem:
-    """The problem with as many images as differ: all, or a part of the batch that is
+    """The problem with the distinct images only: all, or a part of the batch that is
     repeated to fill it."""
     batch = problem.batch or 1
     per_image = max(
@@ -40,7 +40,7 @@ def distinct(problem: Problem) -> Problem:
 
 def operands(problem: Problem, pass_name: str, draw: int) -> list[Any]:
     """Seeded operands of a pass, normally distributed, as the backend's tensors. The
-    images that differ come from the host, and are repeated on the device."""
+    distinct images come from the host, and are repeated on the device."""
     few = distinct(problem)
     times = (problem.batch or 1) // (few.batch or 1)
     return [
@@ -59,14 +59,14 @@ def uploaded(array: np.ndarray, dtype: str) -> Any:
 
 
 def repeated(images: Any, times: int) -> Any:
-    """A part of a batch, as often as it takes to fill the batch."""
+    """A part of a batch, repeated to fill the batch."""
     return images if times == 1 else keras.ops.concatenate([images] * times)
 
 
 @functools.lru_cache(maxsize=2 * DRAWS)
 def drawn(few: Problem, pass_name: str, draw: int) -> list[np.ndarray]:
-    """The operands for the images that differ, before they are rounded to the
-    problem's dtype."""
+    """The operands for the distinct images, before they are rounded to the problem's
+    dtype."""
     generator = np.random.default_rng(draw)
     dtype = np.float64 if few.dtype == "float64" else np.float32
     return [
@@ -76,18 +76,18 @@ def drawn(few: Problem, pass_name: str, draw: int) -> list[np.ndarray]:
 
 
 def as_array(tensor) -> np.ndarray:
-    """A tensor as numpy: float64 if it is, else float32."""
+    """A tensor as a numpy array: float64 if the tensor is, else float32."""
     double = keras.backend.standardize_dtype(tensor.dtype) == "float64"
     wide = keras.ops.cast(tensor, "float64" if double else "float32")
     return np.asarray(keras.ops.convert_to_numpy(wide))
 
 
 class Exact(NamedTuple):
-    """What a result is held against, for the images that differ.
+    """The reference for a result, for the distinct images.
 
     Attributes:
         result: the pass in float64.
-        scales: what an error is measured by, in the order of `Error`.
+        scales: the units of the errors, in the order of `Error`.
     """
 
     result: np.ndarray
@@ -96,8 +96,8 @@ class Exact(NamedTuple):
 
 @functools.lru_cache(maxsize=len(PASSES) * DRAWS)
 def exact(problem: Problem, pass_name: str, draw: int) -> Exact:
-    """The exact result on a draw. Remembered, for all passes of a problem: all
-    candidates are held against it."""
+    """The exact result on a draw. Cached for all passes of a problem, since every
+    candidate is compared with it."""
     few = distinct(problem)
     left, right = map(as_array, operands(few, pass_name, draw))
     result = exact_pass(few, pass_name, left, right)
@@ -116,13 +116,13 @@ def exact(problem: Problem, pass_name: str, draw: int) -> Exact:
 
 
 class Error(NamedTuple):
-    """How far a computed pass is off, over all draws; NaN or infinite if a number of it
-    is.
+    """The error of a computed pass, over all draws; NaN or infinite if one of its
+    numbers is.
 
     Attributes:
         relative: the largest error, in units of the exact result's root mean square.
-        excess: the largest error over what rounding explains of that element.
-        excess_of_stock: the same, by what it explains of stock.
+        excess: the largest ratio of an element's error to what rounding explains.
+        excess_of_stock: likewise, with what rounding explains in stock.
     """
 
     relative: float
@@ -134,7 +134,7 @@ def error_of(run: Callable[..., Any], problem: Problem, pass_name: str) -> Error
     """The error of a computed pass.
 
     Raises:
-        ValueError: if the result has another shape than it must.
+        ValueError: if the result has the wrong shape.
     """
     errors = []
     for draw in range(DRAWS):
@@ -155,9 +155,9 @@ def error_of(run: Callable[..., Any], problem: Problem, pass_name: str) -> Error
 
 
 def parts_that_differ(computed: Any, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
-    """The parts of a result, of this shape each, but for those in which every number
-    equals that of the first: they are off by the same, and stay on the device. NaN
-    equals nothing. What is below the least normal number may count as zero."""
+    """The parts of a result, each of this shape, except those that equal the first in
+    every number: their error is equal, and they stay on the device. NaN equals nothing.
+    Numbers below the least normal one may count as zero."""
     if tuple(computed.shape) == shape:
         yield as_array(computed)
         return
@@ -170,20 +170,20 @@ def parts_that_differ(computed: Any, shape: tuple[int, ...]) -> Iterator[np.ndar
 
 
 def largest(errors: Iterable[float]) -> float:
-    """The largest of some numbers, NaN if one is."""
+    """The largest of some numbers, or NaN if one is."""
     return max(errors, key=lambda error: (math.isnan(error), error))
 
 
 def standard_problem(dtype: str) -> Problem:
-    """A small dense convolution. How precisely the backend computes it, in the mode
-    that it is in (TF32, reduced precision), is how precise a candidate must be."""
+    """A small dense convolution. Its error on the backend, in the current mode (TF32,
+    reduced precision), sets the precision required of a candidate."""
     return Problem.from_shapes(
         (2, 16, 16, 32), (3, 3, 32, 32), padding="same", dtype=dtype
     )
 
 
 def most_excess(standard: Error) -> float:
-    """How far a candidate may exceed what rounding explains.
+    """The largest ratio of a candidate's error to what rounding explains.
 
     Args:
         standard: the error of the same pass of `standard_problem`.

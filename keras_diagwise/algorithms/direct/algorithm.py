@@ -26,8 +26,8 @@ from keras_diagwise.algorithms.direct.taps import (
 from keras_diagwise.problem import Problem
 
 MAX_TERMS = 128
-"""Taps × channels in a group of one row of the kernel, which is written out one by
-one: beyond it the program, and the time to compile it, grow out of proportion."""
+"""Most terms (taps × channels in a group) in a row of the kernel, which is unrolled:
+beyond it the program and its compile time grow out of proportion."""
 
 
 LOWERINGS = ("taps", "rows")
@@ -36,15 +36,15 @@ COMPILED = "compiled"
 
 @dataclasses.dataclass(frozen=True)
 class Direct(Algorithm):
-    """The convolution from its definition, a term for each tap.
+    """The convolution by its definition, a term for each tap.
 
     In float16 and bfloat16 the terms are summed in float32.
 
     Attributes:
         lowering: how the kernel gradient runs: `"taps"` reduces the whole tensor
-            for each tap, `"rows"` blocks of its rows for many taps at once, which is
-            for caches of CPUs. The other passes are the same in both.
-        compiled: whether the backend's compiler fuses the terms though it does not
+            for each tap, `"rows"` blocks of its rows for many taps at once, which
+            suits the caches of CPUs. The other passes are the same in both.
+        compiled: whether the backend's compiler fuses the terms although it does not
             compile the step around them.
     """
 
@@ -158,8 +158,8 @@ class Direct(Algorithm):
 
 @functools.lru_cache(maxsize=1024)
 def compiled_pass(algorithm: Direct, pass_name: str, problem: Problem) -> Callable:
-    """A pass as a function that the backend's compiler compiles for itself."""
-    backends.computes_on_gpu()  # before it is asked for in what is traced
+    """A pass as a function that the backend's compiler compiles separately."""
+    backends.computes_on_gpu()  # cached before the trace asks for it
     plain = dataclasses.replace(algorithm, compiled=False)
     run = functools.partial(getattr(plain, pass_name), problem)
     return backends.active.compiled_alone(run)

@@ -1,10 +1,9 @@
 """The input gradient of `direct`, one phase of the stride at a time.
 
-Under a stride, an input pixel is reached by some of the taps only, and which ones
-depends on its position modulo the stride. Each such phase is a stride-1
-convolution of the output gradient with its own taps; the phases' results are then
-interleaved. Nothing is multiplied by the zeros that a stride would put between
-the pixels of the output gradient.
+With a stride, only some of the taps reach an input pixel, depending on its position
+modulo the stride. Each such phase is a stride-1 convolution of the output gradient with
+its own taps; the results of the phases are then interleaved. No multiplication is
+wasted on the zeros that a stride would put between the pixels of the output gradient.
 """
 
 from __future__ import annotations
@@ -35,9 +34,9 @@ def input_gradient(
     Args:
         problem: the problem.
         kernel: `(*kernel_size, channels_per_group, filters)`.
-        output_gradient: as the outputs.
-        multiply: a tap's term, from problem, pixels and weights.
-        add_up: the sum of the terms, as `sum_over_taps`.
+        output_gradient: in the shape of the outputs.
+        multiply: computes a tap's term from problem, pixels and weights.
+        add_up: sums the terms, as `sum_over_taps`.
     """
     axes = range(problem.rank)
     reaches = [
@@ -58,7 +57,7 @@ def input_gradient(
             start = tuple(before for before, _ in pairs)
             pixels = window(padded, unstrided, start, sizes)
             nothing = ops.zeros(problem.kernel_shape[problem.rank :], kernel.dtype)
-            # Zeros, not a product with zero: that of an infinity would be NaN.
+            # Zeros, not a product with zero: infinity times zero is NaN.
             return ops.zeros_like(multiply(problem, pixels, nothing))
         in_padded = [
             [Reach(tap, pairs[axis][0] + start) for tap, start in reaching[axis]]
@@ -70,7 +69,7 @@ def input_gradient(
 
 
 def phases(problem: Problem, axis: int) -> range:
-    """The phases along a spatial axis that hold a pixel."""
+    """The phases along a spatial axis that have a pixel."""
     return range(min(problem.strides[axis], problem.spatial_shape[axis]))
 
 
@@ -80,9 +79,9 @@ def phase_size(problem: Problem, axis: int) -> int:
 
 
 def reach(problem: Problem, axis: int, phase: int) -> list[Reach]:
-    """The taps along a spatial axis that reach the pixels `phase`, `phase` +
-    stride, …: those whose output pixel, which is told from the phase's first, is a
-    whole number."""
+    """The taps along a spatial axis that reach the pixels `phase`, `phase` + stride, …:
+    those for which the output pixel is a whole number, counted from the first of the
+    phase."""
     stride, dilation = problem.strides[axis], problem.dilation_rate[axis]
     before = problem.padding_pairs[axis][0]
     distances = [
@@ -95,14 +94,14 @@ def reach(problem: Problem, axis: int, phase: int) -> list[Reach]:
 def padding_pair(
     reaches: list[list[Reach]], size: int, outputs: int
 ) -> tuple[int, int]:
-    """The zeros around the output gradient that let every tap of every phase see
+    """The zeros around the output gradient with which every tap of every phase reads
     `size` pixels."""
     offsets = [0, *(each.start for reaching in reaches for each in reaching)]
     return max(0, -min(offsets)), max(0, max(offsets) + size - outputs)
 
 
 def interleaved(problem: Problem, phase, index: tuple[int, ...] = ()):
-    """The phases' pixels in their places, along the axes that `index` leaves."""
+    """The phases' pixels interleaved, along the axes that `index` leaves open."""
     axis = len(index)
     if axis == problem.rank:
         return phase(index)

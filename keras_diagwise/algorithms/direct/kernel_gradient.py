@@ -1,10 +1,10 @@
 """The kernel gradient of `direct`: a reduction for each tap, or, as `direct:rows`, one
 pass over blocks of output rows for all taps at once.
 
-On XLA's CPU compiler a reduction becomes SIMD code over the channels only if its
-loop is short enough to be unrolled, and one that reads the whole tensor for each
-tap is bound by memory. So the rows are taken in blocks that stay in cache, and a
-block's rows are summed for many taps in one reduction.
+XLA's CPU compiler turns a reduction into SIMD code over the channels only if its loop
+is short enough to be unrolled, and one that reads the whole tensor for each tap is
+memory-bound. So the rows are processed in blocks that stay in cache, and a block's rows
+are summed for many taps in one reduction.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from keras_diagwise.problem import Problem
 MAX_ROWS = 8
 MAX_UNROLLED = 72
 """Rows × taps of one reduction: LLVM unrolls a loop of about 300 instructions, and
-a reduction that it does not unroll runs 5–10 times slower (jaxlib 0.10.2)."""
+a reduction that is not unrolled runs 5–10 times slower (jaxlib 0.10.2)."""
 MAX_TAPS = MAX_UNROLLED // MAX_ROWS
 MAX_SUMMED_TOGETHER = 144
-"""Taps × columns of a block's sums over rows that are summed by one program: 0.6 to 0.9
-of the time of a library call for each tap, and 1.1 to 1.2 beyond it (jaxlib 0.10.2)."""
+"""Most taps × columns of a block's row sums that one fused program sums: 0.6 to 0.9 of
+the time of a library call for each tap, and 1.1 to 1.2 beyond it (jaxlib 0.10.2)."""
 
 
 def by_taps(problem: Problem, padded, gradient):
-    """The kernel gradient, a reduction for each tap; the rows of a large kernel are
-    looped over."""
+    """The kernel gradient, a reduction for each tap, in a loop over the rows of a large
+    kernel."""
     rows, *columns = reaches_of(problem)
     row = list(itertools.product(*columns))
 
@@ -87,7 +87,7 @@ def by_rows(problem: Problem, inputs, output_gradient, dtype: str):
 
 
 def with_columns(problem: Problem) -> Problem:
-    """A one-dimensional problem as a two-dimensional one of a single column."""
+    """A one-dimensional problem as a two-dimensional one with a single column."""
     return dataclasses.replace(
         problem,
         spatial_shape=(*problem.spatial_shape, 1),
@@ -109,7 +109,7 @@ class Span(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """A two-dimensional depthwise problem, and how its rows are cut."""
+    """A two-dimensional depthwise problem, cut into blocks of rows."""
 
     problem: Problem
     dtype: str
@@ -134,12 +134,12 @@ class Rows:
         return ops.sum(total, axis=1)
 
     def nothing(self, output_gradient):
-        """What a loop begins with: zeros, `(taps, batch, channels)`, that are computed
-        from the output gradient.
+        """The initial value of a loop: zeros, `(taps, batch, channels)`, computed from
+        the output gradient.
 
-        Constants would be made at the beginning of a compiled step, and those of all
-        layers would lie in memory together (28 MiB in a step of NASNetMobile, jaxlib
-        0.10.2). A NaN stays one: it reaches all taps of its channel anyway.
+        Constants would be created at the beginning of a compiled step, and those of all
+        layers would be in memory at once (28 MiB in a step of NASNetMobile, jaxlib
+        0.10.2). A NaN stays NaN: it reaches all taps of its channel anyway.
         """
         corner = ops.cast(output_gradient[:, 0, 0], self.dtype)
         # `minimum` of a float64 tensor and a number is float32 in Keras on torch.
@@ -149,20 +149,20 @@ class Rows:
 
     @property
     def taps_at_once(self) -> list[list[tuple[int, ...]]]:
-        """The taps, grouped so that a reduction stays short."""
+        """The taps, in groups that keep a reduction short."""
         taps = list(itertools.product(*map(range, self.problem.kernel_size)))
         return [taps[i : i + MAX_TAPS] for i in range(0, len(taps), MAX_TAPS)]
 
     @property
     def loops_over_kernel_rows(self) -> bool:
-        """Whether a large kernel's rows are looped over, which compiles in a
-        fraction of the time of writing out all of its taps."""
+        """Whether a large kernel's rows are looped over, which compiles in a fraction
+        of the time of unrolling all of its taps."""
         height, width = self.problem.kernel_size
         return height > 1 and width > 1 and height * width > MAX_TAPS
 
     @property
     def columns_at_once(self) -> list[range]:
-        """The taps of a kernel's row, grouped so that a reduction stays short."""
+        """The taps of a kernel's row, in groups that keep a reduction short."""
         width = self.problem.kernel_size[1]
         if width <= MAX_TAPS + 3:
             return [range(width)]
@@ -187,7 +187,7 @@ class Rows:
         return next((size for size in sizes if height % size != 1), most)
 
     def input_rows(self, first: int, last: int) -> Span:
-        """What the output rows from `first` up to `last` see of the input."""
+        """The input rows that the output rows from `first` up to `last` read."""
         problem = self.problem
         height, (top, _) = problem.spatial_shape[0], problem.padding_pairs[0]
         start = first * problem.strides[0] - top
@@ -224,8 +224,8 @@ class Rows:
         return ops.fori_loop(0, blocks, add, total)
 
     def add_block(self, block, gradient, offset, total):
-        """`total` and the share of a block: padded input rows, of which the
-        first output row's begin at `offset`."""
+        """`total` plus the share of a block of padded input rows, in which those of the
+        first output row begin at `offset`."""
         gradient = ops.cast(gradient, self.dtype)
         if not self.loops_over_kernel_rows:
             shares = [
@@ -249,8 +249,8 @@ class Rows:
     def share(self, block, gradient, offset, taps):
         """A block's share of the gradient of some taps, `(taps, batch, channels)`.
 
-        The images stay apart: a sum over the batch in the loop would be one
-        communication a block under data parallelism.
+        The images stay separate: under data parallelism, a sum over the batch in the
+        loop would communicate once per block.
         """
         (down, across), (below, beside) = (
             self.problem.strides,
@@ -275,8 +275,8 @@ class Rows:
 def take(tensor, start, sizes):
     """Rows and columns of all images, from a start that may be computed.
 
-    One slice for each use: XLA compiles a computed slice that several taps share
-    into a function of its own, without SIMD.
+    One slice for each use: XLA compiles a computed slice that several taps share into
+    a separate function, without SIMD.
     """
     batch = -1 if tensor.shape[0] is None else tensor.shape[0]
     return ops.slice(tensor, (0, *start, 0), (batch, *sizes, tensor.shape[3]))

@@ -1,4 +1,4 @@
-"""The terms that `direct` sums: what one tap adds to each of the three passes."""
+"""The terms that `direct` sums: the contribution of one tap to each pass."""
 
 from __future__ import annotations
 
@@ -35,38 +35,37 @@ def pad(tensor, problem: Problem, pairs):
 
 
 def padded_inputs(problem: Problem, inputs):
-    """The inputs with the zeros around them, in the dtype that the terms are summed
-    in."""
+    """The zero-padded inputs, in the dtype that the terms are summed in."""
     return pad(accumulated(inputs, problem), problem, problem.padding_pairs)
 
 
 class Reach(NamedTuple):
-    """A tap along a spatial axis, and the first pixel that it meets."""
+    """A tap along a spatial axis, and the first pixel that it reads."""
 
     tap: int
     start: int
 
 
 def reaches_of(problem: Problem) -> list[list[Reach]]:
-    """The taps along each spatial axis, as they meet the padded input."""
+    """The taps along each spatial axis, and where they read the padded input."""
     extents = zip(problem.kernel_size, problem.dilation_rate, strict=True)
     return [[Reach(tap, tap * far) for tap in range(size)] for size, far in extents]
 
 
 def sum_over_taps(problem: Problem, tensor, kernel, reaches, sizes, multiply):
-    """The sum over taps of what `multiply` makes of a tap's pixels and weights.
+    """The sum over taps of the terms that `multiply` computes.
 
-    A kernel of many taps is looped over, a row or a few at a time: written out, the
-    pixels and weights of all taps compete for a few sets of the first cache, and take
-    long to compile.
+    A kernel of many taps is looped over, one or a few rows at a time: unrolled, the
+    pixels and weights of all taps compete for a few sets of the L1 cache, and take long
+    to compile.
 
     Args:
-        problem: whose strides are the distances between pixels.
+        problem: the problem, whose strides are the distances between pixels.
         tensor: padded, `(batch, *pixels, channels)` in the data format.
         kernel: `(*kernel_size, channels_per_group, filters)`.
         reaches: the taps along each spatial axis, evenly spaced.
-        sizes: how many pixels a tap meets along each spatial axis.
-        multiply: from problem, pixels and weights to a term.
+        sizes: number of pixels that a tap reads along each spatial axis.
+        multiply: computes a tap's term from problem, pixels and weights.
     """
     rows, *columns = reaches
     row = math.prod([len(each) for each in columns])
@@ -94,7 +93,7 @@ def sum_over_taps(problem: Problem, tensor, kernel, reaches, sizes, multiply):
 
 
 def sum_written_out(problem: Problem, tensor, kernel, reaches, sizes, multiply):
-    """As `sum_over_taps`, without a loop."""
+    """`sum_over_taps` without a loop."""
     return sum_of_terms(
         multiply(
             problem,
@@ -108,33 +107,33 @@ def sum_written_out(problem: Problem, tensor, kernel, reaches, sizes, multiply):
 MAX_UNROLLED = 32
 MAX_UNROLLED_ON_GPU = 50
 TERMS_AT_ONCE = 8
-"""Taps × channels in a group that are written out one by one, if these are all of a
-problem, and in a loop. On XLA's CPU compiler (jaxlib 0.10.2) a loop over rows takes 0.3
-to 0.9 of the time for 7×7, 0.02 for 13×13, and 1.1 to 1.2 for 5×5. The phases of a
-stride are fused into one program, so that their taps count together: 0.1 to 0.3 of the
-time for the input gradient of 7×7 with stride 2. For a GPU it makes of such a loop a
-copy of the padded input, and reads that anew in each turn: ten times what must be moved
-(compiled by jax 0.11.2 and read, not timed)."""
+"""Most terms (taps × channels in a group) to unroll: of a whole problem, and of an
+iteration of a loop. On XLA's CPU compiler (jaxlib 0.10.2) a loop over rows takes 0.3 to
+0.9 of the time for 7×7, 0.02 for 13×13, and 1.1 to 1.2 for 5×5. The phases of a stride
+are fused into one program, so their taps count together: 0.1 to 0.3 of the time for the
+input gradient of 7×7 with stride 2. On a GPU such a loop copies the padded input and
+reads the copy in each iteration: ten times the least bytes (from code compiled by jax
+0.11.2, not timed)."""
 
 
 def is_written_out(problem: Problem) -> bool:
-    """Whether all of a problem's terms are written out one by one."""
+    """Whether all of a problem's terms are unrolled."""
     on_gpu = backends.computes_on_gpu()
     most = MAX_UNROLLED_ON_GPU if on_gpu else MAX_UNROLLED
     return problem.taps * problem.channels_per_group <= most
 
 
 def rows_at_once(problem: Problem, taps: int) -> int:
-    """How many of a kernel's rows, or of a phase's, of so many taps each, are written
-    out: all, or those of one turn of the loop."""
+    """Number of rows of a kernel or phase, with `taps` taps each, to unroll: all, or
+    those of one iteration of the loop."""
     if is_written_out(problem):
         return problem.kernel_size[0]
     return max(1, TERMS_AT_ONCE // (taps * problem.channels_per_group))
 
 
 def terms_written(problem: Problem) -> int:
-    """How many terms of a problem the compiler is given: all, or those of the first
-    rows and of the loop."""
+    """Number of terms of a problem to compile: all, or those of the first rows and of
+    the loop's body."""
     rows = problem.kernel_size[0]
     taps = problem.taps // rows
     at_once = rows_at_once(problem, taps)
@@ -145,14 +144,14 @@ def terms_written(problem: Problem) -> int:
 def window(tensor, problem: Problem, starts, sizes):
     """Every stride-th pixel of a padded tensor along the spatial axes.
 
-    A start that is computed has a slice of its own for each use: XLA compiles one that
-    several taps share into a function of its own, without SIMD.
+    A computed start gets a separate slice for each use: XLA compiles one that several
+    taps share into a separate function, without SIMD.
 
     Args:
         tensor: padded.
-        problem: whose strides are meant.
+        problem: the problem, for its strides.
         starts: the first pixel along each spatial axis, an int or computed.
-        sizes: how many pixels.
+        sizes: number of pixels along each spatial axis.
     """
     axes = problem.spatial_axes
     spans = [(n - 1) * s + 1 for n, s in zip(sizes, problem.strides, strict=True)]
@@ -170,9 +169,9 @@ def window(tensor, problem: Problem, starts, sizes):
 
 
 def weights(kernel, tap):
-    """A tap's weights, `(*ones, channels_per_group, filters)`, at ints or at a first
-    that is computed. The kernel's spatial axes stay: with the channels last these
-    weights stand as they multiply the pixels, with nothing more to be compiled."""
+    """A tap's weights, `(*ones, channels_per_group, filters)`, at ints, or with a
+    computed first index. The kernel's spatial axes stay, so that with the channels last
+    the weights broadcast to the pixels with nothing more to compile."""
     if all(isinstance(each, int) for each in tap):
         return kernel[tuple(slice(each, each + 1) for each in tap)]
     shape = (*(1,) * len(tap), *kernel.shape[len(tap) :])
@@ -182,14 +181,14 @@ def weights(kernel, tap):
 def sum_of_terms(terms):
     """The sum, without the zero that Python's `sum` starts from.
 
-    By the tensors' own `+`: on TensorFlow `ops.add` makes a bias addition of some
-    additions, which fails on an empty batch (seen in Keras 3.15).
+    It uses the tensors' own `+`: on TensorFlow `ops.add` turns some additions into a
+    bias addition, which fails on an empty batch (seen in Keras 3.15).
     """
     return functools.reduce(operator.add, terms)
 
 
 def split_channels(tensor, problem: Problem, per_group: int):
-    """`tensor` with its channels as `(groups, per_group)`, on two axes."""
+    """`tensor` with its channels split into two axes, `(groups, per_group)`."""
     shape = list(tensor.shape)
     batch, axis = -1, problem.channel_axis
     return ops.reshape(
@@ -198,7 +197,7 @@ def split_channels(tensor, problem: Problem, per_group: int):
 
 
 def merge_channels(tensor, problem: Problem):
-    """The way back from `split_channels`."""
+    """The inverse of `split_channels`."""
     shape = list(tensor.shape)
     axis = problem.channel_axis
     merged = shape[axis] * shape[axis + 1]
@@ -216,7 +215,7 @@ def multiply_forward(problem: Problem, inputs, weights):
     """A tap's term of the outputs.
 
     Args:
-        inputs: what the tap sees, `(batch, *pixels, channels)` in the data format.
+        inputs: the tap's pixels, `(batch, *pixels, channels)` in the data format.
         weights: `(*ones, channels_per_group, filters)`.
     """
     if problem.is_depthwise and problem.filters_per_group == 1:
@@ -274,5 +273,5 @@ def multiply_and_reduce(problem: Problem, inputs, gradient):
 
 
 def keep_one(tensor, axis: int, index: int):
-    """The slice of one element along `axis`, which stays."""
+    """The slice of one element along `axis`, which is kept."""
     return tensor[(slice(None),) * axis + (slice(index, index + 1),)]

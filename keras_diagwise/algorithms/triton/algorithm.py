@@ -1,4 +1,4 @@
-"""The algorithm `triton`, with its parameters."""
+"""The algorithm `triton` and its parameters."""
 
 from __future__ import annotations
 
@@ -24,13 +24,12 @@ class Triton(Algorithm):
     """A kernel for each pass that reads its operands once and keeps all sums in
     registers.
 
-    Products are summed in float32, in float64 for float64; the same operands give the
-    same bits.
+    Products are summed in float32, or float64 for float64. Results are bitwise
+    reproducible.
 
     Attributes:
-        unroll: neighbouring results that a lane computes, at most: what they have in
-            common is loaded once.
-        vector_bytes: bytes that a lane loads at once, at most.
+        unroll: most neighbouring results that a lane computes, with shared loads.
+        vector_bytes: most bytes that a lane loads at once.
     """
 
     unroll: int = UNROLLS[0]
@@ -65,7 +64,7 @@ class Triton(Algorithm):
         return ops.cast(total, problem.dtype)
 
     def run(self, problem, pass_name, batch, left, right):
-        """A pass by its kernel."""
+        """Computes a pass by its kernel."""
         how = self.launch(problem, pass_name, batch)
         if 0 in (batch, *how.shape):
             return ops.zeros(how.shape, how.dtype)
@@ -79,7 +78,7 @@ class Triton(Algorithm):
         return device_kind == "gpu"
 
     def misfit(self, problem):
-        """Why a problem is none for it on any device, or `None`."""
+        """Why it can't compute a problem on any device, or `None`."""
         if problem.rank > 2 or not problem.is_depthwise:
             return "it is for depthwise convolutions of rank 1 and 2"
         if not problem.has_static_spatial_shape:
@@ -97,7 +96,7 @@ class Triton(Algorithm):
 
     def predicted_seconds(self, problem, pass_name, device):
         if problem.dtype == "float64":
-            return None  # no program of it was read
+            return None  # no machine code of it was read
         how = self.launch(problem, pass_name, problem.batch)
         return cost.seconds(problem, how, device)
 
@@ -118,13 +117,13 @@ class Triton(Algorithm):
 
     @classmethod
     def candidates(cls, problem, pass_name) -> Iterator[Triton]:
-        """None where no kernel can run: there they would be names without a meaning."""
+        """Nothing where no kernel can run: there the names would have no meaning."""
         if backends.active.triton_refusal() is None:
             yield from cls.variants(problem, pass_name)
 
     @classmethod
     def variants(cls, problem, pass_name) -> Iterator[Triton]:
-        """Those that are different programs for a pass, on any device."""
+        """The instances that are different programs for a pass, on any device."""
         found = set()
         for each in itertools.starmap(cls, itertools.product(UNROLLS, VECTOR_BYTES)):
             if each.misfit(problem) is None:
@@ -134,7 +133,7 @@ class Triton(Algorithm):
                     yield each
 
     def launch(self, problem, pass_name, batch):
-        """How a pass runs."""
+        """The launch of a pass."""
         return launch(problem, pass_name, batch, self.unroll, self.vector_bytes)
 
     def __str__(self):

@@ -1,8 +1,8 @@
-"""What a launch takes on a GPU by arithmetic: bytes, instructions, wavefronts of L1.
+"""Cost model of a launch on a GPU: bytes, instructions, wavefronts of L1.
 
-A launch takes the longest of the three, and the time between two kernels. The
+The time of a launch is the longest of the three, plus the time between two kernels. The
 instructions are estimated from its constants by coefficients that `tuning/gpu_costs.py`
-has fitted to machine code; no GPU has timed any of it.
+has fitted to machine code; none of it was timed on a GPU.
 """
 
 from __future__ import annotations
@@ -18,32 +18,32 @@ from keras_diagwise.backends.triton import WARPS
 from keras_diagwise.problem import BYTES_PER_ELEMENT, Problem
 
 SECONDS_BETWEEN_KERNELS = 2.5e-6
-"""From the end of a kernel to that of an empty one behind it."""
+"""From the end of a kernel to the end of an empty one after it."""
 
 SCHEDULERS = 4
-"""Of a multiprocessor. Each issues an instruction of a warp in a cycle (CUDA C
-Programming Guide, compute capabilities 8.0 to 12.0)."""
+"""Per multiprocessor. Each issues one warp instruction per cycle (CUDA C Programming
+Guide, compute capabilities 8.0 to 12.0)."""
 
 WAVEFRONT_BYTES = 128
-"""What the L1 cache of a multiprocessor moves in a cycle, at most."""
+"""Most bytes that the L1 cache of a multiprocessor moves in a cycle."""
 
 CLOCKS = {(8, 0): 1.41e9, (8, 6): 1.695e9, (8, 9): 2.04e9}
 CLOCK = 1.755e9
-"""Hertz at most, by compute capability, of A100, A10 and L4, and of H100 (PCIe), which
-stands for all others (NVIDIA's data sheets)."""
+"""Maximum clocks in hertz, by compute capability: A100, A10 and L4, and H100 (PCIe),
+which stands for all others (NVIDIA's data sheets)."""
 
 
 class Fit(NamedTuple):
-    """Instructions of a thread beside its multiplications, fitted to machine code.
+    """Instructions of a thread besides its multiplications, fitted to machine code.
 
     Attributes:
-        start: of a program; in the kernel gradient, of a tile: where it lies.
-        load: of a load: its address, and whether it lies inside.
-        word: of a register that is loaded: the zero that it holds outside.
-        store: of a store.
-        conversion: of an element that is converted from or to float32.
-        end: of the kernel gradient's program, beside its tiles.
-        total: of a sum in it: over lanes and warps, and its store.
+        start: per program, or per tile of the kernel gradient: its position.
+        load: per load: its address and bounds check.
+        word: per loaded register: the zero that it holds out of bounds.
+        store: per store.
+        conversion: per element converted from or to float32.
+        end: per program of the kernel gradient, besides its tiles.
+        total: per sum of the kernel gradient: over lanes and warps, and its store.
     """
 
     start: float
@@ -60,19 +60,19 @@ FITS = {
     "input_gradient": Fit(222.23, 3.96, 0.69, 0.01, 1.24),
     "kernel_gradient": Fit(100.61, 5.77, 0.27, 0.0, 1.49, 178.54, 10.87),
 }
-"""Within 0.72 and 1.16 of what was read, 0.04 to 0.08 in the mean, and as near of the
-half of the programs that was held out (tuning/results/gpu-costs.json)."""
+"""Between 0.72 and 1.16 of the counts read, with a mean error of 0.04 to 0.08, and as
+close for the held-out half of the programs (tuning/results/gpu-costs.json)."""
 
 
 class Counts(NamedTuple):
-    """What a thread does in a program; in the kernel gradient, for a tile.
+    """The work of a thread in a program, or for a tile in the kernel gradient.
 
     Attributes:
         products: multiplications, each with its addition.
-        loads: of one address each.
-        loaded: elements that they load.
-        stores: of one address each.
-        stored: elements that they store.
+        loads: loads, of one address each.
+        loaded: elements loaded.
+        stores: stores, of one address each.
+        stored: elements stored.
     """
 
     products: int
@@ -84,7 +84,7 @@ class Counts(NamedTuple):
 
 @functools.lru_cache(maxsize=4096)
 def counts_of(kernel: str, constants: tuple[tuple[str, Any], ...]) -> Counts:
-    """What a thread of a kernel does."""
+    """The work of a thread of a kernel."""
     count = {
         "forward": of_forward,
         "input_gradient": of_input_gradient,
@@ -131,12 +131,12 @@ def of_kernel_gradient(c: Mapping[str, Any]) -> Counts:
 
 
 def sums(c: Mapping[str, Any]) -> int:
-    """Sums of a thread of the kernel gradient."""
+    """Number of sums of a thread of the kernel gradient."""
     return c["TAPS_ACROSS"] * c["TAPS_ALONG"] * c["VECTOR"]
 
 
 def columns(c: Mapping[str, Any], taps: int) -> set[int]:
-    """The columns that neighbouring outputs meet."""
+    """The columns that neighbouring outputs read."""
     return {
         u * c["STRIDE_ALONG"] + j * c["DILATION_ALONG"]
         for u in range(c["UNROLL"])
@@ -170,16 +170,16 @@ def rows_met(c: Mapping[str, Any]) -> list[list[int]]:
 
 
 def apart(c: Mapping[str, Any]) -> int:
-    """Loads that it takes for a vector of channels that filters share."""
+    """Loads needed for a vector of channels, more than one if filters share them."""
     return c["VECTOR"] if c["MULTIPLIER"] > 1 else 1
 
 
 class Share(NamedTuple):
-    """What falls to the multiprocessor that runs the most programs.
+    """The work of the multiprocessor that runs the most programs.
 
     Attributes:
-        instructions: of warps.
-        wavefronts: of its L1 cache.
+        instructions: warp instructions.
+        wavefronts: wavefronts of its L1 cache.
     """
 
     instructions: float
@@ -187,13 +187,13 @@ class Share(NamedTuple):
 
 
 def largest_share(how: Launch, dtype: str, multiprocessors: int) -> Share:
-    """What falls to the multiprocessor that runs the most programs of a launch. Lanes
-    that are idle in a tile execute as the others do.
+    """The work of the multiprocessor that runs the most programs of a launch. Idle
+    lanes of a tile execute like the others.
 
     Args:
         how: the launch.
-        dtype: of its operands.
-        multiprocessors: of the device.
+        dtype: dtype of its operands.
+        multiprocessors: number of multiprocessors of the device.
     """
     counts = counts_of(how.kernel, how.constants)
     executed = instructions(how, dtype)
@@ -204,7 +204,7 @@ def largest_share(how: Launch, dtype: str, multiprocessors: int) -> Share:
 
 
 def instructions(how: Launch, dtype: str) -> float:
-    """What a thread of a launch executes."""
+    """Instructions that a thread of a launch executes."""
     fit, counts = FITS[how.kernel], counts_of(how.kernel, how.constants)
     once = of_counts(counts, fit, dtype)
     if how.kernel != "kernel_gradient":
@@ -213,7 +213,7 @@ def instructions(how: Launch, dtype: str) -> float:
 
 
 def of_counts(counts: Counts, fit: Fit, dtype: str) -> float:
-    """Instructions for what a thread does."""
+    """Instructions of a thread, from its counts."""
     size = BYTES_PER_ELEMENT[dtype]
     converted = (counts.loaded + counts.stored) * (size < 4)
     return (
@@ -227,28 +227,28 @@ def of_counts(counts: Counts, fit: Fit, dtype: str) -> float:
 
 
 def bytes_of(elements: int, accesses: int, dtype: str) -> int:
-    """Bytes that a thread's accesses take of the L1 cache, a wavefront at least for the
-    32 of a warp."""
+    """Bytes of the L1 cache that a thread's accesses take, at least a wavefront for the
+    32 threads of a warp."""
     return max(elements * BYTES_PER_ELEMENT[dtype], accesses * WAVEFRONT_BYTES // 32)
 
 
 def tiles_of(how: Launch) -> int:
-    """Tiles of a program."""
+    """Number of tiles of a program."""
     return how.sizes[-1] if how.kernel == "kernel_gradient" else 1
 
 
 def seconds(problem: Problem, how: Launch, device: Device) -> float:
-    """How long a launch takes, see `Algorithm.predicted_seconds`.
+    """The predicted time of a launch, see `Algorithm.predicted_seconds`.
 
     Args:
         problem: the problem, with a batch.
-        how: one of its passes.
+        how: the launch of one of its passes.
         device: the GPU.
     """
     share = largest_share(how, problem.dtype, device.multiprocessors)
     clock = CLOCKS.get(device.capability, CLOCK)
     moved, kernels = problem.least_bytes, 1
-    if how.kernel == "kernel_gradient":  # its shares are written, read and added up
+    if how.kernel == "kernel_gradient":  # its shares are written, read and summed
         moved, kernels = moved + 2 * 4 * math.prod(how.shape), 2
     return kernels * SECONDS_BETWEEN_KERNELS + max(
         moved / device.bytes_per_second,

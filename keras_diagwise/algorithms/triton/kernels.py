@@ -1,15 +1,15 @@
 """The three passes of a depthwise convolution of rank 2, in Triton.
 
-What the kernels call `along` is the spatial axis along which one lane computes several
-neighbours, `UNROLL` of them; they call the other `across`. Channels last: lanes hold
+In the kernels, `along` is the spatial axis along which one lane computes several
+neighbours, `UNROLL` of them, and `across` is the other. Channels last: lanes hold
 neighbouring channels, and `along` is the width. Channels first: lanes hold neighbouring
 columns, and `along` is the height.
 
-A tile is `(LANES, WIDTH)`, and its second axis runs through memory without gaps. The
-products are summed in float32, or in float64 if that is what comes in. Only the
-geometry of the kernel is compiled in; sizes are arguments, so that a model needs a few
-programs only. The number of channels is given in units of `VECTOR`: from that the
-compiler can tell how wide a load may be.
+A tile is `(LANES, WIDTH)`, and its second axis is contiguous in memory. Products are
+summed in float32, or in float64 for float64 operands. Only the geometry of the kernel
+is compiled in; sizes are arguments, so that a model needs only a few programs. The
+number of channels is given in units of `VECTOR`, from which the compiler infers how
+wide a load may be.
 """
 
 import triton
@@ -19,18 +19,18 @@ SIZES = [
     *("images", "vectors", "input_across", "input_along"),
     *("output_across", "output_along", "before_across", "before_along", "tiles"),
 ]
-"""Arguments for whose values no program is compiled anew."""
+"""Arguments whose values do not specialize a program."""
 
 
 @triton.jit
 def place(first, second, middle, strips, CHANNELS_LAST: tl.constexpr):
-    """Where a tile lies: image, channel, index across, strip along.
+    """The position of a tile: image, channel, index across, strip along.
 
     Args:
         first: `(LANES, 1)`: from the outermost, image, index in `middle`, strip.
-        second: `(1, WIDTH)`: index in what is innermost in memory.
-        middle: the size of what stands between image and strip.
-        strips: how many there are.
+        second: `(1, WIDTH)`: index along the axis that is innermost in memory.
+        middle: the size of the axis between image and strip.
+        strips: number of strips.
     """
     strip = first % strips
     between = (first // strips) % middle
@@ -43,8 +43,8 @@ def place(first, second, middle, strips, CHANNELS_LAST: tl.constexpr):
 
 @triton.jit
 def tile_of_program(inner, LANES: tl.constexpr, WIDTH: tl.constexpr):
-    """The indices that `place` takes of the tile that this program computes; `inner` is
-    the size of what is innermost in memory."""
+    """The arguments of `place` for the tile of this program; `inner` is the size of the
+    axis that is innermost in memory."""
     blocks = tl.cdiv(inner, WIDTH)
     program = tl.program_id(0)
     first = (program // blocks) * LANES + tl.arange(0, LANES)[:, None]
@@ -54,7 +54,7 @@ def tile_of_program(inner, LANES: tl.constexpr, WIDTH: tl.constexpr):
 
 @triton.jit
 def start_of(image, channel, channels, across, along, CHANNELS_LAST: tl.constexpr):
-    """Where the channel of an image begins, its size being `across` × `along`."""
+    """Offset of a channel of an image, which has `across` × `along` pixels."""
     pixels = across * along
     if CHANNELS_LAST:
         return image.to(tl.int64) * (pixels * channels) + channel
@@ -64,7 +64,7 @@ def start_of(image, channel, channels, across, along, CHANNELS_LAST: tl.constexp
 
 @triton.jit
 def steps_of(channels, across, along, CHANNELS_LAST: tl.constexpr):
-    """How far neighbours lie apart in memory, across and along."""
+    """Strides in memory, across and along."""
     if CHANNELS_LAST:
         return along * channels, channels
     else:
@@ -73,20 +73,20 @@ def steps_of(channels, across, along, CHANNELS_LAST: tl.constexpr):
 
 @triton.jit
 def is_within(index, size):
-    """Whether an axis of a size has an index: below 0 it is a large unsigned number, so
-    that one comparison tells."""
+    """Whether an index is within an axis of a size: a negative one is a large unsigned
+    number, so one comparison suffices."""
     return index.to(tl.uint32) < size.to(tl.uint32)
 
 
 @triton.jit
 def replaced(tiles, INDEX: tl.constexpr, tile):
-    """The tiles with another one at an index."""
+    """The tiles with the one at an index replaced."""
     return tiles[:INDEX] + (tile,) + tiles[INDEX + 1 :]
 
 
 @triton.jit
 def zeros(COUNT: tl.constexpr, LANES: tl.constexpr, WIDTH: tl.constexpr, dtype):
-    """As many tiles of zeros."""
+    """`COUNT` tiles of zeros."""
     tiles = ()
     for _ in tl.static_range(COUNT):
         tiles = tiles + (tl.zeros((LANES, WIDTH), dtype),)
@@ -142,7 +142,7 @@ def forward(
     WIDTH: tl.constexpr,
     ROWS: tl.constexpr,
 ):
-    """The outputs. `ROWS` kernel rows are written out, and the others looped over."""
+    """The outputs, in a loop over kernel rows, unrolled by `ROWS`."""
     DTYPE: tl.constexpr = tl.float64 if DOUBLE else tl.float32
     channels = vectors * VECTOR
     filters = channels * MULTIPLIER
@@ -237,10 +237,10 @@ def add_kernel_row(
     PHASE_ACROSS: tl.constexpr,
     PHASE_ALONG: tl.constexpr,
 ):
-    """The sums of an input gradient, and what the kernel row `i` adds to them.
+    """The sums of an input gradient, plus the terms of the kernel row `i`.
 
     Args:
-        REST: `i` modulo the stride across, on which it depends whom the row reaches.
+        REST: `i` modulo the stride across, which determines the neighbours it reaches.
     """
     FIRST: tl.constexpr = PHASE_ALONG - (KERNEL_ALONG - 1) * DILATION_ALONG
     LAST: tl.constexpr = UNROLL - 1 + PHASE_ALONG
@@ -320,9 +320,9 @@ def input_gradient(
     """The gradient with respect to the inputs.
 
     A lane computes `STRIDE_ACROSS` × `UNROLL` neighbours, and `UNROLL` is a multiple of
-    `STRIDE_ALONG`: which taps reach a neighbour is told by its index, so that nothing
-    is multiplied by the zeros that a stride would put between the output's pixels. The
-    zeros before the input are `before` × stride + `PHASE`.
+    `STRIDE_ALONG`: the index of a neighbour determines which taps reach it, so that no
+    product is wasted on the zeros that a stride would put between the output's pixels.
+    The zeros before the input are `before` × stride + `PHASE`.
     """
     DTYPE: tl.constexpr = tl.float64 if DOUBLE else tl.float32
     channels = vectors * VECTOR
@@ -451,9 +451,9 @@ def kernel_gradient(
     """Shares of the gradient with respect to the kernel, `(shares, taps, filters)`.
 
     A program sums `TAPS_ACROSS` × `TAPS_ALONG` taps over `tiles` tiles of the outputs,
-    in registers. Neighbouring programs sum other taps over the same tiles: what one of
-    them has read, the others find in the cache. No two programs write to the same
-    place, so that the sum is the same each time.
+    in registers. Neighbouring programs sum other taps over the same tiles, so that one
+    finds in the cache what another has read. No two programs write to the same place,
+    so the sum is deterministic.
     """
     DTYPE: tl.constexpr = tl.float64 if DOUBLE else tl.float32
     channels = vectors * VECTOR

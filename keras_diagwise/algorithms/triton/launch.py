@@ -1,4 +1,4 @@
-"""How a pass is laid out over a GPU: its kernel, programs, sizes and constants."""
+"""The launch of a pass on a GPU: its kernel, programs, sizes and constants."""
 
 from __future__ import annotations
 
@@ -13,44 +13,44 @@ from keras_diagwise.problem import BYTES_PER_ELEMENT, Problem
 THREADS = 32 * WARPS
 
 MAX_WRITTEN_OUT = 25
-"""Taps beyond which a kernel loops over its rows, and the kernel gradient sums groups
-of them: the registers hold no more sums of a thread's channels."""
+"""Taps beyond which a kernel loops over its rows, and the kernel gradient sums them in
+groups: the registers hold no more sums of a thread's channels."""
 
 MAX_SUMS = 96
 MAX_SUMS_OF_TAPS = 100
 """Registers of a thread for sums and weights, of its 255; in the kernel gradient those
-of the pixels come on top."""
+for the pixels come on top."""
 
 MAX_IN_A_GROUP, FEW = 16, 4
-"""Taps in a group; and a lane takes few neighbours where a stride lets them share
-little, or one program sums more taps: the pixels of many would fit no register (seen
-for sm_90 in Triton 3.6)."""
+"""Most taps in a group, and most neighbours of a lane where a stride leaves them little
+to share or where one program sums more taps: the pixels of more neighbours would not
+fit the registers (seen for sm_90 in Triton 3.6)."""
 
 MIN_PROGRAMS = 528
 ENOUGH_PROGRAMS = 2 * MIN_PROGRAMS
-"""Four and eight for each of the 132 multiprocessors of an H100, whatever the device
-is: the sum in the kernel gradient shall not depend on it."""
+"""Four and eight for each of the 132 multiprocessors of an H100, on any device: the sum
+in the kernel gradient must not depend on the device."""
 
 MAX_SHARES = 0.02
-"""Of a pass's bytes, those of the shares of a kernel gradient, unless it takes more to
-have programs enough."""
+"""Most bytes of a kernel gradient's shares, as a fraction of the pass's bytes, unless
+`MIN_PROGRAMS` needs more."""
 
 WIDTHS_BYTES = (32, 64, 256)
-"""That neighbouring lanes read in one piece, in whole sectors of the memory. They are
-few, since each makes another program."""
+"""Contiguous bytes that neighbouring lanes read, in whole memory sectors. There are few
+choices, since each makes another program."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Launch:
-    """A call of a kernel, but for its operands.
+    """A call of a kernel, without its operands.
 
     Attributes:
         kernel: its name in `kernels`.
-        programs: how many run.
+        programs: number of programs.
         sizes: its arguments between the operands and the result.
         constants: the arguments that are compiled in.
-        shape: of the result.
-        dtype: of the result.
+        shape: shape of the result.
+        dtype: dtype of the result.
     """
 
     kernel: str
@@ -65,23 +65,23 @@ class Launch:
 
     @functools.cached_property
     def _hash(self) -> int:
-        """Found once: each launch in eager code is looked up by it."""
+        """Cached, since each launch in eager code is looked up by it."""
         return hash(dataclasses.astuple(self))
 
 
 def program_of(how: Launch, dtype: str, capability: int) -> Program:
-    """What a launch runs on a GPU of a compute capability.
+    """The program of a launch on a GPU of a compute capability.
 
     Args:
         how: the launch.
-        dtype: of its operands.
-        capability: as Triton has it: 90 for 9.0.
+        dtype: dtype of its operands.
+        capability: the compute capability in Triton's form: 90 for 9.0.
     """
     return Program(how.kernel, how.constants, dtype, how.dtype, capability, WARPS)
 
 
 class Axis(NamedTuple):
-    """A problem along one spatial axis; the defaults are those of an axis it lacks."""
+    """A problem along one spatial axis; the defaults stand for a missing axis."""
 
     inputs: int = 1
     outputs: int = 1
@@ -115,14 +115,14 @@ def axes(problem: Problem) -> tuple[Axis, Axis]:
 def launch(
     problem: Problem, pass_name: str, batch: int, unroll: int, vector_bytes: int
 ) -> Launch:
-    """How a pass runs.
+    """The launch of a pass.
 
     Args:
-        problem: the problem, whose refusal was asked for.
+        problem: the problem, already checked by `refusal`.
         pass_name: one of `PASSES`.
-        batch: images.
-        unroll: neighbouring results that a lane computes, at most.
-        vector_bytes: that a lane loads at once, at most.
+        batch: number of images.
+        unroll: most neighbouring results that a lane computes.
+        vector_bytes: most bytes that a lane loads at once.
     """
     lay_out = {
         "forward": of_forward,
@@ -219,19 +219,19 @@ def of_kernel_gradient(problem, batch, unroll, vector_bytes):
 
 
 def fitting(unroll: int, along: Axis) -> int:
-    """Neighbouring outputs that a lane takes along an axis."""
+    """Number of neighbouring outputs of a lane along an axis."""
     most = unroll if along.stride == 1 else FEW
     return power_of_two(min(unroll, most), along.outputs)
 
 
 def power_of_two(unroll: int, size: int) -> int:
-    """Neighbours along an axis of a size: no more than it takes, in powers of two, so
-    that sizes make few programs."""
+    """Number of neighbours along an axis of a size: no more than needed, in powers of
+    two, so that different sizes need few programs."""
     return min(unroll, 2 ** (size - 1).bit_length())
 
 
 def shares(problem: Problem, batch: int, programs_of_one: int, tiles: int) -> int:
-    """Into how many shares the sum over the outputs is divided."""
+    """Number of shares into which the sum over the outputs is divided."""
     whole = dataclasses.replace(problem, batch=batch)
     bytes_of_one = 4 * problem.taps * problem.filters
     wanted = min(
@@ -242,23 +242,23 @@ def shares(problem: Problem, batch: int, programs_of_one: int, tiles: int) -> in
 
 
 def evenly(count: int, most: int) -> int:
-    """The size of the groups into which `count` is divided, `most` at most each."""
+    """The size of the groups into which `count` is divided, at most `most` each."""
     return -(-count // -(-count // most))
 
 
 def ordered(problem: Problem, channels: int, across: int) -> tuple[int, int]:
-    """The innermost axis of a tensor, and the one between images and strips."""
+    """The sizes of a tensor's innermost axis, and of that between images and strips."""
     last = problem.data_format == "channels_last"
     return (channels, across) if last else (across, channels)
 
 
 def vector_of(problem: Problem, vector_bytes: int, wanted: int, most: int) -> int:
-    """The elements that a lane takes at once.
+    """Number of elements that a lane takes at once.
 
     Args:
         problem: the problem.
-        vector_bytes: at most.
-        wanted: how many such vectors are to be held in registers.
+        vector_bytes: most bytes of them.
+        wanted: number of such vectors to hold in registers.
         most: registers for them.
     """
     if problem.data_format == "channels_first":
@@ -270,8 +270,8 @@ def vector_of(problem: Problem, vector_bytes: int, wanted: int, most: int) -> in
 
 
 def tile(problem: Problem, inner: int, vector: int) -> tuple[int, int]:
-    """Lanes, and the width of a tile: the one that leaves the fewest lanes idle, and of
-    those the widest."""
+    """Lanes and width of a tile: the width that leaves the fewest lanes idle, and of
+    those the largest."""
     elements = THREADS * vector
     size = BYTES_PER_ELEMENT[problem.dtype]
     widths = [max(vector, each // size) for each in WIDTHS_BYTES]
@@ -280,14 +280,14 @@ def tile(problem: Problem, inner: int, vector: int) -> tuple[int, int]:
 
 
 def rows_written_out(problem: Problem, across: Axis) -> int:
-    """Kernel rows that are written out rather than looped over."""
+    """Number of kernel rows to unroll rather than loop over."""
     return across.taps if problem.taps <= MAX_WRITTEN_OUT else 1
 
 
 def sizes(
     problem: Problem, batch: int, vector: int, across: Axis, along: Axis
 ) -> tuple[int, ...]:
-    """The sizes that every kernel takes."""
+    """The size arguments of every kernel."""
     return (
         *(batch, problem.channels // vector),
         *(across.inputs, along.inputs, across.outputs, along.outputs),
@@ -296,7 +296,7 @@ def sizes(
 
 
 def constants(problem, vector, unroll, lanes, width, across, along):
-    """The constants that every kernel takes."""
+    """The constants of every kernel."""
     return (
         ("MULTIPLIER", problem.filters_per_group),
         ("KERNEL_ACROSS", across.taps),

@@ -2,8 +2,8 @@
 
     python program.py PROGRAM
 
-compiles one into Triton's cache. Run by its path, it imports nothing of the package but
-the kernels, and starts in 0.3 s.
+compiles one into Triton's cache. Run by its path, it imports only the kernels of the
+package, and starts in 0.3 s.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from typing import Any, NamedTuple
 SHORT = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16", "float64": "fp64"}
 
 MAX_SECONDS = 45
-"""That a process of its own compiles; 7×7 takes 13."""
+"""Timeout of a compilation in a separate process; 7×7 takes 13 s."""
 
 KERNELS = "keras_diagwise.algorithms.triton.kernels"
 
 
 class Program(NamedTuple):
-    """What is compiled, apart from the sizes that it is called with."""
+    """A kernel to compile, without the sizes that are its arguments."""
 
     kernel: str
     constants: tuple[tuple[str, Any], ...]
@@ -38,8 +38,8 @@ class Program(NamedTuple):
 
 
 def compiled(program: Program):
-    """The program, of which Triton's cache on disk has a copy from then on, and which a
-    launch on such a device finds there."""
+    """The compiled program, which also goes into Triton's cache on disk, where a launch
+    on such a device finds it."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -66,8 +66,8 @@ def compiled(program: Program):
 
 @functools.cache
 def kernels_module():
-    """The kernels, under the name by which Triton's cache knows them; without the
-    package around them, which would take Keras with it, if it is not there yet."""
+    """The kernels' module, under the name by which Triton's cache knows it. It loads
+    without the package, and so without Keras, unless that is imported already."""
     if KERNELS.partition(".")[0] in sys.modules:
         return importlib.import_module(KERNELS)
     spec = importlib.util.spec_from_file_location(
@@ -82,11 +82,11 @@ def kernels_module():
 
 @functools.lru_cache(maxsize=4096)
 def compile_apart(program: Program) -> None:
-    """Compiles a program into Triton's cache, once, in a process of its own, which ends
+    """Compiles a program into Triton's cache, once, in a separate process, which ends
     itself if it hangs.
 
     Raises:
-        OSError: if there can be no process.
+        OSError: if the process can't be started.
         subprocess.CalledProcessError: if it fails.
     """
     subprocess.run(
