@@ -16,6 +16,7 @@ from keras_diagwise.plan import AUTO, Plan
 from keras_diagwise.planning.call import (
     DEPTHWISE,
     GROUPED,
+    MATMUL,
     Call,
     grouped_problem,
     is_symbolic,
@@ -204,6 +205,24 @@ def separable_conv(
     return dense_conv.forward(problem, outputs, pointwise_kernel)
 
 
+def dense(inputs: Tensor, kernel: Tensor, plan: str | Plan) -> Tensor:
+    """The product of a dense layer over pixels by a plan: what `keras.ops.matmul`
+    computes, which it is where all passes are native.
+
+    Args:
+        inputs: `(batch, *spatial_shape, channels)`, of 1 to 3 spatial axes.
+        kernel: `(channels, units)`.
+        plan: `"auto"`, an algorithm for all three passes, or a `Plan`.
+
+    Returns:
+        `(batch, *spatial_shape, units)`.
+    """
+    outputs = convolved_by_plan(
+        MATMUL, inputs, kernel, 1, "valid", "channels_last", 1, plan
+    )
+    return ops.matmul(inputs, kernel) if outputs is None else outputs
+
+
 def may_be_matmul(plan: str | Plan) -> bool:
     """Whether a dense convolution may run by an algorithm other than stock's."""
     if isinstance(plan, Plan):
@@ -217,7 +236,7 @@ def convolved_by_plan(
     """The outputs of a call by its plan, or `None` if stock must compute them.
 
     Args:
-        kind: `DEPTHWISE` or `GROUPED`.
+        kind: `DEPTHWISE`, `GROUPED` or `MATMUL`.
         inputs, kernel: the operands, in the shapes of a call of this kind.
         strides, padding, data_format, dilation_rate, plan: the call's arguments.
     """
@@ -267,7 +286,7 @@ def convolved_by_plan(
     kernel = ops.convert_to_tensor(kernel)
     if inputs.dtype != kernel.dtype:  # the backend's to resolve
         return None
-    if kind == DEPTHWISE:
+    if kind != GROUPED:
         kernel = ops.reshape(kernel, convolution.problem.kernel_shape)
     return backends.active.differentiable(convolution, inputs, kernel)
 
@@ -306,6 +325,8 @@ def convolved_in_trace(
     inputs, kernel = ops.convert_to_tensor(inputs), ops.convert_to_tensor(kernel)
     if kind == DEPTHWISE:
         kernel = by_group(kernel)
+    if kind == MATMUL:
+        kernel = ops.reshape(kernel, (*(1,) * (len(inputs.shape) - 2), *kernel.shape))
     return trace.differentiable(name, inputs, kernel)
 
 

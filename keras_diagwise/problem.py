@@ -39,6 +39,8 @@ class Problem:
         dilation_rate: distance between taps along each spatial axis.
         data_format: `"channels_last"` or `"channels_first"`.
         dtype: name of the dtype that the convolution computes in.
+        operation: the stock operation that computes it: `"conv"`, or `"matmul"` of a
+            dense layer over pixels, which is a convolution of one group and one tap.
     """
 
     batch: int | None
@@ -52,6 +54,36 @@ class Problem:
     dilation_rate: tuple[int, ...]
     data_format: str
     dtype: str
+    operation: str = "conv"
+
+    @classmethod
+    def of_dense_layer(
+        cls,
+        input_shape: Sequence[int | None],
+        kernel_shape: Sequence[int],
+        *,
+        dtype: str = "float32",
+    ) -> Problem:
+        """The problem of a dense layer over pixels.
+
+        Args:
+            input_shape: `(batch, *spatial_shape, channels)`, of 1 to 3 spatial axes.
+            kernel_shape: `(channels, units)`.
+            dtype: name of the dtype.
+
+        Raises:
+            ValueError: if the shapes do not fit each other.
+        """
+        taps = (1,) * (len(input_shape) - 2)
+        problem = cls.from_shapes(input_shape, (*taps, *kernel_shape), dtype=dtype)
+        if problem.groups > 1:
+            raise ValueError(
+                f"The number of channels of `inputs` (={problem.channels}) must equal "
+                f"the kernel's (={kernel_shape[0]}). Received: "
+                f"inputs.shape={tuple(input_shape)}, "
+                f"kernel.shape={tuple(kernel_shape)}"
+            )
+        return dataclasses.replace(problem, operation="matmul")
 
     @classmethod
     def from_shapes(
@@ -279,11 +311,13 @@ class Problem:
         return elements * BYTES_PER_ELEMENT[self.dtype]
 
     def to_dict(self) -> dict:
-        """The problem as JSON types; the inverse of `from_dict`."""
+        """The problem as JSON types, the operation left out if it is a convolution; the
+        inverse of `from_dict`."""
         return {
             field.name: list(value) if isinstance(value, tuple) else value
             for field in dataclasses.fields(self)
             for value in [getattr(self, field.name)]
+            if field.name != "operation" or value != "conv"
         }
 
     @classmethod
@@ -293,8 +327,8 @@ class Problem:
         Raises:
             ValueError: if `values` is not a problem.
         """
-        names = {field.name for field in dataclasses.fields(cls)}
-        if not isinstance(values, Mapping) or set(values) != names:
+        names = {field.name for field in dataclasses.fields(cls)} - {"operation"}
+        if not isinstance(values, Mapping) or set(values) - {"operation"} != names:
             raise ValueError(
                 f"A problem must have {sorted(names)}. Received: {values!r}"
             )
@@ -315,6 +349,8 @@ class Problem:
             and fields["data_format"] in ("channels_last", "channels_first")
             and isinstance(fields["dtype"], str)
             and fields["dtype"] in BYTES_PER_ELEMENT
+            and fields.get("operation", "matmul") == "matmul"
+            and ("operation" not in fields or is_over_pixels(fields))
         )
         if not valid:
             raise ValueError(
@@ -332,6 +368,9 @@ class Problem:
         def by(numbers):
             return "×".join("?" if n is None else str(n) for n in numbers)
 
+        if self.operation == "matmul":
+            shape = by(self.input_shape())
+            return f"{shape}, dense layer of {self.filters} units, {self.dtype}"
         words = [by(self.input_shape()), f"kernel {by(self.kernel_size)}"]
         if not self.is_depthwise:
             words.append(f"groups {self.groups}")
@@ -363,6 +402,17 @@ def are_sizes(value: object, rank: int) -> bool:
         type(value) is tuple
         and len(value) == rank
         and all(is_size(n, 1) for n in value)
+    )
+
+
+def is_over_pixels(fields: Mapping[str, Any]) -> bool:
+    """Whether a problem's fields are those of a dense layer over pixels."""
+    steps = (fields[name] for name in AXIS_FIELDS)
+    return (
+        all(set(each) == {1} for each in steps)
+        and fields["groups"] == 1
+        and fields["channels_per_group"] > 1
+        and (fields["padding"], fields["data_format"]) == ("valid", "channels_last")
     )
 
 

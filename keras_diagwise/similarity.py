@@ -21,11 +21,13 @@ def bucket(problem: Problem) -> str:
 
     # One tap needs no padding.
     padding = "valid" if problem.is_dense and problem.taps == 1 else problem.padding
-    per_group = f"g{problem.channels_per_group}x{problem.filters_per_group}"
+    kind = f"g{problem.channels_per_group}x{problem.filters_per_group}"
+    if problem.is_dense:
+        kind = "matmul" if problem.operation == "matmul" else "dense"
     return "-".join(
         (
             f"{problem.rank}d",
-            "dense" if problem.is_dense else per_group,
+            kind,
             f"k{by(problem.kernel_size)}",
             f"s{by(problem.strides)}",
             f"d{by(problem.dilation_rate)}",

@@ -144,6 +144,43 @@ def test_what_is_no_problem_is_refused(name, value):
         Problem.from_dict(values)
 
 
+LAYER = Problem.of_dense_layer((16, 24, 24, 96), (96, 384))
+
+
+def test_a_dense_layer_is_another_problem():
+    """It is a 1×1 convolution that another stock operation computes."""
+    same = Problem.from_shapes((16, 24, 24, 96), (1, 1, 96, 384))
+    assert dataclasses.replace(LAYER, operation="conv") == same
+    assert LAYER.digest != same.digest
+    assert Problem.from_dict(json.loads(json.dumps(LAYER.to_dict()))) == LAYER
+    assert "operation" not in same.to_dict()
+    assert str(LAYER) == "16×24×24×96, dense layer of 384 units, float32"
+    with pytest.raises(ValueError, match="must equal the kernel's"):
+        Problem.of_dense_layer((16, 24, 24, 96), (48, 384))
+    with pytest.raises(ValueError, match="1 to 3 spatial axes"):
+        Problem.of_dense_layer((16, 96), (96, 384))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("operation", "conv"),
+        ("operation", None),
+        ("operation", ["matmul"]),
+        ("kernel_size", [3, 3]),
+        ("strides", [1, 2]),
+        ("dilation_rate", [2, 1]),
+        ("padding", "same"),
+        ("data_format", "channels_first"),
+        ("groups", 2),
+        ("channels_per_group", 1),
+    ],
+)
+def test_no_other_problem_is_a_dense_layers(name, value):
+    with pytest.raises(ValueError, match="The fields must be those of a problem"):
+        Problem.from_dict({**LAYER.to_dict(), name: value})
+
+
 @pytest.mark.parametrize("values", [None, [], "problem", {}, {"batch": 1}])
 def test_missing_fields_are_refused(values):
     """Values without the fields of a problem are refused."""

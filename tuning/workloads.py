@@ -216,6 +216,21 @@ def dense_grid() -> list[Problem]:
     return problems
 
 
+def dense_layers() -> list[Problem]:
+    """Dense layers over pixels and over the steps of sequences, as in ConvNeXt and in
+    transformers: widening fourfold, and back."""
+    images = ((56, 96), (28, 192), (14, 384), (7, 768))
+    small = ((24, 96), (12, 192), (6, 384), (3, 768))
+    sequences = ((196, 192), (196, 384), (196, 768), (128, 256), (512, 512))
+    shapes = [((16, size, size), n) for size, n in (*images, *small)]
+    shapes += [((16, steps), n) for steps, n in sequences]
+    return [
+        Problem.of_dense_layer((*shape, channels), (channels, units))
+        for shape, n in shapes
+        for channels, units in ((n, 4 * n), (4 * n, n))
+    ]
+
+
 def model_problems() -> list[Problem]:
     """Problems of the models measured whole, each once: depthwise and grouped ones
     first, then dense."""
@@ -234,7 +249,8 @@ def model_problems() -> list[Problem]:
 
 def shipped_problems(environment: Environment) -> list[Problem]:
     """Problems of an environment's shipped decisions: models first, then the grids."""
-    problems = dict.fromkeys([*model_problems(), *grid(), *dense_grid()])
+    problems = [*model_problems(), *grid(), *dense_grid(), *dense_layers()]
+    problems = list(dict.fromkeys(problems))
     return [each for each in problems if why_not_served(environment, each) is None]
 
 

@@ -12,12 +12,15 @@ from keras_diagwise.algorithms.algorithm import Algorithm
 
 @dataclasses.dataclass(frozen=True)
 class Native(Algorithm):
-    """The stock convolution of the active backend."""
+    """The stock convolution of the active backend, or a dense layer's product."""
 
     name = "native"
     revision = 1
 
     def forward(self, problem, inputs, kernel):
+        if problem.operation == "matmul":
+            kernel = keras.ops.reshape(kernel, (problem.channels, problem.filters))
+            return keras.ops.matmul(inputs, kernel)
         arguments = {
             "strides": problem.strides,
             "padding": problem.padding,

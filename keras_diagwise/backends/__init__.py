@@ -67,7 +67,9 @@ A backend's module provides
 - `compiled_alone(function)`: `function` compiled so that its operations are fused
   in a step that is not compiled, and `COMPILES_ALONE`, whether that is useful; where
   it is not, `function` itself;
-- `HAS_XLA`: whether steps can be compiled by XLA.
+- `HAS_XLA`: whether steps can be compiled by XLA;
+- `MATMUL_KEEPS_AXES`: whether the kernel gradient of `keras.ops.matmul` contracts the
+  axes of a batch of pixels as they are, rather than as one.
 """
 
 import importlib

@@ -11,6 +11,7 @@ TENSORS = STATE = SHARED = PLAIN = PROXIES = FLAGS_OF_PROXIES = UNIQUE = ()
 COMPILED_FUNCTIONS = ()
 HAS_XLA = False
 COMPILES_ALONE = False
+MATMUL_KEEPS_AXES = False
 python_trace = None
 
 native_conv = keras.ops.conv

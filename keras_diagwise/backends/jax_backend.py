@@ -389,6 +389,7 @@ def compiles_alone_refusal():
 
 HAS_XLA = True
 COMPILES_ALONE = False
+MATMUL_KEEPS_AXES = True
 
 
 def compiled_alone(function):

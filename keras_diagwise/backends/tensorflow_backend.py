@@ -388,6 +388,7 @@ def compiled_ahead(function, compiler_mode, shapes, dtype):
 
 HAS_XLA = True
 COMPILES_ALONE = True
+MATMUL_KEEPS_AXES = False
 
 
 def triton_refusal():

@@ -427,6 +427,7 @@ def compiles_alone_refusal():
 
 HAS_XLA = False
 COMPILES_ALONE = torch.cuda.is_available()
+MATMUL_KEEPS_AXES = False
 """Not offered on CPUs: Inductor takes seconds to compile each pass, in each first step,
 and it has not been measured on a quiet machine since `direct` was rewritten."""
 

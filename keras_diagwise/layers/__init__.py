@@ -6,6 +6,7 @@ from keras_diagwise.layers.conv import (
     DiagonalwiseConv2D,
     DiagonalwiseConv3D,
 )
+from keras_diagwise.layers.dense import DiagonalwiseDense
 from keras_diagwise.layers.depthwise_conv import (
     DiagonalwiseDepthwiseConv1D,
     DiagonalwiseDepthwiseConv2D,
@@ -20,6 +21,7 @@ __all__ = [
     "DiagonalwiseConv1D",
     "DiagonalwiseConv2D",
     "DiagonalwiseConv3D",
+    "DiagonalwiseDense",
     "DiagonalwiseDepthwiseConv1D",
     "DiagonalwiseDepthwiseConv2D",
     "DiagonalwiseSeparableConv1D",

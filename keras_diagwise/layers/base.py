@@ -59,6 +59,25 @@ class Diagonalwise(keras.layers.Layer):
         """The input channels of a built layer of this class or the stock one."""
         raise NotImplementedError
 
+    @staticmethod
+    def shape_of_channels(layer, channels: int) -> tuple:
+        """The shape of its input with these channels and all else unknown."""
+        spatial = (None,) * layer.rank
+        if layer.data_format == "channels_last":
+            return (None, *spatial, channels)
+        return (None, channels, *spatial)
+
+    @staticmethod
+    def is_candidate(layer, dense: bool) -> bool:
+        """Whether such a layer, or one of a subclass of the stock one, has a
+        convolution: if not, no conversion mentions it.
+
+        Args:
+            layer: the layer.
+            dense: whether dense convolutions are replaced.
+        """
+        return True
+
     def compute_output_shape(self, input_shape):
         """The stock layer's shape. `build` asks for it too, so a plan that does not fit
         the channels is refused before anything is built."""
@@ -70,7 +89,8 @@ class Diagonalwise(keras.layers.Layer):
         here if `build` did not ask for the output shape."""
         channels = keras_internals.channels_built_for(self)
         if channels is not None:
-            check_plans(self, shape_of_channels(self, channels), plans_of(self))
+            shape = self.shape_of_channels(self, channels)
+            check_plans(self, shape, plans_of(self))
         return super().add_weight(*args, **kwargs)
 
     def get_config(self) -> dict:
@@ -104,15 +124,8 @@ def problems_of(layer, input_shape) -> dict[str, Problem]:
 
 def built_input_shape(layer) -> tuple:
     """The shape of a built layer's input, of which only the channels are known."""
-    return shape_of_channels(layer, ours_for(layer).input_channels(layer))
-
-
-def shape_of_channels(layer, channels: int) -> tuple:
-    """The shape of a layer's input with these channels and all else unknown."""
-    spatial = (None,) * layer.rank
-    if layer.data_format == "channels_last":
-        return (None, *spatial, channels)
-    return (None, channels, *spatial)
+    ours = ours_for(layer)
+    return ours.shape_of_channels(layer, ours.input_channels(layer))
 
 
 def check_plans(layer, input_shape, plans: Mapping[str, str | Plan]) -> None:

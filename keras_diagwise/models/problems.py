@@ -69,7 +69,7 @@ def layers_to_convert(model: keras.Model) -> list[tuple[str, keras.layers.Layer]
     return [
         (path, layer)
         for path, layer in backends.keras_internals.layers_with_paths(model)
-        if has_replacement(layer) and reason_to_leave(layer, dense) is None
+        if has_replacement(layer, dense) and reason_to_leave(layer, dense) is None
     ]
 
 

@@ -76,7 +76,7 @@ def survey(
     for i, (path, layer) in enumerate(
         backends.keras_internals.layers_with_paths(model)
     ):
-        if not has_replacement(layer):
+        if not has_replacement(layer, dense):
             continue
         reason = reason_to_leave(layer, dense)
         if reason is None and not accept(path, layer):
@@ -88,10 +88,18 @@ def survey(
     return Survey(chosen, tuple(skipped))
 
 
-def has_replacement(layer) -> bool:
+def has_replacement(layer, dense: bool) -> bool:
     """Whether a layer is one of the package's, of a stock class that has a replacement,
-    or of a subclass of one."""
-    return isinstance(layer, tuple(STOCK_TO_OURS))
+    or of a subclass of one; a dense layer only over pixels.
+
+    Args:
+        layer: the layer.
+        dense: whether dense convolutions are replaced.
+    """
+    return any(
+        isinstance(layer, stock) and ours.is_candidate(layer, dense)
+        for stock, ours in STOCK_TO_OURS.items()
+    )
 
 
 def is_one_of_ours(layer) -> bool:

@@ -14,6 +14,7 @@ from keras_diagwise.problem import Problem, check_data_format
 
 DEPTHWISE = "depthwise"
 GROUPED = "grouped"
+MATMUL = "matmul"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,11 +22,12 @@ class Call:
     """The arguments of a call, with shapes and a dtype in place of the operands.
 
     Attributes:
-        kind: `DEPTHWISE`, a call of `depthwise_conv`, or `GROUPED`, of `conv`.
+        kind: `DEPTHWISE`, a call of `depthwise_conv`; `GROUPED`, of `conv`; or
+            `MATMUL`, of `dense`.
         input_shape: shape of the inputs, `None` for sizes that a trace leaves open.
         dtype: dtype of the inputs, as the backend represents it.
         kernel_shape: shape of the kernel: `(*kernel_size, channels, depth_multiplier)`
-            or `(*kernel_size, channels_per_group, filters)`.
+            or `(*kernel_size, channels_per_group, filters)` or `(channels, units)`.
         strides: one stride, or one for each spatial axis.
         padding: `"valid"` or `"same"`.
         data_format: `"channels_last"` or `"channels_first"`.
@@ -58,9 +60,8 @@ class Call:
         Raises:
             ValueError: if the arguments do not fit each other.
         """
-        problem_of = depthwise_problem if self.kind == DEPTHWISE else grouped_problem
         return on_one_device(
-            problem_of(
+            PROBLEM_OF[self.kind](
                 self.input_shape,
                 self.dtype,
                 self.kernel_shape,
@@ -120,9 +121,34 @@ def depthwise_problem(
     )
 
 
+def dense_layer_problem(
+    input_shape,
+    dtype,
+    kernel_shape,
+    strides=1,
+    padding="valid",
+    data_format="channels_last",
+    dilation_rate=1,
+) -> Problem:
+    """The problem of a call of `dense`, which has no more arguments than its operands.
+
+    Raises:
+        ValueError: if these do not fit each other.
+    """
+    dtype = keras.backend.standardize_dtype(dtype)
+    return Problem.of_dense_layer(input_shape, kernel_shape, dtype=dtype)
+
+
+PROBLEM_OF = {
+    DEPTHWISE: depthwise_problem,
+    GROUPED: grouped_problem,
+    MATMUL: dense_layer_problem,
+}
+
+
 def is_left_to_stock(problem: Problem) -> bool:
-    """Whether `conv` is stock's for a problem, whatever the plan: one with a single
-    channel, for which `native` is Keras's depthwise operation."""
+    """Whether `conv` or `dense` is stock's for a problem, whatever the plan: one with a
+    single channel, for which `native` is Keras's depthwise operation."""
     return problem.channels == 1
 
 

@@ -13,7 +13,7 @@ from keras_diagwise.algorithms import Matmul
 from keras_diagwise.decision import Decision
 from keras_diagwise.environment import Environment
 from keras_diagwise.plan import Plan, standardize_plan
-from keras_diagwise.planning.call import GROUPED, Call, is_left_to_stock, is_symbolic
+from keras_diagwise.planning.call import DEPTHWISE, Call, is_left_to_stock, is_symbolic
 from keras_diagwise.planning.planned_convolution import PlannedConvolution
 from keras_diagwise.planning.planner import (
     MARGIN_MEASURED,
@@ -155,7 +155,7 @@ class Dispatcher:
         if not call.has_known_channels:
             return None
         problem, plan = call.problem, standardize_plan(call.plan)
-        if call.kind == GROUPED and is_left_to_stock(problem):
+        if call.kind != DEPTHWISE and is_left_to_stock(problem):
             return None
         answer = self.answer_to_call(problem, plan, tracing, environment)
         found = PlannedConvolution(
@@ -275,6 +275,8 @@ def why_not_served(
 
 def is_dense_elsewhere(problem: Problem, environment: Environment) -> bool:
     """Whether a problem is dense and only stock's algorithm can compute it there."""
+    if problem.operation == "matmul" and not backends.active.MATMUL_KEEPS_AXES:
+        return True
     return problem.is_dense and not serves_dense(environment)
 
 

@@ -20,7 +20,7 @@ FORMAT_VERSION = 1
 OUR_FIRST_BYTES = b'{\n "format": "keras-diagwise '
 
 DIGEST = re.compile(r"[0-9a-f]{16}")
-BUCKET_NAME = re.compile(r"[123]d-(g\d+x\d+|dense)-k[\w-]+")
+BUCKET_NAME = re.compile(r"[123]d-(g\d+x\d+|dense|matmul)-k[\w-]+")
 DECISION_NAME = re.compile(r"(\d+\.\d{3}-){3}[0-9a-f]{16}\.json")
 ENVIRONMENT_NAME = re.compile(r"environment\.json")
 LEASE_NAME = re.compile(r"[0-9a-f]{16}-\d{1,9}\.json")

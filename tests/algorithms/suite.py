@@ -52,6 +52,12 @@ def dense(spatial_shape, channels, filters, kernel_size, **fields) -> Problem:
     )
 
 
+def dense_layer(spatial_shape, channels, units, batch=2, dtype="float32") -> Problem:
+    """The problem of a dense layer over pixels."""
+    shape = (batch, *spatial_shape, channels)
+    return Problem.of_dense_layer(shape, (channels, units), dtype=dtype)
+
+
 EDGES = {
     "one image": depthwise((7, 6), 5, (3, 3), batch=1),
     "empty batch": depthwise((5, 5), 4, (3, 3), batch=0),
@@ -161,6 +167,10 @@ EDGES = {
     "dense, bfloat16": dense((6, 7), 4, 3, (3, 3), dtype="bfloat16"),
     "dense, float16, one tap": dense((6, 7), 4, 3, (1, 1), dtype="float16"),
     "dense, float64": dense((6, 7), 4, 3, (3, 3), dtype="float64"),
+    "dense layer": dense_layer((6, 7), 4, 3),
+    "dense layer, one dimension, bfloat16": dense_layer((9,), 4, 3, dtype="bfloat16"),
+    "dense layer, three dimensions": dense_layer((3, 4, 2), 4, 3),
+    "dense layer, empty batch": dense_layer((6, 7), 4, 3, batch=0),
 }
 
 

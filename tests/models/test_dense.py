@@ -1,11 +1,14 @@
 """Dense convolutions: converted where they have another algorithm than stock's."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
 from keras import layers
 
 import keras_diagwise as kd
+from keras_diagwise import backends
 from keras_diagwise.algorithms import Matmul
 from keras_diagwise.decision import Decision
 from keras_diagwise.models.environment import environment_of
@@ -155,6 +158,54 @@ def test_of_a_single_channel_they_are_stocks(is_built):
     model(np.ones((4, 8, 8, 1)))
     assert {line.path for line in kd.summary(model, batch_size=4)} == {"separable"}
     assert not [use for use in uses_in(model, 4) if use.path == "single"]
+
+
+def pixel_model():
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.Dense(6, name="over_pixels"),
+            layers.DepthwiseConv2D(3, name="depthwise"),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(2, name="classes"),
+        ]
+    )
+    model.compile("sgd", "mse")
+    return model
+
+
+@pytest.mark.usefixtures("offered")
+def test_dense_layers_over_pixels_are_converted(monkeypatch):
+    """Where stock's product has gradients of several axes; others are not mentioned."""
+    stock = pixel_model()
+    for keeps_axes in (True, False):
+        monkeypatch.setattr(backends.active, "MATMUL_KEEPS_AXES", keeps_axes)
+        model = kd.convert(stock, copy=True, verbose=0)
+        expected = ["over_pixels"] if keeps_axes else []
+        assert converted_in(model) == [*expected, "depthwise"]
+        assert not kd.summary(model).skipped
+        assert kd.revert(model, copy=True).get_config() == stock.get_config()
+
+
+@pytest.mark.usefixtures("offered")
+def test_a_decision_for_a_dense_layer_serves(monkeypatch):
+    """The decision for the 1×1 convolution of its shape does not."""
+    monkeypatch.setattr(backends.active, "MATMUL_KEEPS_AXES", True)
+    model = kd.convert(pixel_model(), verbose=0)
+    line = kd.summary(model, batch_size=4)[0]
+    environment = environment_of(model)
+    convolution = dataclasses.replace(line.problem, operation="conv")
+    for problem, plan in ((convolution, "native"), (line.problem, "matmul")):
+        dispatcher.store.put(environment, Decision(problem, MEASURED))
+        dispatcher.forget()
+        assert lines(model)[0] == ("over_pixels", "plan", plan)
+    stock = pixel_model()
+    stock.set_weights(model.get_weights())
+    images, targets = batch()
+    one, other = (each.train_on_batch(images, targets) for each in (stock, model))
+    assert one == pytest.approx(other, rel=1e-5)
+    for one, other in zip(stock.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.usefixtures("no_dense")

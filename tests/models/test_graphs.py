@@ -12,9 +12,12 @@ import numpy as np
 from hypothesis import strategies as st
 
 import keras_diagwise as kd
-from keras_diagwise.layers import STOCK_TO_OURS
 from keras_diagwise.layers.base import Diagonalwise
-from keras_diagwise.models.survey import reason_to_leave, takes_dense
+from keras_diagwise.models.survey import (
+    has_replacement,
+    reason_to_leave,
+    takes_dense,
+)
 from keras_diagwise.plan import standardize_plan
 from tests.strategies import to_numpy
 
@@ -157,7 +160,7 @@ def test_any_graph(graph, plan, copy):
     due = {
         i
         for i, layer in enumerate(model._flatten_layers())
-        if type(layer) in STOCK_TO_OURS and reason_to_leave(layer, dense) is None
+        if has_replacement(layer, dense) and reason_to_leave(layer, dense) is None
     }
     hypothesis.assume(due)
     converted = kd.convert(model, plan=plan, copy=copy, verbose=0)

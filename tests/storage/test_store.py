@@ -26,7 +26,7 @@ from keras_diagwise.storage.files import (
 )
 from keras_diagwise.storage.folders import MAX_BYTES
 from keras_diagwise.storage.store import Store
-from tests.algorithms.suite import dense, depthwise
+from tests.algorithms.suite import dense, dense_layer, depthwise
 from tests.samples import (
     ELSEWHERE,
     HERE,
@@ -112,6 +112,7 @@ def test_a_store_merges_like_documents(tmp_path_factory, one, other):
 
 
 @hypothesis.given(problem=problems())
+@hypothesis.example(problem=dense_layer((6, 5), 4, 3))
 def test_whatever_problem_is_put_is_listed(tmp_path_factory, problem):
     """The names of folders and files are those that are looked for."""
     store = Store(tmp_path_factory.mktemp("store"))
