@@ -411,3 +411,8 @@ def can_serve(algorithm: str, problem: Problem) -> bool:
     work = parsed.work(problem)
     sane = work.bytes <= sane_bytes(problem) and work.operations <= MAX_OPERATIONS
     return sane and parsed.refusal(problem) is None
+
+
+def now() -> str:
+    """The time, in UTC, as ISO 8601."""
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from keras_diagwise.problem import PASSES
-from keras_diagwise.tuner.tuner import candidates_of
+from keras_diagwise.tuner.candidates import candidates_of
 from tests import reference
 from tests.algorithms.suite import depthwise
 from tests.strategies import problems, tensors, to_backend, to_numpy

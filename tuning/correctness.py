@@ -20,9 +20,9 @@ import keras
 from keras_diagwise import algorithms, backends
 from keras_diagwise.environment import Environment
 from keras_diagwise.problem import PASSES, Problem
+from keras_diagwise.tuner.outcomes import judged, standard_error
 from keras_diagwise.tuner.runner import PassTask
 from keras_diagwise.tuner.subprocess_runner import SubprocessRunner
-from keras_diagwise.tuner.tuner import judged, standard_error
 from tuning.records import OVER, Records, device_folder
 from tuning.workloads import line, square
 

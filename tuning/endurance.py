@@ -31,8 +31,9 @@ from keras_diagwise.problem import PASSES, Problem
 from keras_diagwise.storage.files import DECISION_NAME, LEASE_NAME
 from keras_diagwise.storage.folders import TEMPORARY_NAME
 from keras_diagwise.storage.store import Store
-from keras_diagwise.tuner import tuner as tuner_module
-from keras_diagwise.tuner.tuner import Tuner, is_decided
+from keras_diagwise.tuner import comparer
+from keras_diagwise.tuner.candidates import is_decided
+from keras_diagwise.tuner.tuner import Tuner
 from tuning.records import write_part
 from tuning.workloads import square
 
@@ -67,7 +68,7 @@ def work(store: str, log: str, first: int, count: int, change: int) -> None:
         count: number of problems.
         change: number of the store's change right before which it is killed; 0 is none.
     """
-    tuner_module.SECONDS_PER_PASS = 0.02
+    comparer.SECONDS_PER_PASS = 0.02
     if change:
         die_before(store, change)
     with contextlib.closing(Tuner(Store(store))) as tuner, open(log, "a") as lines:

@@ -20,7 +20,8 @@ from keras_diagwise.decision import Comparison
 from keras_diagwise.planning.planner import MARGIN_MEASURED
 from keras_diagwise.problem import PASSES
 from keras_diagwise.storage.store import Store
-from keras_diagwise.tuner.tuner import BudgetSpentError, Tuner
+from keras_diagwise.tuner.runner import BudgetSpentError
+from keras_diagwise.tuner.tuner import Tuner
 from tuning.acceptance import BATCH, IMAGE_SIZE, MODEL
 from tuning.records import results_name, write
 from tuning.workloads import application, grouped_problems

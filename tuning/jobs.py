@@ -30,9 +30,9 @@ from keras_diagwise.environment import Environment, usable_cores
 from keras_diagwise.problem import PASSES, Problem
 from keras_diagwise.tuner import verify
 from keras_diagwise.tuner.measure import interleaved
+from keras_diagwise.tuner.outcomes import judged, outcome_of, standard_error
 from keras_diagwise.tuner.roofline import measure_roofline
 from keras_diagwise.tuner.runner import PassTask, Runner, failed
-from keras_diagwise.tuner.tuner import judged, outcome_of, standard_error
 from tuning.answers import answer_requests
 from tuning.models import batch_of, steps_of
 from tuning.records import RESULTS

@@ -23,8 +23,8 @@ from keras_diagwise.planning.planner import MARGIN_MEASURED, SHIPPED, Planner
 from keras_diagwise.problem import PASSES, Problem
 from keras_diagwise.similarity import bucket
 from keras_diagwise.storage.document import Document
+from keras_diagwise.tuner.measure import least_ratio
 from keras_diagwise.tuner.runner import PassTask, Runner
-from keras_diagwise.tuner.tuner import least_ratio
 from tuning.ratios import geometric_mean, touch_memory
 from tuning.records import results_name, write
 

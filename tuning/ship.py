@@ -26,7 +26,8 @@ from keras_diagwise.ops import dispatcher
 from keras_diagwise.planning.dispatch import why_not_served
 from keras_diagwise.planning.planner import MARGIN_MEASURED, SHIPPED
 from keras_diagwise.storage.document import Document
-from keras_diagwise.tuner.tuner import BudgetSpentError, Tuner
+from keras_diagwise.tuner.runner import BudgetSpentError
+from keras_diagwise.tuner.tuner import Tuner
 from tuning.workloads import model_problems, shipped_problems
 
 

@@ -303,9 +303,9 @@ def algorithms(is_isolated: bool, advance: Callable[[float], None]) -> Finding:
         is_isolated: whether to compute in a child process.
         advance: called with the share of the work done.
     """
+    from keras_diagwise.tuner.outcomes import judged, standard_error
     from keras_diagwise.tuner.runner import Runner
     from keras_diagwise.tuner.subprocess_runner import SubprocessRunner
-    from keras_diagwise.tuner.tuner import judged, standard_error
 
     runner = SubprocessRunner(SECONDS_TO_COMPUTE) if is_isolated else Runner()
     tasks = list(examinations())

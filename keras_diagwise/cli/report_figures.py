@@ -10,7 +10,7 @@ import keras
 from keras_diagwise import summary
 from keras_diagwise.cli.batch_size import batch_size_of
 from keras_diagwise.cli.place import place
-from keras_diagwise.decision import Comparison, Decision
+from keras_diagwise.decision import Comparison, Decision, now
 from keras_diagwise.environment import Environment
 from keras_diagwise.models.environment import environment_of
 from keras_diagwise.models.problems import why_not_measured
@@ -20,7 +20,6 @@ from keras_diagwise.ops import dispatcher
 from keras_diagwise.plan import AUTO
 from keras_diagwise.planning.source import PlanSource
 from keras_diagwise.problem import PASSES
-from keras_diagwise.tuner.tuner import now
 
 TIMES = ("native_seconds", "seconds", "least")
 

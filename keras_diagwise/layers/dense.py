@@ -66,7 +66,7 @@ class DiagonalwiseDense(Diagonalwise, keras.layers.Dense):
 
     @quantize.setter
     def quantize(self, method):
-        vars(self)["quantize"] = method
+        self.__dict__["quantize"] = method
 
     @staticmethod
     def problems_of(layer, input_shape) -> dict[str, Problem]:

@@ -17,8 +17,7 @@ from keras_diagwise.models.problems import layers_to_convert
 from keras_diagwise.models.snapshot import restored
 from keras_diagwise.models.survey import is_one_of_ours
 from keras_diagwise.models.variants import Variant, as_stock, by_plans, step_of
-from keras_diagwise.tuner.measure import interleaved
-from keras_diagwise.tuner.tuner import MEASURING, least_ratio
+from keras_diagwise.tuner.measure import MEASURING, interleaved, least_ratio
 
 KINDS = {"training": True, "prediction": False}
 

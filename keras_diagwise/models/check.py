@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import keras
 
 from keras_diagwise import backends
-from keras_diagwise.decision import Decision
+from keras_diagwise.decision import Decision, now
 from keras_diagwise.layers.base import ours_for
 from keras_diagwise.models.example import example_of
 from keras_diagwise.models.problems import Shapes, uses_in
@@ -24,8 +24,7 @@ from keras_diagwise.models.variants import Variant, as_stock, by_plans, step_of
 from keras_diagwise.ops import dispatcher
 from keras_diagwise.plan import NATIVE, Plan
 from keras_diagwise.problem import PASSES, Problem
-from keras_diagwise.tuner.measure import interleaved
-from keras_diagwise.tuner.tuner import MEASURING, least_ratio, now
+from keras_diagwise.tuner.measure import MEASURING, interleaved, least_ratio
 
 Choice = TypeVar("Choice")
 PassOfProblem = tuple[Problem, str]

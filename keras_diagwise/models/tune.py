@@ -32,7 +32,9 @@ from keras_diagwise.planning.dispatch import is_measurable, why_not_served
 from keras_diagwise.problem import PASSES, Problem
 from keras_diagwise.storage.locations import digest_of, shown
 from keras_diagwise.storage.store import Store
-from keras_diagwise.tuner.tuner import BudgetSpentError, Tuner, is_decided
+from keras_diagwise.tuner.candidates import is_decided
+from keras_diagwise.tuner.runner import BudgetSpentError
+from keras_diagwise.tuner.tuner import Tuner
 
 NOTHING_TO_MEASURE = "keras_diagwise.tune found nothing to measure"
 

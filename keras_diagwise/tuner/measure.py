@@ -7,6 +7,7 @@ import itertools
 import math
 import random
 import statistics
+import threading
 import time
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -23,6 +24,13 @@ MAX_CALLS = 1000
 
 MAX_COPIES = 256
 """Most copies of the operands of a call."""
+
+RESAMPLES = 400
+"""Of a bootstrap bound."""
+
+MEASURING = threading.Lock()
+"""Held while a pass is measured, so that no other thread of this process disturbs it or
+measures it too."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,3 +206,10 @@ def lower_bound(ratios: Sequence[float], resamples: int) -> float:
 def medians(samples: Mapping[Name, Sequence[float]]) -> dict[Name, float]:
     """The median of each function's samples."""
     return {name: statistics.median(taken) for name, taken in samples.items()}
+
+
+def least_ratio(native: Sequence[float], taken: Sequence[float]) -> float:
+    """The lower 95 % bootstrap bound of the median ratio of native's time to another's,
+    round by round."""
+    ratios = [one / other for one, other in zip(native, taken, strict=True)]
+    return lower_bound(ratios, RESAMPLES)

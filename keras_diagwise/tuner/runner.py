@@ -32,6 +32,10 @@ OUT_OF_MEMORY = (
 """Texts of the backends' errors, which share no exception class."""
 
 
+class BudgetSpentError(Exception):
+    """The tuner's time budget is spent."""
+
+
 @dataclasses.dataclass(frozen=True)
 class PassTask:
     """One pass of a problem, compiled as in a model."""

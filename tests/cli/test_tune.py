@@ -175,7 +175,7 @@ def test_a_spent_budget_keeps_the_results(file, monkeypatch, store):
 
 
 def raise_budget_spent():
-    from keras_diagwise.tuner.tuner import BudgetSpentError
+    from keras_diagwise.tuner.runner import BudgetSpentError
 
     raise BudgetSpentError
 

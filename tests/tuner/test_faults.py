@@ -11,8 +11,9 @@ from keras_diagwise import backends
 from keras_diagwise.algorithms import ALGORITHMS
 from keras_diagwise.problem import PASSES
 from keras_diagwise.storage.store import Store
-from keras_diagwise.tuner import subprocess_runner, tuner
-from keras_diagwise.tuner.tuner import Tuner, is_decided
+from keras_diagwise.tuner import comparer, subprocess_runner
+from keras_diagwise.tuner.candidates import is_decided
+from keras_diagwise.tuner.tuner import Tuner
 from tests.algorithms.suite import depthwise
 from tests.tuner.planted import IN_COMPILATION, Planted
 
@@ -44,10 +45,10 @@ def patch():
 def tune(patch, tmp_path_factory):
     """Tunes a problem with planted candidates, all of which are timed unless they
     fail: none is pruned, and none too slow."""
-    patch.setattr(tuner, "OUTPACED", float("inf"))
-    patch.setattr(tuner, "BEHIND", float("inf"))
-    patch.setattr(tuner, "SECONDS_PER_PASS", 0.01)
-    patch.setattr(tuner, "why_pruned", lambda *arguments, **options: None)
+    patch.setattr(comparer, "OUTPACED", float("inf"))
+    patch.setattr(comparer, "BEHIND", float("inf"))
+    patch.setattr(comparer, "SECONDS_PER_PASS", 0.01)
+    patch.setattr(comparer, "why_pruned", lambda *arguments, **options: None)
     patch.setitem(ALGORITHMS, "planted", Planted)
     patch.delitem(ALGORITHMS, "diagonal")
     store = Store(tmp_path_factory.mktemp("store"))

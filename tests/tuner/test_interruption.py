@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from keras_diagwise.storage.store import Store
-from keras_diagwise.tuner.tuner import is_decided
+from keras_diagwise.tuner.candidates import is_decided
 from tests.algorithms.suite import depthwise
 
 PROBLEMS = [depthwise((n, n), 2, (3, 3)) for n in range(5, 105)]

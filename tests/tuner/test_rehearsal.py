@@ -10,8 +10,9 @@ from keras_diagwise.environment import Environment
 from keras_diagwise.models.tune import decide
 from keras_diagwise.problem import PASSES
 from keras_diagwise.storage.store import Store
+from keras_diagwise.tuner.candidates import candidates_of
 from keras_diagwise.tuner.runner import PassTask
-from keras_diagwise.tuner.tuner import Tuner, candidates_of
+from keras_diagwise.tuner.tuner import Tuner
 from tests.simulated_gpu import H100, SimulatedGpu, SimulatedRunner, seconds_of
 from tuning.workloads import applications
 

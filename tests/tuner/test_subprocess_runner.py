@@ -15,9 +15,10 @@ from keras_diagwise.algorithms import Direct, Native
 from keras_diagwise.problem import PASSES
 from keras_diagwise.storage.store import Store
 from keras_diagwise.tuner import runner, subprocess_runner
+from keras_diagwise.tuner.candidates import is_decided
 from keras_diagwise.tuner.runner import FailedError, PassTask
 from keras_diagwise.tuner.subprocess_runner import SubprocessRunner
-from keras_diagwise.tuner.tuner import Tuner, is_decided
+from keras_diagwise.tuner.tuner import Tuner
 from tests.algorithms.suite import depthwise
 from tests.tuner.bench import ROOFLINE
 

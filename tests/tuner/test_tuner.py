@@ -15,19 +15,13 @@ from keras_diagwise.planning.planner import Planner
 from keras_diagwise.problem import PASSES
 from keras_diagwise.storage.store import Store
 from keras_diagwise.tuner import tuner as tuner_module
+from keras_diagwise.tuner.candidates import candidates_of, is_decided
+from keras_diagwise.tuner.comparer import LONGER, MIN_ROUNDS, SECONDS_PER_PASS
+from keras_diagwise.tuner.measure import least_ratio
+from keras_diagwise.tuner.outcomes import judged
 from keras_diagwise.tuner.pruning import HOPELESS, SCOUTS
-from keras_diagwise.tuner.runner import FirstRun
-from keras_diagwise.tuner.tuner import (
-    LONGER,
-    MIN_ROUNDS,
-    SECONDS_PER_PASS,
-    BudgetSpentError,
-    Tuner,
-    candidates_of,
-    is_decided,
-    judged,
-    least_ratio,
-)
+from keras_diagwise.tuner.runner import BudgetSpentError, FirstRun
+from keras_diagwise.tuner.tuner import Tuner
 from tests.algorithms.suite import depthwise
 from tests.threads import in_threads
 from tests.tuner.bench import LENIENT, STRICT, Bench, error
