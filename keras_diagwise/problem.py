@@ -372,10 +372,12 @@ class Problem:
             shape = by(self.input_shape())
             return f"{shape}, dense layer of {self.filters} units, {self.dtype}"
         words = [by(self.input_shape()), f"kernel {by(self.kernel_size)}"]
-        if not self.is_depthwise:
-            words.append(f"groups {self.groups}")
-        if self.filters_per_group != self.channels_per_group:
-            words.append(f"filters a group {self.filters_per_group}")
+        if self.is_dense:
+            words.append(f"{self.filters} filters")
+        elif not self.is_depthwise:
+            words.append(f"{self.groups} groups of {self.filters_per_group} filters")
+        elif self.filters_per_group > 1:
+            words.append(f"depth multiplier {self.filters_per_group}")
         if set(self.strides) != {1}:
             words.append(f"stride {by(self.strides)}")
         if set(self.dilation_rate) != {1}:

@@ -147,6 +147,19 @@ def test_what_is_no_problem_is_refused(name, value):
 LAYER = Problem.of_dense_layer((16, 24, 24, 96), (96, 384))
 
 
+@pytest.mark.parametrize(
+    ("kernel_shape", "words"),
+    [
+        ((3, 3, 1, 4), "2×8×8×4, kernel 3×3, valid, float32"),
+        ((3, 3, 1, 8), "2×8×8×4, kernel 3×3, depth multiplier 2, valid, float32"),
+        ((3, 3, 2, 6), "2×8×8×4, kernel 3×3, 2 groups of 3 filters, valid, float32"),
+        ((1, 1, 4, 9), "2×8×8×4, kernel 1×1, 9 filters, valid, float32"),
+    ],
+)
+def test_problems_in_words(kernel_shape, words):
+    assert str(Problem.from_shapes((2, 8, 8, 4), kernel_shape)) == words
+
+
 def test_a_dense_layer_is_another_problem():
     """It is a 1×1 convolution that another stock operation computes."""
     same = Problem.from_shapes((16, 24, 24, 96), (1, 1, 96, 384))
