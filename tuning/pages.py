@@ -622,9 +622,9 @@ machine, in alternating separate processes:
 ### Where the time goes
 
 Time of the converted model by kind of layer, from JAX's profiler, in milliseconds
-summed over all threads. Depthwise convolutions no longer dominate the step, so a whole model
-gains less than its layers. XLA fuses neighbours, and a fusion counts towards the layer
-of its last operation; but each pass of a convolution that runs by a plan is a
+summed over all threads. Depthwise convolutions no longer dominate the step, so a whole
+model gains less than its layers. XLA fuses neighbours, and a fusion counts towards the
+layer of its last operation; but each pass of a convolution that runs by a plan is a
 [compilation unit](how-it-works.md#how-a-call-travels), which is never fused with
 others. The ideal model shows how much faster a step or a prediction could become
 through its depthwise layers alone. In these runs everything besides convolutions was
@@ -835,8 +835,8 @@ keras-diagwise decisions contribute decisions.json
 ```
 
 These commands measure on your device, write the results to a file, and print the text
-of an issue to attach it to. Both name the device, its cores, versions, and the shapes of
-layers: nothing else about your model, and nothing about you.
+of an issue to attach it to. Both name the device, its cores, versions, and the shapes
+of layers: nothing else about your model, and nothing about you.
 """
 
 
@@ -945,8 +945,8 @@ Behaviour of the plan `"auto"` before any tuning:
 
 {text_table(("", "when", "what runs"), mode_rows())}
 A plan set by hand runs in every mode except those marked "always". In TensorFlow's
-graph and eager modes, a grouped convolution runs as dense blocks instead of `native`, which
-Keras compiles separately there.
+graph and eager modes, a grouped convolution runs as dense blocks instead of `native`,
+which Keras compiles separately there.
 """
 
 
