@@ -139,15 +139,15 @@ def whole_models() -> str:
 {figure("gain", "Time of a training step, stock and converted, on each backend")}
 
 {steps}
-A step is one of training. "At least" is the 95 % bound below the median ratio of
+A step is a training step. "At least" is the lower 95 % bound of the median ratio over
 paired samples. The ideal model is the converted one with every depthwise convolution
-replaced by a strided slice times a scale: what perfect depthwise layers would leave,
-and not what perfect layers of every kind would. Where it is above the converted time,
-that says how much such timings vary.
+replaced by a strided slice times a scale: the limit for perfect depthwise layers, not
+for perfect layers of every kind. Where it takes longer than the converted model, the
+difference shows how much such timings vary.
 
 {others}
-The first step traces, compiles and runs. Where the compiler reports the memory of the
-compiled step (JAX), it is that; elsewhere it is the peak of the process.
+The first step includes tracing, compilation and one run. Memory is that of the compiled
+step where the compiler reports it (JAX), and elsewhere the peak of the process.
 
 {text}
 """
@@ -243,8 +243,8 @@ def where_time_goes() -> str:
         programs = [each["programs"] for each in found]
         depthwise = "depthwise convolutions"
         rows += [
-            ("programs, of them", *(str(sum(each.values())) for each in programs)),
-            (f"of {depthwise}", *(str(each[depthwise]) for each in programs)),
+            ("programs", *(str(sum(each.values())) for each in programs)),
+            (f"for {depthwise}", *(str(each[depthwise]) for each in programs)),
         ]
         stages = table(("", *map(words, compilations)), rows)
         name, size, batch = line["key"]
@@ -262,9 +262,9 @@ def against_peers() -> str:
     for record in records_of("peers"):
         taken, fastest = record["milliseconds"], record["fastest_stock"]
         lines.append(
-            f"- {record['key'][0]}: {taken['jax converted']:.0f} ms, and "
+            f"- {record['key'][0]}: {taken['jax converted']:.0f} ms against "
             f"{taken[fastest]:.0f} ms on {KINDS[fastest.partition(' ')[0]]}, "
-            f"{record['jax_converted_over_it']:.2f} times that."
+            f"a ratio of {record['jax_converted_over_it']:.2f}."
         )
     return "\n".join(lines)
 
@@ -284,7 +284,7 @@ def kept_memory() -> str:
                 f"{least:.2f}–{most:.2f}",
             )
         )
-    return table(("step, ms", "as it is", "kept", "ratio", "95 % bounds"), rows)
+    return table(("step, ms", "default", "kept", "ratio", "95 % bounds"), rows)
 
 
 def large_tensors() -> str:
@@ -337,13 +337,14 @@ def by_model() -> str:
     return f"""\
 {figure("models", "Gain of the depthwise layers of each model, by backend")}
 
-Native over the tuned plan: the three passes of each depthwise problem of a model, in
-geometric mean. The bar in the figure goes from the least to the largest.
+Time of `native` over that of the tuned plan: the geometric mean over the depthwise
+problems of a model, each with its three passes. The bars in the figure span the
+smallest to the largest gain.
 
 {table(("model (problems)", *(KINDS[kind] for kind in kinds)), rows)}
 On JAX the tuned plan takes {over:.2g} of the time of the fastest other backend's
-`native` on the same problem, in geometric mean over {len(peers)} problems. The backends
-took turns in each run; where there were several runs, the least favourable counts.
+`native` on the same problem (geometric mean over {len(peers)} problems). The backends
+alternated in each run; of several runs, the least favourable counts.
 
 {behind_peers(peers)}
 {behind_native()}"""
@@ -376,7 +377,7 @@ def behind_peers(peers: dict[Problem, tuple[float, dict]]) -> str:
         rows.append((str(problem), f"{times:.2f}", KINDS[peer], lost))
     if not rows:
         return ""
-    headings = ("slower than the fastest", "times", "which is", "most of it in")
+    headings = ("slower than the fastest", "ratio", "fastest", "largest loss in")
     return table(headings, rows)
 
 
@@ -396,13 +397,13 @@ def behind_native() -> str:
                 rows.append((problem, f"{times:.2f}", title, most_lost(found, found)))
     if not rows:
         return ""
-    headings = ("slower than `native`", "times", "on", "most of it in")
+    headings = ("slower than `native`", "ratio", "on", "largest loss in")
     return f"""\
 {table(headings, rows)}
-There the tuner, in a process of its own, had found the plan faster. A small gain can
-depend on how the C library keeps memory: where each page of a tensor is
-[faulted in anew](#growth-with-batch-channels-pixels-and-kernel) at every call, what
-writes more of it loses.
+The tuner, which runs in a separate process, had measured these plans as faster. A small
+gain can depend on how the C library manages memory: where every page of a tensor
+[faults again](#growth-with-batch-channels-pixels-and-kernel) on each call, the
+algorithm that writes more memory loses.
 """
 
 
@@ -418,7 +419,7 @@ def most_lost(ours: dict, theirs: dict) -> str:
     }
     worst = max(lost, key=lambda name: lost[name][0] - lost[name][1])
     here, there = map(milliseconds, lost[worst])
-    return f"{words(worst)}, `{ours['plan'][worst]}`: {here} ms for {there}"
+    return f"{words(worst)}, `{ours['plan'][worst]}`: {here} ms against {there}"
 
 
 def against_the_roofline() -> str:
@@ -467,8 +468,8 @@ def partition_sizes() -> str:
         problem = Problem.from_dict(result["problem"])
         title = KINDS[kind_of(environment)]
         load = (
-            f" The load of the machine was {result['load_average']}: other work ran "
-            "beside it, so that the ratios say more than the times."
+            f" The machine's load average was {result['load_average']}: other work was "
+            "running, so the ratios are more reliable than the times."
             if result["load_average"] > environment["cores"]
             else ""
         )
@@ -516,8 +517,8 @@ def leave_one_out() -> str:
         "problems",
         "not native",
         "over the best",
-        "at worst",
-        "over native at worst",
+        "worst case",
+        "over native, worst case",
     )
     return table(headings, rows)
 
@@ -537,17 +538,17 @@ def quick_tuning() -> str:
             )
         )
     quick = table(
-        ("", "the tuner", "every candidate", "time of its choice over the best"), rows
+        ("", "tuner", "every candidate", "time of its choice over the best"), rows
     )
     kills = read("endurance-jax.json")["kills"]["figures"]
     budget = read("endurance-jax.json")["budget"]["figures"]
     return f"""\
 {quick}
-A tuning that was killed {kills["kills"]} times at random moments ended with
+A tuning run that was killed {kills["kills"]} times at random moments ended with
 {kills["passes_decided_at_the_end"]} of {kills["passes"]} passes decided,
-{kills["finished_passes_lost"]} lost, {len(kills["unreadable"])} files unreadable. Under
-a budget of {budget["budget_s"]:.0f} s it took {budget["most_over_budget"]:.3f} of it at
-most.
+{kills["finished_passes_lost"]} lost, and {len(kills["unreadable"])} unreadable files.
+With a budget of {budget["budget_s"]:.0f} s, tuning took at most
+{budget["most_over_budget"]:.3f} times the budget.
 """
 
 
@@ -566,22 +567,21 @@ def gpu_programs() -> str:
         for row in result["headlines"]
         if ", float16" not in row["problem"]  # within a tenth of bfloat16's
     ]
-    columns = ("", "pass", "", "registers", "bytes of a load", "instructions")
+    columns = ("", "pass", "", "registers", "bytes per load", "instructions")
     costs = [each for each in read("gpu-costs.json").values() if isinstance(each, dict)]
     error = max(each["mean_error_held_out"] for each in costs)
     fitted = sum(each["programs"] for each in costs)
     capabilities = [f"sm_{each}" for each in result["capabilities"]]
     return f"""\
-{result["programs"]} programs, of {result["problems"]} problems and for
-{", ".join(capabilities)}, were compiled by Triton {result["triton"]} without a GPU and
-read: {result["programs_with_faults"]} of them have sums that do not fit the registers,
-loads that are narrower than they could be, or too many registers for two blocks on a
-multiprocessor. Below are those for sm_90 that execute the fewest instructions for a
-result (of a kernel gradient, for the products of one output with all its taps). An H100
-can execute 79 while it moves the bytes of a result in float32, and 39 in bfloat16.
-The tuner estimates the instructions of a program from its layout. Fitted to one half of
-{fitted} programs, it is {100 * error:.0f} % off the other half in the mean, in the
-pass in which it errs most.
+Triton {result["triton"]} compiled {result["programs"]} programs for
+{result["problems"]} problems and {", ".join(capabilities)}, without a GPU. We inspected
+them: {result["programs_with_faults"]} have register spills, loads narrower than
+necessary, or too many registers for two blocks per multiprocessor. The table lists the
+sm_90 programs that execute the fewest instructions per result (for a kernel gradient,
+per output multiplied with all its taps). An H100 can execute 79 instructions while it
+moves the bytes of one result in float32, and 39 in bfloat16. The tuner estimates the
+instructions of a program from its layout. Fitted to one half of {fitted} programs, the
+estimate has a mean error of {100 * error:.0f} % on the other half, in the worst pass.
 
 {table(columns, rows)}"""
 
@@ -593,60 +593,61 @@ def results() -> str:
 {WRITTEN}
 # Results
 
-Every number and figure here is made from the files in `tuning/results` by one command,
-`python -m tuning.pages`. Measured so far: {", ".join(f"`{each}`" for each in devices)}.
-**No GPU has been measured yet.** What this page says holds for the device it names.
+A single command, `python -m tuning.pages`, makes every number and figure here from
+`tuning/results`. Measured so far: {", ".join(f"`{each}`" for each in devices)}.
+**No GPU has been measured yet.** All results are for the named device only.
 
-On the graph mode of TensorFlow and the eager mode of torch, `native` on a CPU is
-oneDNN's or TensorFlow's own kernel. It is good, and the right plan is mostly to leave
-it alone: a gain of 1.0× is what a converted model should show there.
+In TensorFlow's graph mode and torch's eager mode, `native` on a CPU is oneDNN's or
+TensorFlow's own kernel. It is good, and the right plan is usually to leave it alone:
+expect a gain of 1.0× from a converted model there.
 
 ## A whole model
 
-MobileNetV2, 96×96 pixels, batch 16, float32: stock and converted in turn in one
+MobileNetV2, 96×96 pixels, batch 16, float32, stock and converted alternating in one
 process.
 
 {whole_models()}
 ## More models
 
-Measured in the same way, each in a run of its own. "First step" and "memory" are the
-converted over the stock: what tracing, compiling and running it once takes, and the
-memory that XLA says the compiled step needs.
+Measured in the same way, each model in a separate run. "First step" and "memory" are
+ratios of converted to stock: the time to trace, compile and run the step once, and the
+memory of the compiled step as XLA reports it.
 
 {more_models()}
-The converted training step on JAX against the fastest stock one of any backend here,
-each in a process of its own, in turn:
+The converted training step on JAX against the fastest stock step of any backend on this
+machine, in alternating separate processes:
 
 {against_peers()}
 
 ### Where the time goes
 
-What JAX's profiler sees of the converted model, by kind of layer: the milliseconds of
-all threads together. Depthwise convolutions are no longer what a step waits for, so
-that a whole model gains less than its layers. XLA fuses neighbours, and a fusion counts
-for the layer of its last operation; but each pass of a convolution that runs by a plan
-is a [compilation unit](how-it-works.md#how-a-call-travels), with which nothing is
-fused. How much faster a step or a prediction could become by its depthwise layers alone
-is what the ideal model says. What lies outside of convolutions is left as it is:
-normalization, activations, and `Dense` layers over pixels, such as ConvNeXt's, whose
-kernel gradient XLA computes slower than the product of flattened pixels.
+Time of the converted model by kind of layer, from JAX's profiler, in milliseconds
+summed over all threads. Depthwise convolutions no longer dominate the step, so a whole
+model gains less than its layers. XLA fuses neighbours, and a fusion counts towards the
+layer of its last operation; but each pass of a convolution that runs by a plan is a
+[compilation unit](how-it-works.md#how-a-call-travels), which is never fused with
+others. The ideal model shows how much faster a step or a prediction could become
+through its depthwise layers alone. In these runs everything besides convolutions was
+left as it is: normalization, activations, and `Dense` layers over pixels, such as
+ConvNeXt's, whose kernel gradient XLA computes more slowly than the product of flattened
+pixels.
 
-The second table of each is the seconds that JAX and XLA take to make the training step
-ready, those of all threads together: stock; with one pass of every depthwise
-convolution converted; with all three.
+The second table of each model lists the seconds that JAX and XLA take to prepare the
+training step, summed over all threads: for the stock model, with one pass of every
+depthwise convolution converted, and with all three.
 
 {where_time_goes()}
-Of XLA's options one shortens compilation further,
-`XLA_FLAGS=--xla_cpu_use_fusion_emitters=false`, which sets how the whole model is
-compiled and is left to the user. JAX's
+One XLA option shortens compilation further:
+`XLA_FLAGS=--xla_cpu_use_fusion_emitters=false`. It affects how the whole model is
+compiled, so we leave it to you. JAX's
 [compilation cache](https://docs.jax.dev/en/latest/persistent_compilation_cache.html)
-saves later processes a part of it.
+saves later processes part of the compilation.
 
 ### Kept memory
 
-A training step of the converted model, as it is and with the memory that it frees kept
-in huge pages, each in a process of its own, in turn. `keras-diagwise doctor` measures
-what it gives on your machine, and prints the line that does it where it gives anything.
+A training step of the converted model, by default and with freed memory kept in huge
+pages, in alternating separate processes. `keras-diagwise doctor` measures the gain on
+your machine, and prints the line that enables it if there is one.
 
 {kept_memory()}
 ## The layers of the models
@@ -656,39 +657,39 @@ what it gives on your machine, and prints the line that does it where it gives a
 
 The roofline of a pass is the larger of two times: the time to copy its least
 bytes, and the time of its useful arithmetic at the rate of a dense matrix product. Both
-are measured on the device. A point on the dashed line could not be faster.
+are measured on the device. A point on the dashed line is as fast as possible.
 
 {against_the_roofline()}
 ### Tensors larger than the last-level cache
 
-Over the roofline in geometric mean, pass by pass:
+Time over the roofline for each pass, in geometric mean:
 
 {large_tensors()}
-The C library gives large memory back as soon as it is freed, and the roofline is
-measured by copies that have each page faulted in anew, as the passes have. Not so with
-`MALLOC_MMAP_THRESHOLD_` and `MALLOC_TRIM_THRESHOLD_` set: copies take a quarter of the
-time, and the passes gain less, since most of theirs is arithmetic.
+The C library returns large buffers to the system as soon as they are freed. The
+roofline is measured with copies that page-fault like the passes do. With
+`MALLOC_MMAP_THRESHOLD_` and `MALLOC_TRIM_THRESHOLD_` set, copies take a quarter of the
+time; the passes gain less, since most of their time is arithmetic.
 
 ## Partition size
 
-The curve that the tuner searches: a small partition size makes many small convolutions,
-a large one multiplies many zeros. A ring marks the fastest.
+This is the curve that the tuner searches: a small partition size makes many small
+convolutions, a large one multiplies many zeros. A ring marks the fastest size.
 
 {partition_sizes()}
 ## Growth with batch, channels, pixels and kernel
 
 {growth()}
-On Linux there is a step where a tensor exceeds 32 MB: the C library gives such memory
-back at once, and has each page of it faulted in anew at the next call. Set
-`MALLOC_MMAP_THRESHOLD_` and `MALLOC_TRIM_THRESHOLD_` to some GiB before Python starts
-to avoid it.
+On Linux the curves jump where a tensor exceeds 32 MB: the C library returns such memory
+to the system at once, and every page faults again on the next call. To avoid it, set
+`MALLOC_MMAP_THRESHOLD_` and `MALLOC_TRIM_THRESHOLD_` to a few GiB before Python starts.
 
 ## The nearest problem's decision
 
-For a problem that was not measured, the [planner](tuning.md#sources-of-a-plan) takes
-the nearest one's decision. Here each measured problem was left out in turn and answered
-by the others. "Over the best" is the time of the plan found over that of the best plan
-measured, in geometric mean and at worst; "over native" is its time over native's.
+For a problem that was not measured, the [planner](tuning.md#sources-of-a-plan) uses the
+nearest one's decision. Here each measured problem was left out in turn and planned from
+the others. "Over the best" is the time of the resulting plan over that of the best
+measured plan, in geometric mean and in the worst case; "over native" is its time over
+that of `native`.
 
 {leave_one_out()}
 ## The tuner
@@ -697,7 +698,7 @@ measured, in geometric mean and at worst; "over native" is its time over native'
 ## The programs of `triton`
 
 {gpu_programs()}
-## Measure it again
+## Reproducing the measurements
 
 ```shell
 nox -s acceptance          # the whole model
@@ -790,7 +791,7 @@ def mode_rows() -> list[tuple[str, ...]]:
         if mode in NOT_SERVED:
             does = f"{NOT_SERVED[mode]}, always"
         elif count:
-            does = f"decisions for {count} problems on a CPU come with the package"
+            does = f"shipped decisions for {count} problems on a CPU"
         else:
             does = "`native`, until you tune"
         rows.append((name, when, does))
@@ -818,24 +819,24 @@ def devices() -> str:
 # Devices
 
 {WRITTEN}
-Decisions that come with the package, by the number of problems of each kind:
+Decisions shipped with the package, as the number of problems of each kind:
 
 {table(headings, rows)}
-On another device of the same kind they serve all the same, from the source
-`other device`, where the gain was so large that it is likely there too: first those of
-a device whose vectors are as wide ([sources of a plan](tuning.md#sources-of-a-plan)).
-To know, tune there. On GPUs nothing has been measured yet.
+On another device of the same kind, they are used from the source `other device` if the
+gain was large enough to be likely there too. Decisions from a device with the same
+vector width come first ([sources of a plan](tuning.md#sources-of-a-plan)). To be sure,
+tune on the device itself. Nothing has been measured on GPUs yet.
 
-## Give yours
+## Contribute your device
 
 ```shell
 keras-diagwise tune model.keras --batch-size 32
 keras-diagwise decisions contribute decisions.json
 ```
 
-writes what was measured on your device into a file, and prints the text of an issue to
-attach it to. Both name the device, its cores, versions, and the shapes of layers:
-nothing else of your model, and nothing of you.
+These commands measure on your device, write the results to a file, and print the text
+of an issue to attach it to. Both name the device, its cores, versions, and the shapes
+of layers: nothing else about your model, and nothing about you.
 """
 
 
@@ -882,70 +883,70 @@ def compatibility() -> str:
 | Python | {python} | {pythons} |
 | Keras | {keras} | {pinned()["keras"]} |
 
-The tested versions are those of `constraints.txt`, on which every test runs. Each
-backend is tested in an environment in which no other is installed. On other versions of
-Python the installed package is tried: `nox -s pythons`.
+The tested versions are those in `constraints.txt`, on which every test runs. Each
+backend is tested in an environment where no other is installed. `nox -s pythons` tests
+the installed package on other versions of Python.
 
 ## Versions of Keras
 
-Tests of layers, `convert`, files, `pin` and `tune` under each, by `nox -s matrix`. The
-skipped ones are of other backends, of exports that take packages which were not
-installed, and of what stock can't under that Keras.
+`nox -s matrix` runs the tests of layers, `convert`, files, `pin` and `tune` under each
+version. Skipped tests are for other backends, for exports whose packages were not
+installed, and for features that stock Keras lacks in that version.
 
 {text_table(KERAS_HEADINGS, keras_rows())}
-What an older Keras can't do, neither can the package: below, such a cell names the
-first Keras that can. Keras 3.13 asks for Python 3.11, and TensorFlow 2.21 for Keras
-3.12: with Keras 3.10 and 3.11 goes TensorFlow 2.20. On Python 3.10 pip finds Keras 3.12
-and JAX 0.6.2. Files that Keras 3.15 saved are read by no older one.
+The package can't do what an older Keras can't: in the tables below, such cells name the
+first Keras that can. Keras 3.13 requires Python 3.11, and TensorFlow 2.21 requires
+Keras 3.12, so use TensorFlow 2.20 with Keras 3.10 and 3.11. On Python 3.10 pip installs
+Keras 3.12 and JAX 0.6.2. Older versions of Keras can't read files saved by Keras 3.15.
 
 ## Models
 
-On {versions}.
+With {versions}.
 
-Each model was built with random weights and small images in float64;
-its convolutions were converted with the plan `"direct"`, which is never the stock
-operation. Figures are the largest error of the outputs and of the weights after a
+Each model was built in float64 with random weights and small images, and its
+convolutions were converted with the plan `"direct"`, which is never the stock
+operation. The figures are the largest error of the outputs, and of the weights after a
 training step, against the stock model and relative to its norm; at most 1e-9 counts as
-equal. All layers must be converted, and what `revert` gives back must be bit-equal.
-`python -m tuning.coverage` makes these figures; what it has not gone through yet is
-"not run". Where stock itself failed on the machine that made them, with 24 GiB of
-memory, the reason stands there: XLA's gradients of wide depthwise kernels take up to
-41 GB. If that was the training step, the figure is of the outputs, and the converted
-model did train.
+equal. All layers must be converted, and the reverted model must be bit-equal.
+`python -m tuning.coverage` makes these figures; models it has not covered yet are "not
+run". Where the stock model itself failed on the machine used, with 24 GiB of memory,
+the cell gives the reason: XLA's gradients of wide depthwise kernels take up to 41 GB.
+If the training step failed, the figure is for the outputs, and the converted model did
+train.
 
-Of `keras.applications`:
+Models in `keras.applications`:
 
 {table(headings, coverage_rows("coverage"))}
-Image backbones of KerasHub, in small:
+Small versions of KerasHub's image backbones:
 
 {table(headings, coverage_rows("coverage-keras-hub"))}
 ## Files and exports
 
-Of converted models, under any plan; `tests/models/test_files.py` shows each cell, also
-that stock can't. What is exported runs without the package, and by stock's own
-operations under `"auto"`. The modules after "with" have to be installed:
+For converted models, under any plan; `tests/models/test_files.py` checks each cell,
+including that stock Keras can't. Exported models run without the package, and with the
+stock operations under `"auto"`. The modules after "with" must be installed;
 `nox -s exports` tests with them.
 
 {behaviour_table(FILES)}
 ## Derivatives and transformations
 
-Of functions and layers, under any plan, with the numbers that stock gives;
-`tests/test_transformations.py` shows each.
+For functions and layers, under any plan, with results equal to stock's;
+`tests/test_transformations.py` checks each.
 
 {behaviour_table(DERIVATIVES)}
 ## Backends without training
 
-`tests/test_inference_only.py` shows each.
+`tests/test_inference_only.py` checks each.
 
 {behaviour_table(INFERENCE)}
 ## Compiler modes
 
-What a plan of `"auto"` does before you have tuned anything:
+Behaviour of the plan `"auto"` before any tuning:
 
 {text_table(("", "when", "what runs"), mode_rows())}
-A plan that you give yourself runs in each of them but those marked "always". A grouped
-convolution on TensorFlow, in graph and eager mode, runs as dense blocks in place of
-`native`, which Keras compiles by itself there.
+A plan set by hand runs in every mode except those marked "always". In TensorFlow's
+graph and eager modes, a grouped convolution runs as dense blocks instead of `native`,
+which Keras compiles separately there.
 """
 
 
