@@ -885,7 +885,9 @@ def compatibility() -> str:
 
 The tested versions are those in `constraints.txt`, on which every test runs. Each
 backend is tested in an environment where no other is installed. `nox -s pythons` tests
-the installed package on other versions of Python.
+the installed package on Python 3.10, 3.12 and 3.13. For 3.14 there are wheels of all
+that it needs but TensorFlow; nothing has run there yet. `nox -s newest` runs the tests
+below on the newest releases.
 
 ## Versions of Keras
 

@@ -32,8 +32,8 @@ Tensor = Any
 MAX_REMEMBERED = 4096
 
 NOT_SERVED = {
-    "export": "what is exported runs stock's own operation",
-    "inference": "a backend that trains nothing runs stock's own operation",
+    "export": "exports run the stock operation",
+    "inference": "an inference-only backend runs the stock operation",
 }
 """Compiler modes in which `"auto"` is always stock, and why."""
 

@@ -18,24 +18,24 @@ class PlanSource(str, enum.Enum):
     LAYER = "layer", "the plan was given on the layer"
     DECISION = (
         "decision",
-        "measured for this very problem, on this machine or on one of the same device "
-        "and versions: such decisions come with the package, too",
+        "measured for this problem, here or on the same device and versions elsewhere; "
+        "some such decisions ship with the package",
     )
     OTHER_VERSIONS = (
         "other versions",
-        "measured for this very problem on this device, under other versions",
+        "measured for this problem on this device, under other versions",
     )
     NEAREST = (
         "nearest",
-        "the nearest problem that was measured speaks for it: on this machine, or on "
-        "one of the same device and versions",
+        "measured for the nearest problem, here or on the same device and versions "
+        "elsewhere",
     )
     OTHER_DEVICE = (
         "other device",
-        "measured on another device of the kind; comes with the package",
+        "measured on another device of the same kind; ships with the package",
     )
-    NATIVE = "native", "nothing measured speaks for it: stock's own operation"
-    NOT_CALLED = "not called yet", "the shape of its inputs is not known"
+    NATIVE = "native", "no measurement applies: the stock operation"
+    NOT_CALLED = "not called yet", "the shape of the inputs is not known yet"
 
     def __new__(cls, value: str, description: str = "") -> PlanSource:
         source = str.__new__(cls, value)
