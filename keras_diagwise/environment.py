@@ -149,8 +149,8 @@ class Environment:
             or not all(isinstance(values[name], dict) for name in PAIRS)
             or not all(type(v) in plain for n in PAIRS for v in values[n].values())
             or not all(isinstance(values[name], str) for name in WORDS)
-            or type(values["cores"]) is not int
-            or type(values.get("vector_bits", 0)) is not int
+            or not is_count(values["cores"])
+            or not is_count(values.get("vector_bits", 1))
             or not all(is_plain_text(text) for text in texts_in(values))
             or len(json.dumps(values)) > MAX_LETTERS
         ):
@@ -192,6 +192,11 @@ PAIRS = ("flags", "versions", "revisions")
 MAX_LETTERS = 2**16
 WORDS = ("backend", "compiler_mode", "device_kind", "device_name")
 DEVICE = ("device_kind", "device_name", "cores", "vector_bits")
+
+
+def is_count(value: object) -> bool:
+    """Whether a value is a positive int."""
+    return type(value) is int and value > 0
 
 
 def powers_of_two(one: int | None, other: int | None) -> float:

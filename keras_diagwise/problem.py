@@ -370,7 +370,7 @@ class Problem:
 
         if self.operation == "matmul":
             shape = by(self.input_shape())
-            return f"{shape}, dense layer of {self.filters} units, {self.dtype}"
+            return f"{shape}, dense layer, units {self.filters}, {self.dtype}"
         words = [by(self.input_shape()), f"kernel {by(self.kernel_size)}"]
         if self.is_dense:
             words.append(f"{self.filters} filters")

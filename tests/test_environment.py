@@ -61,6 +61,8 @@ def test_other_versions_are_the_same_place():
     "change",
     [
         {"cores": True},
+        {"cores": -2},
+        {"vector_bits": 0},
         {"cores": 2.0},
         {"cores": "2"},
         {"vector_bits": None},

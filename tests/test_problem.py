@@ -167,7 +167,7 @@ def test_a_dense_layer_is_another_problem():
     assert LAYER.digest != same.digest
     assert Problem.from_dict(json.loads(json.dumps(LAYER.to_dict()))) == LAYER
     assert "operation" not in same.to_dict()
-    assert str(LAYER) == "16×24×24×96, dense layer of 384 units, float32"
+    assert str(LAYER) == "16×24×24×96, dense layer, units 384, float32"
     with pytest.raises(ValueError, match="must equal the kernel's"):
         Problem.of_dense_layer((16, 24, 24, 96), (48, 384))
     with pytest.raises(ValueError, match="1 to 3 spatial axes"):

@@ -118,7 +118,13 @@ def problems_of(layer, input_shape) -> dict[str, Problem]:
     Args:
         layer: the layer.
         input_shape: the shape of its input, `None` where unknown.
+
+    Returns:
+        Nothing if the channels are unknown.
     """
+    last = getattr(layer, "data_format", "channels_last") == "channels_last"
+    if input_shape[-1 if last else 1] is None:
+        return {}
     return ours_for(layer).problems_of(layer, input_shape)
 
 

@@ -15,14 +15,20 @@ RANKS = (3, 4, 5)
 """Of inputs that have pixels, or the steps of a sequence."""
 
 
+def is_over_pixels(shape) -> bool:
+    """Whether inputs of a shape have pixels, and a known number of channels."""
+    return len(shape) in RANKS and bool(shape[-1])
+
+
 @replaces(keras.layers.Dense)
 class DiagonalwiseDense(Diagonalwise, keras.layers.Dense):
     """`keras.layers.Dense` by whichever algorithm is fastest here: over the pixels of
     an image, or the steps of a sequence, it is a 1×1 convolution.
 
     It takes the stock layer's arguments, has its weights, and gives its numbers up to
-    rounding. It is the stock layer on `(batch, channels)`, where it is quantized, and
-    where LoRA is enabled.
+    rounding. It is the stock layer on `(batch, channels)`, on more than three spatial
+    axes, on a single channel, where it is quantized, and where LoRA is enabled; and
+    `"auto"` is the stock layer but on JAX on a CPU.
 
     Args:
         units: output channels.
@@ -43,7 +49,8 @@ class DiagonalwiseDense(Diagonalwise, keras.layers.Dense):
     """
 
     def call(self, inputs, training=None):
-        if len(inputs.shape) not in RANKS or self.lora_enabled:
+        is_sparse = hasattr(inputs, "todense")  # JAX's, which no primitive takes
+        if self.lora_enabled or is_sparse or not is_over_pixels(inputs.shape):
             return super().call(inputs, training)
         outputs = dense(inputs, self.kernel, self.plan)
         if self.bias is not None:
@@ -59,8 +66,8 @@ class DiagonalwiseDense(Diagonalwise, keras.layers.Dense):
         3.15), so only a property can be in its place."""
         stock = vars(self).get("quantize") or super().quantize
 
-        def quantize(mode=None, type_check=True, **options):
-            return stock(mode, type_check=False, **options)
+        def quantize(*arguments, **options):
+            return stock(*arguments, **{**options, "type_check": False})
 
         return quantize
 
@@ -71,7 +78,7 @@ class DiagonalwiseDense(Diagonalwise, keras.layers.Dense):
     @staticmethod
     def problems_of(layer, input_shape) -> dict[str, Problem]:
         is_stocks = layer.lora_enabled or layer.quantization_mode is not None
-        if len(input_shape) not in RANKS or is_stocks:
+        if is_stocks or not is_over_pixels(input_shape):
             return {}
         kernel_shape = (input_shape[-1], layer.units)
         problem = dense_layer_problem(input_shape, layer.compute_dtype, kernel_shape)
@@ -81,10 +88,13 @@ class DiagonalwiseDense(Diagonalwise, keras.layers.Dense):
     def is_candidate(layer, dense: bool) -> bool:
         if isinstance(layer, DiagonalwiseDense):
             return True
-        if not (dense and layer.built and backends.active.MATMUL_KEEPS_AXES):
+        if not (dense and backends.active.MATMUL_KEEPS_AXES):
             return False
-        config = layer.get_build_config() or {}
-        return len(config.get("input_shape") or ()) in RANKS
+        if not layer.built:
+            return True
+        config = layer.get_build_config()  # that of a subclass can be anything
+        shape = config.get("input_shape") if isinstance(config, dict) else None
+        return isinstance(shape, tuple | list) and len(shape) in RANKS
 
     @staticmethod
     def input_channels(layer) -> int:

@@ -42,7 +42,8 @@ def convert(
     """Converts a model's depthwise, separable and grouped convolutions to run by plan.
 
     Dense convolutions are converted where they have an algorithm other than stock's:
-    on a CPU under JAX, and under TensorFlow's `jit_compile=True`.
+    on a CPU under JAX, and under TensorFlow's `jit_compile=True`; dense layers over
+    pixels or the steps of a sequence under JAX alone.
 
     Each stock layer becomes the package's layer that replaces it, at any depth: in
     models and layers, their lists and dictionaries, and wrappers. Weights, names,
@@ -104,8 +105,8 @@ def nothing_found(model: keras.Model, skipped: Iterable[Skipped]) -> str:
     classes = ", ".join(stock.__name__ for stock in STOCK_TO_OURS)
     text = (
         f"keras_diagwise.convert found nothing to convert in {model.name!r}: no layer "
-        f"is exactly one of {classes}, with several groups if it can have them, and "
-        "passes `filters`."
+        f"is exactly one of {classes}, with several groups if it can have them (where "
+        "dense ones have another algorithm: one, or pixels), and passes `filters`."
     )
     return " ".join([text, *skipped_lines(skipped)])
 

@@ -45,7 +45,7 @@ class Dispatcher:
 
     - the memo's entry for its key;
     - stock's, if the call is symbolic, under a transformation that only stock
-      supports, or a `conv` of a single channel, see `is_left_to_stock`;
+      supports, or a `conv` or `dense` of a single channel, see `is_left_to_stock`;
     - the plan that it was given;
     - the planner's plan, and, if that was not measured for this exact problem here,
       `settings.on_miss`.

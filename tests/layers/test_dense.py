@@ -120,6 +120,42 @@ def test_lora_and_quantization_are_stocks():
         np.testing.assert_array_equal(one, other)
 
 
+def test_quantization_takes_a_config():
+    """The second positional argument of Keras's wrapper is the config."""
+    if not hasattr(keras.quantizers, "Int8QuantizationConfig"):
+        pytest.skip("Keras has no such configurations before 3.13")
+    weight_only = keras.quantizers.Int8QuantizationConfig(
+        weight_quantizer=keras.quantizers.AbsMaxQuantizer(axis=0),
+        activation_quantizer=None,
+    )
+    layer = kd.DiagonalwiseDense(3)
+    layer.build((2, 5, 4))
+    layer.quantize("int8", weight_only)
+    assert layer.quantization_config is weight_only
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 0), (2, 0, 4)])
+def test_what_is_empty_is_stocks(shape):
+    outputs = kd.DiagonalwiseDense(3, plan="matmul")(np.ones(shape, "float32"))
+    assert tuple(outputs.shape) == (*shape[:-1], 3)
+
+
+def test_an_unknown_number_of_channels_is_no_problem():
+    layer = kd.DiagonalwiseDense(3, plan="matmul")
+    assert layer.compute_output_shape((None, None, None)) == (None, None, 3)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="JAX's sparse arrays")
+def test_sparse_inputs_are_stocks():
+    from jax.experimental import sparse
+
+    layer = kd.DiagonalwiseDense(3, plan="matmul")
+    inputs = draw((2, 5, 4)).astype("float32")
+    layer.build(inputs.shape)
+    found = layer(sparse.BCOO.fromdense(inputs))
+    np.testing.assert_allclose(found, layer(inputs), rtol=1e-5, atol=1e-6)
+
+
 def test_a_converted_model_can_be_quantized():
     """`Model.quantize` takes converted layers too, which are of a subclass."""
     model = keras.Sequential([keras.Input((5, 4)), kd.DiagonalwiseDense(3)])

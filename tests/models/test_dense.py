@@ -188,6 +188,45 @@ def test_dense_layers_over_pixels_are_converted(monkeypatch):
 
 
 @pytest.mark.usefixtures("offered")
+def test_one_use_may_have_unknown_channels(monkeypatch):
+    """A layer is shared by inputs, of which one tells no number of channels."""
+    monkeypatch.setattr(backends.active, "MATMUL_KEEPS_AXES", True)
+    for shared in (layers.Dense(3), layers.Conv1D(3, 1)):
+        inputs = [keras.Input((5, 4)), keras.Input((5, None))]
+        model = keras.Model(inputs, [shared(each) for each in inputs])
+        kd.convert(model, verbose=0)
+        assert hasattr(shared, "plan")
+        assert {line.path for line in kd.summary(model)} == {shared.name}
+
+
+@pytest.mark.usefixtures("offered")
+def test_subclasses_of_dense_layers_are_left_alone(monkeypatch):
+    """Their configuration for building may be anything."""
+    monkeypatch.setattr(backends.active, "MATMUL_KEEPS_AXES", True)
+    for config in ({"input_shape": 7}, [1], None):
+
+        class Own(layers.Dense):
+            def get_build_config(self, config=config):
+                return config
+
+        first = layers.DepthwiseConv2D(3, name="depthwise")
+        model = keras.Sequential([keras.Input((8, 8, 3)), first, Own(2)])
+        kd.convert(model, verbose=0)
+        assert converted_in(model) == ["depthwise"]
+
+
+@pytest.mark.usefixtures("offered")
+def test_an_unbuilt_dense_layer_is_converted(monkeypatch):
+    """Nothing tells yet whether it will see pixels."""
+    monkeypatch.setattr(backends.active, "MATMUL_KEEPS_AXES", True)
+    layer = layers.Dense(3, name="unbuilt")
+    model = kd.convert(keras.Sequential([layer, layers.SeparableConv2D(3, 3)]))
+    assert converted_in(model)[0] == "unbuilt"
+    model.build((None, 8, 8, 4))
+    assert not kd.summary(model).skipped
+
+
+@pytest.mark.usefixtures("offered")
 def test_a_decision_for_a_dense_layer_serves(monkeypatch):
     """The decision for the 1×1 convolution of its shape does not."""
     monkeypatch.setattr(backends.active, "MATMUL_KEEPS_AXES", True)
