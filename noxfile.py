@@ -215,9 +215,10 @@ def oldest(session, backend):
 
 
 @nox.session(requires=["build"], python=["3.10", "3.12", "3.13", "3.14"])
-@nox.parametrize("backend", list(BACKENDS), ids=list(BACKENDS))
+@nox.parametrize("backend", ["jax", "tensorflow"], ids=["jax", "tensorflow"])
 def pythons(session, backend):
-    """The same on other versions of Python."""
+    """The same on other versions of Python; `newest` runs torch on one of them, whose
+    wheels bring gigabytes of CUDA."""
     if (session.python, backend) == ("3.14", "tensorflow"):
         session.skip("TensorFlow 2.21 has no wheels for Python 3.14")
     try_wheel(session, backend, CONSTRAINTS)
