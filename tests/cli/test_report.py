@@ -493,5 +493,5 @@ def test_an_unwritable_folder_is_named_first(file, tmp_path, monkeypatch):
 def test_shipped_is_not_called_measured_here(file):
     """Decisions that came with the package are not said to be of this machine."""
     text = page(file).read_text()
-    assert "or on one of the same device and versions" in text
+    assert "or on the same device and versions elsewhere" in text
     assert "measured on this machine" not in text
