@@ -22,6 +22,7 @@ from keras_diagwise.planning.planned_convolution import (
     operator_in_trace,
 )
 from keras_diagwise.problem import PASSES
+from keras_diagwise.tuner import candidates, comparer
 from keras_diagwise.tuner.runner import PassTask, pass_of
 from tests.strategies import to_numpy
 from tests.test_ops import draw
@@ -31,7 +32,6 @@ if keras.backend.backend() != "torch":
     pytest.skip("about torch", allow_module_level=True)
 
 CompileCounter = importlib.import_module("torch._dynamo.testing").CompileCounter
-TUNER = importlib.import_module("keras_diagwise.tuner.tuner")
 MIXED = Plan("native", "direct", "diagonal:4:split")
 PLANS = ["direct", "diagonal:2", "direct:compiled", MIXED]
 plans = pytest.mark.parametrize("plan", PLANS, ids=str)
@@ -390,7 +390,8 @@ def test_a_miss_that_is_an_error_says_so(monkeypatch):
 def test_the_mode_is_tuned_and_served(tmp_path, monkeypatch):
     """`tune` measures what the compiler makes of a candidate."""
     few = [parse("native"), parse("direct")]
-    monkeypatch.setattr(TUNER, "candidates_of", lambda problem, pass_name: few)
+    for module in (candidates, comparer):
+        monkeypatch.setattr(module, "candidates_of", lambda problem, pass_name: few)
     before = dispatcher.store
     dispatcher.store = type(before)(tmp_path)
     try:
