@@ -163,7 +163,7 @@ def saved_model(model, folder):
 
 def tflite(model, folder):
     path = folder / "artefact.tflite"
-    model.export(path, format="litert", verbose=False)
+    model.export(str(path), format="litert", verbose=False)  # Keras 3.14 takes no Path
     if BACKEND == "torch":
         from ai_edge_litert import interpreter as litert
     else:
