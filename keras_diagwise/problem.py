@@ -349,8 +349,7 @@ class Problem:
             and fields["data_format"] in ("channels_last", "channels_first")
             and isinstance(fields["dtype"], str)
             and fields["dtype"] in BYTES_PER_ELEMENT
-            and fields.get("operation", "matmul") == "matmul"
-            and ("operation" not in fields or is_over_pixels(fields))
+            and ("operation" not in fields or are_of_dense_layer(fields))
         )
         if not valid:
             raise ValueError(
@@ -407,11 +406,11 @@ def are_sizes(value: object, rank: int) -> bool:
     )
 
 
-def is_over_pixels(fields: Mapping[str, Any]) -> bool:
+def are_of_dense_layer(fields: Mapping[str, Any]) -> bool:
     """Whether a problem's fields are those of a dense layer over pixels."""
-    steps = (fields[name] for name in AXIS_FIELDS)
     return (
-        all(set(each) == {1} for each in steps)
+        fields["operation"] == "matmul"
+        and all(set(fields[name]) == {1} for name in AXIS_FIELDS)
         and fields["groups"] == 1
         and fields["channels_per_group"] > 1
         and (fields["padding"], fields["data_format"]) == ("valid", "channels_last")

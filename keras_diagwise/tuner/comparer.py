@@ -114,7 +114,7 @@ class Comparer:
             self._rooflines[dtype] = self._in_time(self._runner.roofline, mode, dtype)
         return self._rooflines[dtype]
 
-    def standard_error(self, dtype: str, pass_name: str) -> verify.Error:
+    def _standard_error(self, dtype: str, pass_name: str) -> verify.Error:
         """The error of the backend's dense convolution, measured once."""
         if (dtype, pass_name) not in self._standard_errors:
             mode = self.environment.compiler_mode
@@ -129,7 +129,7 @@ class Comparer:
         self._ahead.clear()
         jobs = []
         for pass_name in passes:
-            self.standard_error(problem.dtype, pass_name)  # it is another task
+            self._standard_error(problem.dtype, pass_name)  # it is another task
             task = PassTask(problem, pass_name, self.environment.compiler_mode)
             predicted = self._predicted(task)
             jobs += self._next_jobs(task, predicted, likely_best(predicted))
@@ -139,7 +139,7 @@ class Comparer:
         """Every candidate's outcome: refused, pruned, failed or outpaced ones are
         not timed."""
         task = PassTask(problem, pass_name, self.environment.compiler_mode)
-        self.standard_error(problem.dtype, pass_name)  # before anything is compiled
+        self._standard_error(problem.dtype, pass_name)  # before anything is compiled
         predicted = self._predicted(task)
         candidates = candidates_of(problem, pass_name)
         outcomes: dict[str, Outcome] = {}
@@ -168,7 +168,7 @@ class Comparer:
         """A comparison with a failure for every candidate that fails or computes wrong
         numbers here. Nothing is timed. Native is not tried: a model runs it anyway."""
         task = PassTask(problem, pass_name, self.environment.compiler_mode)
-        self.standard_error(problem.dtype, pass_name)
+        self._standard_error(problem.dtype, pass_name)
         outcomes = dict(known.outcomes)
         for name in known.seconds:
             candidate = parse(name)
@@ -282,7 +282,7 @@ class Comparer:
         self._learn(task, candidate, first_run.seconds / best)
         if first_run.error is None:
             return first_run
-        standard = self.standard_error(task.problem.dtype, task.pass_name)
+        standard = self._standard_error(task.problem.dtype, task.pass_name)
         return judged(first_run, candidate, standard)
 
     def _learn(self, task, candidate, behind: float) -> None:
