@@ -175,11 +175,13 @@ def ship(session, backend):
 
 @nox.session
 @nox.parametrize("backend", list(BACKENDS), ids=list(BACKENDS))
-def tuner(session, backend):
-    """Tries the tuner: against an exhaustive search, and killed, crowded, hurried."""
+def stress(session, backend):
+    """The tuner against an exhaustive search, and killed, crowded, hurried; then a
+    store of 100,000 decisions."""
     install(session, backend)
-    session.run("python", "-m", "tuning.exhaustive", session.create_tmp())
-    session.run("python", "-m", "tuning.endurance")
+    session.run("python", "-m", "tests.stress.exhaustive", session.create_tmp())
+    session.run("python", "-m", "tests.stress.endurance")
+    session.run("python", "-m", "tests.stress.crowded_store")
 
 
 @nox.session

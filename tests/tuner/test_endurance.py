@@ -1,7 +1,7 @@
 """A small run of the campaign that kills tuning processes, and of that which has
 several tune at once."""
 
-from tuning import endurance
+from tests.stress import endurance
 
 
 def test_a_killed_tuning_goes_on():

@@ -1,6 +1,6 @@
 """Stress-tests tuning: kills, concurrent processes, a time budget.
 
-    python -m tuning.endurance [kills | processes | budget …]
+    python -m tests.stress.endurance [kills | processes | budget …]
 
 Each part writes its figures to tuning/results/endurance-<backend>.json at once.
 """
@@ -104,7 +104,7 @@ def die_before(folder: str, change: int) -> None:
 def start(
     store: Path, log: Path, first: int, count: int, change: int = 0
 ) -> subprocess.Popen:
-    command = [sys.executable, "-m", "tuning.endurance", "--work"]
+    command = [sys.executable, "-m", "tests.stress.endurance", "--work"]
     arguments = [str(store), str(log), str(first), str(count), str(change)]
     return subprocess.Popen([*command, *arguments])
 

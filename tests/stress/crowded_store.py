@@ -1,6 +1,6 @@
 """Times look-ups in a store of 100,000 decisions.
 
-    python -m tuning.crowded_store [--decisions N]
+    python -m tests.stress.crowded_store [--decisions N]
 
 Makes two stores: `fleet`, as many kinds of devices would leave it, and `one bucket`,
 the worst case, all in one bucket of one environment. Each first look-up runs in its own
@@ -156,7 +156,7 @@ def memoised_look_up(location: str, problem: Problem) -> float:
 
 
 def in_a_process(*arguments: str) -> dict:
-    command = [sys.executable, "-m", "tuning.crowded_store", "--look", *arguments]
+    command = [sys.executable, "-m", "tests.stress.crowded_store", "--look", *arguments]
     found = subprocess.run(command, check=True, capture_output=True, text=True)
     return json.loads(found.stdout.splitlines()[-1])
 

@@ -1,6 +1,6 @@
 """Compares the tuner's pruned search with an exhaustive one.
 
-    python -m tuning.exhaustive STORE [--stop-after SECONDS]
+    python -m tests.stress.exhaustive STORE [--stop-after SECONDS]
 
 Tunes MobileNetV2 at 96 pixels and batch 16 twice: as `keras_diagwise.tune` does, and
 with every candidate that memory and arithmetic do not rule out. The plans of the first
