@@ -143,7 +143,7 @@ def docs(session):
     tools = ["zensical", "mkdocstrings[python]", "matplotlib", "ruff"]
     for_examples = ["sktime", "nbclient", "ipykernel"]
     install(session, "jax", *TEST_TOOLS, *tools, *for_examples)
-    session.run("python", "-m", "tuning.pages", "--check")
+    session.run("python", "-m", "docs.build", "--check")
     session.run("zensical", "build", "--strict", "--clean")
     session.run("python", "-m", "tests.docs.site", "site")
     session.run("python", "-m", "pytest", "tests/docs")

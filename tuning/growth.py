@@ -2,7 +2,7 @@
 
     python -m tuning.growth
 
-Writes tuning/results/growth-<backend>-<compiler mode>.json; `tuning.pages` draws it.
+Writes tuning/results/growth-<backend>-<compiler mode>.json; `docs.build` draws it.
 
 The step between tensors of 26 and 51 MB on a CPU comes from glibc, which returns blocks
 of more than 32 MB at once, so that each page is faulted in again at the next call: a

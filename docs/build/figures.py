@@ -1,6 +1,4 @@
-"""Draws the documentation's figures from the committed results.
-
-    python -m tuning.figures [FOLDER]     (docs/figures if none is given)
+"""The documentation's figures, drawn from the committed results.
 
 Each is drawn twice, for light and dark pages, as SVG of a phone's width. The output of
 one version of Matplotlib is reproducible byte for byte.
@@ -9,50 +7,30 @@ one version of Matplotlib is reproducible byte for byte.
 from __future__ import annotations
 
 import dataclasses
-import json
+import itertools
 import re
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap, to_rgba
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator
 
-from keras_diagwise.planning.planner import SHIPPED
+from docs.build.measurements import KINDS, WHOLE_MODEL, read, results_of, shipped, words
+from docs.build.suite import problem_lines, ratios_of
 from keras_diagwise.problem import PASSES, Problem
 from tuning.ratios import geometric_mean
-from tuning.records import RESULTS, Records
-from tuning.summary import is_complete, median_of, total
-from tuning.workloads import GROUPED, WHOLE_MODELS
+from tuning.summary import median_of
 
 matplotlib.use("svg")
 
-FOLDER = Path(__file__).parents[1] / "docs" / "figures"
-
 WIDTH = 4.1
 """Inches. A phone scales a point by 1.2, so that 8 points are legible."""
-
-SUITES = sorted(RESULTS.glob("*/suite-models-*.jsonl"))
-
-KINDS = {
-    "jax": "JAX",
-    "tensorflow-xla": "TensorFlow, jit_compile",
-    "tensorflow": "TensorFlow, graph",
-    "torch": "torch, eager",
-}
-"""Display names of the suite's kinds."""
-
-STEPS = {
-    "JAX": ("acceptance-jax.json", "model"),
-    "TensorFlow,\njit_compile": ("acceptance-tensorflow.json", "model_jit_compile"),
-    "TensorFlow,\ngraph": ("acceptance-tensorflow.json", "model"),
-    "torch,\neager": ("acceptance-torch.json", "model"),
-}
-"""File and part of a whole model's step, by backend."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,26 +84,11 @@ def milliseconds(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.2g}"
 
 
-def words(pass_name: str) -> str:
-    return pass_name.replace("_", " ")
-
-
 def blank(axes) -> None:
     """Removes the frame and ticks of axes with names."""
     for side in axes.spines.values():
         side.set_visible(False)
     axes.tick_params(length=0)
-
-
-def shipped(name: str, wanted: Problem) -> dict:
-    """The comparisons of a problem in a shipped document, by pass."""
-    document = json.loads((SHIPPED / name).read_text())
-    return next(
-        decision["passes"]
-        for each in document["environments"]
-        for decision in each["decisions"]
-        if Problem.from_dict(decision["problem"]) == wanted
-    )
 
 
 IDEA = Problem.from_shapes((16, 1024, 128), (31, 1, 128), padding="same")
@@ -134,7 +97,9 @@ IDEA = Problem.from_shapes((16, 1024, 128), (31, 1, 128), padding="same")
 
 def idea(theme: Theme) -> Figure:
     """The idea: timed candidates of each pass of one real convolution."""
-    passes = shipped("cpu-jax-xla.json", IDEA)
+    passes = next(
+        found[IDEA] for _, found in shipped("cpu-jax-xla.json") if IDEA in found
+    )
     timed = {
         name: {
             each: outcome["seconds"]
@@ -171,16 +136,17 @@ def gain(theme: Theme) -> Figure:
     """A training step of a whole model, stock and converted."""
     figure = Figure(figsize=(WIDTH, 3.1), layout="constrained")
     panel = figure.subplots()
-    rows = list(STEPS.items())[::-1]
+    rows = list(WHOLE_MODEL.items())[::-1]
     for row, (_, (file, part)) in enumerate(rows):
-        step = json.loads((RESULTS / file).read_text())[part]["figures"]["train_step"]
+        step = read(file)[part]["figures"]["train_step"]
         stock, ours = step["stock_ms"], step["converted_ms"]
         panel.barh(row + 0.19, stock, height=0.36, color=theme.stock)
         panel.barh(row - 0.19, ours, height=0.36, color=theme.chosen)
         panel.text(stock, row + 0.19, f" {stock:.0f} ms", va="center")
         text = f" {ours:.0f} ms, {step['speedup']:.1f}×"
         panel.text(ours, row - 0.19, text, va="center", fontweight="bold")
-    panel.set_yticks(range(len(rows)), [name for name, _ in rows])
+    names = [KINDS[kind].replace(", ", ",\n") for kind, _ in rows]
+    panel.set_yticks(range(len(rows)), names)
     panel.set_xticks([])
     panel.set_xlim(0, panel.get_xlim()[1] * 1.12)
     blank(panel)
@@ -193,41 +159,27 @@ CHANNELS = 6
 """Channels of the drawn kernel."""
 
 
-def blocks(theme: Theme) -> Figure:
-    """The kernel of six channels at one tap: compact, and in blocks of each size."""
+def kernel_in_blocks(size: int) -> np.ndarray:
+    """The drawn kernel at one tap, in blocks of a size."""
     from keras import ops
 
     from keras_diagwise.algorithms.diagonal import Segment, block_diagonal
 
     values = np.array([3, -1, 2, 5, -2, 4], "float32")
     kernel = ops.reshape(values, (1, 1, 1, CHANNELS))
+    filled = block_diagonal(kernel, Segment(0, CHANNELS, size))
+    return np.asarray(ops.convert_to_numpy(filled))[0, 0]
+
+
+def blocks(theme: Theme) -> Figure:
+    """The kernel of six channels at one tap: compact, and in blocks of each size."""
     figure = Figure(figsize=(WIDTH, 2.75), layout="constrained")
     panels = figure.subplots(1, 3, width_ratios=(1, 1, 1))
     for panel, size in zip(panels, (1, 3, CHANNELS), strict=True):
-        filled = np.asarray(
-            ops.convert_to_numpy(block_diagonal(kernel, Segment(0, CHANNELS, size)))
-        )[0, 0]
-        for column in range(CHANNELS):
-            for place in range(size):
-                row = column // size * size + place
-                value = filled[place, column]
-                colour = theme.chosen if value else theme.faint
-                alpha = 0.9 if value else 0.55
-                box = Rectangle(
-                    (column, row), 0.92, 0.92, color=to_rgba(colour, alpha), lw=0
-                )
-                panel.add_patch(box)
-                light = theme is THEMES["light"]
-                ink = ("white" if light else "#10141a") if value else theme.ink
-                panel.text(
-                    column + 0.46,
-                    row + 0.5,
-                    f"{value:.0f}".replace("-", "\N{MINUS SIGN}"),
-                    ha="center",
-                    va="center",
-                    color=ink,
-                    fontsize=7.5,
-                )
+        filled = kernel_in_blocks(size)
+        for column, place in itertools.product(range(CHANNELS), range(size)):
+            row = column // size * size + place
+            draw_weight(panel, column, row, filled[place, column], theme)
         panel.set_xlim(-0.1, CHANNELS + 0.1)
         panel.set_ylim(CHANNELS + 0.1, -0.1)
         panel.set_aspect("equal")
@@ -239,6 +191,16 @@ def blocks(theme: Theme) -> Figure:
         of = f"{count} block{'s' if count > 1 else ''}\n{filled.size} products"
         panel.set_xlabel(of)
     return figure
+
+
+def draw_weight(panel, column: int, row: int, value: float, theme: Theme) -> None:
+    """Draws a weight of a kernel as a number in a box."""
+    colour = to_rgba(theme.chosen, 0.9) if value else to_rgba(theme.faint, 0.55)
+    panel.add_patch(Rectangle((column, row), 0.92, 0.92, color=colour, lw=0))
+    on_colour = "white" if theme is THEMES["light"] else "#10141a"
+    text = f"{value:.0f}".replace("-", "\N{MINUS SIGN}")
+    look = {"color": on_colour if value else theme.ink, "fontsize": 7.5}
+    panel.text(column + 0.46, row + 0.5, text, ha="center", va="center", **look)
 
 
 def digits(theme: Theme) -> Figure:
@@ -258,41 +220,6 @@ def digits(theme: Theme) -> Figure:
         panel.set_title(str(digit))
         blank(panel)
     return figure
-
-
-def suite_lines() -> Iterator[dict]:
-    """Records of all runs of the suite, one for each problem in each run."""
-    for path in SUITES:
-        yield from Records(path).lines
-
-
-def problem_lines(kind: str) -> list[dict]:
-    """Records of one kind, one for each problem: that of the last run by file name."""
-    found = {
-        Problem.from_dict(line["key"]): line
-        for line in suite_lines()
-        if is_complete(line["kinds"].get(kind, {}))
-    }
-    return list(found.values())
-
-
-def ratios_of(kind: str) -> dict[str, list[float]]:
-    """Native over plan for each problem, all passes together, by model. Models with an
-    unmeasured problem are left out."""
-    by_problem = {}
-    for line in problem_lines(kind):
-        found = line["kinds"][kind]
-        problem = dataclasses.replace(Problem.from_dict(line["key"]), batch=None)
-        by_problem[problem] = total(found) / total(found, found["plan"])
-    ratios = {}
-    for name, problems in json.loads(GROUPED.read_text()).items():
-        keys = [
-            dataclasses.replace(Problem.from_dict(each), batch=None)
-            for each in problems
-        ]
-        if name in WHOLE_MODELS and keys and set(keys) <= set(by_problem):
-            ratios[name] = [by_problem[key] for key in keys]
-    return ratios
 
 
 def models(theme: Theme) -> Figure:
@@ -335,76 +262,57 @@ def models(theme: Theme) -> Figure:
     return figure
 
 
-def roofline_of(kind: str) -> Callable[[Theme], Figure]:
-    """Figure of one backend and mode: passes of each problem against the roofline."""
-
-    def draw(theme: Theme) -> Figure:
-        figure = Figure(figsize=(WIDTH, 6.6), layout="constrained")
-        panels = figure.subplots(3, 1, sharex=True, sharey=True)
-        lines = [line["kinds"][kind] for line in problem_lines(kind)]
-        roofline = [1e3 * found["least"] for found in lines]
-        for panel, name in zip(panels, PASSES, strict=True):
-            native = [1e3 * median_of(each, name, "native") for each in lines]
-            plan = [1e3 * median_of(each, name, each["plan"][name]) for each in lines]
-            ends = [min(roofline), max(roofline)]
-            panel.plot(roofline, native, "x", color=theme.stock, label="native", ms=4)
-            panel.plot(roofline, plan, "o", color=theme.chosen, label="plan", ms=3.5)
-            panel.plot(ends, ends, "--", color=theme.ink, lw=1, label="roofline")
-            panel.set_xscale("log")
-            panel.set_yscale("log")
-            panel.set_ylabel("ms taken")
-            panel.set_title(words(name), fontweight="bold")
-            panel.minorticks_off()
-            plain_milliseconds(panel.yaxis)
-            panel.grid()
-        panels[-1].xaxis.set_major_locator(LogLocator(10, (1, 2, 5)))
-        plain_milliseconds(panels[-1].xaxis)
-        panels[-1].set_xlabel("roofline, ms")
-        handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper left", ncols=3)
-        return figure
-
-    return draw
+def roofline(kind: str, theme: Theme) -> Figure:
+    """Passes of each problem against the roofline, on one backend and mode."""
+    figure = Figure(figsize=(WIDTH, 6.6), layout="constrained")
+    panels = figure.subplots(3, 1, sharex=True, sharey=True)
+    lines = [line["kinds"][kind] for line in problem_lines(kind)]
+    least = [1e3 * found["least"] for found in lines]
+    for panel, name in zip(panels, PASSES, strict=True):
+        native = [1e3 * median_of(each, name, "native") for each in lines]
+        plan = [1e3 * median_of(each, name, each["plan"][name]) for each in lines]
+        ends = [min(least), max(least)]
+        panel.plot(least, native, "x", color=theme.stock, label="native", ms=4)
+        panel.plot(least, plan, "o", color=theme.chosen, label="plan", ms=3.5)
+        panel.plot(ends, ends, "--", color=theme.ink, lw=1, label="roofline")
+        panel.set_xscale("log")
+        panel.set_yscale("log")
+        panel.set_ylabel("ms taken")
+        panel.set_title(words(name), fontweight="bold")
+        panel.minorticks_off()
+        plain_milliseconds(panel.yaxis)
+        panel.grid()
+    panels[-1].xaxis.set_major_locator(LogLocator(10, (1, 2, 5)))
+    plain_milliseconds(panels[-1].xaxis)
+    panels[-1].set_xlabel("roofline, ms")
+    name_curves(figure, panels[0], columns=3)
+    return figure
 
 
-def partition_sizes_of(path: Path) -> Callable[[Theme], Figure]:
-    """Figure of a file of `tuning.partition_sizes`: time against partition size."""
-
-    def draw(theme: Theme) -> Figure:
-        result = json.loads(path.read_text())
-        figure = Figure(figsize=(WIDTH, 6.2), layout="constrained")
-        panels = figure.subplots(3, 1, sharex=True)
-        for panel, name, colour in zip(panels, PASSES, theme.passes, strict=True):
-            taken = result["seconds"][name]
-            sizes = [
-                int(each.split(":")[1]) for each in taken if each[:8] == "diagonal"
-            ]
-            times = [1e3 * taken[f"diagonal:{size}:split"] for size in sizes]
-            panel.loglog(
-                sizes, times, "o-", color=colour, ms=4, label="diagonal, split"
-            )
-            best = times.index(min(times))
-            panel.plot(sizes[best], times[best], "o", ms=9, mfc="none", color=colour)
-            panel.axhline(
-                1e3 * taken["native"], color=theme.stock, ls="-", label="native"
-            )
-            panel.axhline(
-                1e3 * taken["direct"], color=theme.stock, ls=":", label="direct"
-            )
-            panel.set_title(words(name), fontweight="bold")
-            panel.set_ylabel("ms")
-            panel.set_xticks(sizes, [str(size) for size in sizes])
-            panel.minorticks_off()
-            panel.yaxis.set_major_locator(LogLocator(10, (1, 3)))
-            plain_milliseconds(panel.yaxis)
-            panel.grid()
-        panels[-1].set_xlabel("partition size (channels in a dense block)")
-        handles, labels = panels[0].get_legend_handles_labels()
-        legend = figure.legend(handles, labels, loc="outside upper left", ncols=3)
-        legend.legend_handles[0].set_color(theme.ink)
-        return figure
-
-    return draw
+def partition_sizes(result: dict, theme: Theme) -> Figure:
+    """Time against partition size, from a file of `tuning.partition_sizes`."""
+    figure = Figure(figsize=(WIDTH, 6.2), layout="constrained")
+    panels = figure.subplots(3, 1, sharex=True)
+    for panel, name, colour in zip(panels, PASSES, theme.passes, strict=True):
+        taken = result["seconds"][name]
+        sizes = [int(each.split(":")[1]) for each in taken if each[:8] == "diagonal"]
+        times = [1e3 * taken[f"diagonal:{size}:split"] for size in sizes]
+        panel.loglog(sizes, times, "o-", color=colour, ms=4, label="diagonal, split")
+        best = times.index(min(times))
+        panel.plot(sizes[best], times[best], "o", ms=9, mfc="none", color=colour)
+        panel.axhline(1e3 * taken["native"], color=theme.stock, ls="-", label="native")
+        panel.axhline(1e3 * taken["direct"], color=theme.stock, ls=":", label="direct")
+        panel.set_title(words(name), fontweight="bold")
+        panel.set_ylabel("ms")
+        panel.set_xticks(sizes, [str(size) for size in sizes])
+        panel.minorticks_off()
+        panel.yaxis.set_major_locator(LogLocator(10, (1, 3)))
+        plain_milliseconds(panel.yaxis)
+        panel.grid()
+    panels[-1].set_xlabel("partition size (channels in a dense block)")
+    legend = name_curves(figure, panels[0], columns=3)
+    legend.legend_handles[0].set_color(theme.ink)
+    return figure
 
 
 def plain_milliseconds(axis) -> None:
@@ -420,50 +328,49 @@ AXES = {
 }
 
 
-def growth_of(path: Path) -> Callable[[Theme], Figure]:
-    """Figure of a file of `tuning.growth`: a panel for each axis."""
+def growth(result: dict, theme: Theme) -> Figure:
+    """Time against each size of a problem, from a file of `tuning.growth`."""
+    figure = Figure(figsize=(WIDTH, 8.6), layout="constrained")
+    panels = figure.subplots(len(AXES), 1)
+    for panel, (axis, label) in zip(panels, AXES.items(), strict=True):
+        points = result["axes"][axis]
+        at = [each["at"] for each in points]
+        for name, colour in zip(PASSES, theme.passes, strict=True):
+            taken = [1e3 * each["seconds"][name] for each in points]
+            panel.loglog(at, taken, "o-", ms=3, lw=1.2, color=colour, label=words(name))
+        least = [1e3 * each["least"] for each in points]
+        panel.loglog(at, least, "--", color=theme.ink, lw=1, label="roofline")
+        panel.set_xlabel(label)
+        panel.set_ylabel("ms")
+        plain_milliseconds(panel.xaxis)
+        plain_milliseconds(panel.yaxis)
+        panel.minorticks_off()
+        panel.grid()
+    name_curves(figure, panels[0], columns=2)
+    return figure
 
-    def draw(theme: Theme) -> Figure:
-        result = json.loads(path.read_text())
-        figure = Figure(figsize=(WIDTH, 8.6), layout="constrained")
-        panels = figure.subplots(len(AXES), 1)
-        for panel, (axis, label) in zip(panels, AXES.items(), strict=True):
-            points = result["axes"][axis]
-            at = [each["at"] for each in points]
-            for name, colour in zip(PASSES, theme.passes, strict=True):
-                taken = [1e3 * each["seconds"][name] for each in points]
-                panel.loglog(
-                    at, taken, "o-", ms=3, lw=1.2, color=colour, label=words(name)
-                )
-            least = [1e3 * each["least"] for each in points]
-            panel.loglog(at, least, "--", color=theme.ink, lw=1, label="roofline")
-            panel.set_xlabel(label)
-            panel.set_ylabel("ms")
-            plain_milliseconds(panel.xaxis)
-            plain_milliseconds(panel.yaxis)
-            panel.minorticks_off()
-            panel.grid()
-        handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper left", ncols=2)
-        return figure
 
-    return draw
+def name_curves(figure: Figure, panel, columns: int) -> Legend:
+    """Adds a legend of a panel's curves above all panels."""
+    handles, labels = panel.get_legend_handles_labels()
+    return figure.legend(handles, labels, loc="outside upper left", ncols=columns)
 
 
 def figures() -> dict[str, Callable[[Theme], Figure]]:
     """The function that draws each figure, by name."""
     kinds = [kind for kind in KINDS if problem_lines(kind)]
-    growth = sorted(RESULTS.glob("growth-*.json"))
-    sizes = sorted(RESULTS.glob("partition-sizes-*.json"))
     return {
         "idea": idea,
         "gain": gain,
         "blocks": blocks,
         "digits": digits,
         "models": models,
-        **{f"roofline-{kind}": roofline_of(kind) for kind in kinds},
-        **{path.stem: growth_of(path) for path in growth},
-        **{path.stem: partition_sizes_of(path) for path in sizes},
+        **{f"roofline-{kind}": partial(roofline, kind) for kind in kinds},
+        **{name: partial(growth, each) for name, each in results_of("growth-*.json")},
+        **{
+            name: partial(partition_sizes, each)
+            for name, each in results_of("partition-sizes-*.json")
+        },
     }
 
 
@@ -487,7 +394,3 @@ def with_numbers_for_names(text: str) -> str:
     return re.sub(
         r"\b[a-z][0-9a-f]{10}\b", lambda found: numbers.get(found[0], found[0]), text
     )
-
-
-if __name__ == "__main__":
-    draw_all(Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER)

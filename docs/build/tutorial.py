@@ -1,9 +1,9 @@
 """Runs the documentation's tutorial and keeps its output.
 
-    python -m tuning.tutorial
+    python -m docs.build.tutorial
 
 Writes tuning/results/tutorial-<backend>-<compiler mode>.json with the output of each
-Python block. `tuning.pages` puts it below the blocks.
+Python block. `python -m docs.build` puts it below the blocks.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-PAGE = Path(__file__).parents[1] / "docs" / "tutorial.md"
+PAGE = Path(__file__).parents[1] / "tutorial.md"
 
 BLOCK = re.compile(
     r"^```python\n(?P<code>.*?)^```\n(?:\n```text[^\n]*\n.*?^```\n)?",
