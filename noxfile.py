@@ -219,10 +219,9 @@ def oldest(session, backend):
 @nox.session(requires=["build"], python=["3.10", "3.12", "3.13", "3.14"])
 @nox.parametrize("backend", ["jax", "tensorflow"], ids=["jax", "tensorflow"])
 def pythons(session, backend):
-    """The same on other versions of Python; `newest` runs torch on one of them, whose
-    wheels bring gigabytes of CUDA."""
-    if (session.python, backend) == ("3.14", "tensorflow"):
-        session.skip("TensorFlow 2.21 has no wheels for Python 3.14")
+    """The same on other versions of Python. torch, whose wheels for them bring gigabytes
+    of CUDA, has `newest` alone."""
+    skip_without_wheels(session, backend)
     try_wheel(session, backend, CONSTRAINTS)
 
 
@@ -242,13 +241,19 @@ def matrix(session, keras, backend):
     session.run("python", "-m", "tuning.keras_versions", *session.posargs)
 
 
-@nox.session(python="3.13")
+@nox.session(python=["3.13", "3.14"])
 @nox.parametrize("backend", list(BACKENDS), ids=list(BACKENDS))
 def newest(session, backend):
     """The same tests on the newest of all that an index has, as pip installs it."""
+    skip_without_wheels(session, backend)
     session.install(BACKENDS[backend], ".", *TEST_TOOLS)
     session.env.update(KERAS_BACKEND=backend, TF_CPP_MIN_LOG_LEVEL="3")
     session.run("python", "-m", "tuning.keras_versions", *session.posargs)
+
+
+def skip_without_wheels(session, backend):
+    if (session.python, backend) == ("3.14", "tensorflow"):
+        session.skip("TensorFlow 2.21 has no wheels for Python 3.14")
 
 
 def try_wheel(session, backend, constraints):
