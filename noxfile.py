@@ -131,7 +131,7 @@ def lint(session):
 
 @nox.session
 def types(session):
-    """mypy over the package."""
+    """mypy over the packages."""
     packages = ("jinja2", "keras", "numpy", "rich", "typer")
     session.install("-c", CONSTRAINTS, "mypy", *packages)
     session.run("mypy")

@@ -13,20 +13,21 @@ DATA = (
     "py.typed",
     "planning/shipped/cpu-jax-xla.json",
     "planning/shipped/cpu-tensorflow-xla.json",
-    "cli/report_page.html",
-    "cli/report_page.css",
-    "cli/report_page.js",
 )
+PAGE = ("report/page.html", "report/page.css", "report/page.js")
 
 
 def installed():
-    """The package is the installed one, whole, and nothing of the checkout is seen."""
+    """The packages are the installed ones, whole, and nothing of the checkout is
+    seen."""
     import keras_diagwise
+    import keras_diagwise_cli
 
-    package = Path(keras_diagwise.__file__).parent
-    assert package.parent == Path(sysconfig.get_paths()["purelib"]), package
-    for name in DATA:
-        assert (package / name).is_file(), name
+    for package, data in ((keras_diagwise, DATA), (keras_diagwise_cli, PAGE)):
+        folder = Path(package.__file__).parent
+        assert folder.parent == Path(sysconfig.get_paths()["purelib"]), folder
+        for name in data:
+            assert (folder / name).is_file(), name
     for name in ("tests", "tuning"):
         assert importlib.util.find_spec(name) is None, name
 

@@ -87,9 +87,10 @@ assert not hasattr(kd, "nonsense")
 
 
 ROOMS = [
-    *("version", "_terminal", "budget", "problem", "precision", "settings"),
+    *("version", "_terminal", "budget", "durations"),
+    *("problem", "precision", "settings"),
     *("backends", "algorithms", "plan", "environment", "decision", "similarity"),
-    *("storage", "planning", "tuner", "ops", "layers", "models", "importers", "cli"),
+    *("storage", "planning", "tuner", "ops", "layers", "models", "importers"),
 ]
 """From the lowest up: each imports only what stands before it."""
 
@@ -112,3 +113,22 @@ def test_imports_go_down_only():
             below = ROOMS[: ROOMS.index(room) + 1]
             imported = {each.partition(".")[0] for each in imports_of(path)}
             assert imported <= {*below, *kd.__all__}, path
+
+
+def test_the_package_imports_no_command_line():
+    """The package imports nothing of the command line, not even in a function."""
+    for path in Path(kd.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                names = [each.name for each in node.names]
+                names.append(getattr(node, "module", None) or "")
+                assert not any(n.startswith("keras_diagwise_cli") for n in names), path
+
+
+def test_the_command_line_imports_no_keras(tmp_path):
+    """Importing the command line imports neither Keras nor the package."""
+    code = """
+import sys, keras_diagwise_cli
+print(*(name for name in ("keras", "keras_diagwise", "numpy") if name in sys.modules))
+"""
+    assert run(code, tmp_path).split() == []

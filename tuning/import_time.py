@@ -26,7 +26,7 @@ print(time.perf_counter() - start)
 import sys, time
 start = time.perf_counter()
 sys.argv[1:], sys.stdout = ["--help"], sys.stderr
-from keras_diagwise_command import run
+from keras_diagwise_cli import run
 try:
     run()
 finally:
@@ -50,8 +50,8 @@ def seconds_of(program: str, environment: dict[str, str]) -> float:
 def main() -> None:
     import keras
 
-    from keras_diagwise.cli.place import place
     from keras_diagwise.environment import Environment
+    from keras_diagwise_cli.environment_record import environment_record
 
     backend = keras.backend.backend()
     environment = child_environment(backend)
@@ -65,7 +65,7 @@ def main() -> None:
     figures = {
         "medians_s": medians,
         "samples_s": samples,
-        "environment": place(Environment.current()),
+        "environment": environment_record(Environment.current()),
     }
     write(f"import-time-{backend}.json", figures)
     for name, median in medians.items():

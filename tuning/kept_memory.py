@@ -14,7 +14,7 @@ import argparse
 import contextlib
 import statistics
 
-from keras_diagwise.cli.kept_memory import KEEP_HUGE_PAGES, VARIABLE
+from keras_diagwise_cli.diagnosis.kept_memory import KEEP_HUGE_PAGES, VARIABLE
 from tuning.peers import steps_in_turn
 from tuning.ratios import lower_bound, touch_memory, upper_bound
 from tuning.records import Records, device_folder

@@ -48,7 +48,7 @@ def child_environment(backend: str) -> dict[str, str]:
 def has_gpu() -> bool:
     """Whether there is an NVIDIA GPU, without asking the backend, which would claim
     it."""
-    from keras_diagwise.cli.findings import NVIDIA_DRIVER
+    from keras_diagwise_cli.diagnosis.configuration import NVIDIA_DRIVER
 
     return NVIDIA_DRIVER.exists()
 

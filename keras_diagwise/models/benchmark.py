@@ -17,16 +17,16 @@ from keras_diagwise.models.problems import layers_to_convert
 from keras_diagwise.models.snapshot import restored
 from keras_diagwise.models.survey import is_one_of_ours
 from keras_diagwise.models.variants import Variant, as_stock, by_plans, step_of
-from keras_diagwise.tuner.measure import MEASURING, interleaved, least_ratio
+from keras_diagwise.tuner.measure import MEASURING, by_function, least_ratio, rounds
 
 KINDS = {"training": True, "prediction": False}
 
-MIN_ROUNDS = 5
+MIN_ROUNDS, MAX_ROUNDS = 5, 10_000
 
 Phase = Callable[
     [str, float | None], contextlib.AbstractContextManager[Callable[[float], None]]
 ]
-"""Shows a phase by its label and expected seconds; yields a callback for progress."""
+"""Shows a phase by its label and amount of work; yields a callback for progress."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,44 +119,48 @@ def benchmark(
         for kind in reversed(KINDS):  # weights are equal before any training
             step = step_of(model, example, KINDS[kind])
             steps = {name: Variant(model, each, step) for name, each in changes.items()}
-            with phase(f"compiling {kind}", None):
-                firsts, results = first_steps(steps)
+            with phase(f"compiling {kind}", len(steps)) as advance:
+                firsts, results = first_steps(steps, advance)
             if kind == "prediction":
                 difference = relative_difference(results["stock"], results["converted"])
-            with phase(kind, seconds) as advance, MEASURING:
-                samples = interleaved(
-                    {name: ticking(step, advance) for name, step in steps.items()},
-                    (),
-                    seconds=seconds,
-                    min_rounds=MIN_ROUNDS,
-                    max_rounds=10_000,
-                )
+            with phase(kind, seconds) as advance:
+                samples = samples_of(steps, seconds, advance)
             found[kind] = steps_found(samples, firsts)
     return Benchmark(found["training"], found["prediction"], difference)
 
 
 def first_steps(
-    steps: Mapping[str, Callable[[], object]],
+    steps: Mapping[str, Callable[[], object]], advance: Callable[[float], None]
 ) -> tuple[dict[str, float], dict[str, object]]:
-    """Duration and result of each step's first call."""
+    """Duration and result of each step's first call; advances by 1 after each."""
     seconds, results = {}, {}
     for name, step in steps.items():
         start = time.perf_counter()
         results[name] = step()
         seconds[name] = time.perf_counter() - start
+        advance(1)
     return seconds, results
 
 
-def ticking(step: Callable[[], object], advance: Callable[[float], None]):
-    """The step, reporting how long each call took."""
-
-    def told() -> object:
+def samples_of(
+    steps: Mapping[str, Callable[[], object]],
+    seconds: float,
+    advance: Callable[[float], None],
+    max_rounds: int = MAX_ROUNDS,
+) -> dict[str, list[float]]:
+    """The seconds of each step, round by round, until `seconds` are over; advances by
+    the seconds of each round."""
+    found = []
+    with MEASURING:
         start = time.perf_counter()
-        result = step()
-        advance(time.perf_counter() - start)
-        return result
-
-    return told
+        for each in rounds(
+            steps, (), seconds=seconds, min_rounds=MIN_ROUNDS, max_rounds=max_rounds
+        ):
+            found.append(each)
+            end = time.perf_counter()
+            advance(end - start)
+            start = end
+    return by_function(found)
 
 
 def steps_found(

@@ -72,7 +72,7 @@ def from_file(path: Path) -> keras.Model:
             f"Received: model={str(path)!r}"
         )
     try:
-        return keras.models.load_model(path)
+        model = keras.models.load_model(path)
     except Exception as error:  # a damaged file can fail in any way
         text = " ".join(f"{type(error).__name__}: {error}".split())
         missing = re.search(r"Could not locate (class|function) '[^']*'", text)
@@ -94,6 +94,12 @@ def from_file(path: Path) -> keras.Model:
             "`model` must be a file that keras.models.load_model can load. "
             f"Received: model={str(path)!r}. {text:.300}"
         ) from error
+    if not isinstance(model, keras.Model):
+        raise ValueError(
+            "`model` must be a file that holds a model. "
+            f"Received: model={str(path)!r}, which holds a {type(model).__name__}"
+        )
+    return model
 
 
 def version_in(path: Path) -> str:

@@ -19,6 +19,7 @@ from keras_diagwise.decision import (
     is_duration,
     is_positive,
 )
+from keras_diagwise.durations import duration, milliseconds
 from keras_diagwise.environment import Environment
 from keras_diagwise.problem import Problem
 
@@ -390,7 +391,7 @@ def closing_lines(report: TuningReport, width: int) -> Iterator[str]:
     known = max(len(report.rows) - report.measured, 0)
     yield (
         f"{counted(report.measured)} measured, {known} known before, in "
-        f"{report.seconds:.0f} s."
+        f"{duration(report.seconds)}."
     )
 
 
@@ -425,25 +426,16 @@ def check_lines(check: ModelCheck) -> Iterator[str]:
     """Lines on the whole-model check."""
     if check.skipped:
         yield f"The whole model was not timed: {check.skipped}."
-    if check.speedup is not None:
+    if check.stock_seconds is not None and check.converted_seconds is not None:
         yield (
-            f"The whole model's step: {milliseconds(check.stock_seconds)} ms stock, "
-            f"{milliseconds(check.converted_seconds)} ms converted: "
-            f"{check.speedup:.2f}×."
+            f"The whole model's step: {duration(check.stock_seconds)} stock, "
+            f"{duration(check.converted_seconds)} converted: {check.speedup:.2f}×."
         )
 
 
 def counted(passes: int) -> str:
     """A number of passes, in words."""
     return f"{passes} pass{'' if passes == 1 else 'es'}"
-
-
-def milliseconds(seconds: float | None) -> str:
-    """Seconds as milliseconds, to three digits."""
-    if seconds is None:
-        return "-"
-    value = 1e3 * seconds
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def times(slower: float | None, faster: float | None) -> str:

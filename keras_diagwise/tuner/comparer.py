@@ -12,6 +12,7 @@ from keras_diagwise import backends
 from keras_diagwise.algorithms import Algorithm, Native, parse
 from keras_diagwise.algorithms.algorithm import Device
 from keras_diagwise.decision import MISHAPS, Comparison, Outcome, now
+from keras_diagwise.durations import duration
 from keras_diagwise.environment import Environment
 from keras_diagwise.problem import Problem
 from keras_diagwise.tuner import verify
@@ -304,8 +305,8 @@ class Comparer:
                 finalists.append(candidate)
             else:
                 reason = (
-                    f"{1e3 * first_run.seconds:.3g} ms in its first run, and the best "
-                    f"{1e3 * best:.3g} ms"
+                    f"{duration(first_run.seconds)} in its first run, and the best "
+                    f"{duration(best)}"
                 )
                 outcomes[str(candidate)] = Outcome(
                     error=error_of(first_run), failure="outpaced", reason=reason

@@ -9,7 +9,7 @@ import random
 import statistics
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import keras
@@ -74,20 +74,40 @@ def timing_policy() -> TimingPolicy:
 def interleaved(
     functions: Mapping[Name, Callable[..., Any]],
     operands: Mapping[Name, Sequence[Any]] | Sequence[Any],
+    **settings: Any,
+) -> dict[Name, list[float]]:
+    """The seconds that calls of each function take, sample by sample.
+
+    Args:
+        functions: what to time, by name.
+        operands: the operands of all functions, or of each by name.
+        **settings: the other arguments of `rounds`.
+    """
+    return by_function(list(rounds(functions, operands, **settings)))
+
+
+def by_function(found: Sequence[Mapping[Name, float]]) -> dict[Name, list[float]]:
+    """The samples of each function, in the order of the rounds found."""
+    return {name: [each[name] for each in found] for name in found[0]}
+
+
+def rounds(
+    functions: Mapping[Name, Callable[..., Any]],
+    operands: Mapping[Name, Sequence[Any]] | Sequence[Any],
     *,
     seconds: float,
     min_rounds: int = 3,
     max_rounds: int = 60,
     seed: int = 0,
     idle_seconds: float = math.inf,
-) -> dict[Name, list[float]]:
-    """The seconds that calls of each function take, sample by sample.
+    sample_seconds: float | None = None,
+) -> Iterator[dict[Name, float]]:
+    """Yields round by round the seconds that a call of each function takes.
 
     The functions take turns in rounds of shuffled order, so that a change in the
-    machine's speed affects all of them, and sample i of each belongs to round i. The
-    calls of a sample are queued one after another, each on the next copy of its
-    operands if the `TimingPolicy` says so, and the sample ends when the device has
-    computed the last.
+    machine's speed affects all of them. The calls of a sample are queued one after
+    another, each on the next copy of its operands if the `TimingPolicy` says so. The
+    sample ends when the device has computed the last.
 
     Args:
         functions: what to time, by name; each is called once before, untimed.
@@ -97,20 +117,21 @@ def interleaved(
         max_rounds: most rounds in any case.
         seed: seed of the order within rounds.
         idle_seconds: how long ago the last sample was taken on the device.
+        sample_seconds: length of a sample, if other than the `TimingPolicy`'s; with 0
+            each is one call.
     """
-
     ways = timing_policy()
     if isinstance(operands, Mapping):
         copies = {name: copies_of(operands[name], ways) for name in functions}
     else:
         copies = dict.fromkeys(functions, copies_of(operands, ways))
+    length = ways.sample_seconds if sample_seconds is None else sample_seconds
     repeated = {
-        name: Repeated(in_turn(function, copies[name]), ways.sample_seconds)
+        name: Repeated(in_turn(function, copies[name]), length)
         for name, function in functions.items()
     }
     if idle_seconds >= ways.warm_seconds:
         warm_up(repeated.values(), ways.warm_up_seconds)
-    samples: dict[Name, list[float]] = {name: [] for name in functions}
     order = list(functions)
     shuffle = random.Random(seed).shuffle
     end = time.perf_counter() + seconds
@@ -118,9 +139,10 @@ def interleaved(
         if done >= min_rounds and time.perf_counter() > end:
             break
         shuffle(order)
-        for name in order:
-            samples[name].append(seconds_of(repeated[name]) / repeated[name].calls)
-    return samples
+        taken = {
+            name: seconds_of(repeated[name]) / repeated[name].calls for name in order
+        }
+        yield {name: taken[name] for name in functions}
 
 
 class Repeated:

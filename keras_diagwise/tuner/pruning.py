@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from keras_diagwise.algorithms import Algorithm
 from keras_diagwise.decision import MAX_OPERATIONS
+from keras_diagwise.durations import duration
 from keras_diagwise.problem import Problem
 from keras_diagwise.similarity import bucket
 from keras_diagwise.tuner.roofline import Roofline
@@ -93,10 +94,7 @@ def why_outpredicted(seconds: float, best: float) -> str | None:
     """
     if seconds <= PREDICTED_BEHIND * best:
         return None
-    return (
-        f"it is predicted to take {1e3 * seconds:.3g} ms, and another "
-        f"{1e3 * best:.3g} ms"
-    )
+    return f"it is predicted to take {duration(seconds)}, and another {duration(best)}"
 
 
 def why_pruned(
@@ -123,8 +121,8 @@ def why_pruned(
     least = roofline.arithmetic_seconds(work)
     if least > best:
         return (
-            f"its arithmetic alone takes {1e3 * least:.3g} ms, and the best so far "
-            f"{1e3 * best:.3g} ms"
+            f"its arithmetic alone takes {duration(least)}, and the best so far "
+            f"{duration(best)}"
         )
     if work.bytes > MAX_MEMORY_MULTIPLE * problem.least_bytes + 2**20:
         return f"it needs {work.bytes / 2**20:.0f} MiB"

@@ -16,6 +16,7 @@ from typing import Any
 
 from keras_diagwise import backends
 from keras_diagwise.algorithms import Algorithm
+from keras_diagwise.durations import duration
 from keras_diagwise.environment import usable_cores
 from keras_diagwise.plan import Plan
 from keras_diagwise.planning.planned_convolution import PlannedConvolution
@@ -163,7 +164,7 @@ class Runner:
         ahead = self._compiled[task, candidate].seconds
         compiling = ahead + max(0.0, first - second)
         if second > enough:
-            reason = f"{1e3 * second:.3g} ms in its first run"
+            reason = f"{duration(second)} in its first run"
             return FirstRun(second, None, compiling, "outpaced", reason)
         error = verify.error_of(run, task.problem, task.pass_name)
         return FirstRun(min(second, seconds_of(call)), error, compiling)

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection, Pipe
 from threading import current_thread
 
@@ -24,6 +24,7 @@ import keras
 
 from keras_diagwise import backends
 from keras_diagwise.algorithms import Algorithm
+from keras_diagwise.durations import duration
 from keras_diagwise.environment import usable_cores
 from keras_diagwise.tuner.roofline import Roofline
 from keras_diagwise.tuner.runner import FailedError, FirstRun, Job, PassTask, Runner
@@ -164,6 +165,12 @@ class SubprocessRunner:
 class Child:
     """A process that answers requests, one at a time.
 
+    A request is a method of `Runner` by its name, or a function of a module, and the
+    arguments.
+
+    Args:
+        variables: environment variables for it alone.
+
     Attributes:
         starter: the thread that started it.
         is_idle: whether it has answered all that it was asked.
@@ -172,7 +179,7 @@ class Child:
         NoChildError: if it can't be started.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, variables: Mapping[str, str] | None = None) -> None:
         self.starter = current_thread()
         self.is_idle = True
         self._connection, theirs = Pipe()
@@ -183,7 +190,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=self._complaints,
                 stderr=self._complaints,
-                env=child_environment(),
+                env={**child_environment(), **(variables or {})},
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,  # Ctrl-C is for the parent
             )
@@ -234,7 +241,7 @@ class Child:
         if not has_answered:
             if time.monotonic() >= until:
                 raise TimeoutError
-            raise FailedError("timeout", f"No answer after {left:.3g} s")
+            raise FailedError("timeout", f"No answer after {duration(left)}")
         self.is_idle = True
         if isinstance(answer, FailedError):
             raise answer
@@ -304,9 +311,10 @@ def serve(connection: Connection) -> None:
     runner = Runner()
     with contextlib.suppress(EOFError):
         while True:
-            name, *arguments = connection.recv()
+            work, *arguments = connection.recv()
+            call = work if callable(work) else getattr(runner, work)
             try:
-                answer = getattr(runner, name)(*arguments)
+                answer = call(*arguments)
             except FailedError as error:
                 answer = error
             if has_failed(answer):

@@ -6,7 +6,7 @@ import keras
 import pytest
 from typer.testing import CliRunner
 
-from keras_diagwise.cli import app
+from keras_diagwise_cli import app
 from tests.cli.test_report import measure_all, small_model
 from tests.fake_runner import nothing_known, traced_plans
 
@@ -59,7 +59,7 @@ def test_both_models_are_timed(file, monkeypatch):
 def test_the_table_fits_80_columns(file):
     output = printed(file, "--seconds", "0")
     assert "batches of 2" in output
-    assert "1 by 'decision'" in output
+    assert "plans: decision (1)" in output
     assert max(map(len, output.splitlines())) <= 80
     assert "\x1b" not in output
 

@@ -1,5 +1,6 @@
 """The console script: what it answers without Keras."""
 
+import importlib
 import importlib.util
 import os
 import subprocess
@@ -11,12 +12,13 @@ import typer
 from typer.testing import CliRunner
 
 import keras_diagwise
-from keras_diagwise.cli import app
-from keras_diagwise.cli.import_keras import BACKENDS, choose_backend
+from keras_diagwise_cli import app, commands
+from keras_diagwise_cli.discovery import import_commands
+from keras_diagwise_cli.loading import BACKENDS, choose_backend
 
 ROOT = Path(keras_diagwise.__file__).parents[1]
 ESCAPE = "\x1b"
-COMMAND = "import keras_diagwise_command as command; command.run()"
+COMMAND = "from keras_diagwise_cli import run; run()"
 
 
 def run(*arguments, **environment):
@@ -29,6 +31,9 @@ def run(*arguments, **environment):
         timeout=600,
         check=False,
     )
+
+
+HEAVY = {"jinja2", "keras", "keras_diagwise", "numpy"}
 
 
 def imported(done):
@@ -54,8 +59,8 @@ def test_help_and_version_import_no_keras(arguments, words):
     done = run(*arguments)
     assert done.returncode == 0, done.stderr
     assert words in done.stdout
-    assert "keras_diagwise.cli" in imported(done)
-    assert not imported(done) & {"jinja2", "keras", "numpy", *BACKENDS}
+    assert "keras_diagwise_cli.commands" in imported(done)
+    assert not imported(done) & {*HEAVY, *BACKENDS}
 
 
 def test_a_wrong_option_imports_no_keras():
@@ -113,7 +118,7 @@ def test_errors_are_told_before_keras_loads(words, says):
 
 CHOSEN = """
 import sys
-from keras_diagwise_command import run
+from keras_diagwise_cli import run
 sys.argv[1:] = ["decisions", "list"]
 try:
     run()
@@ -175,17 +180,17 @@ def is_installed(name):
     return importlib.util.find_spec(name) is not None
 
 
-def commands(group, path=()):
+def commands_of(group, path=()):
     """The words of each command that is no group, below a group."""
     for name, each in group.commands.items():
         if hasattr(each, "commands"):
             yield (*path, name), each
-            yield from commands(each, (*path, name))
+            yield from commands_of(each, (*path, name))
         else:
             yield (*path, name), each
 
 
-COMMANDS = dict(commands(typer.main.get_command(app)))
+COMMANDS = dict(commands_of(typer.main.get_command(app)))
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
@@ -212,7 +217,7 @@ def test_an_unexpected_error_is_one_line(monkeypatch):
     def fail(*arguments):
         raise RuntimeError("a mistake\nof two lines")
 
-    monkeypatch.setattr("keras_diagwise.cli.decisions.where", fail)
+    monkeypatch.setattr("keras_diagwise_cli.commands.decisions.list_.location_of", fail)
     result = CliRunner().invoke(app, ["decisions", "list"])
     assert result.exit_code == 1
     (line,) = [e for e in result.stderr.splitlines() if not e.endswith("…")]
@@ -220,6 +225,41 @@ def test_an_unexpected_error_is_one_line(monkeypatch):
     assert "--debug" in line
     result = CliRunner().invoke(app, ["decisions", "list", "--debug"])
     assert "a mistake" in str(result.exception)
+
+
+@pytest.mark.parametrize("error", [TypeError, AttributeError, KeyError])
+def test_a_bug_is_no_error_of_the_user(monkeypatch, tmp_path, error):
+    """A bug in what a command calls is unexpected, not the user's to fix."""
+
+    def fail(*arguments):
+        raise error("a mistake")
+
+    monkeypatch.setattr("keras_diagwise.models.decisions.write_document", fail)
+    result = CliRunner().invoke(app, ["decisions", "export", str(tmp_path / "x.json")])
+    assert result.exit_code == 1
+    assert f"unexpected {error.__name__}: " in result.stderr
+
+
+def test_the_commands_are_in_order():
+    """The help has the commands in the order stated, and every file's command."""
+    names = list(typer.main.get_command(app).commands)
+    assert names == [*(name.strip("_") for name in commands.ORDER), "decisions"]
+    files = {path.stem.strip("_") for path in Path(commands.__file__).parent.iterdir()}
+    assert set(names) == files - {"init", "pycache"}
+
+
+def test_a_file_is_a_command(tmp_path, monkeypatch):
+    """A file in the folder of commands suffices to add one."""
+    folder = tmp_path / "a_package_of_commands"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("declared = []\n")
+    declaration = "import a_package_of_commands as p; p.declared.append(__name__[-3:])"
+    for name in ("one", "two", "six"):
+        (folder / f"{name}.py").write_text(declaration)
+    monkeypatch.syspath_prepend(tmp_path)
+    package = importlib.import_module("a_package_of_commands")
+    import_commands("a_package_of_commands", ("two",))
+    assert package.declared == ["two", "one", "six"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no such pipes")

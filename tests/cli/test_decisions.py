@@ -6,13 +6,13 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from keras_diagwise.cli import app
 from keras_diagwise.decision import Comparison, Decision, Outcome
 from keras_diagwise.models.environment import environment_of_models
 from keras_diagwise.ops import dispatcher
 from keras_diagwise.problem import PASSES
 from keras_diagwise.storage.document import Document
 from keras_diagwise.storage.store import Store
+from keras_diagwise_cli import app
 from tests.algorithms.suite import depthwise
 from tests.cli.lines import only_line
 from tests.samples import (

@@ -14,8 +14,11 @@ import pytest
 from typer.testing import CliRunner
 
 import keras_diagwise
-from keras_diagwise.cli import app, demo, image_folder, images, side_by_side
-from keras_diagwise.cli.errors import UserError
+from keras_diagwise_cli import app
+from keras_diagwise_cli.commands.demo import loaded_images
+from keras_diagwise_cli.demo import image_folder, images, training
+from keras_diagwise_cli.errors import UserError
+from keras_diagwise_cli.terminal.progress import Progress
 from tests.cli.lines import only_line
 
 PIL = pytest.importorskip("PIL.Image")
@@ -45,9 +48,9 @@ def folder(tmp_path):
 @pytest.fixture
 def no_training(monkeypatch):
     """Steps that compute nothing."""
-    monkeypatch.setattr(side_by_side, "train", lambda model, batch: 1.0)
+    monkeypatch.setattr(training, "train", lambda model, batch: 1.0)
     monkeypatch.setattr(
-        side_by_side, "predict", lambda model, inputs: np.eye(10)[: len(inputs)]
+        training, "predict", lambda model, inputs: np.eye(10)[: len(inputs)]
     )
 
 
@@ -63,7 +66,7 @@ def test_json_has_every_figure(folder):
         assert measured["median_of_paired_ratios"] > 0
     assert len(report["training_step"]["pairs_s"]) == 2
     assert report["first_step_s"]["stock"] > 0
-    assert report["losses"]["steps"] == len(report["losses"]["pairs"]) == 4
+    assert report["losses"]["steps"] == len(report["losses"]["pairs"]) == 5
     assert report["losses"]["relative_difference_first"] < 1e-3
     assert 0 <= report["accuracy"]["stock"] <= 1
     assert report["converted_alone"]["steps"] >= 1
@@ -78,10 +81,11 @@ def test_piped_tables_are_plain_text(folder):
     """Tables fit 80 columns and have no escape codes when piped."""
     command = """
 import numpy as np
-from keras_diagwise.cli import run, side_by_side
+from keras_diagwise_cli import run
+from keras_diagwise_cli.demo import training
 
-side_by_side.train = lambda model, batch: 1.0
-side_by_side.predict = lambda model, inputs: np.eye(10)[: len(inputs)]
+training.train = lambda model, batch: 1.0
+training.predict = lambda model, inputs: np.eye(10)[: len(inputs)]
 run()
 """
     arguments = ["demo", *SMALL, "--plan", "native", "--images", str(folder)]
@@ -96,10 +100,10 @@ run()
     assert ESCAPE not in result.stdout + result.stderr
     assert max(map(len, result.stdout.splitlines())) <= 80
     flat = " ".join(result.stdout.split())
-    assert "a training step, median of 2" in flat
+    assert "training step, median of 2" in flat
     assert "block_16_depthwise" in flat
-    assert "runs stock's own operations" in flat
-    assert "Where to go next" in flat
+    assert "runs the stock operations" in flat
+    assert "Next: convert" in flat
     assert f"KERAS_BACKEND={keras.backend.backend()}" in flat
 
 
@@ -110,7 +114,7 @@ def test_an_interrupt_ends_with_130(monkeypatch):
     def interrupted(model, batch):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(side_by_side, "train", interrupted)
+    monkeypatch.setattr(training, "train", interrupted)
     result = invoke("demo", *SMALL)
     assert result.exit_code == 130
     assert only_line(result.stderr) == "keras-diagwise: interrupted"
@@ -127,7 +131,7 @@ def test_a_swallowed_interrupt_ends_it_too(monkeypatch):
         return 1.0
 
     before = signal.getsignal(signal.SIGINT)
-    monkeypatch.setattr(side_by_side, "train", swallows)
+    monkeypatch.setattr(training, "train", swallows)
     result = invoke("demo", *SMALL)
     assert result.exit_code == 130
     assert only_line(result.stderr) == "keras-diagwise: interrupted"
@@ -250,9 +254,9 @@ def spoil_a_file(folder):
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (spoil_all, "no subfolder of .* holds an image"),
-        (spoil_a_class, "one class only.*at least two"),
-        (spoil_all_but_one, "one image only of dark.*at least two"),
+        (spoil_all, "no subfolder of .* contains an image"),
+        (spoil_a_class, "only one class.*at least two"),
+        (spoil_all_but_one, "only one image of dark.*at least two"),
         (spoil_a_file, r"can't read .*2\.png as an image.*[Rr]emove"),
     ],
 )
@@ -264,21 +268,47 @@ def test_an_unusable_folder_says_why(folder, spoil, words):
 
 def test_batch_larger_than_folder_is_refused(folder):
     with pytest.raises(UserError, match="smaller --batch-size"):
-        demo.loaded_images("digits", folder, 32, seed=0, batch_size=16)
+        loaded_images("digits", folder, 32, seed=0, batch_size=16)
 
 
-def test_pairs_alternate_which_goes_first():
-    """The converted model goes first in every other pair."""
-    calls = []
-    for turn in range(4):
-        side_by_side.timed_pair(
-            lambda model, batch: calls.append(model), ("stock", "converted"), None, turn
-        )
-    assert calls[:4] == ["stock", "converted", "converted", "stock"]
+@pytest.fixture
+def batches(folder):
+    return images.Batches(image_folder.from_folder(folder, 32, seed=0), 4, seed=0)
 
 
-def test_pairs_stop_at_the_time_limit():
+def trained_on(monkeypatch, batches, steps):
+    """The steps of both models, in their order: each model and its batch."""
+    seen = []
+
+    def train(model, batch):
+        seen.append((model, batch[0].tobytes()))
+        return 1.0
+
+    monkeypatch.setattr(training, "train", train)
+    models = {"stock": "stock", "converted": "converted"}
+    with Progress() as progress:
+        timed, losses = training.timed_training(models, batches, steps, progress)
+    assert losses == dict.fromkeys(models, [1.0] * (len(seen) // 2))
+    assert timed.steps.rounds == len(timed.samples["stock"])
+    return seen
+
+
+def test_both_train_on_the_same_batches(monkeypatch, batches):
+    """Both models train on the same batches, each of them first now and then."""
+    seen = trained_on(monkeypatch, batches, 20)
+    stock, converted = (
+        [batch for name, batch in seen if name == model]
+        for model in ("stock", "converted")
+    )
+    assert stock == converted
+    assert len(set(stock)) > 10
+    assert {name for name, _ in seen[6::2]} == {"stock", "converted"}
+
+
+def test_pairs_stop_at_the_time_limit(monkeypatch, batches):
     """Pairs end when their time is over, but not before the fewest are done."""
-    assert len(list(side_by_side.affordable(30, 5, seconds=0))) == 5
-    assert len(list(side_by_side.affordable(2, 5, seconds=0))) == 2
-    assert len(list(side_by_side.affordable(30, 5, seconds=100))) == 30
+    first_and_warm_up = 3
+    for steps, seconds, pairs in ((30, 0.0, 5), (2, 0.0, 2), (30, 100.0, 30)):
+        monkeypatch.setattr(training, "TRAINING_SECONDS", seconds)
+        seen = trained_on(monkeypatch, batches, steps)
+        assert len(seen) == 2 * (pairs + first_and_warm_up)

@@ -11,9 +11,6 @@ from typer.testing import CliRunner
 
 import keras_diagwise as kd
 from keras_diagwise.algorithms import Direct, Native
-from keras_diagwise.cli import app, doctor, findings, kept_memory
-from keras_diagwise.cli.errors import UserError
-from keras_diagwise.cli.findings import Finding
 from keras_diagwise.models.environment import environment_of_models
 from keras_diagwise.ops import dispatcher
 from keras_diagwise.problem import PASSES
@@ -21,7 +18,14 @@ from keras_diagwise.storage.document import Document
 from keras_diagwise.storage.store import Store
 from keras_diagwise.tuner import subprocess_runner
 from keras_diagwise.tuner.runner import FirstRun, Runner
+from keras_diagwise.tuner.subprocess_runner import NoChildError
 from keras_diagwise.tuner.verify import Error
+from keras_diagwise_cli import app
+from keras_diagwise_cli.commands import doctor
+from keras_diagwise_cli.diagnosis import computation, configuration, kept_memory
+from keras_diagwise_cli.diagnosis import finding as findings
+from keras_diagwise_cli.diagnosis.finding import Finding
+from keras_diagwise_cli.errors import UserError
 from tests.samples import ELSEWHERE, decision, document, with_batch
 
 ESCAPE = "\x1b"
@@ -45,9 +49,9 @@ SUBJECTS = [
 def store(tmp_path, monkeypatch):
     found = Store(tmp_path / "store")
     monkeypatch.setattr(dispatcher.planner, "store", found)
-    for name in findings.VARIABLES[1:]:
+    for name in configuration.VARIABLES[1:]:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(findings, "NVIDIA_DRIVER", tmp_path / "no such device")
+    monkeypatch.setattr(configuration, "NVIDIA_DRIVER", tmp_path / "no such device")
     return found
 
 
@@ -55,9 +59,9 @@ def store(tmp_path, monkeypatch):
 def no_work(monkeypatch):
     """Nothing computed, no process started."""
     fine = Finding("tuner", "ok", "fine")
-    monkeypatch.setattr(findings, "tuner", lambda: fine)
-    monkeypatch.setattr(findings, "algorithms", lambda *_: fine)
-    monkeypatch.setattr(findings, "memory", lambda: fine)
+    monkeypatch.setattr(computation, "tuner", lambda: fine)
+    monkeypatch.setattr(computation, "algorithms", lambda *_: fine)
+    monkeypatch.setattr(computation, "memory", lambda: fine)
 
 
 def invoke(*arguments, width=80):
@@ -120,12 +124,12 @@ class TestMemory:
         monkeypatch.delenv(kept_memory.VARIABLE, raising=False)
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
-        return findings.memory()
+        return computation.memory()
 
     def test_a_gain_comes_with_the_line_to_set(self, monkeypatch):
         found = self.of(monkeypatch, 1.3)
         assert "10 ms, and 7 ms" in found.text
-        assert "1.43× faster, by the 95 % bound 1.30×" in found.text
+        assert "1.43× as fast, at least 1.30× by the 95 % bound" in found.text
         assert found.command == f"export GLIBC_TUNABLES={kept_memory.KEEP_HUGE_PAGES}"
         assert found.values["gain_at_least"] == 1.3
 
@@ -142,11 +146,11 @@ class TestMemory:
 
     def test_another_c_library_is_not_measured(self, monkeypatch):
         monkeypatch.setattr(kept_memory.platform, "libc_ver", lambda: ("", ""))
-        assert "not measured" in findings.memory().text
+        assert "not measured" in computation.memory().text
 
     def test_a_child_that_ends_is_told(self, monkeypatch):
-        monkeypatch.setattr(kept_memory.sys, "executable", "/bin/false")
-        with pytest.raises(RuntimeError, match="the child ended by"):
+        monkeypatch.setattr(subprocess_runner.sys, "executable", "/bin/false")
+        with pytest.raises(NoChildError, match="The child ended by"):
             kept_memory.step_cost()
 
     def test_the_line_is_printed_unbroken(self, monkeypatch):
@@ -189,7 +193,7 @@ def test_unusable_files_are_counted(store, caplog):
     assert found_files["state"] == "warning"
     assert found_files["values"]["count"] == 5
     named = [os.path.basename(path) in found_files["text"] for path in files]
-    assert sum(named) == findings.MAX_NAMED
+    assert sum(named) == configuration.MAX_NAMED
     assert "Remove them" in found_files["remedy"]
     assert counted["values"]["here"] == 2
     assert not caplog.records
@@ -286,7 +290,7 @@ def test_shipped_are_counted_by_source(monkeypatch):
     shipped = Document()
     for environment in (here(), updated, other, foreign):
         shipped |= document(environment, decision())
-    planner = "keras_diagwise.planning.planner.shipped_document"
+    planner = "keras_diagwise_cli.diagnosis.configuration.shipped_document"
     monkeypatch.setattr(planner, lambda: shipped)
     finding = found()["shipped"]
     assert finding["values"] == {
@@ -312,14 +316,14 @@ def test_nearest_known_device_is_named(monkeypatch):
     shipped = Document()
     for environment in others:
         shipped |= document(environment, decision())
-    planner = "keras_diagwise.planning.planner.shipped_document"
+    planner = "keras_diagwise_cli.diagnosis.configuration.shipped_document"
     monkeypatch.setattr(planner, lambda: shipped)
     for bits in (256, 512):
         unseen = dataclasses.replace(here(), device_name="unseen", vector_bits=bits)
-        models = "keras_diagwise.models.environment.environment_of_models"
+        models = "keras_diagwise_cli.diagnosis.configuration.environment_of_models"
         monkeypatch.setattr(models, lambda unseen=unseen: unseen)
         text = found()["shipped"]["text"]
-        assert f"Most like this device: of {bits} (" in text
+        assert f"The device most like this one: of {bits} (" in text
         assert f"{bits}-bit vectors" in text
 
 
@@ -328,7 +332,7 @@ def test_an_unseen_gpu_is_a_warning(monkeypatch, tmp_path):
     """A GPU that the backend does not see is a warning."""
     if here().device_kind != "cpu":
         pytest.skip("the backend sees a device")
-    monkeypatch.setattr(findings, "NVIDIA_DRIVER", tmp_path)
+    monkeypatch.setattr(configuration, "NVIDIA_DRIVER", tmp_path)
     finding = found()["backend"]
     assert finding["state"] == "warning"
     assert "NVIDIA" in finding["remedy"]
@@ -340,7 +344,7 @@ def test_unimportable_backend_is_an_error(monkeypatch):
     def fail():
         raise UserError("Keras can't be imported (No module named 'x'). Install it")
 
-    monkeypatch.setattr(doctor, "import_keras", fail)
+    monkeypatch.setattr(doctor, "load_package", fail)
     known = found(code=1)
     assert set(known) == {"versions", "backend"}
     assert "No module named" in known["backend"]["text"]
@@ -352,7 +356,7 @@ def test_a_child_that_cant_start_is_an_error(monkeypatch):
     monkeypatch.setattr(
         subprocess_runner, "child_command", lambda _: ["/no/such/program"]
     )
-    finding = findings.tuner()
+    finding = computation.tuner()
     assert finding.state == "error"
     assert "/no/such/program" in finding.text
     assert "own process" in finding.remedy
@@ -367,7 +371,7 @@ def test_wrong_numbers_name_their_algorithm(monkeypatch):
 
     monkeypatch.setattr(Direct, "kernel_gradient", wrong)
     done = []
-    finding = findings.algorithms(False, done.append)
+    finding = computation.algorithms(False, done.append)
     assert finding.state == "error"
     assert "direct, kernel_gradient: wrong numbers" in finding.text
     assert "forward" not in finding.text
@@ -383,7 +387,7 @@ def test_a_wrong_native_is_a_warning(monkeypatch):
         return FirstRun(1.0, Error(off, 1e7 * off, 1e7 * off), 0.0)
 
     monkeypatch.setattr(Runner, "examine", examine)
-    finding = findings.algorithms(False, lambda part: None)
+    finding = computation.algorithms(False, lambda part: None)
     assert finding.state == "warning"
     assert finding.text.count("native, ") == finding.text.count("wrong numbers") == 3
 
@@ -397,7 +401,7 @@ def test_a_candidate_that_raises_is_named(monkeypatch):
         return examine(self, task, candidate, *more)
 
     monkeypatch.setattr(Runner, "examine", fail)
-    finding = findings.algorithms(False, lambda part: None)
+    finding = computation.algorithms(False, lambda part: None)
     assert finding.state == "error"
     assert "direct, forward: exception: RuntimeError: [no]" in finding.text
 

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 import keras_diagwise
-from keras_diagwise.cli import app
+from keras_diagwise_cli import app
 from tests.cli.lines import refusal
 from tests.importers.mobile_nets import mobilenet
 from tests.importers.mxnet_nets import Writer

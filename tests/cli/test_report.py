@@ -12,11 +12,11 @@ import pytest
 from typer.testing import CliRunner
 
 import keras_diagwise as kd
-from keras_diagwise.cli import app
 from keras_diagwise.decision import Comparison, Decision, Outcome
 from keras_diagwise.models.environment import environment_of
 from keras_diagwise.models.problems import uses_in
 from keras_diagwise.problem import PASSES
+from keras_diagwise_cli import app
 from tests.cli import browser
 from tests.cli.lines import refusal
 from tests.fake_runner import nothing_known
@@ -198,7 +198,7 @@ def test_without_decisions_it_names_tune(unmeasured):
     command = f"keras-diagwise tune '{unmeasured}' --batch-size 32"
     assert found["tune"] == command
     text = read(page(unmeasured)).text
-    assert "None of the 3 layers measured for this machine" in text
+    assert "None of the 3 layers have been measured for this machine" in text
     assert command in "".join(read(unmeasured.with_suffix(".html")).texts)
     assert text.count("not measured here") == 3
     assert command in printed(unmeasured, "-o", unmeasured.with_suffix(".html"))
@@ -213,7 +213,7 @@ def test_partial_measurement_is_counted(tmp_path, store):
     output = printed(tmp_path / "part.keras", "-o", tmp_path / "part.html")
     assert "2 of 3 layers measured for this machine" in output
     assert "To measure the others: keras-diagwise tune" in output
-    assert "2 of the 3 layers measured" in read(tmp_path / "part.html").text
+    assert "2 of the 3 layers have been measured" in read(tmp_path / "part.html").text
 
 
 def test_tune_command_has_relevant_options(monkeypatch):
@@ -241,7 +241,7 @@ def test_nearest_measurement_is_told_apart(file):
         assert set(layer["passes"]) == set(PASSES)
     assert found["totals"]["measured"] == 0
     text = read(page(file, "--batch-size", "3")).text
-    assert "Below is what was measured for it: 2×16×16×4" in text
+    assert "The measurements below are of 2×16×16×4" in text
     assert "None of the 3 layers" in text
 
 
@@ -435,7 +435,7 @@ def test_no_tune_advice_for_unknown_sizes(tmp_path):
     output = printed(tmp_path / "sizes.keras", "-o", tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text()
     for shown in (output, text):
-        assert "1 layer, the spatial shape is not known" in shown
+        assert "1 layer (the spatial shape is not known)" in shown
         assert "keras-diagwise tune" not in shown
 
 

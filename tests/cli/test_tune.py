@@ -13,11 +13,11 @@ import pytest
 from typer.testing import CliRunner
 
 import keras_diagwise as kd
-from keras_diagwise.cli import app
 from keras_diagwise.models.report import ModelCheck
 from keras_diagwise.problem import PASSES
 from keras_diagwise.storage.document import Document
 from keras_diagwise.storage.store import Store
+from keras_diagwise_cli import app
 from tests.cli.lines import refusal
 from tests.fake_runner import FakeRunner, install, nothing_known
 
@@ -250,7 +250,7 @@ def test_a_damaged_file_is_one_line(tmp_path):
 
 def test_debug_leaves_the_traceback():
     result = invoke("MobileNetV9", "--batch-size", "2", "--debug")
-    assert isinstance(result.exception, ValueError)
+    assert isinstance(result.exception.__cause__, ValueError)
 
 
 def read_all(terminal, shown):
@@ -273,7 +273,7 @@ def test_the_bar_is_on_a_terminal_alone(file, tmp_path, is_terminal):
     shown = []
     reader = threading.Thread(target=read_all, args=(terminal, shown))
     reader.start()
-    command = "from keras_diagwise_command import run; run()"
+    command = "from keras_diagwise_cli import run; run()"
     options = ["--batch-size", "2", "--inference"]
     done = subprocess.run(
         [sys.executable, "-c", command, "tune", file, *options],

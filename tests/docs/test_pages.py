@@ -9,9 +9,9 @@ import pytest
 from typer.main import get_command
 
 import keras_diagwise
-from keras_diagwise.cli import app
 from keras_diagwise.planning import planner
 from keras_diagwise.planning.source import PlanSource
+from keras_diagwise_cli import app
 from tests.docs.blocks import PAGES, backends_of, blocks_of, code_before, pages
 
 BACKEND = keras.backend.backend()

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 CODE = """
 import sys
-import keras_diagwise, keras_diagwise.cli
+import keras_diagwise, keras_diagwise_cli
 print(*(name for name in sys.modules if name.startswith("keras_diagwise.importers")))
 """
 

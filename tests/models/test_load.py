@@ -67,6 +67,15 @@ def test_an_unregistered_class_has_a_remedy(tmp_path):
     assert "Could not locate class 'OfMyOwn'" in text
 
 
+def test_a_file_of_something_else_is_refused(tmp_path):
+    """A file that holds no model is refused, by what it holds."""
+    layer = keras.layers.Dense(2)
+    layer.build((None, 3))
+    keras.saving.save_model(layer, tmp_path / "layer.keras")
+    with pytest.raises(ValueError, match=r"layer\.keras'?, which holds a Dense"):
+        load(str(tmp_path / "layer.keras"))
+
+
 def test_a_size_for_a_file_is_refused(saved):
     assert "image_size=32" in refused(saved[1], 32)
 

@@ -19,8 +19,8 @@ import traceback
 import unicodedata
 from pathlib import Path
 
-from keras_diagwise.cli import run
 from keras_diagwise.storage.document import MAX_BYTES, MAX_DECISIONS
+from keras_diagwise_cli import run
 from tests.samples import HERE, decision, document, with_batch
 
 MAX_SECONDS = 5.0

@@ -15,9 +15,6 @@ import keras
 from hypothesis import strategies as st
 
 import keras_diagwise as kd
-from keras_diagwise.cli.decision_tables import show_all, show_candidates
-from keras_diagwise.cli.report_figures import report_figures
-from keras_diagwise.cli.report_page import report_page
 from keras_diagwise.decision import Comparison, Decision, Outcome
 from keras_diagwise.models.environment import environment_of
 from keras_diagwise.models.problems import uses_in
@@ -32,6 +29,9 @@ from keras_diagwise.storage.files import (
 )
 from keras_diagwise.storage.folders import MAX_BYTES
 from keras_diagwise.storage.store import Store
+from keras_diagwise_cli.decisions.tables import show_all, show_candidates
+from keras_diagwise_cli.report.figures import report_figures
+from keras_diagwise_cli.report.page import report_page
 from tests.samples import MEASURED
 
 NUMBERS = (0, -1, 5e-324, 1e-320, 1e308, float("nan"), float("inf"), 2**63, 10**400)

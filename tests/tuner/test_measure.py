@@ -65,6 +65,15 @@ def test_the_budget_ends_the_rounds(monkeypatch):
     assert 9 <= len(samples["quick"]) <= 11
 
 
+def test_a_sample_can_be_one_call(monkeypatch):
+    """With no length, a sample is one call, however fast: all are called as often."""
+    samples, calls = timed(
+        monkeypatch, {"a": 1e-5, "b": 1e-4}, seconds=0, sample_seconds=0.0
+    )
+    for name in "ab":
+        assert calls.count(name) == len(samples[name]) + 2
+
+
 def test_an_accelerator_is_warmed_up_first(monkeypatch):
     monkeypatch.setattr(measure, "timing_policy", lambda: measure.ACCELERATOR)
     samples, calls = timed(monkeypatch, {"a": 0.04, "b": 0.02}, seconds=0.1)

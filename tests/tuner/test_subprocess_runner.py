@@ -17,7 +17,7 @@ from keras_diagwise.storage.store import Store
 from keras_diagwise.tuner import runner, subprocess_runner
 from keras_diagwise.tuner.candidates import is_decided
 from keras_diagwise.tuner.runner import FailedError, PassTask
-from keras_diagwise.tuner.subprocess_runner import SubprocessRunner
+from keras_diagwise.tuner.subprocess_runner import Child, SubprocessRunner
 from keras_diagwise.tuner.tuner import Tuner
 from tests.algorithms.suite import depthwise
 from tests.tuner.bench import ROOFLINE
@@ -128,6 +128,18 @@ def test_a_child_serves_several_requests(running):
     assert running.examine(TASK, Direct()).failure is None
     assert running.time(TASK, [Direct()], 0.0, 3).keys() == {Direct()}
     assert running._child is first
+
+
+def test_a_child_runs_any_function():
+    """A child runs a function of a module, under variables of its own."""
+    child = Child({"KERAS_DIAGWISE_TEST": "here"})
+    try:
+        child.greet(float("inf"))
+        request = os.getenv, "KERAS_DIAGWISE_TEST"
+        assert child.answer(request, patience=60.0, until=float("inf")) == "here"
+    finally:
+        child.end()
+    assert "KERAS_DIAGWISE_TEST" not in os.environ
 
 
 def test_an_ended_child_starts_again(running):

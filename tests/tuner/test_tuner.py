@@ -450,7 +450,7 @@ def test_far_behind_by_prediction_is_pruned(make, on_gpu):
     bench = Bench()
     outcomes = outcomes_of(make(bench, environment=on_gpu).tune(PROBLEM, FORWARD))
     assert outcomes["foretold:1.6"].failure == "pruned"
-    assert "predicted to take 1.6e+03 ms" in outcomes["foretold:1.6"].reason
+    assert "predicted to take 1.6 s" in outcomes["foretold:1.6"].reason
     assert outcomes["foretold:1.4"].failure is None
     compiled = [name for jobs in bench.compiled for _, name in jobs]
     assert "foretold:1.6" not in compiled

@@ -1,0 +1,1 @@
+"""The benchmark of `keras-diagwise benchmark`: its figures and their table."""

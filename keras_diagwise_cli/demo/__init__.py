@@ -1,0 +1,1 @@
+"""The demo of `keras-diagwise demo`: images, training, figures and tables."""

@@ -1,0 +1,138 @@
+"""Measures the speedup of keeping the memory that a training step frees.
+
+On a CPU, backends allocate a step's buffers from the C library and free them after it.
+glibc returns large ones to the system at once, which has to find and clear their pages
+again at the next step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import math
+import os
+import platform
+import re
+import statistics
+import time
+from collections.abc import Callable
+
+import keras
+import numpy as np
+from keras import layers
+
+import keras_diagwise
+from keras_diagwise.tuner.measure import lower_bound
+from keras_diagwise.tuner.subprocess_runner import Child
+
+VARIABLE = "GLIBC_TUNABLES"
+KEEP_HUGE_PAGES = ":".join(
+    [
+        "glibc.malloc.hugetlb=1",  # ask for huge pages
+        "glibc.malloc.mmap_threshold=8589934592",  # take all from the heap
+        "glibc.malloc.trim_threshold=8589934592",  # whose end is kept
+    ]
+)
+FIRST_GLIBC = 2, 35
+"""First version of glibc with `glibc.malloc.hugetlb` (its NEWS)."""
+
+BATCH_SIZE, PIXELS, CHANNELS, BLOCKS = 16, 48, 64, 4
+"""Dimensions of a model whose 9 MB tensors fit in no cache."""
+
+TURNS = 8
+SECONDS_IN_TURN = 0.25
+PATIENCE = 120.0
+"""Seconds for a turn; the first one compiles."""
+
+
+@dataclasses.dataclass(frozen=True)
+class StepCost:
+    """Seconds of a step.
+
+    Attributes:
+        as_it_is: under the environment variables of this process.
+        kept: with freed memory kept in huge pages.
+        gain: median of the ratios of both, turn by turn.
+        gain_at_least: lower 95 % bound of the gain.
+    """
+
+    as_it_is: float
+    kept: float
+    gain: float
+    gain_at_least: float
+
+
+def has_tunables() -> bool:
+    """Whether the C library supports `KEEP_HUGE_PAGES`."""
+    name, version = platform.libc_ver()
+    numbers = tuple(map(int, re.findall(r"\d+", version)[:2]))
+    return name == "glibc" and numbers >= FIRST_GLIBC
+
+
+def with_tunables(tunables: str) -> str:
+    """The variable's value with tunables appended; glibc takes the last of two that
+    conflict."""
+    return ":".join(filter(None, [os.environ.get(VARIABLE, ""), tunables]))
+
+
+def step_cost() -> StepCost:
+    """Measures steps in two child processes, interleaved.
+
+    Raises:
+        NoChildError: if a child can't be started.
+        FailedError: if one ends early, or hangs.
+    """
+    with contextlib.ExitStack() as stack:
+
+        def started(variables: dict[str, str]) -> Child:
+            child = Child(variables)
+            stack.callback(child.end)
+            return child
+
+        as_it_is = started({})
+        kept = started({VARIABLE: with_tunables(KEEP_HUGE_PAGES)})
+        for each in (as_it_is, kept):
+            each.greet(math.inf)
+            take_turn(each)  # the first compiles
+        turns = [(take_turn(as_it_is), take_turn(kept)) for _ in range(TURNS)]
+    ratios = [one / other for one, other in turns]
+    return StepCost(
+        as_it_is=statistics.median(one for one, _ in turns),
+        kept=statistics.median(other for _, other in turns),
+        gain=statistics.median(ratios),
+        gain_at_least=lower_bound(ratios, resamples=500),
+    )
+
+
+def take_turn(child: Child) -> float:
+    """Median seconds of a step in one turn of a child."""
+    return child.answer((median_step,), PATIENCE, math.inf)
+
+
+def median_step() -> float:
+    """Median seconds of the steps of a quarter of a second, in this process."""
+    step = small_step()
+    samples: list[float] = []
+    end = time.perf_counter() + SECONDS_IN_TURN
+    while not samples or time.perf_counter() < end:
+        start = time.perf_counter()
+        step()
+        samples.append(time.perf_counter() - start)
+    return statistics.median(samples)
+
+
+@functools.cache
+def small_step() -> Callable[[], object]:
+    """A training step of a model of depthwise and pointwise convolutions."""
+    inputs = x = keras.Input((PIXELS, PIXELS, CHANNELS))
+    for _ in range(BLOCKS):
+        x = layers.DepthwiseConv2D(3, padding="same")(x)
+        x = layers.Conv2D(CHANNELS, 1)(x)
+        x = layers.Activation("relu")(layers.BatchNormalization()(x))
+    model = keras.Model(inputs, layers.GlobalAveragePooling2D()(x))
+    model.compile("sgd", "mse")
+    keras_diagwise.convert(model, verbose=0)
+    images = np.ones((BATCH_SIZE, PIXELS, PIXELS, CHANNELS), "float32")
+    targets = np.zeros((BATCH_SIZE, CHANNELS), "float32")
+    return lambda: model.train_on_batch(images, targets)

@@ -1,0 +1,1 @@
+"""The report of `keras-diagwise report`: figures, page, lines on the terminal."""
