@@ -219,8 +219,8 @@ def oldest(session, backend):
 @nox.session(requires=["build"], python=["3.10", "3.12", "3.13", "3.14"])
 @nox.parametrize("backend", ["jax", "tensorflow"], ids=["jax", "tensorflow"])
 def pythons(session, backend):
-    """The same on other versions of Python. torch, whose wheels for them bring gigabytes
-    of CUDA, has `newest` alone."""
+    """The same on other versions of Python. Torch's wheels for them bring gigabytes of
+    CUDA: it has `newest` alone."""
     skip_without_wheels(session, backend)
     try_wheel(session, backend, CONSTRAINTS)
 
