@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from keras_diagwise import algorithms
+from keras_diagwise.algorithms.limits import can_serve, sane_bytes
 from keras_diagwise.plan import Plan
 from keras_diagwise.precision import STANDARD, STRICT, allowed_error
 from keras_diagwise.problem import PASSES, Problem
@@ -390,27 +391,6 @@ class Decision:
 
 
 DECISION_FIELDS = frozenset(field.name for field in dataclasses.fields(Decision))
-
-MAX_OPERATIONS = 512
-"""A candidate with more would take too long to compile."""
-
-
-def sane_bytes(problem: Problem) -> int:
-    """Most bytes that a candidate may move: more is a mistake or malicious."""
-    return max(2**30, 8 * problem.least_bytes)
-
-
-def can_serve(algorithm: str, problem: Problem) -> bool:
-    """Whether an algorithm can compute a problem, which may differ from the one
-    measured, within sane memory and compile time."""
-    parsed = algorithms.parse(algorithm)
-    try:
-        parsed.check(problem)
-    except ValueError:
-        return False
-    work = parsed.work(problem)
-    sane = work.bytes <= sane_bytes(problem) and work.operations <= MAX_OPERATIONS
-    return sane and parsed.refusal(problem) is None
 
 
 def now() -> str:
