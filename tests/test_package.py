@@ -87,7 +87,7 @@ assert not hasattr(kd, "nonsense")
 
 
 ROOMS = [
-    *("version", "_terminal", "budget", "problem", "precision", "settings"),
+    *("version", "_terminal", "budget", "records", "problem", "precision", "settings"),
     *("backends", "algorithms", "plan", "environment", "decision", "similarity"),
     *("storage", "planning", "tuner", "ops", "layers", "models", "importers", "cli"),
 ]
