@@ -132,7 +132,7 @@ def lint(session):
 @nox.session
 def types(session):
     """mypy over the packages."""
-    packages = ("jinja2", "keras", "numpy", "rich", "typer")
+    packages = ("jinja2", "keras", "msgspec", "numpy", "rich", "typer")
     session.install("-c", CONSTRAINTS, "mypy", *packages)
     session.run("mypy")
 

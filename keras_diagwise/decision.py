@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import functools
 import hashlib
 import json
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+from msgspec.structs import force_setattr
 
 from keras_diagwise import algorithms
+from keras_diagwise.algorithms.limits import can_serve, sane_bytes
 from keras_diagwise.plan import Plan
 from keras_diagwise.precision import STANDARD, STRICT, allowed_error
 from keras_diagwise.problem import PASSES, Problem
+from keras_diagwise.records import Record, one_of, with_parts
 
 MISHAPS = (
     "wrong numbers",
@@ -33,8 +38,22 @@ SURE_FAILURES = ("refused", "wrong numbers", "not finite", "exception")
 """Failures that do not depend on the load of the device at the time."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Outcome:
+MAX_NUMBER = 1e18
+"""Largest plausible error or ratio."""
+MAX_LETTERS = 500
+"""Longest reason; longer ones are cut off."""
+MAX_CANDIDATES = 200
+"""Most candidates of a comparison; more is a mistake or malicious."""
+CLOCKS_DIFFER = datetime.timedelta(days=1)
+
+Seconds = Annotated[float, Meta(ge=1e-9, le=86400.0)]
+"""A plausible time of a pass: a nanosecond to a day."""
+Number = Annotated[float, Meta(ge=0.0, le=MAX_NUMBER)]
+CandidateName = Annotated[str, Meta(max_length=100)]
+PassName = Annotated[str, one_of(*PASSES)]
+
+
+class Outcome(Record, frozen=True):
     """The result of measuring a candidate. Numbers are kept to four digits.
 
     Attributes:
@@ -49,62 +68,23 @@ class Outcome:
             that rounding explains.
     """
 
-    seconds: float | None = None
-    error: float | None = None
-    gain: float | None = None
-    failure: str | None = None
+    RULE = "An outcome must have a time of a nanosecond to a day, or a failure"
+
+    seconds: Seconds | None = None
+    error: Number | None = None
+    gain: Number | None = None
+    failure: Annotated[str, one_of(*FAILURES)] | None = None
     reason: str = ""
-    excess: float | None = None
+    excess: Number | None = None
 
     def __post_init__(self):
-        for name in NUMBERS:
-            object.__setattr__(self, name, to_four_digits(getattr(self, name)))
-        object.__setattr__(self, "reason", self.reason[:MAX_LETTERS])
+        for name in ("seconds", "error", "gain", "excess"):
+            force_setattr(self, name, to_four_digits(getattr(self, name)))
+        force_setattr(self, "reason", self.reason[:MAX_LETTERS])
 
-    def to_dict(self) -> dict:
-        """The outcome as JSON types, without empty fields."""
-        return {n: v for n, v in vars(self).items() if v not in (None, "")}
-
-    @classmethod
-    def from_dict(cls, values: Mapping) -> Outcome:
-        """The outcome written by `to_dict`.
-
-        Raises:
-            ValueError: if `values` is not an outcome.
-        """
-        checked(values, "An outcome", OUTCOME_FIELDS)
-        failure = values.get("failure")
-        seconds = values.get("seconds")
-        if (
-            not all(
-                is_positive(values[n]) for n in NUMBERS if values.get(n) is not None
-            )
-            or not (seconds is None or is_duration(seconds))
-            or failure not in (None, *FAILURES)
-            or not isinstance(values.get("reason", ""), str)
-            or (seconds is None) == (failure is None)
-        ):
-            raise ValueError(
-                "An outcome must have a failure, or a time of a nanosecond to a day, "
-                f"and numbers that are not negative. Received: {values!r}"
-            )
-        return cls(**values)
-
-
-OUTCOME_FIELDS = frozenset(field.name for field in dataclasses.fields(Outcome))
-NUMBERS = ("seconds", "error", "gain", "excess")
-
-SHORTEST, LONGEST = 1e-9, 86400.0
-"""Plausible times of a pass, in seconds."""
-MAX_NUMBER = 1e18
-"""Largest plausible error or ratio."""
-CLOCKS_DIFFER = datetime.timedelta(days=1)
-
-MAX_LETTERS = 500
-"""Longest reason; longer ones are cut off."""
-MAX_CANDIDATES = 200
-MAX_LETTERS_OF_A_NAME = 100
-"""Limits of a comparison; more is a mistake or malicious."""
+    def check(self) -> None:
+        if (self.seconds is None) == (self.failure is None):
+            raise ValueError(f"{self.RULE}. Received: {self.to_dict()}")
 
 
 def to_four_digits(number: float | None) -> float | None:
@@ -112,34 +92,16 @@ def to_four_digits(number: float | None) -> float | None:
     return None if number is None else float(f"{number:.4g}")
 
 
-def is_moment(text: Any) -> bool:
+def is_moment(text: str) -> bool:
     """Whether `text` is an ISO 8601 time in UTC, to the second."""
     try:
         moment = datetime.datetime.fromisoformat(text)
-    except (TypeError, ValueError):
+    except ValueError:
         return False
     return text.endswith("+00:00") and moment.isoformat(timespec="seconds") == text
 
 
-def is_positive(number: Any) -> bool:
-    """Whether `number` is a plausible number that is not negative."""
-    return type(number) in (int, float) and 0 <= number <= MAX_NUMBER
-
-
-def is_duration(seconds: Any) -> bool:
-    """Whether `seconds` is a plausible time of a pass."""
-    return type(seconds) in (int, float) and SHORTEST <= seconds <= LONGEST
-
-
-def checked(values: Any, what: str, names: frozenset[str]) -> Any:
-    """`values`, if it is a dictionary with no keys other than `names`."""
-    if not isinstance(values, dict) or not names.issuperset(values):
-        raise ValueError(f"{what} must have {sorted(names)}. Received: {values!r}")
-    return values
-
-
-@dataclasses.dataclass(frozen=True)
-class Comparison:
+class Comparison(Record, frozen=True, rename={"roofline": "least"}, dict=True):
     """The candidates of one pass, timed against each other in one run.
 
     Attributes:
@@ -152,9 +114,13 @@ class Comparison:
         overruled: why native serves despite the timings, or `None`.
     """
 
-    outcomes: Mapping[str, Outcome]
+    RULE = "A comparison must have outcomes, and its time in UTC"
+
+    outcomes: Annotated[
+        Mapping[CandidateName, Outcome], Meta(max_length=MAX_CANDIDATES)
+    ]
     measured: str
-    roofline: float | None = None
+    roofline: Seconds | None = None
     overruled: str | None = None
 
     @property
@@ -176,9 +142,9 @@ class Comparison:
         )
 
     def __post_init__(self):
-        object.__setattr__(self, "roofline", to_four_digits(self.roofline))
-        if self.overruled:
-            object.__setattr__(self, "overruled", self.overruled[:MAX_LETTERS])
+        overruled = (self.overruled or "")[:MAX_LETTERS] or None
+        force_setattr(self, "roofline", to_four_digits(self.roofline))
+        force_setattr(self, "overruled", overruled)
 
     def winner(
         self, margin: float, asking: Problem, most_error: float = math.inf
@@ -226,46 +192,18 @@ class Comparison:
 
     def to_dict(self) -> dict:
         """The comparison as JSON types; the inverse of `from_dict`."""
-        outcomes = {name: each.to_dict() for name, each in self.outcomes.items()}
-        values: dict[str, Any] = {"measured": self.measured, "outcomes": outcomes}
-        if self.roofline is not None:
-            values["least"] = self.roofline
-        return values | ({"overruled": self.overruled} if self.overruled else {})
+        return {"measured": self.measured, **super().to_dict()}
 
     @classmethod
-    def from_dict(cls, values: Mapping) -> Comparison:
-        """The comparison written by `to_dict`.
+    def from_dict(cls, values: Any) -> Comparison:
+        return super().from_dict(with_parts(values, outcomes=Outcome.from_dicts))
 
-        Raises:
-            ValueError: if `values` is not a comparison.
-        """
-        checked(values, "A comparison", COMPARISON_FIELDS)
-        overruled, roofline = values.get("overruled"), values.get("least")
-        if (
-            not is_moment(values.get("measured"))
-            or not isinstance(values.get("outcomes"), dict)
-            or len(values["outcomes"]) > MAX_CANDIDATES
-            or not all(
-                len(name) <= MAX_LETTERS_OF_A_NAME for name in values["outcomes"]
-            )
-            or not isinstance(overruled, str | None)
-            or not (roofline is None or is_duration(roofline))
-        ):
-            raise ValueError(
-                f"A comparison must have outcomes, {MAX_CANDIDATES} at most, and the "
-                f"time when it was measured, in UTC. Received: {values!r}"
-            )
-        outcomes = {
-            n: Outcome.from_dict(each) for n, each in values["outcomes"].items()
-        }
-        return cls(outcomes, values["measured"], roofline, overruled)
+    def check(self) -> None:
+        if not is_moment(self.measured):
+            raise ValueError(f"{self.RULE}. Received: measured={self.measured!r}")
 
 
-COMPARISON_FIELDS = frozenset(("outcomes", "measured", "least", "overruled"))
-
-
-@dataclasses.dataclass(frozen=True)
-class Decision:
+class Decision(Record, frozen=True):
     """The measurements of a problem.
 
     Attributes:
@@ -273,8 +211,10 @@ class Decision:
         passes: the comparison of each pass that was measured.
     """
 
+    RULE = "A decision must have a problem, and comparisons of its passes"
+
     problem: Problem
-    passes: Mapping[str, Comparison]
+    passes: Mapping[PassName, Comparison]
 
     def plan(
         self,
@@ -360,7 +300,7 @@ class Decision:
         """A short hash of the timings, whether or not a whole model has overruled
         them."""
         timings = {
-            name: {n: outcome.to_dict() for n, outcome in each.outcomes.items()}
+            name: msgspec.to_builtins(each.outcomes)
             for name, each in sorted(self.passes.items())
         }
         text = json.dumps(timings, sort_keys=True)
@@ -379,38 +319,8 @@ class Decision:
             ValueError: if `values` is not a decision, or a timed candidate does not
                 fit the problem.
         """
-        checked(values, "A decision", DECISION_FIELDS)
-        checked(values.get("passes"), "The passes", frozenset(PASSES))
-        decision = cls(
-            Problem.from_dict(values.get("problem", {})),
-            {n: Comparison.from_dict(each) for n, each in values["passes"].items()},
-        )
-        decision.check()
-        return decision
-
-
-DECISION_FIELDS = frozenset(field.name for field in dataclasses.fields(Decision))
-
-MAX_OPERATIONS = 512
-"""A candidate with more would take too long to compile."""
-
-
-def sane_bytes(problem: Problem) -> int:
-    """Most bytes that a candidate may move: more is a mistake or malicious."""
-    return max(2**30, 8 * problem.least_bytes)
-
-
-def can_serve(algorithm: str, problem: Problem) -> bool:
-    """Whether an algorithm can compute a problem, which may differ from the one
-    measured, within sane memory and compile time."""
-    parsed = algorithms.parse(algorithm)
-    try:
-        parsed.check(problem)
-    except ValueError:
-        return False
-    work = parsed.work(problem)
-    sane = work.bytes <= sane_bytes(problem) and work.operations <= MAX_OPERATIONS
-    return sane and parsed.refusal(problem) is None
+        parsers = {"problem": Problem.from_dict, "passes": Comparison.from_dicts}
+        return super().from_dict(with_parts(values, **parsers))
 
 
 def now() -> str:

@@ -5,20 +5,22 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 import math
 import os
 import platform
 import re
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import keras
 import numpy as np
+from msgspec import Meta
 
 from keras_diagwise import backends
 from keras_diagwise.algorithms import ALGORITHMS
+from keras_diagwise.records import Record
 
 Pairs = tuple[tuple[str, Any], ...]
 
@@ -135,28 +137,13 @@ class Environment:
         return {**values, **{name: dict(values[name]) for name in PAIRS}}
 
     @classmethod
-    def from_dict(cls, values: Mapping) -> Environment:
+    def from_dict(cls, values: Any) -> Environment:
         """The environment written by `to_dict`.
 
         Raises:
             ValueError: if `values` is not an environment.
         """
-        names = {field.name for field in dataclasses.fields(cls)} - {"vector_bits"}
-        plain = (str, int, bool, type(None))
-        if (
-            not isinstance(values, Mapping)
-            or set(values) - {"vector_bits"} != names
-            or not all(isinstance(values[name], dict) for name in PAIRS)
-            or not all(type(v) in plain for n in PAIRS for v in values[n].values())
-            or not all(isinstance(values[name], str) for name in WORDS)
-            or not is_count(values["cores"])
-            or not is_count(values.get("vector_bits", 1))
-            or not all(is_plain_text(text) for text in texts_in(values))
-            or len(json.dumps(values)) > MAX_LETTERS
-        ):
-            raise ValueError(
-                f"An environment must have {sorted(names)}. Received: {values!r}"
-            )
+        EnvironmentFields.from_dict(values)
         pairs = {name: tuple(values[name].items()) for name in PAIRS}
         return cls(**{**values, **pairs})
 
@@ -173,30 +160,45 @@ class Environment:
         return f"{self.device}, {self.compiler_mode}, {versions}"
 
 
-def texts_in(values: Mapping) -> Iterator[str]:
-    """The texts of an environment, which are displayed and logged."""
-    for name in PAIRS:
-        for key, each in values[name].items():
-            yield from (text for text in (key, each) if isinstance(text, str))
-    yield from (values[name] for name in WORDS)
-
-
-def is_plain_text(text: str) -> bool:
-    """Whether `text` is one line that is safe for a terminal."""
-    return text.isprintable() and len(text) <= MAX_TEXT
-
-
-MAX_TEXT = 2000
-
 PAIRS = ("flags", "versions", "revisions")
-MAX_LETTERS = 2**16
-WORDS = ("backend", "compiler_mode", "device_kind", "device_name")
 DEVICE = ("device_kind", "device_name", "cores", "vector_bits")
 
+MAX_LETTERS = 2**16
+Count = Annotated[int, Meta(ge=1)]
+Text = Annotated[str, Meta(max_length=2000)]
+Named = dict[Text, Text | int | bool | None]
 
-def is_count(value: object) -> bool:
-    """Whether a value is a positive int."""
-    return type(value) is int and value > 0
+
+class EnvironmentFields(Record, frozen=True):
+    """An environment as JSON has it."""
+
+    RULE = "An environment must have a device, settings and versions"
+
+    backend: Text
+    compiler_mode: Text
+    device_kind: Text
+    device_name: Text
+    cores: Count
+    flags: Named
+    versions: Named
+    revisions: Named
+    vector_bits: Count = 0  # left out if unknown
+
+    def check(self) -> None:
+        letters = len(json.dumps(self.to_dict()))
+        if letters > MAX_LETTERS:
+            raise ValueError(
+                f"An environment must have {MAX_LETTERS} letters at most. "
+                f"Received: {letters}"
+            )
+        words = (self.backend, self.compiler_mode, self.device_kind, self.device_name)
+        pairs = (*self.flags.items(), *self.versions.items(), *self.revisions.items())
+        texts = map(str, itertools.chain(words, *pairs))
+        if not all(map(str.isprintable, texts)):  # they are displayed and logged
+            raise ValueError(
+                "An environment must have lines of text that are safe for a terminal. "
+                f"Received: {self.to_dict()}"
+            )
 
 
 def powers_of_two(one: int | None, other: int | None) -> float:

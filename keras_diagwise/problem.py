@@ -8,8 +8,13 @@ import hashlib
 import json
 import math
 import operator
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from keras_diagwise.records import Record, one_of
 
 PASSES = ("forward", "input_gradient", "kernel_gradient")
 
@@ -321,41 +326,13 @@ class Problem:
         }
 
     @classmethod
-    def from_dict(cls, values: Mapping) -> Problem:
+    def from_dict(cls, values: Any) -> Problem:
         """The problem written by `to_dict`.
 
         Raises:
             ValueError: if `values` is not a problem.
         """
-        names = {field.name for field in dataclasses.fields(cls)} - {"operation"}
-        if not isinstance(values, Mapping) or set(values) - {"operation"} != names:
-            raise ValueError(
-                f"A problem must have {sorted(names)}. Received: {values!r}"
-            )
-        fields: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in values.items()
-        }
-        rank = len(fields["kernel_size"]) if type(fields["kernel_size"]) is tuple else 0
-        valid = (
-            rank in (1, 2, 3)
-            and all(is_size(fields[name], 1) for name in GROUP_FIELDS)
-            and all(are_sizes(fields[name], rank) for name in AXIS_FIELDS)
-            and type(fields["spatial_shape"]) is tuple
-            and len(fields["spatial_shape"]) == rank
-            and all(n is None or is_size(n, 0) for n in fields["spatial_shape"])
-            and (fields["batch"] is None or is_size(fields["batch"], 0))
-            and fields["padding"] in ("same", "valid")
-            and fields["data_format"] in ("channels_last", "channels_first")
-            and isinstance(fields["dtype"], str)
-            and fields["dtype"] in BYTES_PER_ELEMENT
-            and ("operation" not in fields or are_of_dense_layer(fields))
-        )
-        if not valid:
-            raise ValueError(
-                f"The fields must be those of a problem. Received: {values!r}"
-            )
-        return cls(**fields)
+        return cls(**msgspec.structs.asdict(ProblemFields.from_dict(values)))
 
     @functools.cached_property
     def digest(self) -> str:
@@ -387,34 +364,46 @@ class Problem:
         return ", ".join(words)
 
 
-GROUP_FIELDS = ("groups", "channels_per_group", "filters_per_group")
-AXIS_FIELDS = ("kernel_size", "strides", "dilation_rate")
-MAX_SIZE = 2**31
+MAX_SIZE = 2**31 - 1
+Size = Annotated[int, Meta(ge=1, le=MAX_SIZE)]
+Dimension = Annotated[int, Meta(ge=0, le=MAX_SIZE)] | None
+ONE_PER_AXIS = Meta(min_length=1, max_length=3)
 
 
-def is_size(value: object, least: int) -> bool:
-    """Whether `value` is an int that a dimension can be, `least` or more."""
-    return type(value) is int and least <= value < MAX_SIZE
+class ProblemFields(Record, frozen=True):
+    """A problem as JSON has it."""
 
+    RULE = "A problem must have the fields of a convolution"
 
-def are_sizes(value: object, rank: int) -> bool:
-    """Whether `value` is a tuple of `rank` positive sizes."""
-    return (
-        type(value) is tuple
-        and len(value) == rank
-        and all(is_size(n, 1) for n in value)
-    )
+    batch: Dimension
+    spatial_shape: Annotated[tuple[Dimension, ...], ONE_PER_AXIS]
+    groups: Size
+    channels_per_group: Size
+    filters_per_group: Size
+    kernel_size: Annotated[tuple[Size, ...], ONE_PER_AXIS]
+    strides: Annotated[tuple[Size, ...], ONE_PER_AXIS]
+    padding: Annotated[str, one_of("same", "valid")]
+    dilation_rate: Annotated[tuple[Size, ...], ONE_PER_AXIS]
+    data_format: Annotated[str, one_of("channels_last", "channels_first")]
+    dtype: Annotated[str, one_of(*BYTES_PER_ELEMENT)]
+    operation: Annotated[str, one_of("matmul")] = "conv"  # the default is left out
 
-
-def are_of_dense_layer(fields: Mapping[str, Any]) -> bool:
-    """Whether a problem's fields are those of a dense layer over pixels."""
-    return (
-        fields["operation"] == "matmul"
-        and all(set(fields[name]) == {1} for name in AXIS_FIELDS)
-        and fields["groups"] == 1
-        and fields["channels_per_group"] > 1
-        and (fields["padding"], fields["data_format"]) == ("valid", "channels_last")
-    )
+    def check(self) -> None:
+        axes = (self.kernel_size, self.strides, self.dilation_rate)
+        if len({*map(len, axes), len(self.spatial_shape)}) > 1:
+            raise ValueError(
+                "A problem must have one size for each spatial axis. "
+                f"Received: {self.to_dict()}"
+            )
+        if self.operation == "matmul" and not (
+            set().union(*axes) == {1}
+            and self.groups == 1 < self.channels_per_group
+            and (self.padding, self.data_format) == ("valid", "channels_last")
+        ):
+            raise ValueError(
+                "A problem must have the fields of a dense layer if its operation is "
+                f"'matmul'. Received: {self.to_dict()}"
+            )
 
 
 def known(size: object) -> int | None:

@@ -88,7 +88,7 @@ assert not hasattr(kd, "nonsense")
 
 ROOMS = [
     *("version", "_terminal", "budget", "durations"),
-    *("problem", "precision", "settings"),
+    *("records", "problem", "precision", "settings"),
     *("backends", "algorithms", "plan", "environment", "decision", "similarity"),
     *("storage", "planning", "tuner", "ops", "layers", "models", "importers"),
 ]

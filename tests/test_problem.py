@@ -190,7 +190,7 @@ def test_a_dense_layer_is_another_problem():
     ],
 )
 def test_no_other_problem_is_a_dense_layers(name, value):
-    with pytest.raises(ValueError, match="The fields must be those of a problem"):
+    with pytest.raises(ValueError, match="A problem must have"):
         Problem.from_dict({**LAYER.to_dict(), name: value})
 
 

@@ -209,7 +209,7 @@ def tune_model() -> dict:
         "seconds": [report.seconds for report in reports],
         "passes_measured": [report.measured for report in reports],
         "undecided": list(reports[0].undecided),
-        "model": dataclasses.asdict(reports[0].model),
+        "model": reports[0].model.to_dict(),
         "tuned_step_over_shipped": 1 / against_shipped["speedup"],
         "tuned_step_over_shipped_95_percent_at_most": against_shipped[
             "converted_over_stock_95_percent_at_most"

@@ -20,6 +20,8 @@ import dataclasses
 import time
 from pathlib import Path
 
+import msgspec
+
 from keras_diagwise.decision import Decision
 from keras_diagwise.environment import Environment
 from keras_diagwise.ops import dispatcher
@@ -38,7 +40,7 @@ def timed_only(decision: Decision) -> Decision:
     for name, comparison in decision.passes.items():
         outcomes = comparison.outcomes.items()
         timed = {n: o for n, o in outcomes if o.failure is None or n == "native"}
-        passes[name] = dataclasses.replace(comparison, outcomes=timed)
+        passes[name] = msgspec.structs.replace(comparison, outcomes=timed)
     return Decision(decision.problem, passes)
 
 

@@ -7,7 +7,6 @@ import importlib.util
 import inspect
 import operator
 import os
-import re
 import threading
 
 import jax
@@ -20,6 +19,7 @@ from keras_diagwise.backends.keras_internals import is_exporting
 from keras_diagwise.backends.transposition import transpose_left, transpose_right
 from keras_diagwise.backends.triton import WARPS, capability_refusal
 from keras_diagwise.problem import PASSES
+from keras_diagwise.version import release
 
 
 def differentiable(convolution, inputs, kernel):
@@ -340,9 +340,7 @@ def triton_refusal():
 def compute_capability():
     """The first device's, as `(8, 0)`, or `None` if it is not an NVIDIA GPU."""
     found = getattr(jax.local_devices()[0], "compute_capability", "")
-    return (
-        tuple(map(int, found.split("."))) if re.fullmatch(r"\d+\.\d", found) else None
-    )
+    return release(found) or None
 
 
 IMPORTING = threading.Lock()

@@ -9,6 +9,8 @@ import keras
 from keras.src.backend.common import global_state
 from keras.src.saving.keras_saveable import KerasSaveable
 
+from keras_diagwise.version import release
+
 __all__ = ["KerasSaveable"]
 """The class that makes `pickle` save a model as a file. Seen in 3.15."""
 
@@ -33,7 +35,7 @@ def is_exporting() -> bool:
     return False
 
 
-VERSION = tuple(int(part) for part in keras.__version__.split(".")[:2])
+VERSION = release(keras.__version__)[:2]
 
 
 def train_on_batch(model, *batch):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import keras
+import msgspec
 
 from keras_diagwise import backends
 from keras_diagwise.decision import Decision, now
@@ -155,7 +156,7 @@ def expected_seconds(
 
 def overrule(decision: Decision, pass_name: str, reason: str) -> Decision:
     """The decision with native serving one pass."""
-    comparison = dataclasses.replace(
+    comparison = msgspec.structs.replace(
         decision.passes[pass_name], measured=now(), overruled=reason
     )
     return Decision(decision.problem, {pass_name: comparison})

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import keras
 
+from keras_diagwise.version import release
+
 EXAMPLES = ("MobileNetV2", "EfficientNetB0")
 
 
@@ -110,12 +112,6 @@ def version_in(path: Path) -> str:
     except Exception:  # a damaged file can fail in any way
         return ""
     return found if isinstance(found, str) else ""
-
-
-def release(version: str) -> tuple[int, ...]:
-    """The leading numbers of a version, for comparison."""
-    begin = re.match(r"\d{1,9}(\.\d{1,9}){0,2}", version)
-    return tuple(map(int, begin[0].split("."))) if begin else ()
 
 
 def application_names() -> list[str]:

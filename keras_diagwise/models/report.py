@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
@@ -13,15 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from keras_diagwise._terminal import as_text, printable, printable_lines
-from keras_diagwise.decision import (
-    MISHAPS,
-    Comparison,
-    is_duration,
-    is_positive,
-)
+from keras_diagwise.decision import MISHAPS, Comparison, Number, Seconds
 from keras_diagwise.durations import duration, milliseconds
 from keras_diagwise.environment import Environment
 from keras_diagwise.problem import Problem
+from keras_diagwise.records import Record
 
 WIDE = 100
 """Terminal columns from which problems stand beside their figures, with rooflines."""
@@ -101,8 +97,7 @@ class Row:
         }
 
 
-@dataclasses.dataclass(frozen=True)
-class ModelCheck:
+class ModelCheck(Record, frozen=True, omit_defaults=False):
     """The whole model's step, stock against converted, interleaved.
 
     Attributes:
@@ -114,36 +109,22 @@ class ModelCheck:
         skipped: why there was no check, or `None`.
     """
 
-    stock_seconds: float | None = None
-    converted_seconds: float | None = None
-    speedup: float | None = None
+    RULE = "A check must have the times of both models and the speedup"
+
+    stock_seconds: Seconds | None = None
+    converted_seconds: Seconds | None = None
+    speedup: Number | None = None
     overruled: tuple[str, ...] = ()
     skipped: str | None = None
 
     def to_dict(self) -> dict:
         """The check in JSON's types; `from_dict` is the way back."""
-        return {**dataclasses.asdict(self), "overruled": list(self.overruled)}
+        return {**super().to_dict(), "overruled": list(self.overruled)}
 
-    @classmethod
-    def from_dict(cls, values: Mapping) -> ModelCheck:
-        """The check that `to_dict` wrote.
-
-        Raises:
-            ValueError: if `values` are not those of a completed check.
-        """
-        numbers = {name: values.get(name) for name in CHECK_NUMBERS}
-        overruled = values.get("overruled")
-        if (
-            not all(is_duration(numbers[name]) for name in CHECK_NUMBERS[:2])
-            or not is_positive(numbers["speedup"])
-            or not isinstance(overruled, list)
-            or not all(isinstance(each, str) for each in overruled)
-        ):
-            raise ValueError(f"A check must have {CHECK_NUMBERS}. Received: {values}")
-        return cls(**numbers, overruled=tuple(overruled))
-
-
-CHECK_NUMBERS = ("stock_seconds", "converted_seconds", "speedup")
+    def check(self) -> None:
+        numbers = (self.stock_seconds, self.converted_seconds, self.speedup)
+        if None in numbers or self.skipped is not None:
+            raise ValueError(f"{self.RULE}. Received: {self.to_dict()}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,8 +8,8 @@ anyone. Files may be damaged, foreign or hostile:
   Anything else is a cache miss with one warning, never an error, and is never deleted;
   nothing is imported from such a document.
 - The content has known fields, bounded numbers and bounded texts, and is not dated in
-  the future (`decision`, `environment`). A candidate in it must fit its problem, and
-  need a sane amount of memory and time.
+  the future (`records`, `decision`, `environment`). A candidate in it must fit its
+  problem, and need a sane amount of memory and time.
 - No content is executed or names a file: paths are computed from keys.
 - Content is shown printable and short, and a URL without its user, password and query
   (`locations`).

@@ -7,7 +7,6 @@ a lease that expires; if two workers do the same task, it is done twice, without
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import os
 import secrets
@@ -16,7 +15,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Annotated
 
+from msgspec import Meta
+
+from keras_diagwise.records import Record
 from keras_diagwise.storage.files import (
     LEASE_NAME,
     generation_of,
@@ -32,8 +35,7 @@ RENEWALS = 4
 """Renewals of a lease within the time in which it would expire."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Lease:
+class Lease(Record, frozen=True):
     """Contents of the file of a lease.
 
     Attributes:
@@ -44,8 +46,10 @@ class Lease:
         expires: when it expires.
     """
 
+    RULE = "A lease must have a holder and times"
+
     host: str
-    process: int
+    process: Annotated[int, Meta(ge=1)]
     token: str
     time: float
     expires: float
@@ -158,7 +162,7 @@ class Leases:
         elif now - since > self._seconds:
             return True
         try:
-            lease = Lease(**lease_from_bytes(content))
+            lease = Lease.from_dict(lease_from_bytes(content))
             return lease.expires < time.time() or lease.holder_is_gone
         except Exception:  # of another version, or damaged: only watched
             return False
@@ -168,7 +172,7 @@ class Leases:
         lease = Lease(
             host(), os.getpid(), secrets.token_hex(8), now, now + self._seconds
         )
-        return lease_to_bytes(dataclasses.asdict(lease))
+        return lease_to_bytes(lease.to_dict())
 
     def _renew(self, name: str, ended: threading.Event) -> None:
         path = self._at(name)

@@ -8,6 +8,8 @@ import statistics
 import time
 from collections.abc import Sequence
 
+import msgspec
+
 from keras_diagwise import backends
 from keras_diagwise.algorithms import Algorithm, Native, parse
 from keras_diagwise.algorithms.algorithm import Device
@@ -180,7 +182,7 @@ class Comparer:
                 reason = f"when it was imported: {first_run.reason}"
                 failed = dataclasses.replace(first_run, reason=reason)
                 outcomes[name] = outcome_of(failed)
-        return dataclasses.replace(known, outcomes=outcomes)
+        return msgspec.structs.replace(known, outcomes=outcomes)
 
     def _compile(self, jobs: Sequence[Job]) -> None:
         self._ahead.update(jobs)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 
 from keras_diagwise.algorithms import Algorithm
-from keras_diagwise.decision import MAX_OPERATIONS
+from keras_diagwise.algorithms.limits import MAX_OPERATIONS
 from keras_diagwise.durations import duration
 from keras_diagwise.problem import Problem
 from keras_diagwise.similarity import bucket

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import threading
 import time
@@ -197,7 +196,7 @@ class Tuner:
                 passes[name] = self._comparer.verified(
                     decision.problem, name, comparison
                 )
-        return dataclasses.replace(decision, passes=passes)
+        return Decision(decision.problem, passes)
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:

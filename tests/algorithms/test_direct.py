@@ -10,7 +10,7 @@ import pytest
 from keras_diagwise import backends
 from keras_diagwise.algorithms import Direct
 from keras_diagwise.algorithms.direct.algorithm import compiled_pass
-from keras_diagwise.decision import can_serve
+from keras_diagwise.algorithms.limits import can_serve
 from keras_diagwise.tuner.float64_passes import exact_pass
 from tests.algorithms.suite import (
     EDGES,

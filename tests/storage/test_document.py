@@ -6,6 +6,7 @@ import json
 
 import hypothesis
 import pytest
+from msgspec.structs import replace
 
 from keras_diagwise.decision import FAILURES, Comparison, Decision, Outcome
 from keras_diagwise.problem import PASSES
@@ -347,7 +348,7 @@ def test_native_serves_unless_surely_beaten():
     """Native serves where the winner was overruled or is not surely faster."""
     fast = comparison(native=1.0, direct=0.5)
     assert fast.winner(1.03, PROBLEM) == "direct"
-    overruled = dataclasses.replace(fast, overruled="the whole step was slower")
+    overruled = replace(fast, overruled="the whole step was slower")
     assert overruled.winner(1.03, PROBLEM) == "native"
     unsure = Comparison(
         {**fast.outcomes, "direct": Outcome(seconds=0.5, gain=0.99)}, MEASURED

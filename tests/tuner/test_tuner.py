@@ -6,6 +6,7 @@ import dataclasses
 import random
 
 import pytest
+from msgspec.structs import replace
 
 from keras_diagwise import backends
 from keras_diagwise.algorithms import ALGORITHMS, Direct, Native, parse
@@ -520,10 +521,8 @@ def test_old_wrong_numbers_are_remeasured(make, caplog):
     outcomes = outcomes_of(decision)
     assert outcomes["direct"].excess == 2.0
     assert is_decided(decision, "forward")
-    old = {
-        name: dataclasses.replace(each, excess=None) for name, each in outcomes.items()
-    }
-    comparison = dataclasses.replace(decision.passes["forward"], outcomes=old)
+    old = {name: replace(each, excess=None) for name, each in outcomes.items()}
+    comparison = replace(decision.passes["forward"], outcomes=old)
     before = Decision(PROBLEM, {"forward": comparison})
     assert comparison.is_outdated
     assert not is_decided(before, "forward")
