@@ -1,5 +1,7 @@
 """Times a model's training step, stock and converted, on every backend in turn.
 
+MobileNet and MobileNetV2 also as plain torch modules, without Keras.
+
     python -m tuning.peers [--names MobileNetV2,…] [--image-size 96] [--batch-size 16]
 
 Each runs in its own process; they alternate step by step. Appends a line to
@@ -18,6 +20,7 @@ from tuning.records import Records, device_folder, installed
 from tuning.suite import Peer, kinds_of, peers_of
 
 ROUNDS = 20
+PLAIN = "torch-plain"
 
 
 def steps_in_turn(peers: dict[str, Peer]) -> dict[str, list[float]]:
@@ -33,18 +36,30 @@ def steps_in_turn(peers: dict[str, Peer]) -> dict[str, list[float]]:
 
 
 def figures_of(samples: dict[str, list[float]]) -> dict:
-    """Medians, and JAX's converted step over the fastest stock one."""
+    """Medians, and JAX's converted step over the fastest stock one and over plain
+    torch's."""
     medians = {name: statistics.median(taken) for name, taken in samples.items()}
     stock = {name: taken for name, taken in medians.items() if "stock" in name}
     fastest = min(stock, key=stock.__getitem__)
-    ours = samples["jax converted"]
-    ratios = [a / b for a, b in zip(ours, samples[fastest], strict=True)]
-    return {
+    figures = {
         "milliseconds": {name: 1e3 * taken for name, taken in medians.items()},
         "fastest_stock": fastest,
-        "jax_converted_over_it": statistics.median(ratios),
-        "jax_converted_over_it_95_percent_at_most": upper_bound(ratios),
+        **over("jax_converted_over_it", samples, fastest),
         "rounds": ROUNDS,
+    }
+    if PLAIN in samples:
+        figures |= over("jax_converted_over_plain_torch", samples, PLAIN)
+    return figures
+
+
+def over(name: str, samples: dict[str, list[float]], other: str) -> dict[str, float]:
+    """JAX's converted step over another: the median of the rounds' ratios, and its
+    upper 95 % bound."""
+    pairs = zip(samples["jax converted"], samples[other], strict=True)
+    ratios = [a / b for a, b in pairs]
+    return {
+        name: statistics.median(ratios),
+        f"{name}_95_percent_at_most": upper_bound(ratios),
     }
 
 
@@ -56,18 +71,26 @@ def main() -> None:
     options = parser.parse_args()
     sizes = options.image_size, options.batch_size
     touch_memory()
-    names = list(itertools.product(kinds_of(installed()), ("stock", "converted")))
-    with peers_of(kind for kind, _ in names) as workers:
-        peers = {" ".join(n): each for n, each in zip(names, workers, strict=True)}
+    pairs = itertools.product(kinds_of(installed()), ("stock", "converted"))
+    names = [" ".join(pair) for pair in pairs]
+    if "torch" in installed():
+        names.append(PLAIN)
+    with peers_of(name.partition(" ")[0] for name in names) as workers:
+        peers = dict(zip(names, workers, strict=True))
         environments = {name: peer.ask("environment") for name, peer in peers.items()}
         folder = device_folder(environments["jax stock"])
         records = Records(folder / "peers.jsonl")
         for name in options.names.split(","):
             if [name, *sizes] in records:
                 continue
-            for each, peer in peers.items():
+            built = {
+                each: peer
+                for each, peer in peers.items()
+                if each != PLAIN or name in peer.ask("modules")
+            }
+            for each, peer in built.items():
                 peer.ask("build", name, *sizes, each.endswith("converted"))
-            figures = figures_of(steps_in_turn(peers))
+            figures = figures_of(steps_in_turn(built))
             records.add([name, *sizes], environments=environments, **figures)
             print(name, figures, flush=True)
 

@@ -134,6 +134,7 @@ def programs_of(text: str, kinds: dict[str, str]) -> Iterator[tuple[str, str]]:
     """
     computations = computations_of(text)
     units = in_units(computations)
+    dense = units & with_products(computations)
     inner = set(re.findall(r"(?:calls|to_apply)=%?([\w.\-]+)", text)) - units
     for name, instructions in computations.items():
         if name in inner:
@@ -142,7 +143,7 @@ def programs_of(text: str, kinds: dict[str, str]) -> Iterator[tuple[str, str]]:
             if each.opcode in NOT_PROGRAMS:
                 continue
             if name in units:
-                yield each.name, DEPTHWISE
+                yield each.name, DENSE if name in dense else DEPTHWISE
                 continue
             parts = [*computations.get(each.fused or "", []), each]
             convolutions = [part for part in parts if part.opcode in CONVOLUTIONS]
@@ -152,6 +153,26 @@ def programs_of(text: str, kinds: dict[str, str]) -> Iterator[tuple[str, str]]:
             scopes = [part.scopes for part in parts if "(" in part.scopes]
             names = re.findall(r"[\w.\-]+", scopes[-1] if scopes else "")
             yield each.name, next((kinds[n] for n in names if n in kinds), REST)
+
+
+def with_products(computations: dict[str, list[Instruction]]) -> set[str]:
+    """Computations with matrix products, which a unit holds if its convolution is
+    dense."""
+    found = {
+        name
+        for name, instructions in computations.items()
+        if any(each.opcode == "dot" for each in instructions)
+    }
+    while (
+        more := {
+            name
+            for name, instructions in computations.items()
+            if any(found & {each.fused, *each.runs} for each in instructions)
+        }
+        - found
+    ):
+        found |= more
+    return found
 
 
 def in_units(computations: dict[str, list[Instruction]]) -> set[str]:

@@ -54,6 +54,7 @@ class Kind(NamedTuple):
     compiler_mode: str
     flags: dict | None = None
     needs_gpu: bool = False
+    module: str = "tuning.worker"
 
 
 KINDS = {
@@ -63,6 +64,7 @@ KINDS = {
     "torch": Kind("torch", "eager"),
     "torch-benchmark": Kind("torch", "eager", {"cudnn_benchmark": True}, True),
     "torch-compiled": Kind("torch", "inductor", {"cudnn_benchmark": True}, True),
+    "torch-plain": Kind("torch", "eager", module="tuning.plain_torch"),
 }
 """Kinds by name. On a GPU torch is compared by Keras's defaults and as a user can set
 it; with channels last its convolutions run in that memory format anyway."""
@@ -77,10 +79,10 @@ class Peer:
     """
 
     def __init__(self, kind: str, variables: dict | None = None):
-        backend, mode, flags, _ = KINDS[kind]
+        found = KINDS[kind]
         self.kind = kind
-        words = "tuning.worker", mode, json.dumps(flags or {})
-        self._process = Answering(backend, *words, variables=variables)
+        words = found.module, found.compiler_mode, json.dumps(found.flags or {})
+        self._process = Answering(found.backend, *words, variables=variables)
 
     def ask(self, name: str, *arguments):
         """The worker's answer.
@@ -109,11 +111,13 @@ def peers_of(kinds) -> Iterator[list[Peer]]:
 
 
 def kinds_of(backends) -> list[str]:
-    """Kinds of some backends that can run here."""
+    """Kinds of some backends that can tune here."""
     return [
         name
         for name, kind in KINDS.items()
-        if kind.backend in backends and (has_gpu() or not kind.needs_gpu)
+        if kind.backend in backends
+        and kind.module == Kind._field_defaults["module"]
+        and (has_gpu() or not kind.needs_gpu)
     ]
 
 
