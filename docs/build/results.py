@@ -30,7 +30,7 @@ def values() -> dict:
         "settings": more_models(),
         "peers": against_peers(),
         "profiles": profiles(),
-        "kept_memory": kept_memory(),
+        "huge_pages": huge_pages(),
         "layers": by_model(),
         "rooflines": rooflines(),
         "passes": [*map(words, PASSES)],
@@ -120,7 +120,7 @@ def other_cells(line: dict, memory: dict[tuple, str]) -> tuple[str, ...]:
 
 
 def against_peers() -> Iterator[dict]:
-    """JAX converted against the fastest stock backend."""
+    """JAX converted against the fastest stock backend, and plain torch."""
     for record in records_of("peers"):
         taken, fastest = record["milliseconds"], record["fastest_stock"]
         yield {
@@ -129,6 +129,8 @@ def against_peers() -> Iterator[dict]:
             "theirs": taken[fastest],
             "backend": KINDS[fastest.partition(" ")[0]],
             "ratio": record["jax_converted_over_it"],
+            "plain": taken.get("torch-plain"),
+            "over_plain": record.get("jax_converted_over_plain_torch"),
         }
 
 
@@ -171,16 +173,16 @@ def stage_rows(compilations: list[dict]) -> Iterator[tuple[str, ...]]:
     yield f"for {depthwise}", *(str(each[depthwise]) for each in programs)
 
 
-def kept_memory() -> Iterator[tuple[str, ...]]:
-    """A step by default and with freed memory kept, and the ratio with its bounds."""
-    for line in records_of("kept-memory"):
+def huge_pages() -> Iterator[tuple[str, ...]]:
+    """A step by default and in huge pages, and the ratio with its bounds."""
+    for line in records_of("huge-pages"):
         kind, name, size, batch = line["key"]
         least, most = line["95_percent_bounds"]
         yield (
             f"{name}, {size}×{size} pixels, batch {batch}, {KINDS[kind]}",
             f"{line['as_it_is_ms']:.0f}",
-            f"{line['kept_ms']:.0f}",
-            f"{line['kept_over_as_it_is']:.2f}",
+            f"{line['huge_pages_ms']:.0f}",
+            f"{line['huge_pages_over_as_it_is']:.2f}",
             f"{least:.2f}–{most:.2f}",
         )
 

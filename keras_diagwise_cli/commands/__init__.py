@@ -15,7 +15,9 @@ from keras_diagwise_cli.errors import Commands
 from keras_diagwise_cli.examples import examples
 from keras_diagwise_cli.keras_free import version
 
-ORDER = ("demo", "tune", "benchmark", "report", "import_", "export", "doctor")
+ORDER = (
+    *("demo", "tune", "benchmark", "report", "import_", "export", "run", "doctor"),
+)
 
 EXAMPLES = examples(
     (
@@ -38,6 +40,10 @@ EXAMPLES = examples(
     (
         "keras-diagwise import net.cfg net.weights -o model.keras",
         "turn a Darknet model into a Keras model",
+    ),
+    (
+        "keras-diagwise run train.py",
+        "run a script with its memory in huge pages, for speed on a CPU",
     ),
     ("keras-diagwise doctor", "check the installation when something is wrong"),
     ("KERAS_BACKEND=torch keras-diagwise demo", "use another backend"),

@@ -17,7 +17,8 @@ from keras_diagwise.tuner.subprocess_runner import (
     NoChildError,
     SubprocessRunner,
 )
-from keras_diagwise_cli.diagnosis import kept_memory
+from keras_diagwise_cli import tunables
+from keras_diagwise_cli.diagnosis import huge_pages
 from keras_diagwise_cli.diagnosis.finding import Finding
 
 SECONDS_TO_COMPUTE = 60.0
@@ -46,33 +47,32 @@ def tuner() -> Finding:
 
 
 def memory() -> Finding:
-    """Speedup of a step if memory that it frees is kept in the process."""
+    """Speedup of a step if the C library asks for huge pages."""
     if environment_of_models().device_kind != "cpu":
         text = "not measured: on this device memory does not come from the C library"
         return Finding("memory", "ok", text)
-    if not kept_memory.has_tunables():
-        version = ".".join(map(str, kept_memory.FIRST_GLIBC))
-        text = f"not measured: this takes Linux and glibc {version} or later"
+    if not tunables.has_tunables():
+        text = f"not measured: this takes {tunables.needed()}"
         return Finding("memory", "ok", text)
-    cost = kept_memory.step_cost()
+    cost = huge_pages.step_cost()
     text = (
         f"a training step of a small model takes {duration(cost.as_it_is)}, and "
-        f"{duration(cost.kept)} if freed memory is kept in huge pages: "
+        f"{duration(cost.huge_pages)} with its memory in huge pages: "
         f"{cost.gain:.2f}× as fast, at least {cost.gain_at_least:.2f}× by the 95 % "
         "bound"
     )
     values = dataclasses.asdict(cost)
     if cost.gain_at_least < WORTH_SETTING:
         return Finding("memory", "ok", text, values=values)
-    value = kept_memory.with_tunables(kept_memory.KEEP_HUGE_PAGES)
+    value = tunables.with_tunables(tunables.HUGE_PAGES)
     return Finding(
         "memory",
         "ok",
         text,
-        "Set the variable below before Python starts. The process then keeps all the "
-        "memory that it has ever used.",
+        "Start your scripts by `keras-diagwise run` instead of `python`, or set the "
+        "variable below before Python starts.",
         values,
-        f"export {kept_memory.VARIABLE}={shlex.quote(value)}",
+        f"export {tunables.VARIABLE}={shlex.quote(value)}",
     )
 
 

@@ -20,9 +20,9 @@ from keras_diagwise.tuner import subprocess_runner
 from keras_diagwise.tuner.runner import FirstRun, Runner
 from keras_diagwise.tuner.subprocess_runner import NoChildError
 from keras_diagwise.tuner.verify import Error
-from keras_diagwise_cli import app
+from keras_diagwise_cli import app, tunables
 from keras_diagwise_cli.commands import doctor
-from keras_diagwise_cli.diagnosis import computation, configuration, kept_memory
+from keras_diagwise_cli.diagnosis import computation, configuration, huge_pages
 from keras_diagwise_cli.diagnosis import finding as findings
 from keras_diagwise_cli.diagnosis.finding import Finding
 from keras_diagwise_cli.errors import UserError
@@ -115,13 +115,13 @@ def test_a_piped_table_fits_and_is_plain(width):
 
 
 class TestMemory:
-    """What keeping freed memory would give."""
+    """What huge pages would give."""
 
     def of(self, monkeypatch, at_least, **variables):
-        cost = kept_memory.StepCost(0.010, 0.007, 1.43, at_least)
-        monkeypatch.setattr(kept_memory, "step_cost", lambda: cost)
-        monkeypatch.setattr(kept_memory, "has_tunables", lambda: True)
-        monkeypatch.delenv(kept_memory.VARIABLE, raising=False)
+        cost = huge_pages.StepCost(0.010, 0.007, 1.43, at_least)
+        monkeypatch.setattr(huge_pages, "step_cost", lambda: cost)
+        monkeypatch.setattr(tunables, "has_tunables", lambda: True)
+        monkeypatch.delenv(tunables.VARIABLE, raising=False)
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
         return computation.memory()
@@ -130,14 +130,14 @@ class TestMemory:
         found = self.of(monkeypatch, 1.3)
         assert "10 ms, and 7 ms" in found.text
         assert "1.43× as fast, at least 1.30× by the 95 % bound" in found.text
-        assert found.command == f"export GLIBC_TUNABLES={kept_memory.KEEP_HUGE_PAGES}"
+        assert found.command == f"export GLIBC_TUNABLES={tunables.HUGE_PAGES}"
         assert found.values["gain_at_least"] == 1.3
 
     def test_tunables_already_set_are_kept(self, monkeypatch):
         """Tunables that are already set stay in the line to set."""
         mine = "glibc.malloc.arena_max=2"
         found = self.of(monkeypatch, 1.3, GLIBC_TUNABLES=mine)
-        assert f"={mine}:{kept_memory.KEEP_HUGE_PAGES}" in found.command
+        assert f"={mine}:{tunables.HUGE_PAGES}" in found.command
 
     def test_no_certain_gain_sets_nothing(self, monkeypatch):
         """Without a certain gain there is no line to set."""
@@ -145,13 +145,13 @@ class TestMemory:
         assert (found.command, found.remedy) == ("", "")
 
     def test_another_c_library_is_not_measured(self, monkeypatch):
-        monkeypatch.setattr(kept_memory.platform, "libc_ver", lambda: ("", ""))
+        monkeypatch.setattr(tunables.platform, "libc_ver", lambda: ("", ""))
         assert "not measured" in computation.memory().text
 
     def test_a_child_that_ends_is_told(self, monkeypatch):
         monkeypatch.setattr(subprocess_runner.sys, "executable", "/bin/false")
         with pytest.raises(NoChildError, match="The child ended by"):
-            kept_memory.step_cost()
+            huge_pages.step_cost()
 
     def test_the_line_is_printed_unbroken(self, monkeypatch):
         found = self.of(monkeypatch, 1.3)

@@ -1,11 +1,12 @@
-"""Times a model's training step with and without freed memory kept in huge pages.
+"""Times a model's training step with and without its memory in huge pages.
 
-    python -m tuning.kept_memory [--names MobileNetV2,…] [--kind jax]
+    python -m tuning.huge_pages [--names MobileNetV2,…] [--kind jax]
 
-`keras-diagwise doctor` measures this for a small model. Each runs in its own process;
-they alternate step by step. Appends a line to
-tuning/results/<device>/kept-memory.jsonl for each model and kind; known ones are not
-run again.
+`keras-diagwise doctor` measures this for a small model. Each runs in its own process,
+and they take turns of `STEPS` steps: a pause after each step, in which the system may
+take freed pages back, is not what training does. Appends a line to
+tuning/results/<device>/huge-pages.jsonl for each model and kind; known ones are not run
+again.
 """
 
 from __future__ import annotations
@@ -14,30 +15,40 @@ import argparse
 import contextlib
 import statistics
 
-from keras_diagwise_cli.diagnosis.kept_memory import KEEP_HUGE_PAGES, VARIABLE
-from tuning.peers import steps_in_turn
+from keras_diagwise_cli.tunables import HUGE_PAGES, VARIABLE
 from tuning.ratios import lower_bound, touch_memory, upper_bound
 from tuning.records import Records, device_folder
 from tuning.steps import BATCH_SIZE, IMAGE_SIZE
 from tuning.suite import KINDS, Peer
 
 NAMES = ("MobileNetV2", "EfficientNetB0", "ResNet50")
+TURNS, STEPS = 10, 20
 VARIABLES: dict[str, dict] = {
     "as it is": {},
-    "kept": {VARIABLE: KEEP_HUGE_PAGES},
+    "huge pages": {VARIABLE: HUGE_PAGES},
 }
 
 
+def turns_of(peers: dict[str, Peer]) -> dict[str, list[float]]:
+    """Median seconds of the steps of each turn, by peer."""
+    samples: dict[str, list[float]] = {name: [] for name in peers}
+    for _ in range(TURNS):
+        for name, peer in peers.items():
+            taken = [peer.ask("step") for _ in range(STEPS)]
+            samples[name].append(statistics.median(taken))
+    return samples
+
+
 def figures_of(samples: dict[str, list[float]]) -> dict:
-    """Medians, and the ratio of steps within a round."""
-    as_it_is, kept = samples["as it is"], samples["kept"]
-    ratios = [b / a for a, b in zip(as_it_is, kept, strict=True)]
+    """Medians, and the ratio of the steps of two turns."""
+    as_it_is, huge_pages = samples["as it is"], samples["huge pages"]
+    ratios = [b / a for a, b in zip(as_it_is, huge_pages, strict=True)]
     return {
         "as_it_is_ms": 1e3 * statistics.median(as_it_is),
-        "kept_ms": 1e3 * statistics.median(kept),
-        "kept_over_as_it_is": statistics.median(ratios),
+        "huge_pages_ms": 1e3 * statistics.median(huge_pages),
+        "huge_pages_over_as_it_is": statistics.median(ratios),
         "95_percent_bounds": [lower_bound(ratios), upper_bound(ratios)],
-        "rounds": len(ratios),
+        "turns": len(ratios),
     }
 
 
@@ -53,14 +64,14 @@ def main() -> None:
             peers[name] = Peer(options.kind, variables)
             stack.callback(peers[name].end)
         environment = peers["as it is"].ask("environment")
-        records = Records(device_folder(environment) / "kept-memory.jsonl")
+        records = Records(device_folder(environment) / "huge-pages.jsonl")
         for name in options.names.split(","):
             key = [options.kind, name, IMAGE_SIZE, BATCH_SIZE]
             if key in records:
                 continue
             for peer in peers.values():
                 peer.ask("build", name, IMAGE_SIZE, BATCH_SIZE, True)
-            figures = figures_of(steps_in_turn(peers))
+            figures = figures_of(turns_of(peers))
             records.add(key, environment=environment, **figures)
             print(name, figures, flush=True)
 

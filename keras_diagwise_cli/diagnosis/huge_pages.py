@@ -1,9 +1,4 @@
-"""Measures the speedup of keeping the memory that a training step frees.
-
-On a CPU, backends allocate a step's buffers from the C library and free them after it.
-glibc returns large ones to the system at once, which has to find and clear their pages
-again at the next step.
-"""
+"""Measures the speedup of a training step whose memory is in huge pages."""
 
 from __future__ import annotations
 
@@ -11,9 +6,6 @@ import contextlib
 import dataclasses
 import functools
 import math
-import os
-import platform
-import re
 import statistics
 import time
 from collections.abc import Callable
@@ -25,17 +17,7 @@ from keras import layers
 import keras_diagwise
 from keras_diagwise.tuner.measure import lower_bound
 from keras_diagwise.tuner.subprocess_runner import Child
-
-VARIABLE = "GLIBC_TUNABLES"
-KEEP_HUGE_PAGES = ":".join(
-    [
-        "glibc.malloc.hugetlb=1",  # ask for huge pages
-        "glibc.malloc.mmap_threshold=8589934592",  # take all from the heap
-        "glibc.malloc.trim_threshold=8589934592",  # whose end is kept
-    ]
-)
-FIRST_GLIBC = 2, 35
-"""First version of glibc with `glibc.malloc.hugetlb` (its NEWS)."""
+from keras_diagwise_cli.tunables import HUGE_PAGES, VARIABLE, with_tunables
 
 BATCH_SIZE, PIXELS, CHANNELS, BLOCKS = 16, 48, 64, 4
 """Dimensions of a model whose 9 MB tensors fit in no cache."""
@@ -52,28 +34,15 @@ class StepCost:
 
     Attributes:
         as_it_is: under the environment variables of this process.
-        kept: with freed memory kept in huge pages.
+        huge_pages: with memory in huge pages.
         gain: median of the ratios of both, turn by turn.
         gain_at_least: lower 95 % bound of the gain.
     """
 
     as_it_is: float
-    kept: float
+    huge_pages: float
     gain: float
     gain_at_least: float
-
-
-def has_tunables() -> bool:
-    """Whether the C library supports `KEEP_HUGE_PAGES`."""
-    name, version = platform.libc_ver()
-    numbers = tuple(map(int, re.findall(r"\d+", version)[:2]))
-    return name == "glibc" and numbers >= FIRST_GLIBC
-
-
-def with_tunables(tunables: str) -> str:
-    """The variable's value with tunables appended; glibc takes the last of two that
-    conflict."""
-    return ":".join(filter(None, [os.environ.get(VARIABLE, ""), tunables]))
 
 
 def step_cost() -> StepCost:
@@ -91,15 +60,15 @@ def step_cost() -> StepCost:
             return child
 
         as_it_is = started({})
-        kept = started({VARIABLE: with_tunables(KEEP_HUGE_PAGES)})
-        for each in (as_it_is, kept):
+        huge_pages = started({VARIABLE: with_tunables(HUGE_PAGES)})
+        for each in (as_it_is, huge_pages):
             each.greet(math.inf)
             take_turn(each)  # the first compiles
-        turns = [(take_turn(as_it_is), take_turn(kept)) for _ in range(TURNS)]
+        turns = [(take_turn(as_it_is), take_turn(huge_pages)) for _ in range(TURNS)]
     ratios = [one / other for one, other in turns]
     return StepCost(
         as_it_is=statistics.median(one for one, _ in turns),
-        kept=statistics.median(other for _, other in turns),
+        huge_pages=statistics.median(other for _, other in turns),
         gain=statistics.median(ratios),
         gain_at_least=lower_bound(ratios, resamples=500),
     )
