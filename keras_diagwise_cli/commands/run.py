@@ -28,8 +28,8 @@ def run(
     arguments: Annotated[
         list[str],
         typer.Argument(
-            metavar="SCRIPT [ARGUMENT]…",
-            help="What to give to Python.",
+            metavar="SCRIPT",
+            help="The script, or another argument of Python's, and all that follows.",
             show_default=False,
         ),
     ],
