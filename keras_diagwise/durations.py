@@ -6,7 +6,7 @@ from __future__ import annotations
 def duration(seconds: float) -> str:
     """A duration in seconds, milliseconds or microseconds, such as `12.3 ms`."""
     for unit, scale in (("s", 1.0), ("ms", 1e-3)):
-        if seconds >= scale:
+        if seconds >= 0.9995 * scale:  # which is 1 to three digits
             return f"{three_digits(seconds / scale)} {unit}"
     return f"{three_digits(seconds / 1e-6)} µs"
 

@@ -44,7 +44,10 @@ class Record(
                 f"{cls.RULE}. {printable(str(error)):.{MAX_LETTERS}}. "
                 f"Received: {values!r:.{MAX_LETTERS}}"
             ) from None
-        record.check()
+        try:
+            record.check()
+        except ValueError as error:
+            raise ValueError(f"{error!s:.{MAX_LETTERS}}") from None
         return record
 
     @classmethod

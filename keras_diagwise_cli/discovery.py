@@ -16,6 +16,5 @@ def import_commands(package: str, order: Sequence[str]) -> None:
         order: modules in the order of the help. Others follow by name.
     """
     names = {each.name for each in pkgutil.iter_modules(sys.modules[package].__path__)}
-    first = [name for name in order if name in names]
-    for name in (*first, *sorted(names.difference(first))):
+    for name in (*order, *sorted(names.difference(order))):
         importlib.import_module(f"{package}.{name}")

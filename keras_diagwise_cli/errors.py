@@ -8,7 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 import typer.core
@@ -93,7 +93,7 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def end(message: str, code: int) -> None:
+def end(message: str, code: int) -> NoReturn:
     """Prints a message as one line on stderr and exits the command."""
     typer.echo(f"keras-diagwise: {' '.join(message.split())}", err=True)
     raise typer.Exit(code) from None

@@ -15,17 +15,17 @@ import argparse
 import contextlib
 import statistics
 
-from keras_diagwise_cli.tunables import HUGE_PAGES, VARIABLE
+from keras_diagwise_cli.tunables import VARIABLE, with_huge_pages
 from tuning.ratios import lower_bound, touch_memory, upper_bound
-from tuning.records import Records, device_folder
+from tuning.records import Records, device_folder, installed
 from tuning.steps import BATCH_SIZE, IMAGE_SIZE
-from tuning.suite import KINDS, Peer
+from tuning.suite import Peer, kinds_of
 
-NAMES = ("MobileNetV2", "EfficientNetB0", "ResNet50")
+NAMES = ("MobileNet", "MobileNetV2", "EfficientNetB0")
 TURNS, STEPS = 10, 20
 VARIABLES: dict[str, dict] = {
     "as it is": {},
-    "huge pages": {VARIABLE: HUGE_PAGES},
+    "huge pages": {VARIABLE: with_huge_pages()},
 }
 
 
@@ -55,7 +55,7 @@ def figures_of(samples: dict[str, list[float]]) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--names", default=",".join(NAMES))
-    parser.add_argument("--kind", default="jax", choices=KINDS)
+    parser.add_argument("--kind", default="jax", choices=kinds_of(installed()))
     options = parser.parse_args()
     touch_memory()
     with contextlib.ExitStack() as stack:

@@ -2,7 +2,7 @@
 
 MobileNet and MobileNetV2 also as plain torch modules, without Keras.
 
-    python -m tuning.peers [--names MobileNetV2,…] [--image-size 96] [--batch-size 16]
+    python -m tuning.peers [--names MobileNet,…] [--image-size 96] [--batch-size 16]
 
 Each runs in its own process; they alternate step by step. Appends a line to
 tuning/results/<device>/peers.jsonl for each model; known models are not run again.
@@ -16,9 +16,10 @@ import random
 import statistics
 
 from tuning.ratios import touch_memory, upper_bound
-from tuning.records import Records, device_folder, installed
+from tuning.records import Records, device_folder, has_gpu, installed
 from tuning.suite import Peer, kinds_of, peers_of
 
+NAMES = ("MobileNet", "MobileNetV2", "MobileNetV3Small", "EfficientNetB0")
 ROUNDS = 20
 PLAIN = "torch-plain"
 
@@ -65,7 +66,7 @@ def over(name: str, samples: dict[str, list[float]], other: str) -> dict[str, fl
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--names", default="MobileNetV2,MobileNetV3Small")
+    parser.add_argument("--names", default=",".join(NAMES))
     parser.add_argument("--image-size", type=int, default=96)
     parser.add_argument("--batch-size", type=int, default=16)
     options = parser.parse_args()
@@ -73,7 +74,7 @@ def main() -> None:
     touch_memory()
     pairs = itertools.product(kinds_of(installed()), ("stock", "converted"))
     names = [" ".join(pair) for pair in pairs]
-    if "torch" in installed():
+    if "torch" in installed() and not has_gpu():  # the modules stay on the CPU
         names.append(PLAIN)
     with peers_of(name.partition(" ")[0] for name in names) as workers:
         peers = dict(zip(names, workers, strict=True))

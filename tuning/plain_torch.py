@@ -1,4 +1,4 @@
-"""Training steps of plain torch modules, without Keras, in channels-last format.
+"""Training steps of plain torch modules on a CPU, without Keras, channels last.
 
     python -m tuning.plain_torch
 

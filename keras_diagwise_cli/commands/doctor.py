@@ -92,5 +92,5 @@ def computed(progress: Progress) -> Iterator[Finding]:
     with progress.phase("checking algorithms", total=1) as advance:
         yield found("algorithms", computation.algorithms, is_isolated, advance)
     if is_isolated:
-        with progress.phase("timing kept memory"):
+        with progress.phase("timing huge pages"):
             yield found("memory", computation.memory)

@@ -11,7 +11,9 @@ import typer
 
 from keras_diagwise_cli import tunables
 from keras_diagwise_cli.commands import app
+from keras_diagwise_cli.errors import USER_ERROR, end
 from keras_diagwise_cli.examples import examples
+from keras_diagwise_cli.loading import choose_backend
 
 EXAMPLES = examples(
     ("keras-diagwise run train.py --epochs 3", "instead of python train.py --epochs 3"),
@@ -40,15 +42,19 @@ def run(
 
     `keras-diagwise doctor` measures what this gains here.
     """
+    choose_backend()
     environment = dict(os.environ)
-    if tunables.has_tunables():
-        value = tunables.with_tunables(tunables.HUGE_PAGES)
-        environment[tunables.VARIABLE] = value
+    if refusal := tunables.refusal():
+        typer.echo(f"No huge pages: {refusal}.", err=True)
     else:
-        typer.echo(f"Nothing is set: this takes {tunables.needed()}.", err=True)
+        environment[tunables.VARIABLE] = tunables.with_huge_pages()
     command = [sys.executable, *arguments]
-    if os.name == "posix":
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os.execve(sys.executable, command, environment)
-    raise typer.Exit(subprocess.run(command, env=environment, check=False).returncode)
+    try:
+        if os.name == "posix":
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os.execve(sys.executable, command, environment)
+        ended = subprocess.run(command, env=environment, check=False)
+    except OSError as error:
+        end(f"Python can't be started: {error}", USER_ERROR)
+    raise typer.Exit(ended.returncode)

@@ -51,9 +51,8 @@ def memory() -> Finding:
     if environment_of_models().device_kind != "cpu":
         text = "not measured: on this device memory does not come from the C library"
         return Finding("memory", "ok", text)
-    if not tunables.has_tunables():
-        text = f"not measured: this takes {tunables.needed()}"
-        return Finding("memory", "ok", text)
+    if refusal := tunables.refusal():
+        return Finding("memory", "ok", f"not measured: {refusal}")
     cost = huge_pages.step_cost()
     text = (
         f"a training step of a small model takes {duration(cost.as_it_is)}, and "
@@ -64,7 +63,7 @@ def memory() -> Finding:
     values = dataclasses.asdict(cost)
     if cost.gain_at_least < WORTH_SETTING:
         return Finding("memory", "ok", text, values=values)
-    value = tunables.with_tunables(tunables.HUGE_PAGES)
+    value = tunables.with_huge_pages()
     return Finding(
         "memory",
         "ok",

@@ -17,7 +17,7 @@ from keras import layers
 import keras_diagwise
 from keras_diagwise.tuner.measure import lower_bound
 from keras_diagwise.tuner.subprocess_runner import Child
-from keras_diagwise_cli.tunables import HUGE_PAGES, VARIABLE, with_tunables
+from keras_diagwise_cli.tunables import VARIABLE, with_huge_pages
 
 BATCH_SIZE, PIXELS, CHANNELS, BLOCKS = 16, 48, 64, 4
 """Dimensions of a model whose 9 MB tensors fit in no cache."""
@@ -60,7 +60,7 @@ def step_cost() -> StepCost:
             return child
 
         as_it_is = started({})
-        huge_pages = started({VARIABLE: with_tunables(HUGE_PAGES)})
+        huge_pages = started({VARIABLE: with_huge_pages()})
         for each in (as_it_is, huge_pages):
             each.greet(math.inf)
             take_turn(each)  # the first compiles

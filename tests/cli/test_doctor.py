@@ -120,7 +120,7 @@ class TestMemory:
     def of(self, monkeypatch, at_least, **variables):
         cost = huge_pages.StepCost(0.010, 0.007, 1.43, at_least)
         monkeypatch.setattr(huge_pages, "step_cost", lambda: cost)
-        monkeypatch.setattr(tunables, "has_tunables", lambda: True)
+        monkeypatch.setattr(tunables, "refusal", lambda: None)
         monkeypatch.delenv(tunables.VARIABLE, raising=False)
         for name, value in variables.items():
             monkeypatch.setenv(name, value)

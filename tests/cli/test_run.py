@@ -16,7 +16,9 @@ print(sys.argv[1:], os.environ.get("GLIBC_TUNABLES"), "keras" in sys.modules)
 sys.exit(7)
 """
 
-is_glibc = pytest.mark.skipif(not tunables.has_tunables(), reason="about glibc")
+has_huge_pages = pytest.mark.skipif(
+    tunables.refusal() is not None, reason="about systems with huge pages"
+)
 
 
 @pytest.fixture
@@ -33,7 +35,7 @@ def started(monkeypatch):
     return calls
 
 
-@is_glibc
+@has_huge_pages
 @pytest.mark.skipif(os.name != "posix", reason="Python takes the command's place")
 def test_python_takes_its_place(tmp_path):
     """The script has its arguments, options too, the variable and its own exit code."""
@@ -54,7 +56,7 @@ def test_python_takes_its_place(tmp_path):
     assert ended.returncode == 7
 
 
-@is_glibc
+@has_huge_pages
 def test_a_module_runs_as_with_python(started):
     CliRunner().invoke(app, ["run", "-m", "package", "--flag"])
     ((program, words, variables),) = started
@@ -62,13 +64,40 @@ def test_a_module_runs_as_with_python(started):
     assert variables[tunables.VARIABLE] == tunables.HUGE_PAGES
 
 
-def test_another_c_library_runs_it_as_it_is(started, monkeypatch):
-    """A line says so; the script runs all the same."""
-    monkeypatch.setattr(tunables, "has_tunables", lambda: False)
+@pytest.mark.parametrize(
+    ("libc", "modes", "why"),
+    [
+        (("", ""), "always [madvise] never", "this takes Linux and glibc 2.35"),
+        (("glibc", "2.34"), "[always] madvise never", "this takes Linux and glibc"),
+        (("glibc", "2.36"), "always madvise [never]", "this system gives no huge"),
+    ],
+)
+def test_a_system_without_runs_it_as_it_is(
+    started, monkeypatch, tmp_path, libc, modes, why
+):
+    """A line says why; the script runs all the same."""
+    monkeypatch.setattr(tunables.platform, "libc_ver", lambda: libc)
+    monkeypatch.setattr(tunables, "MODES", tmp_path / "enabled")
+    tunables.MODES.write_text(modes)
     result = CliRunner().invoke(app, ["run", "script.py"])
-    assert "Nothing is set: this takes Linux and glibc 2.35" in result.stderr
+    assert f"No huge pages: {why}" in result.stderr
     ((_, _, variables),) = started
     assert tunables.VARIABLE not in variables
+
+
+def test_a_tunable_that_is_set_stays(monkeypatch):
+    monkeypatch.setenv(tunables.VARIABLE, "glibc.malloc.hugetlb=2")
+    assert tunables.with_huge_pages() == "glibc.malloc.hugetlb=2"
+
+
+def test_a_python_that_can_not_start_is_one_line(started, monkeypatch):
+    def refuse(*_):
+        raise OSError(7, "Argument list too long")
+
+    monkeypatch.setattr(command.os, "execve", refuse)
+    result = CliRunner().invoke(app, ["run", "script.py"])
+    assert result.exit_code == 2
+    assert "Python can't be started: [Errno 7] Argument list too long" in result.stderr
 
 
 def test_without_a_script_it_says_what_is_missing():
