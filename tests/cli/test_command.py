@@ -77,7 +77,7 @@ def test_completion_names_the_commands():
     )
     assert {
         *("demo", "tune", "benchmark", "report", "decisions", "doctor"),
-        *("import", "export"),
+        *("import", "export", "run"),
     } <= set(done.stdout.split())
     assert "keras" not in imported(done)
 
