@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 from pathlib import Path
+
+from keras_diagwise_cli.keras_free import keras_free_module
 
 VARIABLE = "GLIBC_TUNABLES"
 HUGE_PAGES = "glibc.malloc.hugetlb=1"
@@ -24,8 +25,8 @@ MODES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 def refusal() -> str | None:
     """Why this system gives no huge pages for `HUGE_PAGES`, or `None`."""
     name, version = platform.libc_ver()
-    numbers = tuple(map(int, re.findall(r"\d+", version)[:2]))
-    if name != "glibc" or numbers < FIRST_GLIBC:
+    release = keras_free_module("version").release
+    if name != "glibc" or release(version) < FIRST_GLIBC:
         return f"this takes Linux and glibc {'.'.join(map(str, FIRST_GLIBC))} or later"
     try:
         modes = MODES.read_text(encoding="utf-8")
