@@ -50,7 +50,7 @@ def tests(session, backend):
 
 @nox.session
 @nox.parametrize("backend", list(BACKENDS), ids=list(BACKENDS))
-def exhaustive(session, backend):
+def properties(session, backend):
     """The property tests over 2,000 problems and 500 graphs of layers.
 
     On TensorFlow in four processes: what XLA has compiled is never unmapped, and a
@@ -92,7 +92,7 @@ def gpu_compile(session):
 def exports(session, backend):
     """Files and exports, with every package that they take."""
     install(session, backend, *TEST_TOOLS, *EXPORTS[backend])
-    files = ["tests/models/test_files.py", "tests/test_inference_only.py"]
+    files = ["tests/models/test_files.py", "tests/backends/test_inference_only.py"]
     session.run("python", "-m", "pytest", *files, *session.posargs)
 
 

@@ -11,6 +11,14 @@ import keras
 import pytest
 from keras.src.backend.common import dtypes
 
+from keras_diagwise.algorithms import Matmul
+from keras_diagwise.ops import dispatcher
+from keras_diagwise.planning.tuning_queue import TuningQueue
+from keras_diagwise.precision import STANDARD
+from keras_diagwise.storage.document import Document
+from keras_diagwise.storage.store import Store
+from tests import fake_runner
+
 hypothesis.settings.register_profile(
     "ci",
     derandomize=True,
@@ -52,9 +60,32 @@ def float64(monkeypatch):
 def no_dense(monkeypatch):
     """Dense convolutions as where they have no algorithm but stock's: for tests of
     models that have some beside what they are about."""
-    from keras_diagwise.algorithms import Matmul
-
     monkeypatch.setattr(Matmul, "is_offered", lambda *where: False)
+
+
+@pytest.fixture
+def store(monkeypatch, tmp_path):
+    """An empty store instead of the user's, where anything may have been tuned."""
+    empty = Store(tmp_path / "store")
+    monkeypatch.setattr(dispatcher.planner, "store", empty)
+    dispatcher.forget()
+    yield empty
+    dispatcher.forget()
+
+
+@pytest.fixture
+def nothing_known(store, monkeypatch):
+    """An empty store, nothing shipped, and nothing queued."""
+    monkeypatch.setattr(dispatcher.planner, "shipped", Document())
+    monkeypatch.setattr(dispatcher, "queue", TuningQueue())
+    with dispatcher.settings.temporarily(on_miss="nearest", precision=STANDARD):
+        yield
+
+
+@pytest.fixture
+def runner(monkeypatch):
+    """A runner that measures nothing and finds `direct` ten times faster."""
+    return fake_runner.install(monkeypatch)
 
 
 @pytest.fixture(autouse=True)

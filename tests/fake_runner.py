@@ -1,73 +1,128 @@
-"""An empty store, and a runner that says what is fast without measuring: for tests
-of what follows from it."""
+"""A runner that measures nothing: what each candidate gives is planted."""
 
-import contextlib
+import dataclasses
+import threading
+import time
+from typing import NamedTuple
 
 from keras_diagwise import backends
-from keras_diagwise.ops import dispatcher
-from keras_diagwise.planning.tuning_queue import TuningQueue
-from keras_diagwise.storage.document import Document
-from keras_diagwise.storage.store import Store
+from keras_diagwise.problem import Problem
 from keras_diagwise.tuner.roofline import Roofline
-from keras_diagwise.tuner.runner import FirstRun
+from keras_diagwise.tuner.runner import FailedError, FirstRun
 from keras_diagwise.tuner.verify import Error, standard_problem
 
-NONE = Error(0.0, 0.0, 0.0)
+STRICT, LENIENT = 1e-5, 1e-2
+"""What rounding explains of an error, and of native's."""
+
+ROOFLINE = Roofline(copies=((1, 1e-9), (2**30, 1e-8)), flops_per_second=1e15)
 
 
+class Asked(NamedTuple):
+    """A first run that was asked for."""
+
+    problem: Problem
+    pass_name: str
+    candidate: str
+
+
+@dataclasses.dataclass(eq=False)
 class FakeRunner:
-    """Each candidate takes the seconds that its name is given, or else one.
+    """Stands for a runner.
 
     Attributes:
-        seconds: by the names of candidates.
-        asked: the problem and the pass of each candidate that was examined.
+        seconds: what a candidate takes, by its name.
+        others: what those without a name in `seconds` take.
+        errors: how large its error is, by its name.
+        failures: the failure of its first run, by its name.
+        failures_when_timed: that of later ones.
+        standard_error: that of the backend's own dense convolution.
+        fail_together: a failure of candidates that are timed together.
+        before: called before each request.
+        compiled: what was compiled ahead, each time: pass and candidate.
+        asked: what was examined.
+        timed: what was timed: the candidates' names, and for how long.
     """
 
-    def __init__(self, seconds):
-        self.seconds, self.asked = seconds, []
+    seconds: dict = dataclasses.field(default_factory=dict)
+    others: float = 1.0
+    errors: dict = dataclasses.field(default_factory=dict)
+    failures: dict = dataclasses.field(default_factory=dict)
+    failures_when_timed: dict = dataclasses.field(default_factory=dict)
+    standard_error: float = 0.0
+    fail_together: str | None = None
+    before: object = lambda: None
+    compiled: list = dataclasses.field(default_factory=list)
+    asked: list = dataclasses.field(default_factory=list)
+    timed: list = dataclasses.field(default_factory=list)
+    busy: threading.Lock = dataclasses.field(default_factory=threading.Lock)
 
     def __call__(self, patience, until):
         return self
 
     def compile(self, jobs):
-        pass
+        self.compiled.append([(task.pass_name, str(each)) for task, each in jobs])
 
-    def examine(self, task, candidate, enough=0.0, patience=0.0):
+    def examine(self, task, candidate, enough=float("inf"), patience=0.0):
         if task.problem == standard_problem(task.problem.dtype):
-            return FirstRun(1e-9, NONE, 0.0)
-        self.asked.append((task.problem, task.pass_name, str(candidate)))
-        return FirstRun(self.seconds.get(str(candidate), 1.0), NONE, 0.0)
+            return FirstRun(1e-9, error(self.standard_error), 0.0)
+        self.before()
+        with Busy(self.busy):
+            name = str(candidate)
+            self.asked.append(Asked(task.problem, task.pass_name, name))
+            if name in self.failures:
+                return FirstRun(failure=self.failures[name], reason="planted")
+            seconds = self.seconds.get(name, self.others)
+            if seconds > enough:
+                return FirstRun(seconds, None, 0.0, "outpaced", "planted")
+            return FirstRun(seconds, error(self.errors.get(name, 0.0)), 0.0)
 
     def time(self, task, candidates, seconds, min_rounds, expected=0.0):
-        return {
-            each: [self.seconds.get(str(each), 1.0)] * min_rounds for each in candidates
-        }
+        self.before()
+        with Busy(self.busy):
+            names = [str(each) for each in candidates]
+            self.timed.append((names, seconds))
+            for name in names:
+                if name in self.failures_when_timed:
+                    raise FailedError(self.failures_when_timed[name], "planted")
+            if self.fail_together and len(names) > 1:
+                raise FailedError(self.fail_together, "planted")
+            return {
+                each: [self.seconds.get(str(each), self.others)] * min_rounds
+                for each in candidates
+            }
 
     def roofline(self, compiler_mode, dtype):
-        return Roofline(((1, 1e-9), (2**30, 1e-6)), 1e15)
+        return ROOFLINE
 
     def close(self):
         pass
 
 
-def install(monkeypatch, **seconds):
+def error(relative):
+    """An error of this many times the root mean square."""
+    return Error(relative, relative / STRICT, relative / LENIENT)
+
+
+class Busy:
+    """Fails where two things are measured at once."""
+
+    def __init__(self, lock):
+        self._lock = lock
+
+    def __enter__(self):
+        assert self._lock.acquire(blocking=False), "two measurements at once"
+        time.sleep(1e-4)  # lets the others try
+
+    def __exit__(self, *_):
+        self._lock.release()
+
+
+def install(monkeypatch, **planted):
     """Lets every tuner work at one, which is returned; `direct` is ten times faster
-    than the others unless `seconds` say otherwise."""
-    runner = FakeRunner(seconds or {"direct": 0.1})
+    than the others unless it is planted otherwise."""
+    runner = FakeRunner(**({"seconds": {"direct": 0.1}} | planted))
     monkeypatch.setattr("keras_diagwise.tuner.tuner.SubprocessRunner", runner)
     return runner
-
-
-@contextlib.contextmanager
-def nothing_known(monkeypatch, location):
-    """The package with an empty store at a location, nothing shipped, and nothing
-    queued; afterwards as it was."""
-    monkeypatch.setattr(dispatcher.planner, "store", Store(location))
-    monkeypatch.setattr(dispatcher.planner, "shipped", Document())
-    monkeypatch.setattr(dispatcher, "queue", TuningQueue())
-    with dispatcher.settings.temporarily(on_miss="nearest"):
-        yield dispatcher
-    dispatcher.forget()
 
 
 def traced_plans(monkeypatch):

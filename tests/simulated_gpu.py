@@ -22,7 +22,7 @@ from keras_diagwise.tuner.float64_passes import operand_shapes
 from keras_diagwise.tuner.roofline import Roofline
 from keras_diagwise.tuner.runner import Compiled, FirstRun, Runner
 from keras_diagwise.tuner.verify import standard_problem
-from tests.fake_runner import NONE, FakeRunner
+from tests.fake_runner import Asked, FakeRunner, error
 from tuning import gpu_costs
 
 H100 = Device(bytes_per_second=3.0e12, multiprocessors=132, capability=(9, 0))
@@ -136,7 +136,7 @@ class SimulatedRunner(FakeRunner, Runner):
     """
 
     def __init__(self, gpu):
-        FakeRunner.__init__(self, {})
+        FakeRunner.__init__(self)
         Runner.__init__(self)
         self.gpu, self.done, self.taken = gpu, set(), {}
         self.spent = collections.Counter()
@@ -200,8 +200,8 @@ class SimulatedRunner(FakeRunner, Runner):
     def examine(self, task, candidate, enough=0.0, patience=0.0):
         if task.problem == standard_problem(task.problem.dtype):
             self.spend("standard", 0.5)
-            return FirstRun(1e-9, NONE, 0.0)
-        self.asked.append((task.problem, task.pass_name, str(candidate)))
+            return FirstRun(1e-9, error(0.0), 0.0)
+        self.asked.append(Asked(task.problem, task.pass_name, str(candidate)))
         self.compile([(task, candidate)])
         self.spend("compilation", self.exact(task))
         return Runner.examine(self, task, candidate, enough)
@@ -241,7 +241,7 @@ class SimulatedRunner(FakeRunner, Runner):
             run(*self.operands(problem, pass_name, draw))
         self.gpu.synchronize()
         self.spend("verification", SECONDS_OF_VERIFICATION * share(problem))
-        return NONE
+        return error(0.0)
 
 
 def compile_seconds():

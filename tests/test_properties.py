@@ -1,5 +1,5 @@
 """Any problem under any plan: outputs and gradients equal native's and the
-reference's. `nox -s exhaustive` draws 2,000 problems a backend."""
+reference's. `nox -s properties` draws 2,000 problems a backend."""
 
 import hypothesis
 import keras

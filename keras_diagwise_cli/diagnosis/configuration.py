@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 from keras_diagwise.environment import Environment
 from keras_diagwise.models.environment import environment_of_models
@@ -13,6 +12,7 @@ from keras_diagwise.ops import dispatcher
 from keras_diagwise.planning.planner import others_of_kind, shipped_document
 from keras_diagwise.planning.source import PlanSource
 from keras_diagwise.storage.locations import VARIABLE, shown
+from keras_diagwise_cli.diagnosis import nvidia
 from keras_diagwise_cli.diagnosis.finding import Finding
 
 VARIABLES = (
@@ -21,9 +21,6 @@ VARIABLES = (
     "KERAS_DIAGWISE_ON_MISS",
     "KERAS_DIAGWISE_PRECISION",
 )
-
-NVIDIA_DRIVER = Path("/dev/nvidiactl")
-"""Exists where the NVIDIA driver is loaded, on Linux."""
 
 MAX_NAMED = 3
 """Limit of the unusable files named."""
@@ -48,7 +45,7 @@ def backend() -> Finding:
     device = f"{environment.device_kind} {environment.device_name}"
     text = f"{environment.backend} runs on {device}. Decisions are for: {environment}"
     values = {"digest": environment.digest, **environment.to_dict()}
-    if environment.device_kind == "cpu" and NVIDIA_DRIVER.exists():
+    if environment.device_kind == "cpu" and nvidia.has_driver():
         remedy = (
             "This machine has an NVIDIA driver. Install the backend with GPU support, "
             "for example with: pip install 'keras-diagwise[jax-cuda13]'"

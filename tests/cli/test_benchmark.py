@@ -8,13 +8,9 @@ from typer.testing import CliRunner
 
 from keras_diagwise_cli import app
 from tests.cli.test_report import measure_all, small_model
-from tests.fake_runner import nothing_known, traced_plans
+from tests.fake_runner import traced_plans
 
-
-@pytest.fixture(autouse=True)
-def store(monkeypatch, tmp_path):
-    with nothing_known(monkeypatch, tmp_path / "store") as dispatcher:
-        yield dispatcher.planner.store
+pytestmark = pytest.mark.usefixtures("nothing_known")
 
 
 @pytest.fixture

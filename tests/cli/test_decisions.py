@@ -8,10 +8,8 @@ from typer.testing import CliRunner
 
 from keras_diagwise.decision import Comparison, Decision, Outcome
 from keras_diagwise.models.environment import environment_of_models
-from keras_diagwise.ops import dispatcher
 from keras_diagwise.problem import PASSES
 from keras_diagwise.storage.document import Document
-from keras_diagwise.storage.store import Store
 from keras_diagwise_cli import app
 from tests.algorithms.suite import depthwise
 from tests.cli.lines import only_line
@@ -36,11 +34,8 @@ FULL = Decision(PROBLEM, {name: Comparison(OUTCOMES, MEASURED) for name in PASSE
 
 
 @pytest.fixture(autouse=True)
-def store(tmp_path, monkeypatch):
-    found = Store(tmp_path / "store")
-    monkeypatch.setattr(dispatcher.planner, "store", found)
-    monkeypatch.setenv("KERAS_DIAGWISE_STORE", found.location)
-    return found
+def variable(store, monkeypatch):
+    monkeypatch.setenv("KERAS_DIAGWISE_STORE", store.location)
 
 
 def invoke(*arguments, width=140, answer=None):

@@ -22,7 +22,7 @@ from keras_diagwise.tuner.subprocess_runner import NoChildError
 from keras_diagwise.tuner.verify import Error
 from keras_diagwise_cli import app, tunables
 from keras_diagwise_cli.commands import doctor
-from keras_diagwise_cli.diagnosis import computation, configuration, huge_pages
+from keras_diagwise_cli.diagnosis import computation, configuration, huge_pages, nvidia
 from keras_diagwise_cli.diagnosis import finding as findings
 from keras_diagwise_cli.diagnosis.finding import Finding
 from keras_diagwise_cli.errors import UserError
@@ -46,13 +46,11 @@ SUBJECTS = [
 
 
 @pytest.fixture(autouse=True)
-def store(tmp_path, monkeypatch):
-    found = Store(tmp_path / "store")
-    monkeypatch.setattr(dispatcher.planner, "store", found)
+def machine(store, tmp_path, monkeypatch):
+    """Without variables of ours and a GPU."""
     for name in configuration.VARIABLES[1:]:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(configuration, "NVIDIA_DRIVER", tmp_path / "no such device")
-    return found
+    monkeypatch.setattr(nvidia, "DRIVER", tmp_path / "no such device")
 
 
 @pytest.fixture
@@ -332,7 +330,7 @@ def test_an_unseen_gpu_is_a_warning(monkeypatch, tmp_path):
     """A GPU that the backend does not see is a warning."""
     if here().device_kind != "cpu":
         pytest.skip("the backend sees a device")
-    monkeypatch.setattr(configuration, "NVIDIA_DRIVER", tmp_path)
+    monkeypatch.setattr(nvidia, "DRIVER", tmp_path)
     finding = found()["backend"]
     assert finding["state"] == "warning"
     assert "NVIDIA" in finding["remedy"]

@@ -19,21 +19,14 @@ from keras_diagwise.problem import PASSES
 from keras_diagwise_cli import app
 from tests.cli import browser
 from tests.cli.lines import refusal
-from tests.fake_runner import nothing_known
 
-pytestmark = pytest.mark.usefixtures("no_dense")
+pytestmark = pytest.mark.usefixtures("no_dense", "nothing_known")
 
 WHEN = "2026-02-03T04:05:06+00:00"
 HOSTILE = "<img src=x onerror=alert(1)>\"'&{{ 7 * 7 }}<script>alert(2)"
 SECONDS = {"first": 0.03, "second": 0.01, "third": 0.02}
 """Native's, of each pass of each layer; what runs takes a tenth of the first's, half
 of the second's and all of the third's."""
-
-
-@pytest.fixture(autouse=True)
-def store(monkeypatch, tmp_path):
-    with nothing_known(monkeypatch, tmp_path / "store") as dispatcher:
-        yield dispatcher.planner.store
 
 
 def small_model(*names, **arguments):

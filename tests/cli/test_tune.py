@@ -19,22 +19,13 @@ from keras_diagwise.storage.document import Document
 from keras_diagwise.storage.store import Store
 from keras_diagwise_cli import app
 from tests.cli.lines import refusal
-from tests.fake_runner import FakeRunner, install, nothing_known
+from tests.fake_runner import FakeRunner
+
+pytestmark = pytest.mark.usefixtures("nothing_known", "runner")
 
 ROOT = Path(kd.__file__).parents[1]
 ESCAPE = "\x1b"
 SHAPE = (8, 8, 4)
-
-
-@pytest.fixture(autouse=True)
-def store(monkeypatch, tmp_path):
-    with nothing_known(monkeypatch, tmp_path / "store") as dispatcher:
-        yield dispatcher.planner.store
-
-
-@pytest.fixture(autouse=True)
-def runner(monkeypatch):
-    return install(monkeypatch)
 
 
 @pytest.fixture(autouse=True)

@@ -35,7 +35,7 @@ SECONDS = 60.0
 """What a worker may take before it is taken to hang."""
 
 
-class SlowWorkbench(FakeRunner):
+class SlowRunner(FakeRunner):
     """Writes down what it is asked, which takes its time."""
 
     def __init__(self, log):
@@ -136,7 +136,7 @@ def killed(model, folder, moments):
 
 def prepare(log):
     log.touch()
-    tuner.SubprocessRunner = lambda patience, until: SlowWorkbench(log)
+    tuner.SubprocessRunner = lambda patience, until: SlowRunner(log)
     tune_module.check_step = overruling(log)
 
 

@@ -16,7 +16,7 @@ from keras_diagwise.models.problems import uses_in
 from keras_diagwise.ops import dispatcher
 from keras_diagwise.planning.planner import MARGIN_MEASURED
 from keras_diagwise.problem import PASSES
-from tests.fake_runner import FakeRunner, install, nothing_known
+from tests.fake_runner import FakeRunner
 from tests.samples import PROBLEM, decision
 
 
@@ -91,13 +91,6 @@ def test_overruling_within_a_second_stays(seed, monkeypatch):
     assert (before | overruled).passes["forward"].overruled == "lost"
 
 
-@pytest.fixture
-def decisions(monkeypatch, tmp_path):
-    install(monkeypatch)
-    with nothing_known(monkeypatch, tmp_path):
-        yield kd.decisions
-
-
 def small_model():
     return keras.Sequential(
         [
@@ -141,7 +134,7 @@ def tuned(model, **arguments):
     return kd.tune(model, **{"batch_size": 2, "verbose": 0, **arguments})
 
 
-@pytest.mark.usefixtures("decisions")
+@pytest.mark.usefixtures("nothing_known", "runner")
 def test_a_losing_pass_goes_back_to_native(
     monkeypatch,
 ):
@@ -174,7 +167,7 @@ def test_a_losing_pass_goes_back_to_native(
         np.testing.assert_array_equal(before, after)
 
 
-@pytest.mark.usefixtures("decisions")
+@pytest.mark.usefixtures("nothing_known", "runner")
 def test_overruled_pass_is_not_tried_again(monkeypatch):
     plant(monkeypatch, second_kernel_gradient=0.5)
     model = kd.convert(small_model(), verbose=0)
@@ -184,7 +177,7 @@ def test_overruled_pass_is_not_tried_again(monkeypatch):
     assert plans_of(model)["second"]["kernel_gradient"] == "native"
 
 
-@pytest.mark.usefixtures("decisions")
+@pytest.mark.usefixtures("nothing_known", "runner")
 @pytest.mark.parametrize("training", [True, False])
 def test_a_model_that_wins_keeps_its_plans(training, monkeypatch):
     plant(monkeypatch)
@@ -196,7 +189,7 @@ def test_a_model_that_wins_keeps_its_plans(training, monkeypatch):
     assert winners == {"direct"}
 
 
-@pytest.mark.usefixtures("decisions")
+@pytest.mark.usefixtures("nothing_known", "runner")
 def test_a_checked_stock_model_stays_stock(monkeypatch):
     """A stock model is checked as if converted, and stays stock."""
     plant(monkeypatch, first_forward=0.5)
@@ -234,7 +227,7 @@ def unusual_models():
     }
 
 
-@pytest.mark.usefixtures("decisions")
+@pytest.mark.usefixtures("nothing_known", "runner")
 @pytest.mark.parametrize("impossible", ["fed", "run"])
 def test_an_uncheckable_model_is_skipped(impossible):
     """A model that can't be checked is skipped with the reason."""
@@ -269,7 +262,7 @@ class Cut(FakeRunner):
         return super().examine(*arguments, **options)
 
 
-@pytest.mark.usefixtures("decisions")
+@pytest.mark.usefixtures("nothing_known", "runner")
 @pytest.mark.parametrize("error", [TimeoutError, KeyboardInterrupt])
 @pytest.mark.parametrize("moment", range(20))
 def test_the_next_call_checks_after_any_cut(moment, error, monkeypatch):

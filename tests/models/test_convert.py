@@ -18,21 +18,13 @@ from keras_diagwise.models.environment import environment_of
 from keras_diagwise.ops import dispatcher
 from keras_diagwise.planning.dispatch import serves_dense
 from keras_diagwise.storage.document import Document
-from keras_diagwise.storage.store import Store
 from tests.fake_runner import traced_plans
 from tests.samples import decision, document
 
+pytestmark = pytest.mark.usefixtures("store")
+
 BACKEND = keras.backend.backend()
 SHAPE = (12, 12, 3)
-
-
-@pytest.fixture(autouse=True)
-def own_store(monkeypatch, tmp_path):
-    """Not the user's, where anything may have been tuned."""
-    monkeypatch.setattr(dispatcher.planner, "store", Store(tmp_path / "store"))
-    dispatcher.forget()
-    yield
-    dispatcher.forget()
 
 
 def block(x, name, stride):

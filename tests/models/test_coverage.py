@@ -11,26 +11,15 @@ import keras_diagwise as kd
 from keras_diagwise.layers import STOCK_TO_OURS
 from keras_diagwise.layers.base import Diagonalwise
 from keras_diagwise.models.survey import REASONS
-from keras_diagwise.ops import dispatcher
-from keras_diagwise.storage.store import Store
 from tests.strategies import to_numpy
 
-pytestmark = pytest.mark.usefixtures("no_dense")
+pytestmark = pytest.mark.usefixtures("no_dense", "store")
 
 CONVERT = importlib.import_module("keras_diagwise.models.convert")
 SWAP = importlib.import_module("keras_diagwise.models.swap")
 SHAPE = (10, 10, 4)
 layers = keras.layers
 both_ways = pytest.mark.parametrize("copy", [False, True])
-
-
-@pytest.fixture(autouse=True)
-def own_store(monkeypatch, tmp_path):
-    """Not the user's, where anything may have been tuned."""
-    monkeypatch.setattr(dispatcher.planner, "store", Store(tmp_path / "store"))
-    dispatcher.forget()
-    yield
-    dispatcher.forget()
 
 
 def images(*more, size=3, seed=0):

@@ -17,7 +17,6 @@ from keras_diagwise.models.environment import environment_of_models
 from keras_diagwise.ops import dispatcher
 from keras_diagwise.planning.call import depthwise_problem
 from keras_diagwise.problem import PASSES
-from keras_diagwise.storage.document import Document
 from keras_diagwise.storage.store import Store
 from keras_diagwise.tuner.verify import Error
 from tests.algorithms.suite import depthwise
@@ -33,19 +32,9 @@ from tests.samples import (
 )
 from tests.storage.test_document import HOSTILE
 
+pytestmark = pytest.mark.usefixtures("nothing_known")
+
 SHAPE = (6, 10, 9, 8)
-
-
-@pytest.fixture(autouse=True)
-def decisions(tmp_path, monkeypatch):
-    """Decisions in an empty store, and nothing shipped."""
-    monkeypatch.setattr(dispatcher.planner, "store", Store(tmp_path / "store"))
-    monkeypatch.setattr(dispatcher.planner, "shipped", Document())
-    before = dispatcher.settings.on_miss, dispatcher.settings.precision
-    dispatcher.forget()
-    yield kd.decisions
-    dispatcher.settings.on_miss, dispatcher.settings.precision = before
-    dispatcher.forget()
 
 
 def small_model(plan="auto"):
@@ -82,40 +71,40 @@ def test_public_object_shows_its_location():
     assert kd.decisions.location in repr(kd.decisions)
 
 
-def test_setting_the_location_forgets_plans(decisions, tmp_path, monkeypatch):
+def test_setting_the_location_forgets_plans(tmp_path, monkeypatch):
     """Setting the location makes plans be looked up anew."""
     forgotten = []
     monkeypatch.setattr(dispatcher, "forget", lambda: forgotten.append(True))
     Store(tmp_path / "other").put(HERE, decision())
-    assert len(decisions.document()) == 0
-    decisions.location = tmp_path / "other"
-    assert decisions.location == str(tmp_path / "other")
+    assert len(kd.decisions.document()) == 0
+    kd.decisions.location = tmp_path / "other"
+    assert kd.decisions.location == str(tmp_path / "other")
     assert forgotten
-    assert decisions.document() == document(HERE, decision())
+    assert kd.decisions.document() == document(HERE, decision())
     monkeypatch.setenv("KERAS_DIAGWISE_STORE", str(tmp_path / "variable"))
-    decisions.location = None
-    assert decisions.location == str(tmp_path / "variable")
+    kd.decisions.location = None
+    assert kd.decisions.location == str(tmp_path / "variable")
     assert not (tmp_path / "variable").exists()
 
 
-def test_an_invalid_location_changes_nothing(decisions):
+def test_an_invalid_location_changes_nothing():
     """An invalid location is named and changes nothing."""
-    before = decisions.location
+    before = kd.decisions.location
     with pytest.raises(ValueError, match="Received: location=3"):
-        decisions.location = 3
-    assert decisions.location == before
+        kd.decisions.location = 3
+    assert kd.decisions.location == before
 
 
-def test_on_miss_is_the_dispatchers(decisions):
+def test_on_miss_is_the_dispatchers():
     for value in ("native", "tune", "error", "nearest"):
-        decisions.on_miss = value
-        assert decisions.on_miss == dispatcher.settings.on_miss == value
+        kd.decisions.on_miss = value
+        assert kd.decisions.on_miss == dispatcher.settings.on_miss == value
     with pytest.raises(ValueError, match="'never'"):
-        decisions.on_miss = "never"
-    assert decisions.on_miss == "nearest"
+        kd.decisions.on_miss = "never"
+    assert kd.decisions.on_miss == "nearest"
 
 
-def test_strict_precision_applies_at_once(decisions):
+def test_strict_precision_applies_at_once():
     """Strict precision holds for decisions that are already measured."""
     outcomes = {
         "native": Outcome(seconds=1.0, error=1e-7),
@@ -126,38 +115,38 @@ def test_strict_precision_applies_at_once(decisions):
     here = Environment.current()
     dispatcher.store.put(here, Decision(problem, dict.fromkeys(PASSES, measured)))
     assert str(dispatcher.answer(problem, "auto").plan.forward) == "direct"
-    decisions.precision = "strict"
+    kd.decisions.precision = "strict"
     assert dispatcher.answer(problem, "auto").plan.is_native
     assert dispatcher.answer(problem, "auto").source == "decision"
-    assert "precision='strict'" in repr(decisions)
+    assert "precision='strict'" in repr(kd.decisions)
     with pytest.raises(ValueError, match="precision='exact'"):
-        decisions.precision = "exact"
-    decisions.precision = "standard"
+        kd.decisions.precision = "exact"
+    kd.decisions.precision = "standard"
     assert str(dispatcher.answer(problem, "auto").plan.forward) == "direct"
 
 
-def test_export_comes_back_on_clean_machine(decisions, tmp_path):
+def test_export_comes_back_on_clean_machine(tmp_path):
     measured = document(HERE, decision(), decision(with_batch(4), native=1.0)) | (
         document(ELSEWHERE, decision())
     )
     dispatcher.planner.store.merge(measured)
     path = tmp_path / "document.json"
-    assert decisions.export(path) == 3
-    decisions.location = tmp_path / "clean"
-    assert decisions.import_(str(path)) == 3
-    assert decisions.document() == measured
-    assert decisions.import_(path) == 0
+    assert kd.decisions.export(path) == 3
+    kd.decisions.location = tmp_path / "clean"
+    assert kd.decisions.import_(str(path)) == 3
+    assert kd.decisions.document() == measured
+    assert kd.decisions.import_(path) == 0
     for environment, each in measured:
         found = dispatcher.planner.plan(each.problem, environment)
         assert found.decision == each
         assert found.source == "decision"
 
 
-def test_an_import_merges(decisions, tmp_path):
+def test_an_import_merges(tmp_path):
     dispatcher.planner.store.merge(document(HERE, decision(passes=["forward"])))
     more = document(HERE, decision(), decision(with_batch(4)))
-    assert decisions.import_(written(tmp_path / "more.json", more)) == 2
-    assert decisions.document() == more
+    assert kd.decisions.import_(written(tmp_path / "more.json", more)) == 2
+    assert kd.decisions.document() == more
 
 
 class Suspicious(FakeRunner):
@@ -169,7 +158,7 @@ class Suspicious(FakeRunner):
         return dataclasses.replace(found, error=Error(1, 1e6, 1e6)) if wrong else found
 
 
-def test_verified_import_drops_wrong_numbers(decisions, tmp_path, monkeypatch):
+def test_verified_import_drops_wrong_numbers(tmp_path, monkeypatch):
     """Candidates that are wrong here do not serve after a verified import."""
     runner = Suspicious({})
     monkeypatch.setattr("keras_diagwise.tuner.tuner.SubprocessRunner", runner)
@@ -178,19 +167,19 @@ def test_verified_import_drops_wrong_numbers(decisions, tmp_path, monkeypatch):
     times = {"native": 1.0, "direct": 0.1, "diagonal:4": 0.2}
     theirs = document(here, decision(**times)) | document(elsewhere, decision())
     path = written(tmp_path / "theirs.json", theirs)
-    assert decisions.import_(path, verify=True) == 1
-    ((environment, found),) = decisions.document()
+    assert kd.decisions.import_(path, verify=True) == 1
+    ((environment, found),) = kd.decisions.document()
     assert environment == here
     for comparison in found.passes.values():
         assert comparison.outcomes["direct"].failure == "wrong numbers"
         assert comparison.seconds == {"native": 1.0, "diagonal:4": 0.2}
     asked = {name for _, _, name in runner.asked}
     assert asked == {"direct", "diagonal:4"}
-    decisions.import_(path)
-    assert len(decisions.document()) == 2, "unverified they are taken as they are"
+    kd.decisions.import_(path)
+    assert len(kd.decisions.document()) == 2, "unverified they are taken as they are"
 
 
-def test_an_export_is_atomic(decisions, tmp_path, monkeypatch):
+def test_an_export_is_atomic(tmp_path, monkeypatch):
     """An export replaces a file at once or not at all."""
     path = tmp_path / "document.json"
     path.write_text("before")
@@ -200,14 +189,14 @@ def test_an_export_is_atomic(decisions, tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="No space left"):
-        decisions.export(path)
+        kd.decisions.export(path)
     assert path.read_text() == "before"
     assert [each.name for each in tmp_path.iterdir()] == ["document.json"]
 
 
-def test_an_empty_export_can_be_imported(decisions, tmp_path):
-    assert decisions.export(tmp_path / "document.json") == 0
-    assert decisions.import_(tmp_path / "document.json") == 0
+def test_an_empty_export_can_be_imported(tmp_path):
+    assert kd.decisions.export(tmp_path / "document.json") == 0
+    assert kd.decisions.import_(tmp_path / "document.json") == 0
 
 
 @pytest.mark.parametrize(
@@ -218,67 +207,67 @@ def test_an_empty_export_can_be_imported(decisions, tmp_path):
         ("missing/document.json", "does not exist"),
     ],
 )
-def test_what_cant_be_exported_to_is_named(decisions, tmp_path, path, named):
+def test_what_cant_be_exported_to_is_named(tmp_path, path, named):
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ValueError, match=f"{named}.*Received: path=.*{path}"):
-        decisions.export(tmp_path / path)
+        kd.decisions.export(tmp_path / path)
 
 
-def test_export_through_a_link_keeps_it(decisions, tmp_path):
+def test_export_through_a_link_keeps_it(tmp_path):
     """An export through a link writes its target and leaves the link."""
     (tmp_path / "document.json").write_text("before")
     (tmp_path / "link").symlink_to(tmp_path / "document.json")
-    decisions.export(tmp_path / "link")
+    kd.decisions.export(tmp_path / "link")
     assert (tmp_path / "link").is_symlink()
     assert json.loads((tmp_path / "document.json").read_text())["environments"] == []
 
 
 @pytest.mark.parametrize("path", ["folder", "pipe", "missing.json", "null\0byte"])
-def test_what_cant_be_imported_is_named(decisions, tmp_path, path):
+def test_what_cant_be_imported_is_named(tmp_path, path):
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ValueError, match=r"`path` must be a file .*Received: path"):
-        decisions.import_(f"{tmp_path}/{path}")
+        kd.decisions.import_(f"{tmp_path}/{path}")
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_document_leaves_nothing(decisions, tmp_path, name):
+def test_a_hostile_document_leaves_nothing(tmp_path, name):
     """Nothing of a hostile document is kept."""
     path = tmp_path / "hostile.json"
     path.write_text(HOSTILE[name])
     with pytest.raises(ValueError, match="Nothing was imported") as error:
-        decisions.import_(path)
+        kd.decisions.import_(path)
     assert len(str(error.value)) < 1000
     assert not (tmp_path / "store").exists()
 
 
-def test_one_wrong_decision_voids_a_document(decisions, tmp_path):
+def test_one_wrong_decision_voids_a_document(tmp_path):
     values = json.loads(document(HERE, decision(), decision(with_batch(4))).to_text())
     values["environments"][0]["decisions"][1]["problem"]["groups"] = "many"
     (tmp_path / "hostile.json").write_text(json.dumps(values))
     with pytest.raises(ValueError, match="'many'"):
-        decisions.import_(tmp_path / "hostile.json")
+        kd.decisions.import_(tmp_path / "hostile.json")
     assert not (tmp_path / "store").exists()
 
 
-def test_a_gigabyte_is_refused_unread(decisions, tmp_path):
+def test_a_gigabyte_is_refused_unread(tmp_path):
     with (tmp_path / "huge.json").open("wb") as file:
         file.truncate(2**30)
     with pytest.raises(ValueError, match=f"Received: {2**30}"):
-        decisions.import_(tmp_path / "huge.json")
+        kd.decisions.import_(tmp_path / "huge.json")
 
 
-def test_a_wrong_model_is_named_first(decisions, tmp_path):
+def test_a_wrong_model_is_named_first(tmp_path):
     """A model that is none is named before anything is kept."""
     path = written(tmp_path / "document.json", document(HERE, decision()))
     with pytest.raises(TypeError, match="`model` must be"):
-        decisions.import_(path, models=["model"])
-    assert len(decisions.document()) == 0
+        kd.decisions.import_(path, models=["model"])
+    assert len(kd.decisions.document()) == 0
 
 
 @pytest.mark.parametrize("alone", [True, False])
-def test_next_step_runs_imported_plans(decisions, tmp_path, monkeypatch, alone):
+def test_next_step_runs_imported_plans(tmp_path, monkeypatch, alone):
     """The very next step of a model runs the imported plans."""
     model = small_model()
     path = written(tmp_path / "document.json", document_for(model))
@@ -286,28 +275,28 @@ def test_next_step_runs_imported_plans(decisions, tmp_path, monkeypatch, alone):
     model.train_on_batch(*batch())
     held = model.train_function
     assert not seen
-    assert decisions.import_(path, models=model if alone else [model]) == 1
+    assert kd.decisions.import_(path, models=model if alone else [model]) == 1
     model.train_on_batch(*batch())
     assert set(seen) == {"direct"}
     assert held is not model.train_function
 
 
-def test_clearing_goes_back_to_native(decisions, tmp_path, monkeypatch):
+def test_clearing_goes_back_to_native(tmp_path, monkeypatch):
     model = small_model()
     dispatcher.planner.store.merge(document_for(model))
     seen = traced_plans(monkeypatch)
     model.train_on_batch(*batch())
     assert set(seen) == {"direct"}
-    assert decisions.clear() == 1
-    assert decisions.clear() == 0
+    assert kd.decisions.clear() == 1
+    assert kd.decisions.clear() == 0
     seen.clear()
     small_model().train_on_batch(*batch())
     assert not seen
 
 
-def test_an_imported_decision_answers(decisions, tmp_path):
+def test_an_imported_decision_answers(tmp_path):
     """A problem is answered from the imported decisions."""
     path = written(tmp_path / "document.json", document(HERE, decision()))
     assert dispatcher.answer(PROBLEM, "auto", HERE).source == "native"
-    decisions.import_(path)
+    kd.decisions.import_(path)
     assert dispatcher.answer(PROBLEM, "auto", HERE).source == "decision"

@@ -16,18 +16,13 @@ from keras_diagwise.models.problems import uses_in
 from keras_diagwise.ops import dispatcher
 from keras_diagwise.problem import PASSES
 from tests.algorithms.suite import dense
-from tests.fake_runner import nothing_known
 from tests.samples import comparison
 from tests.strategies import to_numpy
 
+pytestmark = pytest.mark.usefixtures("nothing_known")
+
 MEASURED = {name: comparison(native=1.0, matmul=0.1) for name in PASSES}
 FAST = kd.Plan("matmul", "matmul", "matmul")
-
-
-@pytest.fixture(autouse=True)
-def own_store(monkeypatch, tmp_path):
-    with nothing_known(monkeypatch, tmp_path):
-        yield
 
 
 @pytest.fixture

@@ -20,26 +20,17 @@ import keras_diagwise as kd
 from keras_diagwise.backends import keras_internals
 from keras_diagwise.layers.base import Diagonalwise
 from keras_diagwise.models.load import load
-from keras_diagwise.ops import dispatcher
 from keras_diagwise.planning.planner import Answer
-from keras_diagwise.storage.store import Store
 from tests.behaviours import FILES
 from tests.strategies import to_numpy
+
+pytestmark = pytest.mark.usefixtures("store")
 
 BACKEND = keras.backend.backend()
 NAMES = {"jax": "JAX", "tensorflow": "TensorFlow", "torch": "torch"}
 DATA = Path(__file__).with_name("data")
 SHAPE = (9, 9, 4)
 layers = keras.layers
-
-
-@pytest.fixture(autouse=True)
-def own_store(monkeypatch, tmp_path):
-    """Not the user's, where anything may have been tuned."""
-    monkeypatch.setattr(dispatcher.planner, "store", Store(tmp_path / "store"))
-    dispatcher.forget()
-    yield
-    dispatcher.forget()
 
 
 def images(size=2):

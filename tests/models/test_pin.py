@@ -13,8 +13,10 @@ from keras_diagwise.models.environment import environment_of
 from keras_diagwise.models.problems import uses_in
 from keras_diagwise.ops import dispatcher
 from keras_diagwise.storage.store import Store
-from tests.fake_runner import nothing_known, traced_plans
+from tests.fake_runner import traced_plans
 from tests.samples import comparison
+
+pytestmark = pytest.mark.usefixtures("nothing_known")
 
 MEASURED = {
     "forward": comparison(native=1.0, direct=0.1),
@@ -23,13 +25,6 @@ MEASURED = {
 }
 PLAN = kd.Plan("direct", "diagonal:2", "native")
 BATCH = 2
-
-
-@pytest.fixture(autouse=True)
-def store(monkeypatch, tmp_path):
-    """An empty one, with nothing shipped."""
-    with nothing_known(monkeypatch, tmp_path / "store"):
-        yield dispatcher.planner.store
 
 
 @pytest.fixture

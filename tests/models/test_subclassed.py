@@ -10,21 +10,20 @@ import keras_diagwise as kd
 from keras_diagwise.layers.base import Diagonalwise
 from keras_diagwise.models import check
 from keras_diagwise.models.copy import duplicated
-from tests.fake_runner import install, nothing_known, traced_plans
+from tests.fake_runner import traced_plans
 from tests.models.walk import Walk
+
+pytestmark = pytest.mark.usefixtures("nothing_known", "runner")
 
 BACKEND = keras.backend.backend()
 SHAPE = (8, 8, 4)
 
 
 @pytest.fixture(autouse=True)
-def decisions(monkeypatch, tmp_path):
-    install(monkeypatch)
+def quick_checks(monkeypatch):
     monkeypatch.setattr(check, "SECONDS_OF_TRIAL", 0.0)
     monkeypatch.setattr(check, "MIN_ROUNDS", 1)
     monkeypatch.setattr(check, "LOSES", float("inf"))
-    with nothing_known(monkeypatch, tmp_path):
-        yield
 
 
 def batch(*shape, seed=0):

@@ -21,22 +21,13 @@ from keras_diagwise.models.report import ModelCheck
 from keras_diagwise.ops import dispatcher
 from keras_diagwise.planning.source import PlanSource
 from keras_diagwise.problem import PASSES
-from tests.fake_runner import install, nothing_known, traced_plans
+from tests.fake_runner import traced_plans
 from tests.samples import PROBLEM, with_batch
+
+pytestmark = pytest.mark.usefixtures("nothing_known", "runner")
 
 BACKEND = keras.backend.backend()
 SHAPE = (8, 8, 4)
-
-
-@pytest.fixture(autouse=True)
-def decisions(monkeypatch, tmp_path):
-    with nothing_known(monkeypatch, tmp_path / "store"):
-        yield kd.decisions
-
-
-@pytest.fixture(autouse=True)
-def runner(monkeypatch):
-    return install(monkeypatch)
 
 
 @pytest.fixture
@@ -154,15 +145,15 @@ class TestTheNextStep:
         assert set(seen) == {"direct"}
         assert held[0]
 
-    def test_runs_plans_imported_for_the_model(self, seen, decisions, tmp_path):
+    def test_runs_plans_imported_for_the_model(self, seen, tmp_path):
         model = compiled(kd.convert(tiny_model(), verbose=0))
         tuned(model)
-        decisions.export(tmp_path / "all.json")
-        decisions.clear()
+        kd.decisions.export(tmp_path / "all.json")
+        kd.decisions.clear()
         compiled(model)
         assert plans_of_the_next(model, seen) == all_steps()
         held = held_functions(model)
-        decisions.import_(tmp_path / "all.json", models=[model])
+        kd.decisions.import_(tmp_path / "all.json", models=[model])
         assert plans_of_the_next(model, seen) == all_steps("direct")
         assert all(held)
 
@@ -177,7 +168,7 @@ class TestTheNextStep:
         assert plans_of_the_next(model, seen) == all_steps()
 
     @pytest.mark.skipif(BACKEND == "torch", reason="torch's steps are not compiled")
-    def test_keeps_its_plans_without_decisions(self, seen, decisions):
+    def test_keeps_its_plans_without_decisions(self, seen):
         """The next step keeps its plans when all decisions are cleared.
 
         It does so until the model is compiled anew.
@@ -186,7 +177,7 @@ class TestTheNextStep:
         tuned(model)
         plans_of_the_next(model, seen)
         function = model.train_function
-        decisions.clear()
+        kd.decisions.clear()
         seen.clear()
         model.train_on_batch(*batch())
         assert model.train_function is function

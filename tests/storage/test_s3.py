@@ -17,7 +17,6 @@ from keras_diagwise.storage import folders, locations
 from keras_diagwise.storage.document import Document
 from keras_diagwise.storage.files import decision_path
 from keras_diagwise.storage.store import Store
-from tests.fake_runner import install, nothing_known
 from tests.samples import HERE, PROBLEM, decision, document, with_batch
 from tests.threads import THREADS, in_threads
 
@@ -214,27 +213,27 @@ def test_a_lagging_listing_hides_no_decision(server):
             assert (ours, theirs) == (True, False)
 
 
+@pytest.mark.usefixtures("nothing_known", "runner")
 @pytest.mark.parametrize("fault", ["slow", "failing", "denied", "lagging"])
 def test_training_and_tuning_survive_a_fault(server, fault, monkeypatch):
     module = sys.modules["keras_diagwise.models.tune"]
     check = ModelCheck(skipped="not in this test"), []
     monkeypatch.setattr(module, "check_step", lambda *a, **k: check)
-    install(monkeypatch)
     layers = [keras.Input((8, 8, 4)), keras.layers.DepthwiseConv2D(2)]
     model = kd.convert(keras.Sequential(layers), verbose=0)
     model.compile("sgd", "mse")
     images, targets = np.ones((2, 8, 8, 4)), np.zeros((2, 7, 7, 4))
-    with nothing_known(monkeypatch, URL):
-        with server.at_fault(fault):
-            model.train_on_batch(images, targets)
-            report = kd.tune(model, batch_size=2, verbose=0)
-            assert report.undecided == ()
-            model.train_on_batch(images, targets)
-            plans = {str(line.plan) for line in kd.summary(model, batch_size=2)}
-            assert plans == {"direct"}
-        back(dispatcher.store)
-        dispatcher.store.get(HERE, PROBLEM)
-        (found,) = Store(URL).document()
+    monkeypatch.setattr(dispatcher.planner, "store", Store(URL))
+    with server.at_fault(fault):
+        model.train_on_batch(images, targets)
+        report = kd.tune(model, batch_size=2, verbose=0)
+        assert report.undecided == ()
+        model.train_on_batch(images, targets)
+        plans = {str(line.plan) for line in kd.summary(model, batch_size=2)}
+        assert plans == {"direct"}
+    back(dispatcher.store)
+    dispatcher.store.get(HERE, PROBLEM)
+    (found,) = Store(URL).document()
     assert found[1].problem == report.rows[0].problem
 
 

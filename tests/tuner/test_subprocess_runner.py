@@ -20,7 +20,7 @@ from keras_diagwise.tuner.runner import FailedError, PassTask
 from keras_diagwise.tuner.subprocess_runner import Child, SubprocessRunner
 from keras_diagwise.tuner.tuner import Tuner
 from tests.algorithms.suite import depthwise
-from tests.tuner.bench import ROOFLINE
+from tests.fake_runner import ROOFLINE
 
 PROBLEM = depthwise((6, 6), 4, (3, 3))
 TASK = PassTask(PROBLEM, "forward", backends.active.environment()["compiler_mode"])

@@ -24,8 +24,8 @@ from keras_diagwise.tuner.pruning import HOPELESS, SCOUTS
 from keras_diagwise.tuner.runner import BudgetSpentError, FirstRun
 from keras_diagwise.tuner.tuner import Tuner
 from tests.algorithms.suite import depthwise
+from tests.fake_runner import LENIENT, STRICT, FakeRunner, error
 from tests.threads import in_threads
-from tests.tuner.bench import LENIENT, STRICT, Bench, error
 
 PROBLEM = depthwise((8, 8), 8, (3, 3))
 OTHER = depthwise((9, 9), 8, (3, 3))
@@ -39,13 +39,18 @@ def store(tmp_path):
 
 @pytest.fixture
 def make(store, monkeypatch):
-    """A tuner over a bench."""
+    """A tuner over a fake runner."""
 
-    def make_tuner(bench, **options):
-        monkeypatch.setattr(tuner_module, "SubprocessRunner", lambda *_: bench)
+    def make_tuner(runner, **options):
+        monkeypatch.setattr(tuner_module, "SubprocessRunner", lambda *_: runner)
         return Tuner(store, **options)
 
     return make_tuner
+
+
+def planted(**outcomes):
+    """A runner on which whatever is not planted takes a millisecond."""
+    return FakeRunner(others=1e-3, **outcomes)
 
 
 def names(problem=PROBLEM, pass_name="forward"):
@@ -70,7 +75,7 @@ def spent_after(requests):
 
 def test_every_candidate_has_an_outcome(make, store):
     """Every candidate of every pass has an outcome."""
-    tuner = make(Bench())
+    tuner = make(planted())
     decision = tuner.tune(PROBLEM)
     kept = store.get(tuner.environment, PROBLEM)
     assert decision.to_dict() == kept.to_dict()
@@ -81,29 +86,32 @@ def test_every_candidate_has_an_outcome(make, store):
 
 
 def test_native_is_measured_first(make):
-    bench = Bench()
-    make(bench).tune(PROBLEM)
-    first = {name: next(c for p, c in bench.asked if p == name) for name in PASSES}
+    runner = planted()
+    make(runner).tune(PROBLEM)
+    first = {
+        name: next(each.candidate for each in runner.asked if each.pass_name == name)
+        for name in PASSES
+    }
     assert set(first.values()) == {"native"}
 
 
 @pytest.mark.parametrize("mode", ["graph", "xla"])
 def test_passes_compile_alone_in_graphs_only(make, mode):
     """A pass is compiled alone only where the step is not compiled."""
-    bench = Bench()
+    runner = planted()
     environment = dataclasses.replace(Environment.current(), compiler_mode=mode)
-    make(bench, environment=environment).tune(PROBLEM)
-    asked = ("forward", "direct:compiled") in bench.asked
+    make(runner, environment=environment).tune(PROBLEM)
+    asked = ("forward", "direct:compiled") in {each[1:] for each in runner.asked}
     assert asked == (backends.active.COMPILES_ALONE and mode == "graph")
 
 
 def test_stored_decisions_are_not_remeasured(make):
-    make(Bench()).tune(PROBLEM)
-    bench = Bench()
-    again = make(bench)
+    make(planted()).tune(PROBLEM)
+    runner = planted()
+    again = make(runner)
     told = []
     again.tune(PROBLEM, told=told.append)
-    assert not bench.asked
+    assert not runner.asked
     assert again.measured == 0
     assert told == list(PASSES)
 
@@ -112,28 +120,30 @@ def test_a_new_candidate_remeasures_its_pass(make, monkeypatch):
     with monkeypatch.context() as patch:
         patch.delitem(ALGORITHMS, "diagonal")
         environment = Environment.current()
-        make(Bench(), environment=environment).tune(PROBLEM)
-    bench = Bench()
-    decision = make(bench, environment=environment).tune(PROBLEM, FORWARD)
-    assert {name for name, _ in bench.asked} == {"forward"}
+        make(planted(), environment=environment).tune(PROBLEM)
+    runner = planted()
+    decision = make(runner, environment=environment).tune(PROBLEM, FORWARD)
+    assert {each.pass_name for each in runner.asked} == {"forward"}
     assert is_decided(decision, "forward")
 
 
 def test_only_requested_passes_are_measured(make):
-    bench = Bench()
-    decision = make(bench).tune(PROBLEM, FORWARD)
-    assert set(decision.passes) == {"forward"} == {name for name, _ in bench.asked}
+    runner = planted()
+    decision = make(runner).tune(PROBLEM, FORWARD)
+    assert (
+        set(decision.passes) == {"forward"} == {each.pass_name for each in runner.asked}
+    )
     assert not is_decided(decision, "input_gradient")
 
 
 @pytest.mark.parametrize("field", [{"batch": None}, {"spatial_shape": (None, 8)}])
 def test_unknown_sizes_cant_be_measured(make, field):
     with pytest.raises(ValueError, match="known batch and spatial shape"):
-        make(Bench()).tune(dataclasses.replace(PROBLEM, **field))
+        make(planted()).tune(dataclasses.replace(PROBLEM, **field))
 
 
 def test_each_pass_is_stored_once_known(make, store):
-    tuner, seen = make(Bench()), []
+    tuner, seen = make(planted()), []
 
     def told(pass_name):
         seen.append(set(store.get(tuner.environment, PROBLEM).passes))
@@ -145,32 +155,32 @@ def test_each_pass_is_stored_once_known(make, store):
 @pytest.mark.parametrize("requests", [0, 1, 7, 20])
 def test_a_spent_budget_keeps_decided_passes(make, requests):
     """Passes that were decided when the time was over are not measured again."""
-    bench = Bench(before=spent_after(requests))
-    first = make(bench)
+    runner = planted(before=spent_after(requests))
+    first = make(runner)
     with pytest.raises(BudgetSpentError):
         first.tune(PROBLEM)
     kept = first.known(PROBLEM)
     assert all(is_decided(kept, name) for name in kept.passes)
     assert len(kept.passes) == first.measured
-    again = Bench()
+    again = planted()
     decision = make(again).tune(PROBLEM)
-    assert not {name for name, _ in again.asked} & set(kept.passes)
+    assert not {each.pass_name for each in again.asked} & set(kept.passes)
     assert all(is_decided(decision, name) for name in PASSES)
     assert {n: decision.passes[n] for n in kept.passes} == kept.passes
 
 
 def test_nothing_begins_once_time_is_over(make):
-    bench = Bench()
+    runner = planted()
     with pytest.raises(BudgetSpentError):
-        make(bench, until=0.0).tune(PROBLEM)
-    assert not bench.asked
+        make(runner, until=0.0).tune(PROBLEM)
+    assert not runner.asked
 
 
 def test_a_quicker_process_is_believed(make, store, monkeypatch):
     """A decision that another process made meanwhile is taken over."""
-    theirs = make(Bench())
-    bench = Bench()
-    ours = make(bench)
+    theirs = make(planted())
+    runner = planted()
+    ours = make(runner)
     known = ours.known
 
     def known_before(problem):
@@ -181,12 +191,12 @@ def test_a_quicker_process_is_believed(make, store, monkeypatch):
 
     monkeypatch.setattr(ours, "known", known_before)
     ours.tune(PROBLEM, FORWARD)
-    assert not bench.asked
+    assert not runner.asked
 
 
 def test_an_error_above_the_bound_fails(make):
-    bench = Bench(errors={"direct": 2 * STRICT, "diagonal:8": 0.5 * STRICT})
-    outcomes = outcomes_of(make(bench).tune(PROBLEM, FORWARD))
+    runner = planted(errors={"direct": 2 * STRICT, "diagonal:8": 0.5 * STRICT})
+    outcomes = outcomes_of(make(runner).tune(PROBLEM, FORWARD))
     assert outcomes["direct"].failure == "wrong numbers"
     assert outcomes["diagonal:8"].failure is None
 
@@ -196,19 +206,19 @@ def test_twice_the_standard_error_is_allowed(make):
 
     As under TF32, which is the user's to switch off.
     """
-    bench = Bench(
+    runner = planted(
         errors={"native": 1e-9, "direct": 1.9e-3, "diagonal:8": 2.1e-3},
         standard_error=1e-3,
     )
-    outcomes = outcomes_of(make(bench).tune(PROBLEM, FORWARD))
+    outcomes = outcomes_of(make(runner).tune(PROBLEM, FORWARD))
     assert outcomes["direct"].failure is None
     assert outcomes["diagonal:8"].failure == "wrong numbers"
 
 
 def test_a_wrong_standard_allows_nothing(make):
     """A dense convolution that is wrong allows nothing."""
-    bench = Bench(errors={"direct": 0.5}, standard_error=1.0)
-    outcomes = outcomes_of(make(bench).tune(PROBLEM, FORWARD))
+    runner = planted(errors={"direct": 0.5}, standard_error=1.0)
+    outcomes = outcomes_of(make(runner).tune(PROBLEM, FORWARD))
     assert outcomes["direct"].failure == "wrong numbers"
 
 
@@ -216,16 +226,16 @@ def test_imprecise_native_allows_no_other(make):
     """An imprecise native makes room for no other candidate."""
     half = dataclasses.replace(PROBLEM, dtype="bfloat16")
     native = 0.9 * LENIENT
-    bench = Bench(errors={"native": native, "direct": native})
-    outcomes = outcomes_of(make(bench).tune(half, FORWARD))
+    runner = planted(errors={"native": native, "direct": native})
+    outcomes = outcomes_of(make(runner).tune(half, FORWARD))
     assert outcomes["native"].failure is None
     assert outcomes["direct"].failure == "wrong numbers"
 
 
 def test_wrong_native_allows_no_other(make):
     """A wrong native is reported, and makes room for no other candidate."""
-    bench = Bench(errors={"native": 0.9, "diagonal:8": 0.9})
-    decision = make(bench).tune(PROBLEM, FORWARD)
+    runner = planted(errors={"native": 0.9, "diagonal:8": 0.9})
+    decision = make(runner).tune(PROBLEM, FORWARD)
     outcomes = outcomes_of(decision)
     assert outcomes["native"].failure == "wrong numbers"
     assert outcomes["diagonal:8"].failure == "wrong numbers"
@@ -235,41 +245,41 @@ def test_wrong_native_allows_no_other(make):
 
 def test_native_serves_where_all_fail(make):
     """Where all candidates fail, native serves and the reasons are kept."""
-    bench = Bench(failures=dict.fromkeys(names(), "exception"))
-    decision = make(bench).tune(PROBLEM, FORWARD)
+    runner = planted(failures=dict.fromkeys(names(), "exception"))
+    decision = make(runner).tune(PROBLEM, FORWARD)
     assert {o.failure for o in outcomes_of(decision).values()} == {"exception"}
     assert str(decision.plan(1.03).forward) == "native"
 
 
 def test_a_slow_first_run_is_not_timed(make):
     """A candidate that is far behind in its first run is not timed."""
-    bench = Bench(seconds={"native": 1e-3, "direct": 2.5e-3})
-    outcomes = outcomes_of(make(bench).tune(PROBLEM, FORWARD))
+    runner = planted(seconds={"native": 1e-3, "direct": 2.5e-3})
+    outcomes = outcomes_of(make(runner).tune(PROBLEM, FORWARD))
     assert outcomes["direct"].failure == "outpaced"
-    assert all("direct" not in timed for timed, _ in bench.timed)
+    assert all("direct" not in timed for timed, _ in runner.timed)
 
 
 def test_native_is_timed_however_far_behind(make):
-    bench = Bench(seconds={"native": 1.0})
-    outcomes = outcomes_of(make(bench).tune(PROBLEM, FORWARD))
+    runner = planted(seconds={"native": 1.0})
+    outcomes = outcomes_of(make(runner).tune(PROBLEM, FORWARD))
     assert outcomes["native"].seconds == 1.0
 
 
 def test_a_failure_while_timed_spares_others(make):
     """A candidate that fails while it is timed fails alone."""
-    bench = Bench(failures_when_timed={"direct": "crash"})
-    outcomes = outcomes_of(make(bench).tune(PROBLEM, FORWARD))
+    runner = planted(failures_when_timed={"direct": "crash"})
+    outcomes = outcomes_of(make(runner).tune(PROBLEM, FORWARD))
     assert outcomes["direct"].failure == "crash"
     assert "while it was timed" in outcomes["direct"].reason
     rest = set(names()) - {"direct"}
     assert all(outcomes[name].failure is None for name in rest)
-    assert set(bench.timed[-1][0]) == rest
+    assert set(runner.timed[-1][0]) == rest
 
 
 def test_native_failing_timed_is_not_chosen(make):
     """A native that fails while it is timed is not chosen."""
-    bench = Bench(failures_when_timed={"native": "exception"})
-    decision = make(bench).tune(PROBLEM, FORWARD)
+    runner = planted(failures_when_timed={"native": "exception"})
+    decision = make(runner).tune(PROBLEM, FORWARD)
     assert outcomes_of(decision)["native"].failure == "exception"
     assert str(decision.plan(1.03).forward) != "native"
 
@@ -277,15 +287,15 @@ def test_native_failing_timed_is_not_chosen(make):
 @pytest.mark.parametrize("failure", ["out of memory", "timeout", "crash"])
 def test_native_accidents_decide_nothing(make, caplog, failure):
     """Where native fails by accident, nothing is decided."""
-    bench = Bench(failures={"native": failure})
-    assert not make(bench).tune(PROBLEM, FORWARD).passes
+    runner = planted(failures={"native": failure})
+    assert not make(runner).tune(PROBLEM, FORWARD).passes
     assert f"native failed there ({failure}: planted)" in caplog.text
 
 
 def test_failing_only_together_fails_all(make):
     """Candidates that fail only together all fail."""
-    bench = Bench(fail_together="exception")
-    decision = make(bench).tune(PROBLEM, FORWARD)
+    runner = planted(fail_together="exception")
+    decision = make(runner).tune(PROBLEM, FORWARD)
     assert {o.failure for o in outcomes_of(decision).values()} == {"exception"}
     assert str(decision.plan(1.03).forward) == "native"
 
@@ -295,19 +305,19 @@ def test_failing_only_together_fails_all(make):
 )
 def test_close_candidates_are_timed_longer(make, others, is_close):
     """Candidates close to native are timed for longer."""
-    bench = Bench(seconds={name: others for name in names() if name != "native"})
-    make(bench).tune(PROBLEM, FORWARD)
+    runner = planted(seconds={name: others for name in names() if name != "native"})
+    make(runner).tune(PROBLEM, FORWARD)
     longer = [LONGER * SECONDS_PER_PASS] if is_close else []
-    assert [seconds for _, seconds in bench.timed] == [SECONDS_PER_PASS, *longer]
+    assert [seconds for _, seconds in runner.timed] == [SECONDS_PER_PASS, *longer]
 
 
 @pytest.mark.parametrize(("others", "are_close"), [(1e-4, True), (1e-2, False)])
 def test_far_ahead_is_timed_without_native(make, others, are_close):
     """Candidates far ahead of native are timed on without it."""
     slow = {name: others for name in names() if name.startswith("diagonal")}
-    bench = Bench(seconds={**slow, "native": 1e-3, "direct": 1e-4})
-    make(bench).tune(PROBLEM, FORWARD)
-    first, *again = [timed for timed, _ in bench.timed]
+    runner = planted(seconds={**slow, "native": 1e-3, "direct": 1e-4})
+    make(runner).tune(PROBLEM, FORWARD)
+    first, *again = [timed for timed, _ in runner.timed]
     assert "native" in first
     expected = [name for name in first if name != "native"]
     assert again == ([expected] if are_close else [])
@@ -316,15 +326,15 @@ def test_far_ahead_is_timed_without_native(make, others, are_close):
 @pytest.mark.parametrize(("native", "is_timed"), [(3.0, False), (0.9, True)])
 def test_a_slow_native_is_not_timed_further(make, native, is_timed):
     """A native that is slow and has lost is not timed further."""
-    bench = Bench(seconds={"native": native, "direct": 0.1})
-    outcomes = outcomes_of(make(bench).tune(PROBLEM, FORWARD))
+    runner = planted(seconds={"native": native, "direct": 0.1})
+    outcomes = outcomes_of(make(runner).tune(PROBLEM, FORWARD))
     assert outcomes["native"].seconds == native
-    assert any("native" in timed for timed, _ in bench.timed) == is_timed
+    assert any("native" in timed for timed, _ in runner.timed) == is_timed
 
 
 def test_gain_and_time_come_from_the_rounds(make):
-    bench = Bench(seconds={"native": 2e-3, "direct": 1e-3})
-    outcomes = outcomes_of(make(bench).tune(PROBLEM, FORWARD))
+    runner = planted(seconds={"native": 2e-3, "direct": 1e-3})
+    outcomes = outcomes_of(make(runner).tune(PROBLEM, FORWARD))
     assert outcomes["direct"].seconds == 1e-3
     assert outcomes["direct"].gain == pytest.approx(2)
     assert outcomes["native"].gain is None
@@ -333,33 +343,33 @@ def test_gain_and_time_come_from_the_rounds(make):
 def hopeless(problem=PROBLEM):
     """Diagonals that are so slow that they are given up."""
     slow = {name: HOPELESS for name in names(problem) if name.startswith("diagonal")}
-    return Bench(seconds={**slow, "native": 1.0, "direct": 1.0})
+    return planted(seconds={**slow, "native": 1.0, "direct": 1.0})
 
 
 def test_a_hopeless_family_is_pruned_next(make):
     """A hopeless family is pruned on the next problem."""
-    bench = hopeless()
-    tuner = make(bench)
+    runner = hopeless()
+    tuner = make(runner)
     tuner.tune(PROBLEM, FORWARD)
-    tried = len(bench.asked)
+    tried = len(runner.asked)
     outcomes = outcomes_of(tuner.tune(OTHER, FORWARD))
     pruned = [n for n, each in outcomes.items() if each.failure == "pruned"]
     assert pruned
     assert all(name.startswith("diagonal") for name in pruned)
-    assert len(bench.asked) - tried == len(names(OTHER)) - len(pruned)
+    assert len(runner.asked) - tried == len(names(OTHER)) - len(pruned)
 
 
 def test_exhaustive_gives_up_no_family(make):
-    bench = hopeless()
-    tuner = make(bench, exhaustive=True)
+    runner = hopeless()
+    tuner = make(runner, exhaustive=True)
     for problem in (PROBLEM, OTHER):
         outcomes = outcomes_of(tuner.tune(problem, FORWARD))
         assert all(each.failure != "pruned" for each in outcomes.values())
-    assert len(bench.asked) == len(names(PROBLEM)) + len(names(OTHER))
+    assert len(runner.asked) == len(names(PROBLEM)) + len(names(OTHER))
 
 
 def test_is_decided_asks_for_every_candidate(make):
-    decision = make(Bench()).tune(PROBLEM, FORWARD)
+    decision = make(planted()).tune(PROBLEM, FORWARD)
     outcomes = dict(outcomes_of(decision))
     assert is_decided(decision, "forward")
     del outcomes["direct"]
@@ -383,35 +393,35 @@ def on_gpu():
 
 
 def test_on_a_cpu_nothing_is_compiled_ahead(make):
-    bench = Bench()
-    make(bench).tune(PROBLEM)
-    assert bench.compiled == []
+    runner = planted()
+    make(runner).tune(PROBLEM)
+    assert runner.compiled == []
 
 
 def test_on_a_gpu_passes_are_compiled_first(make, on_gpu):
     """What is examined was compiled, before anything was timed."""
-    bench = Bench()
+    runner = planted()
     seen = []
-    bench.before = lambda: seen.append(len(bench.compiled))
-    tuner = make(bench, environment=on_gpu)
+    runner.before = lambda: seen.append(len(runner.compiled))
+    tuner = make(runner, environment=on_gpu)
     tuner.tune(PROBLEM)
     assert seen[0] == 1
-    assert {name for name, _ in bench.compiled[0]} == set(PASSES)
-    compiled = [job for jobs in bench.compiled for job in jobs]
+    assert {name for name, _ in runner.compiled[0]} == set(PASSES)
+    compiled = [job for jobs in runner.compiled for job in jobs]
     assert len(set(compiled)) == len(compiled)
-    assert set(bench.asked) <= set(compiled)
+    assert {each[1:] for each in runner.asked} <= set(compiled)
 
 
 def test_few_of_a_new_family_are_compiled(make, on_gpu):
     """Then it is seen whether the rest are worth it."""
-    bench = hopeless()
-    tuner = make(bench, environment=on_gpu)
+    runner = hopeless()
+    tuner = make(runner, environment=on_gpu)
     tuner.tune(PROBLEM, FORWARD)
-    (first,) = bench.compiled
+    (first,) = runner.compiled
     families = collections.Counter(parse(name).family for _, name in first)
     assert max(families.values()) == SCOUTS
     tuner.tune(OTHER, FORWARD)
-    assert not any("diagonal" in name for _, name in bench.compiled[1])
+    assert not any("diagonal" in name for _, name in runner.compiled[1])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -448,14 +458,14 @@ def foretold(monkeypatch):
 
 @pytest.mark.usefixtures("foretold")
 def test_far_behind_by_prediction_is_pruned(make, on_gpu):
-    bench = Bench()
-    outcomes = outcomes_of(make(bench, environment=on_gpu).tune(PROBLEM, FORWARD))
+    runner = planted()
+    outcomes = outcomes_of(make(runner, environment=on_gpu).tune(PROBLEM, FORWARD))
     assert outcomes["foretold:1.6"].failure == "pruned"
     assert "predicted to take 1.6 s" in outcomes["foretold:1.6"].reason
     assert outcomes["foretold:1.4"].failure is None
-    compiled = [name for jobs in bench.compiled for _, name in jobs]
+    compiled = [name for jobs in runner.compiled for _, name in jobs]
     assert "foretold:1.6" not in compiled
-    asked = [name for _, name in bench.asked]
+    asked = [each.candidate for each in runner.asked]
     assert asked[:3] == ["native", "foretold:1.0", "foretold:1.4"]
     assert list(outcomes) == names()
 
@@ -463,15 +473,15 @@ def test_far_behind_by_prediction_is_pruned(make, on_gpu):
 @pytest.mark.usefixtures("foretold")
 @pytest.mark.parametrize("failure", ["wrong numbers", "crash"])
 def test_others_run_if_the_best_fails(make, on_gpu, failure):
-    bench = Bench(failures={"foretold:1.0": failure})
-    outcomes = outcomes_of(make(bench, environment=on_gpu).tune(PROBLEM, FORWARD))
+    runner = planted(failures={"foretold:1.0": failure})
+    outcomes = outcomes_of(make(runner, environment=on_gpu).tune(PROBLEM, FORWARD))
     assert outcomes["foretold:1.0"].failure == failure
     assert outcomes["foretold:1.6"].failure is None
 
 
 @pytest.mark.usefixtures("foretold")
 def test_exhaustive_trusts_no_prediction(make, on_gpu):
-    tuner = make(Bench(), environment=on_gpu, exhaustive=True)
+    tuner = make(planted(), environment=on_gpu, exhaustive=True)
     outcomes = outcomes_of(tuner.tune(PROBLEM, FORWARD))
     assert outcomes["foretold:1.6"].failure is None
 
@@ -492,8 +502,8 @@ def test_the_least_ratio_of_the_same_is_one():
 
 def test_eight_threads_tune_and_plan_at_once(make, store):
     problems = [depthwise((n, n), 8, (3, 3)) for n in range(5, 9)]
-    bench = Bench()
-    tuners = [make(bench) for _ in range(8)]
+    runner = planted()
+    tuners = [make(runner) for _ in range(8)]
     planner = Planner(store)
 
     def work(index):
@@ -515,8 +525,8 @@ def test_old_wrong_numbers_are_remeasured(make, caplog):
 
     It refused results that were rounded correctly.
     """
-    bench = Bench(errors={"direct": 2 * STRICT})
-    tuner = make(bench)
+    runner = planted(errors={"direct": 2 * STRICT})
+    tuner = make(runner)
     decision = tuner.tune(PROBLEM, FORWARD)
     outcomes = outcomes_of(decision)
     assert outcomes["direct"].excess == 2.0

@@ -71,7 +71,7 @@ def test_what_the_table_says(backend, tmp_path):
             pytest.skip(f"Keras's {backend} backend needs {needed}")
     done = subprocess.run(
         [sys.executable, "-c", CODE, str(tmp_path)],
-        cwd=Path(__file__).parents[1],
+        cwd=Path(__file__).parents[2],
         env={**os.environ, "KERAS_BACKEND": backend, "HOME": str(tmp_path)},
         capture_output=True,
         text=True,

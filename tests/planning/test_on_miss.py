@@ -20,9 +20,11 @@ from keras_diagwise.planning.dispatch import Dispatcher
 from keras_diagwise.planning.planner import Planner
 from keras_diagwise.planning.tuning_queue import MAX_QUEUED
 from keras_diagwise.problem import PASSES
-from tests.fake_runner import install, nothing_known, traced_plans
+from tests.fake_runner import traced_plans
 from tests.samples import ELSEWHERE, decision
 from tests.threads import in_threads
+
+pytestmark = pytest.mark.usefixtures("nothing_known")
 
 BACKEND = keras.backend.backend()
 SHAPE = (2, 6, 6, 4)
@@ -31,17 +33,6 @@ KERNEL = np.ones((3, 3, 4, 1), "float32")
 has_traces = pytest.mark.skipif(
     BACKEND == "torch", reason="torch runs eagerly; in a trace of it the call is stock"
 )
-
-
-@pytest.fixture(autouse=True)
-def decisions(monkeypatch, tmp_path):
-    with nothing_known(monkeypatch, tmp_path):
-        yield kd.decisions
-
-
-@pytest.fixture
-def runner(monkeypatch):
-    return install(monkeypatch)
 
 
 @pytest.fixture
@@ -82,17 +73,17 @@ def known(*shape, environment=None, **seconds):
     dispatcher.store.put(environment, decision(problem(*shape), **seconds))
 
 
-def test_nearest_takes_the_nearest_decision(decisions, runner, seen):
-    decisions.on_miss = "nearest"
+def test_nearest_takes_the_nearest_decision(runner, seen):
+    kd.decisions.on_miss = "nearest"
     known(*SHAPE)
     call(5, 6, 6, 4)
     assert set(seen) == {"direct"}
     assert not runner.asked
 
 
-def test_native_serves_no_nearest(decisions, runner, seen):
+def test_native_serves_no_nearest(runner, seen):
     """`native` runs only plans that were measured for the very problem."""
-    decisions.on_miss = "native"
+    kd.decisions.on_miss = "native"
     known(*SHAPE)
     call(5, 6, 6, 4)
     assert not seen
@@ -101,20 +92,20 @@ def test_native_serves_no_nearest(decisions, runner, seen):
     assert not runner.asked
 
 
-def test_native_leaves_unmeasured_passes(decisions, runner):
+def test_native_leaves_unmeasured_passes(runner):
     """`native` leaves a pass that was not measured native."""
     kd.tune([problem(*SHAPE)], training=False, verbose=0)
     kd.tune([problem(4, *SHAPE[1:])], verbose=0)
     environment = environment_of_models()
     found = dispatcher.answer(problem(*SHAPE), "auto", environment)
     assert found.plan == Plan("direct", "direct", "direct")
-    decisions.on_miss = "native"
+    kd.decisions.on_miss = "native"
     found = dispatcher.answer(problem(*SHAPE), "auto", environment)
     assert (found.plan, found.source) == (Plan("direct"), "decision")
 
 
-def test_error_names_problem_and_remedies(decisions, seen):
-    decisions.on_miss = "error"
+def test_error_names_problem_and_remedies(seen):
+    kd.decisions.on_miss = "error"
     with pytest.raises(LookupError) as error:
         call(5, 6, 6, 4)
     for words in ("on_miss", "keras_diagwise.tune", str(problem(5, 6, 6, 4))):
@@ -125,9 +116,9 @@ def test_error_names_problem_and_remedies(decisions, seen):
     assert set(seen) == {"direct"}
 
 
-def test_tune_measures_at_once(decisions, runner, seen):
+def test_tune_measures_at_once(runner, seen):
     """`tune` measures at once and runs the new plan."""
-    decisions.on_miss = "tune"
+    kd.decisions.on_miss = "tune"
     call(*SHAPE)
     assert set(seen) == {"direct"}
     assert {each[:2] for each in runner.asked} == {
@@ -138,8 +129,8 @@ def test_tune_measures_at_once(decisions, runner, seen):
     assert not dispatcher.queue
 
 
-def test_tune_measures_a_problem_once(decisions, runner):
-    decisions.on_miss = "tune"
+def test_tune_measures_a_problem_once(runner):
+    kd.decisions.on_miss = "tune"
     call(*SHAPE)
     asked = len(runner.asked)
     call(*SHAPE)
@@ -148,18 +139,18 @@ def test_tune_measures_a_problem_once(decisions, runner):
     assert len(runner.asked) == asked
 
 
-def test_tune_measures_no_empty_batch(decisions, runner):
+def test_tune_measures_no_empty_batch(runner):
     """`tune` does not measure an empty batch, and for `error` it is no miss."""
-    decisions.on_miss = "tune"
+    kd.decisions.on_miss = "tune"
     assert call(0, 6, 6, 4).shape[0] == 0
     assert not runner.asked
-    decisions.on_miss = "error"
+    kd.decisions.on_miss = "error"
     assert call(0, 6, 6, 4).shape[0] == 0
 
 
-def test_tune_in_threads_measures_once(decisions, runner):
+def test_tune_in_threads_measures_once(runner):
     """`tune` in many threads measures each pass once."""
-    decisions.on_miss = "tune"
+    kd.decisions.on_miss = "tune"
 
     def work(offset):
         for i in range(4):
@@ -171,9 +162,9 @@ def test_tune_in_threads_measures_once(decisions, runner):
 
 
 @has_traces
-def test_tune_in_a_trace_queues(decisions, runner, seen):
+def test_tune_in_a_trace_queues(runner, seen):
     """In a trace, `tune` goes by the planner's sources and queues the problem."""
-    decisions.on_miss = "tune"
+    kd.decisions.on_miss = "tune"
     known(*SHAPE, environment=environment_of_a_trace())
     call_in_a_trace(5, 6, 6, 4)
     assert set(seen) == {"direct"}
@@ -184,9 +175,9 @@ def test_tune_in_a_trace_queues(decisions, runner, seen):
 
 
 @has_traces
-def test_the_next_tune_empties_the_queue(decisions, runner):
+def test_the_next_tune_empties_the_queue(runner):
     """The next `kd.tune` measures the queue and empties it."""
-    decisions.on_miss = "tune"
+    kd.decisions.on_miss = "tune"
     call_in_a_trace(5, 6, 6, 4)
     model = keras.Sequential([keras.Input((9, 9, 2)), keras.layers.DepthwiseConv2D(3)])
     model.compile(jit_compile=BACKEND == "jax")
@@ -200,9 +191,9 @@ def test_the_next_tune_empties_the_queue(decisions, runner):
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="only TensorFlow has such traces")
-def test_unknown_batch_takes_the_next_tunes(decisions, runner):
+def test_unknown_batch_takes_the_next_tunes(runner):
     """An unknown batch is measured for the batch sizes of the next `kd.tune`."""
-    decisions.on_miss = "tune"
+    kd.decisions.on_miss = "tune"
     call_in_a_trace(*SHAPE, known_batch=False)
     model = keras.Sequential([keras.Input((9, 9, 2)), keras.layers.DepthwiseConv2D(3)])
     model.compile(jit_compile=False)
@@ -272,7 +263,7 @@ def shapes_of_steps():
 
 
 @pytest.mark.parametrize("on_miss", ["nearest", "tune"])
-def test_steps_of_many_shapes_take_nearest(on_miss, decisions, runner, seen, caplog):
+def test_steps_of_many_shapes_take_nearest(on_miss, runner, seen, caplog):
     """Steps of many shapes are served by the nearest decision.
 
     TensorFlow has an unknown batch, JAX many batches, and torch changing shapes:
@@ -285,7 +276,7 @@ def test_steps_of_many_shapes_take_nearest(on_miss, decisions, runner, seen, cap
     mode = backends.active.compiler_mode_of(model)
     here = dataclasses.replace(Environment.current(), compiler_mode=mode)
     known(*SHAPE, environment=here)
-    decisions.on_miss = on_miss
+    kd.decisions.on_miss = on_miss
     shapes = shapes_of_steps()
     for shape in shapes:
         model.fit(np.ones(shape), np.ones((shape[0], 4)), batch_size=99, verbose=0)
