@@ -25,8 +25,9 @@ import keras_diagwise
 from keras_diagwise import backends
 from keras_diagwise.models.environment import environment_of
 from keras_diagwise.tuner.measure import interleaved
+from keras_diagwise_cli.diagnosis.nvidia import has_driver
 from tuning.ratios import compared, geometric_mean, touch_memory
-from tuning.records import OVER, Records, device_folder, has_gpu
+from tuning.records import OVER, Records, device_folder
 from tuning.workloads import WHOLE_MODELS, trainable
 
 
@@ -89,13 +90,13 @@ def take_a_step() -> None:
 
 def use_the_best_stock() -> None:
     """Applies settings that a user can make by hand, to stock and converted alike."""
-    if has_gpu() and keras.backend.backend() == "torch":
+    if has_driver() and keras.backend.backend() == "torch":
         backends.active.set_flags({**backends.active.flags(), "cudnn_benchmark": True})
 
 
 def peak_of(step) -> int | None:
     """Peak bytes of a step on a GPU, or `None` if the backend does not count them."""
-    if not (has_gpu() and keras.backend.backend() == "torch"):
+    if not (has_driver() and keras.backend.backend() == "torch"):
         return None
     import torch
 

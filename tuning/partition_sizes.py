@@ -26,13 +26,14 @@ from keras_diagwise.problem import PASSES, Problem
 from keras_diagwise.tuner import verify
 from keras_diagwise.tuner.measure import interleaved
 from keras_diagwise.tuner.roofline import measure_roofline
-from tuning.records import RESULTS, device_folder, has_gpu, results_name, write
+from keras_diagwise_cli.diagnosis.nvidia import has_driver
+from tuning.records import RESULTS, device_folder, results_name, write
 from tuning.workloads import square
 
 SIZE, CHANNELS, KERNEL = 28, 128, 3
 SIZES = [2**i for i in range(CHANNELS.bit_length())]
 CANDIDATES = ["native", "direct", *(f"diagonal:{size}:split" for size in SIZES)]
-if has_gpu():
+if has_driver():
     CANDIDATES += [f"diagonal:{size}" for size in SIZES]
 
 

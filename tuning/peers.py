@@ -1,99 +1,143 @@
-"""Times a model's training step, stock and converted, on every backend in turn.
+"""Times a model's training step on every backend, by default and in huge pages.
 
 MobileNet and MobileNetV2 also as plain torch modules, without Keras.
 
     python -m tuning.peers [--names MobileNet,…] [--image-size 96] [--batch-size 16]
 
-Each runs in its own process; they alternate step by step. Appends a line to
-tuning/results/<device>/peers.jsonl for each model; known models are not run again.
+Stock and converted models run in processes of their own, which take turns of `STEPS`
+steps: a pause after each step, in which the system may take freed pages back, is not
+what training does. Those far behind get one turn and are not run in huge pages. Appends
+a line to tuning/results/<device>/peers.jsonl for each model; known ones are not run
+again.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
+import contextlib
 import random
 import statistics
+from typing import NamedTuple
 
-from tuning.ratios import touch_memory, upper_bound
-from tuning.records import Records, device_folder, has_gpu, installed
-from tuning.suite import Peer, kinds_of, peers_of
+from keras_diagwise_cli.diagnosis.nvidia import has_driver
+from keras_diagwise_cli.tunables import VARIABLE, with_huge_pages
+from tuning.ratios import touch_memory
+from tuning.records import Records, device_folder, installed
+from tuning.steps import BATCH_SIZE, IMAGE_SIZE
+from tuning.suite import Peer, kinds_of
 
 NAMES = ("MobileNet", "MobileNetV2", "MobileNetV3Small", "EfficientNetB0")
-ROUNDS = 20
+TURNS, STEPS = 10, 20
+FAR_BEHIND = 2.0
+"""Multiple of the fastest step past which a peer gets no further turn."""
+
 PLAIN = "torch-plain"
 
 
-def steps_in_turn(peers: dict[str, Peer]) -> dict[str, list[float]]:
-    """Seconds of each peer's steps, interleaved in shuffled rounds."""
-    samples: dict[str, list[float]] = {name: [] for name in peers}
-    order = list(peers)
-    shuffle = random.Random(0).shuffle
-    for _ in range(ROUNDS):
-        shuffle(order)
-        for name in order:
-            samples[name].append(peers[name].ask("step"))
-    return samples
+class Setting(NamedTuple):
+    """What a process runs, and under which pages."""
+
+    kind: str
+    converted: bool
+    huge_pages: bool = False
 
 
-def figures_of(samples: dict[str, list[float]]) -> dict:
-    """Medians, and JAX's converted step over the fastest stock one and over plain
-    torch's."""
-    medians = {name: statistics.median(taken) for name, taken in samples.items()}
-    stock = {name: taken for name, taken in medians.items() if "stock" in name}
-    fastest = min(stock, key=stock.__getitem__)
-    figures = {
-        "milliseconds": {name: 1e3 * taken for name, taken in medians.items()},
-        "fastest_stock": fastest,
-        **over("jax_converted_over_it", samples, fastest),
-        "rounds": ROUNDS,
-    }
-    if PLAIN in samples:
-        figures |= over("jax_converted_over_plain_torch", samples, PLAIN)
-    return figures
+def settings_by_default() -> list[Setting]:
+    """Stock and converted under each kind, and plain torch if it is installed."""
+    found = [
+        Setting(kind, converted)
+        for kind in kinds_of(installed())
+        for converted in (False, True)
+    ]
+    if "torch" in installed() and not has_driver():  # the modules stay on the CPU
+        found.append(Setting(PLAIN, False))
+    return found
 
 
-def over(name: str, samples: dict[str, list[float]], other: str) -> dict[str, float]:
-    """JAX's converted step over another: the median of the rounds' ratios, and its
-    upper 95 % bound."""
-    pairs = zip(samples["jax converted"], samples[other], strict=True)
-    ratios = [a / b for a, b in pairs]
-    return {
-        name: statistics.median(ratios),
-        f"{name}_95_percent_at_most": upper_bound(ratios),
-    }
+class Race:
+    """Processes that run one model, and the median seconds of each of their turns."""
+
+    def __init__(self, stack: contextlib.ExitStack, *model):
+        self._stack, self._model = stack, model
+        self._shuffle = random.Random(0).shuffle
+        self.peers: dict[Setting, Peer] = {}
+        self.turns: dict[Setting, list[float]] = {}
+        self.environments: dict[Setting, dict] = {}
+
+    def join(self, setting: Setting) -> None:
+        """Starts a process, which builds the model and runs a first step."""
+        variables = {VARIABLE: with_huge_pages()} if setting.huge_pages else None
+        peer = Peer(setting.kind, variables)
+        self._stack.callback(peer.end)
+        name, *sizes = self._model
+        if setting.kind == PLAIN and name not in peer.ask("modules"):
+            peer.end()
+            return
+        self.environments[setting] = peer.ask("environment")
+        peer.ask("build", name, *sizes, setting.converted)
+        self.peers[setting], self.turns[setting] = peer, []
+
+    def take_turns(self) -> None:
+        """Runs a turn of every process, in a shuffled order."""
+        order = list(self.peers)
+        self._shuffle(order)
+        for setting in order:
+            taken = [self.peers[setting].ask("step") for _ in range(STEPS)]
+            self.turns[setting].append(statistics.median(taken))
+
+    def end_far_behind(self) -> None:
+        """Ends the processes that are far behind the fastest."""
+        latest = {setting: self.turns[setting][-1] for setting in self.peers}
+        for setting, taken in latest.items():
+            if taken > FAR_BEHIND * min(latest.values()):
+                self.peers.pop(setting).end()
+
+
+def race(name: str, image_size: int, batch_size: int) -> Race:
+    """Runs a model under all settings."""
+    with contextlib.ExitStack() as stack:
+        result = Race(stack, name, image_size, batch_size)
+        for setting in settings_by_default():
+            result.join(setting)
+        result.take_turns()
+        result.end_far_behind()
+        for setting in list(result.peers):
+            result.turns[setting] = []
+            result.join(setting._replace(huge_pages=True))
+        for _ in range(TURNS):
+            result.take_turns()
+    return result
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--names", default=",".join(NAMES))
-    parser.add_argument("--image-size", type=int, default=96)
-    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--image-size", type=int, default=IMAGE_SIZE)
+    parser.add_argument("--batch-size", type=int, default=BATCH_SIZE)
     options = parser.parse_args()
     sizes = options.image_size, options.batch_size
     touch_memory()
-    pairs = itertools.product(kinds_of(installed()), ("stock", "converted"))
-    names = [" ".join(pair) for pair in pairs]
-    if "torch" in installed() and not has_gpu():  # the modules stay on the CPU
-        names.append(PLAIN)
-    with peers_of(name.partition(" ")[0] for name in names) as workers:
-        peers = dict(zip(names, workers, strict=True))
-        environments = {name: peer.ask("environment") for name, peer in peers.items()}
-        folder = device_folder(environments["jax stock"])
-        records = Records(folder / "peers.jsonl")
-        for name in options.names.split(","):
-            if [name, *sizes] in records:
-                continue
-            built = {
-                each: peer
-                for each, peer in peers.items()
-                if each != PLAIN or name in peer.ask("modules")
-            }
-            for each, peer in built.items():
-                peer.ask("build", name, *sizes, each.endswith("converted"))
-            figures = figures_of(steps_in_turn(built))
-            records.add([name, *sizes], environments=environments, **figures)
-            print(name, figures, flush=True)
+    peer = Peer("jax")
+    folder = device_folder(peer.ask("environment"))
+    peer.end()
+    records = Records(folder / "peers.jsonl")
+    for name in options.names.split(","):
+        if [name, *sizes] in records:
+            continue
+        found = race(name, *sizes)
+        milliseconds = [
+            {**setting._asdict(), "of_turns": [1e3 * each for each in taken]}
+            for setting, taken in found.turns.items()
+        ]
+        environments = {
+            setting.kind: environment
+            for setting, environment in found.environments.items()
+        }
+        records.add(
+            [name, *sizes], environments=environments, milliseconds=milliseconds
+        )
+        for each in milliseconds:
+            print(name, each, flush=True)
 
 
 if __name__ == "__main__":

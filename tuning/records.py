@@ -45,14 +45,6 @@ def child_environment(backend: str) -> dict[str, str]:
     }
 
 
-def has_gpu() -> bool:
-    """Whether there is an NVIDIA GPU, without asking the backend, which would claim
-    it."""
-    from keras_diagwise_cli.diagnosis.configuration import NVIDIA_DRIVER
-
-    return NVIDIA_DRIVER.exists()
-
-
 def device_folder(environment: dict) -> Path:
     """Folder of an environment's device."""
     words = f"{environment['device_name']}-{environment['cores']}-cores"

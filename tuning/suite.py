@@ -25,12 +25,12 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from keras_diagwise.problem import PASSES, Problem
+from keras_diagwise_cli.diagnosis.nvidia import has_driver
 from tuning.answers import Answering
 from tuning.records import (
     OVER,
     Records,
     device_folder,
-    has_gpu,
     installed,
 )
 from tuning.summary import print_summary
@@ -117,7 +117,7 @@ def kinds_of(backends) -> list[str]:
         for name, kind in KINDS.items()
         if kind.backend in backends
         and kind.module == Kind._field_defaults["module"]
-        and (has_gpu() or not kind.needs_gpu)
+        and (has_driver() or not kind.needs_gpu)
     ]
 
 

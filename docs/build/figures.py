@@ -23,6 +23,7 @@ from matplotlib.ticker import LogLocator
 
 from docs.build.measurements import KINDS, WHOLE_MODEL, read, results_of, shipped, words
 from docs.build.suite import problem_lines, ratios_of
+from keras_diagwise.durations import milliseconds
 from keras_diagwise.problem import PASSES, Problem
 from tuning.ratios import geometric_mean
 from tuning.summary import median_of
@@ -79,11 +80,6 @@ def settings(theme: Theme) -> dict:
     }
 
 
-def milliseconds(value: float) -> str:
-    """Milliseconds, to two or three digits."""
-    return f"{value:.0f}" if value >= 100 else f"{value:.2g}"
-
-
 def blank(axes) -> None:
     """Removes the frame and ticks of axes with names."""
     for side in axes.spines.values():
@@ -118,7 +114,7 @@ def idea(theme: Theme) -> Figure:
             best = row == len(order) - 1
             colour = theme.chosen if best else theme.stock
             panel.barh(row, seconds[each], color=colour, height=0.72)
-            text = f" {milliseconds(1e3 * seconds[each])} ms"
+            text = f" {milliseconds(seconds[each])} ms"
             if best:
                 text += f", {seconds['native'] / seconds[each]:.0f}× faster"
             weight = "bold" if best else "normal"

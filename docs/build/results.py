@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator
 
 from docs.build import suite
@@ -15,8 +16,10 @@ from docs.build.measurements import (
     results_of,
     words,
 )
+from keras_diagwise.durations import milliseconds
 from keras_diagwise.problem import PASSES, Problem
-from tuning.ratios import geometric_mean
+from tuning import peers
+from tuning.ratios import geometric_mean, lower_bound, upper_bound
 from tuning.records import PACKAGES
 from tuning.summary import means_of, total
 from tuning.workloads import DENSE_MODELS, MODELS
@@ -29,6 +32,7 @@ def values() -> dict:
         "whole_model": whole_model(),
         "settings": more_models(),
         "peers": against_peers(),
+        "steps_a_turn": peers.STEPS,
         "profiles": profiles(),
         "huge_pages": huge_pages(),
         "layers": by_model(),
@@ -119,19 +123,47 @@ def other_cells(line: dict, memory: dict[tuple, str]) -> tuple[str, ...]:
     )
 
 
-def against_peers() -> Iterator[dict]:
-    """JAX converted against the fastest stock backend, and plain torch."""
+def against_peers() -> Iterator[tuple[str, ...]]:
+    """JAX converted against the fastest stock backend and plain torch, by default and
+    all of them in huge pages."""
     for record in records_of("peers"):
-        taken, fastest = record["milliseconds"], record["fastest_stock"]
-        yield {
-            "name": record["key"][0],
-            "ours": taken["jax converted"],
-            "theirs": taken[fastest],
-            "backend": KINDS[fastest.partition(" ")[0]],
-            "ratio": record["jax_converted_over_it"],
-            "plain": taken.get("torch-plain"),
-            "over_plain": record.get("jax_converted_over_plain_torch"),
-        }
+        turns = turns_of(record)
+        for huge, page in ((False, "4 KiB"), (True, "2 MiB")):
+            ours, plain = (
+                turns["jax", True, huge],
+                turns.get((peers.PLAIN, False, huge)),
+            )
+            stock = {
+                kind: turns[kind, False, huge]
+                for kind in KINDS
+                if (kind, False, huge) in turns
+            }
+            fastest = min(stock, key=lambda kind: statistics.median(stock[kind]))
+            yield (
+                record["key"][0],
+                page,
+                f"{statistics.median(ours):.0f}",
+                f"{statistics.median(stock[fastest]):.0f} ({KINDS[fastest]})",
+                ratio_of_turns(ours, stock[fastest]),
+                f"{statistics.median(plain):.0f}" if plain else "",
+                ratio_of_turns(ours, plain) if plain else "",
+            )
+
+
+def turns_of(record: dict) -> dict[tuple[str, bool, bool], list[float]]:
+    """Milliseconds of a step in each turn, by kind, whether the model is converted and
+    whether memory is in huge pages."""
+    return {
+        (each["kind"], each["converted"], each["huge_pages"]): each["of_turns"]
+        for each in record["milliseconds"]
+    }
+
+
+def ratio_of_turns(ours: list[float], theirs: list[float]) -> str:
+    """The median ratio of two processes' turns, and its 95 % bounds."""
+    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+    bounds = f"{lower_bound(ratios):.2f}–{upper_bound(ratios):.2f}"
+    return f"{statistics.median(ratios):.2f} ({bounds})"
 
 
 def profiles() -> Iterator[dict]:
@@ -174,17 +206,18 @@ def stage_rows(compilations: list[dict]) -> Iterator[tuple[str, ...]]:
 
 
 def huge_pages() -> Iterator[tuple[str, ...]]:
-    """A step by default and in huge pages, and the ratio with its bounds."""
-    for line in records_of("huge-pages"):
-        kind, name, size, batch = line["key"]
-        least, most = line["95_percent_bounds"]
-        yield (
-            f"{name}, {size}×{size} pixels, batch {batch}, {KINDS[kind]}",
-            f"{line['as_it_is_ms']:.0f}",
-            f"{line['huge_pages_ms']:.0f}",
-            f"{line['huge_pages_over_as_it_is']:.2f}",
-            f"{least:.2f}–{most:.2f}",
-        )
+    """A converted step by default and in huge pages, and their ratio."""
+    for record in records_of("peers"):
+        turns = turns_of(record)
+        for kind, name in KINDS.items():
+            if (kind, True, True) in turns:
+                default, taken = turns[kind, True, False], turns[kind, True, True]
+                yield (
+                    f"{record['key'][0]}, {name}",
+                    f"{statistics.median(default):.0f}",
+                    f"{statistics.median(taken):.0f}",
+                    ratio_of_turns(taken, default),
+                )
 
 
 def by_model() -> dict:
@@ -231,8 +264,8 @@ def problem_cells(line: dict, kind: str) -> tuple[str, ...]:
     plan = [found["plan"][name] for name in PASSES]
     return (
         str(Problem.from_dict(line["key"])),
-        suite.milliseconds(native),
-        suite.milliseconds(planned),
+        milliseconds(native),
+        milliseconds(planned),
         f"{native / planned:.2f}×",
         ", ".join(f"`{each}`" for each in (plan if len(set(plan)) > 1 else plan[:1])),
         f"{planned / (3 * found['least']):.1f}×",

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 
 from docs.build.measurements import KINDS, words
+from keras_diagwise.durations import milliseconds
 from keras_diagwise.problem import PASSES, Problem
 from tuning.records import RESULTS, Records
 from tuning.summary import best_peer, is_complete, median_of, total
@@ -103,9 +104,3 @@ def most_lost(ours: dict, theirs: dict) -> str:
     worst = max(lost, key=lambda name: lost[name][0] - lost[name][1])
     here, there = map(milliseconds, lost[worst])
     return f"{words(worst)}, `{ours['plan'][worst]}`: {here} ms against {there}"
-
-
-def milliseconds(seconds: float) -> str:
-    """Seconds as milliseconds, to three digits."""
-    value = 1e3 * seconds
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
