@@ -5,18 +5,15 @@ from __future__ import annotations
 import copy
 import functools
 import importlib.util
-import itertools
 import operator
 import os
 import sys
-import types
-import warnings
 
 import keras
 import torch
 from torch.nn import grad as convolution_gradients
 
-from keras_diagwise.backends import onednn, torch_trace
+from keras_diagwise.backends import inductor, onednn, torch_trace
 from keras_diagwise.backends.transposition import gradients
 from keras_diagwise.backends.triton import WARPS, capability_refusal
 
@@ -337,22 +334,8 @@ def device_events():
 
 def compiled(function, compiler_mode):
     if compiler_mode == torch_trace.MODE:
-        return torch.compile(apart(function), fullgraph=True, dynamic=False)
+        return inductor.compiled_whole(function)
     return function
-
-
-def apart(function):
-    """A function with its own code object: Dynamo counts compilations per code object,
-    and gives up after a few (seen in 2.13)."""
-    name = f"run_{next(COMPILED)}"
-
-    def run(*operands):
-        return function(*operands)
-
-    code = run.__code__.replace(co_name=name)
-    if sys.version_info >= (3, 11):  # 3.10 has no other name of a code
-        code = code.replace(co_qualname=name)
-    return types.FunctionType(code, globals(), name, closure=run.__closure__)
 
 
 def compiled_ahead(function, compiler_mode, shapes, dtype):
@@ -427,54 +410,10 @@ def compiles_alone_refusal():
 
 HAS_XLA = False
 COMPILES_ALONE = torch.cuda.is_available()
+"""Not on CPUs: Inductor takes seconds to compile each pass, in each first step, and it
+has not been measured on a quiet machine since `direct` was rewritten."""
 MATMUL_KEEPS_AXES = False
-"""Not offered on CPUs: Inductor takes seconds to compile each pass, in each first step,
-and it has not been measured on a quiet machine since `direct` was rewritten."""
 
 
 def compiled_alone(function):
-    return by_inductor(function) if COMPILES_ALONE else function
-
-
-COMPILED = itertools.count()
-
-
-def by_inductor(function):
-    """The function, compiled whole for the shapes and dtypes of its first call, or
-    unchanged if that fails.
-
-    Guards are kept on tensors only: `keras.ops` counts its calls, and Dynamo would
-    recompile for each count. That is safe as long as the function depends on nothing
-    else and is compiled in one piece: code after a graph break does depend on more. In
-    a trace it is the function itself.
-    """
-    compiled = torch.compile(
-        apart(function),
-        fullgraph=True,
-        dynamic=False,
-        options={"guard_filter_fn": torch.compiler.keep_tensor_guards_unsafe},
-    )
-    chosen = None
-
-    def call(*operands):
-        nonlocal chosen
-        if torch.compiler.is_compiling():
-            return function(*operands)
-        operands = tuple(each.detach() for each in operands)
-        if chosen is not None:
-            return chosen(*operands)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of Dynamo, about Keras's caches
-            failures = torch._dynamo.exc
-            try:
-                result = compiled(*operands)
-                chosen = compiled
-            except (
-                failures.TorchDynamoException,
-                failures.FailOnRecompileLimitHit,
-            ):
-                chosen = function
-                result = function(*operands)
-        return result
-
-    return call
+    return inductor.compiled_with_fallback(function) if COMPILES_ALONE else function

@@ -5,19 +5,19 @@ from __future__ import annotations
 import abc
 import collections
 import enum
-import functools
 import inspect
 import itertools
 import re
 import sys
 import types
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from keras_diagwise import backends
+from keras_diagwise.models.attributes import attributes_of, put_attributes
 
 IMMUTABLE = (
     *(type(None), bool, int, float, complex, str, bytes, range, slice, enum.Enum),
@@ -443,36 +443,3 @@ def is_of_a_module(each: Any) -> bool:
     for part in name.split("."):
         found = getattr(found, part, None)
     return found is each
-
-
-def attributes_of(each: Any) -> dict[str, Any]:
-    """Attributes of an object itself, in its dictionary or in slots."""
-    kind: Any = type(each)
-    own = dict(vars(each)) if kind.__dictoffset__ else {}
-    return own | {n: getattr(each, n) for n in slots_of(kind) if hasattr(each, n)}
-
-
-@functools.lru_cache(maxsize=1024)
-def slots_of(cls: Any) -> tuple[str, ...]:
-    """Names of the slots of a class and its bases."""
-    return tuple(
-        name
-        for base in cls.__mro__
-        if "__slots__" in vars(base)
-        for name, each in vars(base).items()
-        if isinstance(each, types.MemberDescriptorType)
-    )
-
-
-def put_attributes(each: Any, attributes: Mapping[str, Any]) -> None:
-    """Replaces an object's attributes without calling a method of its class."""
-    kind: Any = type(each)
-    slots = slots_of(kind)
-    for name in slots:
-        if name in attributes:
-            object.__setattr__(each, name, attributes[name])
-        elif hasattr(each, name):
-            object.__delattr__(each, name)
-    if kind.__dictoffset__:
-        vars(each).clear()
-        vars(each).update({n: v for n, v in attributes.items() if n not in slots})

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from keras_diagwise import backends
+from keras_diagwise.models.attributes import attributes_of, put_attributes
 from keras_diagwise.models.kinds import (
     Compiled,
     Content,
@@ -22,8 +23,6 @@ from keras_diagwise.models.kinds import (
     Proxy,
     Reduced,
     Tensor,
-    attributes_of,
-    put_attributes,
 )
 from keras_diagwise.models.object_graph import ObjectGraph
 

@@ -104,7 +104,8 @@ def tune(
     Ctrl-C keeps what has been measured so far.
     """
     load_package()
-    from keras_diagwise.models.tune import NOTHING_TO_MEASURE, measure
+    from keras_diagwise.models.target import NOTHING_TO_MEASURE
+    from keras_diagwise.models.tune import measure
 
     with user_errors():
         # The report says so itself.
