@@ -11,11 +11,11 @@ from pathlib import Path
 import typer
 
 from keras_diagwise_cli.errors import UserError, user_errors
+from keras_diagwise_cli.keras_free import keras_free_module
 from keras_diagwise_cli.terminal.progress import Progress
 
-BACKENDS = ("jax", "torch", "tensorflow")
-PREDICTING = ("numpy", "openvino")
-"""Backends that only predict."""
+NAMES = keras_free_module("backends/names")
+BACKENDS: tuple[str, ...] = NAMES.TRAINING
 
 KERAS_DEFAULT = "tensorflow"
 
@@ -42,10 +42,10 @@ def check_backend() -> None:
     Raises:
         UserError: if there is no such backend.
     """
-    if backend_name() not in (*BACKENDS, *PREDICTING):
+    if backend_name() not in (*BACKENDS, *NAMES.INFERENCE_ONLY):
         raise UserError(
-            "Keras's backend must be jax, tensorflow or torch. Set it by the variable "
-            "KERAS_BACKEND, or by 'backend' in ~/.keras/keras.json. "
+            f"Keras's backend must be one of {', '.join(BACKENDS)}. Set it by the "
+            "variable KERAS_BACKEND, or by 'backend' in ~/.keras/keras.json. "
             f"Received: {backend_name()!r}"
         )
 
@@ -56,7 +56,7 @@ def how_to_install(error: ImportError) -> str:
     return (
         f"Keras or its backend can't be imported ({error}). Install a backend, for "
         f"example with: pip install 'keras-diagwise[{example}]', and name it in the "
-        "variable KERAS_BACKEND: jax, tensorflow or torch"
+        f"variable KERAS_BACKEND: {', '.join(BACKENDS)}"
     )
 
 

@@ -23,15 +23,13 @@ RESULTS = Path(__file__).with_name("results")
 OVER = 75
 """Exit status of a part that stopped in time and has more to do."""
 
-BACKENDS = ("jax", "torch", "tensorflow")
-
 PACKAGES = {"jax": "jax", "tensorflow": "tensorflow-cpu", "torch": "torch"}
 """Package that the tests install for each backend."""
 
 
 def installed() -> list[str]:
     """The installed backends."""
-    return [each for each in BACKENDS if importlib.util.find_spec(each)]
+    return [each for each in PACKAGES if importlib.util.find_spec(each)]
 
 
 def child_environment(backend: str) -> dict[str, str]:

@@ -77,9 +77,7 @@ import importlib
 import keras
 
 from keras_diagwise.backends import keras_internals
-
-TRAINING = ("jax", "tensorflow", "torch")
-INFERENCE_ONLY = ("numpy", "openvino")
+from keras_diagwise.backends.names import INFERENCE_ONLY, TRAINING
 
 
 def module_of(backend: str) -> str:
