@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import os
 import re
 import sys
@@ -12,6 +13,8 @@ from typing import Any, NoReturn
 
 import typer
 import typer.core
+
+from keras_diagwise_cli.options import Debug
 
 UNEXPECTED = 1
 USER_ERROR = 2
@@ -63,13 +66,16 @@ def user_errors(
 def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
     """Decorates a command: an error ends it with one line on stderr and an exit code.
 
-    With its option `--debug` the traceback is left.
+    Adds the option `--debug`, with which the traceback is left. A command that declares
+    `debug` itself is passed it.
     """
+    signature = inspect.signature(command, eval_str=True)
+    passed = "debug" in signature.parameters
 
     @functools.wraps(command)
-    def run(*, debug: bool, **options: Any) -> None:
+    def run(*, debug: bool = False, **options: Any) -> None:
         try:
-            command(debug=debug, **options)
+            command(**options, **({"debug": debug} if passed else {}))
         except (typer.Exit, typer.Abort):
             raise
         except UserError as error:
@@ -90,7 +96,17 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
                 UNEXPECTED,
             )
 
+    if not passed:
+        vars(run)["__signature__"] = with_debug(signature)
+        run.__annotations__ = {**command.__annotations__, "debug": Debug}
     return run
+
+
+def with_debug(signature: inspect.Signature) -> inspect.Signature:
+    """A command's signature with the option `--debug`, from which typer reads it."""
+    how = inspect.Parameter.KEYWORD_ONLY
+    option = inspect.Parameter("debug", how, default=False, annotation=Debug)
+    return signature.replace(parameters=[*signature.parameters.values(), option])
 
 
 def end(message: str, code: int) -> NoReturn:

@@ -18,7 +18,7 @@ from keras_diagwise_cli.model_input import (
     ModelName,
     loaded,
 )
-from keras_diagwise_cli.options import AsJson, BatchSize, Debug
+from keras_diagwise_cli.options import AsJson, BatchSize
 from keras_diagwise_cli.terminal.output import print_json
 from keras_diagwise_cli.terminal.progress import Progress
 
@@ -52,7 +52,6 @@ def benchmark(
     jit_compile: JitCompile = None,
     import_: Import = None,
     as_json: AsJson = False,
-    debug: Debug = False,
 ) -> None:
     """Time a model's training step and prediction, stock against converted.
 

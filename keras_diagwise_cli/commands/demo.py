@@ -12,7 +12,6 @@ from keras_diagwise_cli.commands import app
 from keras_diagwise_cli.errors import UserError, one_line_errors, user_errors
 from keras_diagwise_cli.examples import examples
 from keras_diagwise_cli.loading import load_package
-from keras_diagwise_cli.options import Debug
 from keras_diagwise_cli.terminal.output import print_json
 from keras_diagwise_cli.terminal.progress import Progress
 
@@ -120,7 +119,6 @@ def demo(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the figures as one JSON document.")
     ] = False,
-    debug: Debug = False,
 ) -> None:
     """Train a MobileNetV2 on real images, stock and converted side by side.
 

@@ -11,7 +11,7 @@ from keras_diagwise_cli.commands import app
 from keras_diagwise_cli.errors import one_line_errors, user_errors
 from keras_diagwise_cli.examples import examples
 from keras_diagwise_cli.loading import load_package
-from keras_diagwise_cli.options import AsJson, Debug
+from keras_diagwise_cli.options import AsJson
 from keras_diagwise_cli.terminal.output import print_outcome
 
 EXAMPLES = examples(
@@ -52,7 +52,6 @@ def export(
         ),
     ] = None,
     as_json: AsJson = False,
-    debug: Debug = False,
 ) -> None:
     """Write an imported model's weights in the format of its own framework.
 

@@ -12,7 +12,7 @@ from keras_diagwise_cli.errors import UserError, one_line_errors, user_errors
 from keras_diagwise_cli.examples import examples
 from keras_diagwise_cli.loading import load_package
 from keras_diagwise_cli.model_input import converted
-from keras_diagwise_cli.options import AsJson, Debug
+from keras_diagwise_cli.options import AsJson
 from keras_diagwise_cli.terminal.output import print_outcome
 
 EXAMPLES = examples(
@@ -69,7 +69,6 @@ def import_(
         ),
     ] = None,
     as_json: AsJson = False,
-    debug: Debug = False,
 ) -> None:
     """Import a Darknet, MXNet or Caffe model, with its weights, as a Keras model.
 

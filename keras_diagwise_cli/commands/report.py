@@ -23,7 +23,7 @@ from keras_diagwise_cli.model_input import (
     converted,
     loaded,
 )
-from keras_diagwise_cli.options import AsJson, BatchSize, Debug
+from keras_diagwise_cli.options import AsJson, BatchSize
 from keras_diagwise_cli.terminal.output import print_json
 
 EXAMPLES = examples(
@@ -59,7 +59,6 @@ def report(
     jit_compile: JitCompile = None,
     import_: Import = None,
     as_json: AsJson = False,
-    debug: Debug = False,
 ) -> None:
     """Write a page on a model's layers: what each one runs on this machine, and why.
 

@@ -24,7 +24,7 @@ from keras_diagwise_cli.model_input import (
     ModelName,
     loaded,
 )
-from keras_diagwise_cli.options import AsJson, Debug
+from keras_diagwise_cli.options import AsJson
 from keras_diagwise_cli.terminal.console import console
 
 EXAMPLES = examples(
@@ -95,7 +95,6 @@ def tune(
     jit_compile: JitCompile = None,
     import_: Import = None,
     as_json: AsJson = False,
-    debug: Debug = False,
 ) -> None:
     """Measure the candidates for a model's layers here, and store the results.
 

@@ -14,7 +14,7 @@ from keras_diagwise_cli.commands.decisions import (
 )
 from keras_diagwise_cli.errors import INTERRUPTED, end, one_line_errors, user_errors
 from keras_diagwise_cli.examples import examples
-from keras_diagwise_cli.options import AsJson, Debug
+from keras_diagwise_cli.options import AsJson
 from keras_diagwise_cli.terminal.output import print_outcome
 
 EXAMPLES = examples(
@@ -31,7 +31,6 @@ EXAMPLES = examples(
 def clear(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     as_json: AsJson = False,
-    debug: Debug = False,
 ) -> None:
     """Remove all decisions from this machine."""
     decisions = load_decisions()

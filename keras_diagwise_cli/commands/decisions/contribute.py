@@ -12,7 +12,7 @@ from keras_diagwise_cli.commands.decisions import group
 from keras_diagwise_cli.errors import UserError, one_line_errors, user_errors
 from keras_diagwise_cli.examples import examples
 from keras_diagwise_cli.loading import load_package
-from keras_diagwise_cli.options import AsJson, Debug
+from keras_diagwise_cli.options import AsJson
 from keras_diagwise_cli.terminal.console import printable
 from keras_diagwise_cli.terminal.output import print_outcome
 
@@ -32,7 +32,6 @@ EXAMPLES = examples(
 def contribute(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write.")],
     as_json: AsJson = False,
-    debug: Debug = False,
 ) -> None:
     """Write this device's decisions to a file, for others who have the same device.
 

@@ -10,7 +10,7 @@ import typer
 from keras_diagwise_cli.commands.decisions import counted, group, load_decisions
 from keras_diagwise_cli.errors import one_line_errors, user_errors
 from keras_diagwise_cli.examples import examples
-from keras_diagwise_cli.options import AsJson, Debug
+from keras_diagwise_cli.options import AsJson
 from keras_diagwise_cli.terminal.output import print_outcome
 
 EXAMPLES = examples(
@@ -26,7 +26,6 @@ EXAMPLES = examples(
 def export(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write.")],
     as_json: AsJson = False,
-    debug: Debug = False,
 ) -> None:
     """Write all decisions to one JSON file."""
     decisions = load_decisions()

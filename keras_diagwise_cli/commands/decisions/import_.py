@@ -15,7 +15,7 @@ from keras_diagwise_cli.commands.decisions import (
 )
 from keras_diagwise_cli.errors import one_line_errors, user_errors
 from keras_diagwise_cli.examples import examples
-from keras_diagwise_cli.options import AsJson, Debug
+from keras_diagwise_cli.options import AsJson
 from keras_diagwise_cli.terminal.output import print_outcome
 
 EXAMPLES = examples(
@@ -46,7 +46,6 @@ def import_(
         ),
     ] = False,
     as_json: AsJson = False,
-    debug: Debug = False,
 ) -> None:
     """Add the decisions of a file to those on this machine."""
     decisions = load_decisions()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from keras_diagwise_cli.commands.decisions import group, load_decisions, location_of
 from keras_diagwise_cli.errors import one_line_errors, user_errors
 from keras_diagwise_cli.examples import examples
-from keras_diagwise_cli.options import AsJson, Debug
+from keras_diagwise_cli.options import AsJson
 from keras_diagwise_cli.terminal.output import print_json
 
 EXAMPLES = examples(
@@ -19,7 +19,7 @@ EXAMPLES = examples(
 
 @group.command("list", epilog=EXAMPLES)
 @one_line_errors
-def list_(as_json: AsJson = False, debug: Debug = False) -> None:
+def list_(as_json: AsJson = False) -> None:
     """List all decisions, in one table per environment."""
     decisions = load_decisions()
     from keras_diagwise_cli.decisions import tables

@@ -6,7 +6,7 @@ from keras_diagwise_cli.commands.decisions import group
 from keras_diagwise_cli.errors import one_line_errors, user_errors
 from keras_diagwise_cli.examples import examples
 from keras_diagwise_cli.keras_free import keras_free_module
-from keras_diagwise_cli.options import AsJson, Debug
+from keras_diagwise_cli.options import AsJson
 from keras_diagwise_cli.terminal.output import print_outcome
 
 EXAMPLES = examples(("keras-diagwise decisions path", "a folder, or a URL"))
@@ -14,7 +14,7 @@ EXAMPLES = examples(("keras-diagwise decisions path", "a folder, or a URL"))
 
 @group.command("path", epilog=EXAMPLES)
 @one_line_errors
-def path(as_json: AsJson = False, debug: Debug = False) -> None:
+def path(as_json: AsJson = False) -> None:
     """Print where decisions are kept."""
     locations = keras_free_module("storage/locations")
     with user_errors():

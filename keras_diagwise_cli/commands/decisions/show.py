@@ -9,7 +9,7 @@ import typer
 from keras_diagwise_cli.commands.decisions import group, load_decisions, location_of
 from keras_diagwise_cli.errors import UserError, one_line_errors, user_errors
 from keras_diagwise_cli.examples import examples
-from keras_diagwise_cli.options import AsJson, Debug
+from keras_diagwise_cli.options import AsJson
 
 EXAMPLES = examples(
     (
@@ -35,7 +35,6 @@ def show(
         ),
     ],
     as_json: AsJson = False,
-    debug: Debug = False,
 ) -> None:
     """Show the candidates of each pass: their times, or why they have none."""
     decisions = load_decisions()
