@@ -70,13 +70,12 @@ def kernels_module():
     without the package, and so without Keras, unless that is imported already."""
     if KERNELS.partition(".")[0] in sys.modules:
         return importlib.import_module(KERNELS)
-    spec = importlib.util.spec_from_file_location(
-        KERNELS, Path(__file__).with_name("kernels.py")
-    )
+    file = Path(__file__).parent / "kernels" / "__init__.py"
+    spec = importlib.util.spec_from_file_location(KERNELS, file)
     assert spec is not None
     assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = sys.modules[KERNELS] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)  # its modules find it there, not the package
     return module
 
 
