@@ -1,15 +1,16 @@
 """Checks that models of `keras.applications` and KerasHub convert and equal stock.
 
-    python -m tuning.coverage [--collection keras_hub] [--names Xception,…]
+    python -m tuning.coverage [--collection dense|keras_hub] [--names Xception,…]
         [--stop-after SECONDS]
 
 Covers every application and every KerasHub image backbone with depthwise, separable or
-grouped convolutions, in float64, on small images and a batch of two. All such layers
-must be converted; the outputs and every weight after a training step must equal stock's
-to 1e-9; a reverted model must be bit-equal to the original. Figures are written to
-tuning/results/coverage[-keras-hub]-<backend>.json as soon as a model is done, and known
-models are not run again. KerasHub must be installed for its backbones; the packages
-that only its text models and downloads need are not used.
+grouped convolutions, and some applications of dense convolutions where these can be
+converted, in float64, on small images and a batch of two. All such layers must be
+converted; the outputs and every weight after a training step must equal stock's to
+1e-9; a reverted model must be bit-equal to the original. Figures are written to
+tuning/results/coverage[-dense|-keras-hub]-<backend>.json as soon as a model is done,
+and known models are not run again. KerasHub must be installed for its backbones; the
+packages that only its text models and downloads need are not used.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import argparse
 import itertools
 import os
 import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 os.environ.setdefault("JAX_ENABLE_X64", "1")
 
@@ -30,17 +33,13 @@ from keras_diagwise.environment import Environment
 from keras_diagwise.tuner.runner import failed
 from tuning.hub_backbones import BACKBONES, backbone
 from tuning.records import OVER, known, write
-from tuning.workloads import MODELS
+from tuning.workloads import DENSE_MODELS, MODELS
 
 IMAGE_SIZE = 64
-MIN_SIZES = {"Xception": 71}
+MIN_SIZES = {"Xception": 71, "InceptionV3": 75}
 BATCH_SIZE = 2
 """At 32×32 batch normalization would see two pixels in the last layers, where stock
 itself differs by 1e-5 if its inputs change in the last digit."""
-
-PLAN = "direct"
-"""A plan that never runs stock's operation: `"auto"` would often compare stock with
-itself."""
 
 MAX_ERROR = 1e-9
 
@@ -65,11 +64,36 @@ def application(name: str) -> keras.Model:
     )
 
 
+class Collection(NamedTuple):
+    """Models of one kind.
+
+    Attributes:
+        build: builds one by its name.
+        names: all their names.
+        plan: a plan that never runs stock's operation: `"auto"` would often compare
+            stock with itself.
+        part: the first words of the file of figures.
+        dense: whether the convolutions to convert are dense ones.
+    """
+
+    build: Callable[[str], keras.Model]
+    names: Sequence[str]
+    plan: str
+    part: str
+    dense: bool = False
+
+
 COLLECTIONS = {
-    "applications": (application, list(MODELS)),
-    "keras_hub": (backbone, list(BACKBONES)),
+    "applications": Collection(application, list(MODELS), "direct", "coverage"),
+    "keras_hub": Collection(backbone, list(BACKBONES), "direct", "coverage-keras-hub"),
+    "dense": Collection(
+        application,
+        (*DENSE_MODELS, "VGG16", "InceptionV3"),
+        "matmul",
+        "coverage-dense",
+        dense=True,
+    ),
 }
-"""Builder and model names of each collection."""
 
 
 def with_head(body: keras.Model, name: str) -> keras.Model:
@@ -84,8 +108,11 @@ def with_head(body: keras.Model, name: str) -> keras.Model:
     return keras.Model(body.input, outputs, name=name.lower())
 
 
-def convertible(model: keras.Model) -> list[str]:
+def convertible(model: keras.Model, dense: bool) -> list[str]:
     """Layers that should be converted, found without the package."""
+    if dense:
+        layers = model._flatten_layers()
+        return [each.name for each in layers if isinstance(each, keras.layers.Conv2D)]
     kinds = keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D
     return [
         layer.name
@@ -150,16 +177,16 @@ def weights_after_a_step(model: keras.Model, images, targets) -> list:
     return model.get_weights()
 
 
-def figures_of(name: str, build) -> dict:
+def figures_of(name: str, collection: Collection) -> dict:
     """Figures of a model. If stock fails in a training step, only outputs and `revert`
     are compared, and the converted model must take a step."""
     started = time.perf_counter()
     keras.utils.set_random_seed(0)
     try:
-        model = without_noise(with_head(build(name), name))
+        model = without_noise(with_head(collection.build(name), name))
     except ValueError as error:
         return {"stock_failure": f"not built: {error}"}
-    expected = convertible(model)
+    expected = convertible(model, collection.dense)
     generator = np.random.default_rng(0)
     images = generator.uniform(-1, 1, (BATCH_SIZE, *model.input_shape[1:]))
     targets = generator.normal(size=(BATCH_SIZE, 3))
@@ -169,7 +196,7 @@ def figures_of(name: str, build) -> dict:
         return {"layers": len(expected), "stock_failure": str(failed(error))}
     if sensitive:
         # By the converted model: stock's step may run out of memory.
-        keras_diagwise.convert(model, plan=PLAN, verbose=0)
+        keras_diagwise.convert(model, plan=collection.plan, verbose=0)
         settle(model, images, targets)
         keras_diagwise.revert(model)
     before, outputs = model.get_weights(), outputs_of(model, images)
@@ -179,9 +206,9 @@ def figures_of(name: str, build) -> dict:
     except Exception as error:
         stock = None
         against["stock_failure"] = str(failed(error))
-        model = without_noise(with_head(build(name), name))
+        model = without_noise(with_head(collection.build(name), name))
     model.set_weights(before)
-    keras_diagwise.convert(model, plan=PLAN, verbose=0)
+    keras_diagwise.convert(model, plan=collection.plan, verbose=0)
     converted = [line.path for line in keras_diagwise.summary(model)]
     against["outputs_error"] = apart(outputs_of(model, images), outputs)
     ours = weights_after_a_step(model, images, targets)
@@ -223,20 +250,20 @@ def main() -> None:
     options = parser.parse_args()
     until = time.monotonic() + options.stop_after
     in_float64()
-    build, names = COLLECTIONS[options.collection]
-    part = "coverage-keras-hub" if build is backbone else "coverage"
-    name_of_file = f"{part}-{keras.backend.backend()}.json"
-    for name in options.names.split(",") if options.names else names:
+    collection = COLLECTIONS[options.collection]
+    name_of_file = f"{collection.part}-{keras.backend.backend()}.json"
+    for name in options.names.split(",") if options.names else collection.names:
         if name in known(name_of_file).get("models", {}):
             continue
         if time.monotonic() > until:
             raise SystemExit(OVER)
-        figures = figures_of(name, build)
+        figures = figures_of(name, collection)
         figures["is_right"] = is_right(figures)
         results = known(name_of_file)  # another process may have written meanwhile
         results.setdefault("models", {})[name] = figures
         results["environment"] = Environment.current().to_dict()
-        results |= {"keras": keras.__version__, "plan": PLAN, "most_error": MAX_ERROR}
+        results |= {"keras": keras.__version__, "plan": collection.plan}
+        results["most_error"] = MAX_ERROR
         write(name_of_file, results)
         print(name, figures, flush=True)
         keras.utils.clear_session()
