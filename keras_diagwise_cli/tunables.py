@@ -35,6 +35,11 @@ def refusal() -> str | None:
     return "this system gives no huge pages" if "[never]" in modes else None
 
 
+def in_huge_pages() -> bool:
+    """Whether this process has asked for huge pages."""
+    return refusal() is None and HUGE_PAGES in os.environ.get(VARIABLE, "")
+
+
 def with_huge_pages() -> str:
     """The variable's value with `HUGE_PAGES`, unless it sets that tunable already."""
     value = os.environ.get(VARIABLE, "")

@@ -6,7 +6,8 @@
 
 On JAX also against the ideal model. Appends a line to
 tuning/results/<device>/models-<backend>.jsonl for each model as soon as it is done;
-known models are not run again.
+known models are not run again. Started by `keras-diagwise run`, stock and converted
+have their memory in huge pages, and the file is models-<backend>-huge-pages.jsonl.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from keras_diagwise import backends
 from keras_diagwise.models.environment import environment_of
 from keras_diagwise.tuner.measure import interleaved
 from keras_diagwise_cli.diagnosis.nvidia import has_driver
+from keras_diagwise_cli.tunables import in_huge_pages
 from tuning.ratios import compared, geometric_mean, touch_memory
 from tuning.records import OVER, Records, device_folder
 from tuning.workloads import WHOLE_MODELS, trainable
@@ -162,7 +164,8 @@ def main() -> None:
     touch_memory()
     model = keras.Sequential([keras.Input((4,))])
     folder = device_folder(environment_of(model).to_dict())
-    records = Records(folder / f"models-{keras.backend.backend()}.jsonl")
+    memory = "-huge-pages" if in_huge_pages() else ""
+    records = Records(folder / f"models-{keras.backend.backend()}{memory}.jsonl")
     for policy in options.policies.split(","):
         keras.config.set_dtype_policy(policy)
         for name in options.names.split(","):

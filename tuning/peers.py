@@ -1,4 +1,4 @@
-"""Times a model's training step on every backend, by default and in huge pages.
+"""Times a model's training step on every backend, also with its memory in huge pages.
 
 MobileNet and MobileNetV2 also as plain torch modules, without Keras.
 
@@ -6,9 +6,8 @@ MobileNet and MobileNetV2 also as plain torch modules, without Keras.
 
 Stock and converted models run in processes of their own, which take turns of `STEPS`
 steps: a pause after each step, in which the system may take freed pages back, is not
-what training does. Those far behind get one turn and are not run in huge pages. Appends
-a line to tuning/results/<device>/peers.jsonl for each model; known ones are not run
-again.
+what training does. Those far behind the fastest stock one get one turn. Appends a line
+to tuning/results/<device>/peers.jsonl for each model; known ones are not run again.
 """
 
 from __future__ import annotations
@@ -29,17 +28,22 @@ from tuning.suite import Peer, kinds_of
 NAMES = ("MobileNet", "MobileNetV2", "MobileNetV3Small", "EfficientNetB0")
 TURNS, STEPS = 10, 20
 FAR_BEHIND = 2.0
-"""Multiple of the fastest step past which a peer gets no further turn."""
+"""Multiple of the fastest stock step past which a peer gets no further turn."""
 
 PLAIN = "torch-plain"
 
+DEFAULT, HUGE_PAGES = "default", "huge pages"
+"""How a process has its memory: as it comes, or by `keras-diagwise run`."""
+VARIABLES = {DEFAULT: {}, HUGE_PAGES: {VARIABLE: with_huge_pages()}}
+"""Variables of the environment of such a process."""
+
 
 class Setting(NamedTuple):
-    """What a process runs, and under which pages."""
+    """What a process runs, and how it has its memory."""
 
     kind: str
     converted: bool
-    huge_pages: bool = False
+    memory: str = DEFAULT
 
 
 def settings_by_default() -> list[Setting]:
@@ -66,8 +70,7 @@ class Race:
 
     def join(self, setting: Setting) -> None:
         """Starts a process, which builds the model and runs a first step."""
-        variables = {VARIABLE: with_huge_pages()} if setting.huge_pages else None
-        peer = Peer(setting.kind, variables)
+        peer = Peer(setting.kind, VARIABLES[setting.memory])
         self._stack.callback(peer.end)
         name, *sizes = self._model
         if setting.kind == PLAIN and name not in peer.ask("modules"):
@@ -86,10 +89,17 @@ class Race:
             self.turns[setting].append(statistics.median(taken))
 
     def end_far_behind(self) -> None:
-        """Ends the processes that are far behind the fastest."""
+        """Ends the processes that are far behind the fastest stock one of Keras; not
+        JAX's converted one and plain torch's, which are compared in any case."""
         latest = {setting: self.turns[setting][-1] for setting in self.peers}
+        compared = Setting("jax", converted=True), Setting(PLAIN, converted=False)
+        stock = [
+            taken
+            for setting, taken in latest.items()
+            if not (setting.converted or setting.kind == PLAIN)
+        ]
         for setting, taken in latest.items():
-            if taken > FAR_BEHIND * min(latest.values()):
+            if taken > FAR_BEHIND * min(stock) and setting not in compared:
                 self.peers.pop(setting).end()
 
 
@@ -103,7 +113,7 @@ def race(name: str, image_size: int, batch_size: int) -> Race:
         result.end_far_behind()
         for setting in list(result.peers):
             result.turns[setting] = []
-            result.join(setting._replace(huge_pages=True))
+            result.join(setting._replace(memory=HUGE_PAGES))
         for _ in range(TURNS):
             result.take_turns()
     return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Iterator
 
@@ -89,15 +90,16 @@ def cost_cells(name: str, measured: dict, unit: str, digits: int) -> tuple[str, 
 
 def more_models() -> Iterator[dict]:
     """Steps and predictions of every measured model, by backend and setting."""
-    for backend in PACKAGES:
-        lines = records_of(f"models-{backend}")
+    for backend, part in itertools.product(PACKAGES, ("", "-huge-pages")):
+        lines = records_of(f"models-{backend}{part}")
         lines.sort(key=lambda line: (*MODELS, *DENSE_MODELS).index(line["key"][0]))
-        memory = memory_ratios() if backend == "jax" else {}
+        memory = memory_ratios() if backend == "jax" and not part else {}
         for setting in dict.fromkeys(tuple(line["key"][1:]) for line in lines):
             group = [line for line in lines if tuple(line["key"][1:]) == setting]
             yield {
                 "backend": KINDS[backend],
                 "setting": setting,
+                "in_huge_pages": bool(part),
                 "place": place(lines[0]["environment"]),
                 "steps": [time_cells(line["key"][0], line["train"]) for line in group],
                 "others": [other_cells(line, memory) for line in group],
@@ -128,20 +130,18 @@ def against_peers() -> Iterator[tuple[str, ...]]:
     all of them in huge pages."""
     for record in records_of("peers"):
         turns = turns_of(record)
-        for huge, page in ((False, "4 KiB"), (True, "2 MiB")):
-            ours, plain = (
-                turns["jax", True, huge],
-                turns.get((peers.PLAIN, False, huge)),
-            )
+        for memory in (peers.DEFAULT, peers.HUGE_PAGES):
+            ours = turns["jax", True, memory]
+            plain = turns.get((peers.PLAIN, False, memory))
             stock = {
-                kind: turns[kind, False, huge]
+                kind: turns[kind, False, memory]
                 for kind in KINDS
-                if (kind, False, huge) in turns
+                if (kind, False, memory) in turns
             }
             fastest = min(stock, key=lambda kind: statistics.median(stock[kind]))
             yield (
                 record["key"][0],
-                page,
+                memory,
                 f"{statistics.median(ours):.0f}",
                 f"{statistics.median(stock[fastest]):.0f} ({KINDS[fastest]})",
                 ratio_of_turns(ours, stock[fastest]),
@@ -150,11 +150,11 @@ def against_peers() -> Iterator[tuple[str, ...]]:
             )
 
 
-def turns_of(record: dict) -> dict[tuple[str, bool, bool], list[float]]:
-    """Milliseconds of a step in each turn, by kind, whether the model is converted and
-    whether memory is in huge pages."""
+def turns_of(record: dict) -> dict[tuple[str, bool, str], list[float]]:
+    """Milliseconds of a step in each turn, by kind, whether the model is converted, and
+    memory."""
     return {
-        (each["kind"], each["converted"], each["huge_pages"]): each["of_turns"]
+        (each["kind"], each["converted"], each["memory"]): each["of_turns"]
         for each in record["milliseconds"]
     }
 
@@ -210,13 +210,14 @@ def huge_pages() -> Iterator[tuple[str, ...]]:
     for record in records_of("peers"):
         turns = turns_of(record)
         for kind, name in KINDS.items():
-            if (kind, True, True) in turns:
-                default, taken = turns[kind, True, False], turns[kind, True, True]
+            if (kind, True, peers.HUGE_PAGES) in turns:
+                default = turns[kind, True, peers.DEFAULT]
+                huge = turns[kind, True, peers.HUGE_PAGES]
                 yield (
                     f"{record['key'][0]}, {name}",
                     f"{statistics.median(default):.0f}",
-                    f"{statistics.median(taken):.0f}",
-                    ratio_of_turns(taken, default),
+                    f"{statistics.median(huge):.0f}",
+                    ratio_of_turns(huge, default),
                 )
 
 
