@@ -1,4 +1,8 @@
-"""The planner: problem → plan, from the first source that has one."""
+"""The planner: problem → plan, from the first source that has one.
+
+The fastest candidate of a decision is `decision.Comparison.winner`; what a call does on
+a miss is `dispatch.Dispatcher.answer_to_call`.
+"""
 
 from __future__ import annotations
 

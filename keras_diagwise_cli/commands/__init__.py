@@ -1,7 +1,8 @@
 """The commands, one file each; a folder is a group of commands.
 
-To add a command, add a file whose function is declared by `@app.command`. It comes last
-in the help, unless `ORDER` names the file.
+To add a command, add a file whose function is declared by `@app.command` and
+`@one_line_errors`, which adds `--debug`. It comes last in the help, unless `ORDER`
+names the file.
 """
 
 from __future__ import annotations

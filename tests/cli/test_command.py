@@ -290,5 +290,5 @@ def test_an_unknown_backend_is_one_line(words):
     assert done.returncode == (1 if words == ["doctor"] else 2)
     text = done.stderr + done.stdout
     assert "unexpected" not in text
-    assert "jax, torch, tensorflow" in text
+    assert "jax, tensorflow, torch" in text
     assert "'nonsense'" in " ".join(text.split())
