@@ -104,3 +104,13 @@ def test_without_a_script_it_says_what_is_missing():
     result = CliRunner().invoke(app, ["run"])
     assert result.exit_code == 2
     assert "SCRIPT" in result.output + result.stderr
+
+
+def test_a_process_tells_whether_it_asked(monkeypatch):
+    monkeypatch.setattr(tunables, "refusal", lambda: None)
+    monkeypatch.setenv(tunables.VARIABLE, "glibc.malloc.arena_max=2")
+    assert not tunables.in_huge_pages()
+    monkeypatch.setenv(tunables.VARIABLE, tunables.with_huge_pages())
+    assert tunables.in_huge_pages()
+    monkeypatch.setattr(tunables, "refusal", lambda: "none here")
+    assert not tunables.in_huge_pages()
