@@ -1,4 +1,4 @@
-"""Training steps of plain torch modules on a CPU, without Keras, channels last.
+"""Steps and layers of plain torch on a CPU, without Keras, channels last.
 
     python -m tuning.plain_torch
 
@@ -9,7 +9,9 @@ optimizer on the same batch.
 
 from __future__ import annotations
 
+import statistics
 import time
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -125,6 +127,49 @@ class Worker:
         self._optimizer.step()
         loss.item()
         return time.perf_counter() - started
+
+    def time_layer(self, problem: dict, pass_name: str, seconds: float) -> float:
+        """Median seconds of a pass of a depthwise layer, `nn.Conv2d` as it pads.
+
+        Args:
+            problem: fields of a `Problem` of rank 2.
+            pass_name: one of `PASSES`.
+            seconds: time to take.
+        """
+        run = pass_of_layer(problem, pass_name)
+        run()
+        taken, until = [], time.perf_counter() + seconds
+        while not taken or time.perf_counter() < until:
+            started = time.perf_counter()
+            run()
+            taken.append(time.perf_counter() - started)
+        return statistics.median(taken)
+
+
+def pass_of_layer(problem: dict, pass_name: str) -> Callable[[], object]:
+    """A function that computes a pass of a depthwise layer, channels last."""
+    channels, kernel_size = problem["groups"], problem["kernel_size"]
+    padding = [(size - 1) // 2 for size in kernel_size]
+    layer = nn.Conv2d(
+        channels,
+        channels * problem["filters_per_group"],
+        kernel_size,
+        problem["strides"],
+        padding if problem["padding"] == "same" else 0,
+        groups=channels,
+        bias=False,
+    ).to(memory_format=torch.channels_last)
+    kernel = layer.weight.detach()
+    shape = problem["batch"], channels, *problem["spatial_shape"]
+    inputs = torch.randn(shape).to(memory_format=torch.channels_last)
+    if pass_name == "forward":
+        return lambda: layer(inputs.detach())
+    outputs = torch.randn_like(layer(inputs))
+    wanted = pass_name == "input_gradient", pass_name == "kernel_gradient", False
+    settings = layer.stride, layer.padding, layer.dilation, False, [0, 0], channels
+    return lambda: torch.ops.aten.convolution_backward(
+        outputs, inputs, kernel, None, *settings, wanted
+    )
 
 
 def main() -> None:

@@ -1,0 +1,83 @@
+"""Times depthwise layers by JAX's plan against those of plain torch.
+
+    python -m tuning.layers
+
+Each of the three passes of the layers of MobileNetV2 and EfficientNetB0, in turn, each
+framework in its own process. Appends a line to
+tuning/results/<device>/layers-against-torch.jsonl for each problem; known ones are not
+run again.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+
+from keras_diagwise.problem import PASSES, Problem
+from tuning.peers import PLAIN
+from tuning.ratios import geometric_mean, touch_memory
+from tuning.records import Records, device_folder
+from tuning.suite import Peer
+from tuning.workloads import applications, in_batch
+
+NAMES = ("MobileNetV2", "EfficientNetB0")
+BATCH_SIZE = 16
+ROUNDS, SECONDS = 9, 0.1
+
+
+def milliseconds_of(problem: Problem, jax: Peer, torch: Peer) -> dict[str, dict]:
+    """Median milliseconds of each pass, by JAX's plan and in torch."""
+    asked = problem.to_dict()
+    plan = jax.ask("tune", asked)["plan"]
+    found = {}
+    for name in PASSES:
+        ours, theirs = [], []
+        for _ in range(ROUNDS):
+            (taken,) = jax.ask("time", asked, name, [plan[name]], SECONDS).values()
+            ours.append(statistics.median(taken))
+            theirs.append(torch.ask("time_layer", asked, name, SECONDS))
+        found[name] = {
+            "plan": plan[name],
+            "jax": 1e3 * statistics.median(ours),
+            "torch": 1e3 * statistics.median(theirs),
+        }
+    return found
+
+
+def ratio_of(milliseconds: dict[str, dict]) -> float:
+    """JAX's three passes over torch's."""
+    ours, theirs = (
+        sum(each[framework] for each in milliseconds.values())
+        for framework in ("jax", "torch")
+    )
+    return ours / theirs
+
+
+def main() -> None:
+    touch_memory()
+    jax, torch = Peer("jax"), Peer(PLAIN)
+    environments = {"jax": jax.ask("environment"), "torch": torch.ask("environment")}
+    folder = device_folder(environments["jax"])
+    records = Records(folder / "layers-against-torch.jsonl")
+    for problem in applications(NAMES):
+        key = in_batch(problem, BATCH_SIZE, 2**30).to_dict()
+        if key not in records:
+            found = milliseconds_of(Problem.from_dict(key), jax, torch)
+            records.add(key, environments=environments, milliseconds=found)
+    jax.end()
+    torch.end()
+    lines = sorted(records.lines, key=kernel_of)
+    for kernel, group in itertools.groupby(lines, key=kernel_of):
+        of_kernel = [line["milliseconds"] for line in group]
+        print(f"{kernel}: {geometric_mean(map(ratio_of, of_kernel)):.2f}")
+        for name in PASSES:
+            ratios = [each[name]["jax"] / each[name]["torch"] for each in of_kernel]
+            print(f"    {name}: {geometric_mean(ratios):.2f}")
+
+
+def kernel_of(line: dict) -> str:
+    return "×".join(map(str, line["key"]["kernel_size"]))
+
+
+if __name__ == "__main__":
+    main()
