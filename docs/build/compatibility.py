@@ -49,6 +49,7 @@ def values() -> dict:
         "runs": [run_cells(run) for run in read(keras_versions.RESULT)["runs"]],
         "backends": list(PACKAGES),
         "applications": coverage_rows("coverage"),
+        "dense": [row[:3] for row in coverage_rows("coverage-dense")],
         "hub": coverage_rows("coverage-keras-hub"),
         "files": behaviours(FILES),
         "derivatives": behaviours(DERIVATIVES),
