@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import itertools
 import statistics
+from collections.abc import Iterator
 
 from keras_diagwise.problem import PASSES, Problem
 from tuning.peers import PLAIN
 from tuning.ratios import geometric_mean, touch_memory
 from tuning.records import Records, device_folder
-from tuning.suite import Peer
+from tuning.suite import Peer, peers_of
 from tuning.workloads import applications, in_batch
 
 NAMES = ("MobileNetV2", "EfficientNetB0")
@@ -53,30 +54,42 @@ def ratio_of(milliseconds: dict[str, dict]) -> float:
     return ours / theirs
 
 
-def main() -> None:
-    touch_memory()
-    jax, torch = Peer("jax"), Peer(PLAIN)
-    environments = {"jax": jax.ask("environment"), "torch": torch.ask("environment")}
-    folder = device_folder(environments["jax"])
-    records = Records(folder / "layers-against-torch.jsonl")
-    for problem in applications(NAMES):
-        key = in_batch(problem, BATCH_SIZE, 2**30).to_dict()
-        if key not in records:
-            found = milliseconds_of(Problem.from_dict(key), jax, torch)
-            records.add(key, environments=environments, milliseconds=found)
-    jax.end()
-    torch.end()
-    lines = sorted(records.lines, key=kernel_of)
-    for kernel, group in itertools.groupby(lines, key=kernel_of):
-        of_kernel = [line["milliseconds"] for line in group]
-        print(f"{kernel}: {geometric_mean(map(ratio_of, of_kernel)):.2f}")
-        for name in PASSES:
-            ratios = [each[name]["jax"] / each[name]["torch"] for each in of_kernel]
-            print(f"    {name}: {geometric_mean(ratios):.2f}")
+def ratios_by_kernel(lines: list[dict]) -> Iterator[tuple[str, list[float]]]:
+    """Kernel and number of problems, and the ratios of JAX's plan to torch: that of the
+    three passes, then of each; geometric means over the problems."""
+    for kernel, group in itertools.groupby(sorted(lines, key=kernel_of), kernel_of):
+        found = [line["milliseconds"] for line in group]
+        passes = (
+            geometric_mean(each[name]["jax"] / each[name]["torch"] for each in found)
+            for name in PASSES
+        )
+        yield (
+            f"{kernel} ({len(found)})",
+            [geometric_mean(map(ratio_of, found)), *passes],
+        )
 
 
 def kernel_of(line: dict) -> str:
     return "×".join(map(str, line["key"]["kernel_size"]))
+
+
+def main() -> None:
+    touch_memory()
+    with peers_of(("jax", PLAIN)) as (jax, torch):
+        environments = {
+            "jax": jax.ask("environment"),
+            "torch": torch.ask("environment"),
+        }
+        folder = device_folder(environments["jax"])
+        records = Records(folder / "layers-against-torch.jsonl")
+        for problem in applications(NAMES):
+            key = in_batch(problem, BATCH_SIZE, 2**30).to_dict()
+            if key not in records:
+                found = milliseconds_of(Problem.from_dict(key), jax, torch)
+                records.add(key, environments=environments, milliseconds=found)
+    for kernel, ratios in ratios_by_kernel(records.lines):
+        named = zip(("three passes", *PASSES), ratios, strict=True)
+        print(kernel, *(f"{name} {ratio:.2f}" for name, ratio in named), sep=", ")
 
 
 if __name__ == "__main__":

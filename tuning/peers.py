@@ -23,7 +23,7 @@ from keras_diagwise_cli.tunables import VARIABLE, with_huge_pages
 from tuning.ratios import touch_memory
 from tuning.records import Records, device_folder, installed
 from tuning.steps import BATCH_SIZE, IMAGE_SIZE
-from tuning.suite import Peer, kinds_of
+from tuning.suite import Peer, kinds_of, peers_of
 
 NAMES = ("MobileNet", "MobileNetV2", "MobileNetV3Small", "EfficientNetB0")
 TURNS, STEPS = 10, 20
@@ -127,9 +127,8 @@ def main() -> None:
     options = parser.parse_args()
     sizes = options.image_size, options.batch_size
     touch_memory()
-    peer = Peer("jax")
-    folder = device_folder(peer.ask("environment"))
-    peer.end()
+    with peers_of(["jax"]) as (peer,):
+        folder = device_folder(peer.ask("environment"))
     records = Records(folder / "peers.jsonl")
     for name in options.names.split(","):
         if [name, *sizes] in records:

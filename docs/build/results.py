@@ -20,7 +20,7 @@ from docs.build.measurements import (
 from keras_diagwise.durations import milliseconds
 from keras_diagwise.problem import PASSES, Problem
 from tuning import peers
-from tuning.layers import kernel_of, ratio_of
+from tuning.layers import ratios_by_kernel
 from tuning.ratios import geometric_mean, lower_bound, upper_bound
 from tuning.records import PACKAGES
 from tuning.summary import means_of, total
@@ -225,15 +225,8 @@ def huge_pages() -> Iterator[tuple[str, ...]]:
 
 def against_torch() -> Iterator[tuple[str, ...]]:
     """Depthwise layers by JAX's plan over those of plain torch, by kernel."""
-    lines = sorted(records_of("layers-against-torch"), key=kernel_of)
-    for kernel, group in itertools.groupby(lines, key=kernel_of):
-        found = [line["milliseconds"] for line in group]
-        passes = (
-            geometric_mean(each[name]["jax"] / each[name]["torch"] for each in found)
-            for name in PASSES
-        )
-        ratios = geometric_mean(map(ratio_of, found)), *passes
-        yield f"{kernel} ({len(found)})", *(f"{ratio:.2f}" for ratio in ratios)
+    for kernel, ratios in ratios_by_kernel(records_of("layers-against-torch")):
+        yield kernel, *(f"{ratio:.2f}" for ratio in ratios)
 
 
 def by_model() -> dict:
