@@ -39,7 +39,9 @@ class Environment:
         flags: settings of precision and determinism, by name.
         versions: versions of the backend and of the libraries and the driver that
             it computes with, by name.
-        revisions: revision of each algorithm for this kind of device, by its name.
+        revisions: revision of each algorithm for this kind of device, by its name,
+            first ones left out: a new algorithm makes no new environment, and leaves
+            what was measured of the others valid.
         vector_bits: width of the CPU's widest vectors, in which CPUs of one name can
             differ; `None` for other devices.
     """
@@ -55,6 +57,8 @@ class Environment:
     vector_bits: int | None = None
 
     def __post_init__(self):
+        later = (each for each in self.revisions if each[1] != FIRST_REVISION)
+        object.__setattr__(self, "revisions", later)
         for name in PAIRS:
             object.__setattr__(self, name, tuple(sorted(getattr(self, name))))
 
@@ -110,11 +114,14 @@ class Environment:
     def changes_since(self, other: Environment) -> list[str]:
         """The versions and revisions that differ from those of `other`, in words."""
         changes = []
-        for label, name in (("", "versions"), ("revision of ", "revisions")):
+        for label, name, unlisted in (
+            ("", "versions", "none"),
+            ("revision of ", "revisions", FIRST_REVISION),
+        ):
             then, now = dict(getattr(other, name)), dict(getattr(self, name))
             changes += [
-                f"{label}{each} {then.get(each, 'none')} then, "
-                f"{now.get(each, 'none')} now"
+                f"{label}{each} {then.get(each, unlisted)} then, "
+                f"{now.get(each, unlisted)} now"
                 for each in sorted(then.keys() | now.keys())
                 if then.get(each) != now.get(each)
             ]
@@ -159,6 +166,8 @@ class Environment:
         versions = ", ".join(f"{name} {each}" for name, each in self.versions if each)
         return f"{self.device}, {self.compiler_mode}, {versions}"
 
+
+FIRST_REVISION = 1
 
 PAIRS = ("flags", "versions", "revisions")
 DEVICE = ("device_kind", "device_name", "cores", "vector_bits")

@@ -21,6 +21,25 @@ def test_the_current_environment_comes_back():
     assert Environment.current() == now
 
 
+def test_a_new_algorithm_leaves_decisions_valid(monkeypatch):
+    """Only a changed algorithm makes another environment."""
+    kept = Environment.current()
+    monkeypatch.delitem(environment.ALGORITHMS, "diagonal")
+    assert Environment.current() == kept
+    monkeypatch.setattr(environment.ALGORITHMS["direct"], "revision", 2)
+    changed = Environment.current()
+    assert changed.digest != kept.digest
+    assert changed.changes_since(kept) == ["revision of direct 1 then, 2 now"]
+
+
+def test_first_revisions_may_be_listed():
+    """As in files of before, they change nothing."""
+    listed = HERE.to_dict()
+    listed["revisions"] = {"native": 1, "diagonal": 1, **listed["revisions"]}
+    assert Environment.from_dict(listed) == HERE
+    assert HERE.changes_since(Environment.from_dict(listed)) == []
+
+
 def test_order_of_entries_does_not_matter():
     """The order of flags, versions and revisions does not matter."""
     values = HERE.to_dict()

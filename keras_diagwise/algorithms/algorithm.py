@@ -66,8 +66,8 @@ class Algorithm(abc.ABC):
 
     name: ClassVar[str]
     revision: ClassVar[int]
-    """Increased when the numbers or the speed of the algorithm change, so that earlier
-    decisions no longer apply to it."""
+    """1, and increased when the numbers or the speed of the algorithm change, so that
+    earlier decisions no longer apply to it."""
     is_kernel: ClassVar[bool] = False
     """Whether it is a custom kernel for one kind of device, opaque to compilers and
     transformations."""

@@ -87,8 +87,8 @@ def make_primitive(pass_name: str) -> Primitive:
         return primitive.bind(left, right, convolution=convolution)
 
     def run(left, right, *, convolution):
-        is_kernel = convolution.is_kernel(pass_name)
-        function = jitted_primitive if is_kernel else jitted
+        is_lowered = convolution.is_kernel(pass_name) and not jax.config.jax_disable_jit
+        function = jitted_primitive if is_lowered else jitted
         return function(left, right, convolution=convolution)
 
     primitive.def_impl(run)

@@ -61,8 +61,8 @@ class PlannedConvolution:
         return isinstance(self.algorithm(pass_name), Native)
 
     def is_kernel(self, pass_name: str) -> bool:
-        """Whether the plan runs a pass by a kernel for one kind of device."""
-        return self.plan[pass_name].is_kernel
+        """Whether a pass runs by a kernel for one kind of device."""
+        return self.algorithm(pass_name).is_kernel
 
     @property
     def without_kernels(self) -> PlannedConvolution:

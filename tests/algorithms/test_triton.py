@@ -257,6 +257,21 @@ def test_what_takes_a_call_apart_runs_native(interpreted):
     np.testing.assert_allclose(mapped[1], 2 * one, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.skipif(BACKEND != "jax", reason="about JAX")
+@needs_interpreter
+def test_it_runs_without_jit(interpreted):
+    """Under `jax.disable_jit()` the primitive once called itself without end."""
+    import jax
+
+    problem = EDGES["one image"]
+    convolution = PlannedConvolution(problem, Plan("triton", "triton", "triton"))
+    operands = to_backend(tensors(problem), "float32")[:2]
+    expected = to_numpy(backends.active.differentiable(convolution, *operands))
+    with jax.disable_jit():
+        found = to_numpy(backends.active.differentiable(convolution, *operands))
+    np.testing.assert_array_equal(found, expected)
+
+
 needs_compiler = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None
     or os.environ.get("TRITON_INTERPRET") == "1",

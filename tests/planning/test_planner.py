@@ -430,11 +430,12 @@ def test_shipped_documents_are_current():
     assert {("jax", "xla"), ("tensorflow", "xla")} <= modes
     for one in documents:
         (environment,) = one.environments()
-        assert dict(environment.revisions) == {
-            name: algorithm.revision
+        revisions = tuple(
+            (name, algorithm.revision)
             for name, algorithm in ALGORITHMS.items()
             if algorithm.is_for(environment.device_kind)
-        }
+        )
+        assert dataclasses.replace(environment, revisions=revisions) == environment
         assert len(one) > 100
         for _, each in one:
             for name in PASSES:
