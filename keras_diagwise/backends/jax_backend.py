@@ -351,12 +351,13 @@ def jax_triton():
     """jax-triton; its import changes the variable of Triton's cache, restored here."""
     with IMPORTING:
         cache = os.environ.get("TRITON_CACHE_DIR")
-        module = importlib.import_module("jax_triton")
-        if cache is None:
-            os.environ.pop("TRITON_CACHE_DIR", None)
-        else:
-            os.environ["TRITON_CACHE_DIR"] = cache
-    return module
+        try:
+            return importlib.import_module("jax_triton")
+        finally:
+            if cache is None:
+                os.environ.pop("TRITON_CACHE_DIR", None)
+            else:
+                os.environ["TRITON_CACHE_DIR"] = cache
 
 
 def launched(launch, left, right):
