@@ -1,7 +1,7 @@
 """Files, exports, derivatives and transformations: what works on each backend.
 
-The tests show every cell, also that stock Keras can't where it says so, and the page of
-compatibility prints the tables.
+The tests check every cell, including those that say that stock Keras can't; the
+compatibility page prints the tables.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from keras_diagwise.backends import INFERENCE_ONLY, TRAINING, keras_internals
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """A behaviour on one backend: it works, unless `neither` says that it does not.
+    """A behaviour on one backend: it works, unless `neither` is given.
 
     Attributes:
-        said: what a user writes.
-        needs: the modules that it takes beside the backend's.
-        neither: why stock can't, and neither can the package.
-        stock_cant: why stock can't, of grouped convolutions, where the package can.
-        by_stock: whether stock's own operation runs, by any plan.
-        since: the first version of Keras that can, if not all that are supported.
+        said: the call that a user writes.
+        needs: modules required besides the backend's.
+        neither: why neither stock nor the package can.
+        stock_cant: why stock can't for grouped convolutions, where the package can.
+        by_stock: whether the stock operation runs under every plan.
+        since: the first version of Keras that can, if not every supported one.
     """
 
     said: str = ""
@@ -33,7 +33,7 @@ class Cell:
 
     @property
     def is_refused(self) -> bool:
-        """Whether the Keras that is installed can't."""
+        """Whether the installed Keras can't."""
         return bool(self.neither) or self.since > keras_internals.VERSION
 
     def __str__(self) -> str:
@@ -58,15 +58,14 @@ def row(*cells: str | Cell, backends: tuple[str, ...] = TRAINING) -> Row:
 
 
 def native(said: str) -> Cell:
-    """What has no rule for a function of the user's own, in torch."""
+    """A transformation for which torch supports no custom functions."""
     return Cell(said, by_stock=True)
 
 
 def lost(said: str) -> Cell:
-    """Keras compiles grouped convolutions by XLA, which is lost in the map, and what
-    TensorFlow runs instead has no kernel on CPU (seen in Keras 3.15.1 and TensorFlow
-    2.21)."""
-    return Cell(said, stock_cant="no groups on CPU")
+    """A map on TensorFlow: stock's grouped convolution is compiled by XLA, but not in
+    the map, and without XLA it has no kernel on CPU (Keras 3.15.1, TensorFlow 2.21)."""
+    return Cell(said, stock_cant="no grouped kernel on CPU")
 
 
 DERIVATIVES = {
@@ -90,7 +89,7 @@ DERIVATIVES = {
     "map, channels last": row(
         "`jax.vmap`",
         "`tf.vectorized_map`",
-        Cell("`torch.func.vmap`", neither="torch maps no memory format (2.13)"),
+        Cell("`torch.func.vmap`", neither="`vmap` of torch 2.13 lacks channels last"),
     ),
     "map, channels first": row(
         "`jax.vmap`", lost("`tf.vectorized_map`"), native("`torch.func.vmap`")
@@ -129,10 +128,11 @@ DERIVATIVES = {
         native("`torch.compile(dynamic=True)`"),
     ),
 }
-"""Of functions and layers, depthwise and grouped, under any plan."""
+"""Derivatives and transformations of functions and layers, depthwise and grouped, under
+any plan."""
 
 REFUSED = Cell(neither="Keras 3.15 refuses")
-OF_TORCH = Cell(neither="Keras 3.15 writes a class of torch's into the file")
+OF_TORCH = Cell(neither="Keras 3.15 writes a torch class into the file")
 ONNX = [
     ("jax2onnx", "onnxruntime"),
     ("tf2onnx", "onnxruntime"),
@@ -157,7 +157,7 @@ FILES = {
     "SavedModel": row(
         Cell(needs=("tensorflow",)),
         "",
-        Cell(needs=("tensorflow",), neither="Keras 3.15 errs with torch 2.13"),
+        Cell(needs=("tensorflow",), neither="Keras 3.15 fails with torch 2.13"),
     ),
     "TFLite": row(
         REFUSED, Cell(since=(3, 13)), Cell(needs=("litert_torch",), since=(3, 15))
@@ -166,15 +166,15 @@ FILES = {
     "ONNX, groups": row(
         Cell(needs=ONNX[0]),
         Cell(
-            "a plan given by hand",
+            "with an explicit plan",
             needs=ONNX[1],
-            stock_cant="what Keras compiles of groups is no ONNX",
+            stock_cant="Keras's compiled grouped convolution has no ONNX form",
         ),
         Cell(needs=ONNX[2]),
     ),
     "torch program": row(*[REFUSED] * 2, Cell(since=(3, 15))),
 }
-"""Of models that are converted, under any plan."""
+"""Files and exports of converted models, under any plan."""
 
 INFERENCE = {
     "convert, predict, save, load, revert": row(

@@ -1,6 +1,6 @@
-"""Fine-tune a small ConvNeXt, its backbone frozen: only the head's gradients are taken.
+"""Fine-tune a small ConvNeXt with a frozen backbone: only the head is trained.
 
-It learns the digits 0 to 4 first, and then, with a new head, 5 to 9.
+The whole model learns the digits 0 to 4; then a new head learns 5 to 9.
 
 To install: pip install 'keras-diagwise[jax]' scikit-learn
 """
@@ -14,7 +14,7 @@ import keras_diagwise
 
 
 def block(x):
-    """A block of ConvNeXt (arXiv 2201.03545): depthwise 7×7, then two products."""
+    """A ConvNeXt block (arXiv 2201.03545): depthwise 7×7, then two dense layers."""
     channels = x.shape[-1]
     y = layers.DepthwiseConv2D(7, padding="same")(x)
     y = layers.LayerNormalization(epsilon=1e-6)(y)
@@ -30,11 +30,11 @@ def backbone():
     return keras.Model(inputs, layers.GlobalAveragePooling2D()(x), name="backbone")
 
 
-def with_head(body, rate):
-    """A classifier of five digits on a backbone."""
+def with_head(body, learning_rate):
+    """A compiled classifier of five digits on top of a backbone."""
     model = keras.Sequential([body, layers.Dense(5)])
     model.compile(
-        keras.optimizers.Adam(rate),
+        keras.optimizers.Adam(learning_rate),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
@@ -57,4 +57,4 @@ tuned = with_head(body, 0.02)
 tuned.fit(images[~is_low], digits.target[~is_low] - 5, epochs=12, verbose=0)
 _, accuracy = tuned.evaluate(images[~is_low], digits.target[~is_low] - 5, verbose=0)
 assert all(map(np.array_equal, before, body.get_weights()))
-print(f"accuracy with a backbone that has never seen these digits: {accuracy:.0%}")
+print(f"accuracy on digits that the backbone was not trained on: {accuracy:.0%}")

@@ -1,6 +1,6 @@
-"""Two workers share a store: each measures a part, and both get the same plans.
+"""Two workers share a store: each measures some of the passes, and both get all plans.
 
-The store is a folder here; a URL such as s3://bucket/decisions serves as well.
+The store is a folder here; a URL such as s3://bucket/decisions works too.
 
 To install: pip install 'keras-diagwise[jax]'
 """

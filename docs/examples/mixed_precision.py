@@ -1,6 +1,6 @@
-"""Train in mixed bfloat16: the layers compute in bfloat16, their weights are float32.
+"""Train in mixed precision: layers compute in bfloat16 and keep float32 weights.
 
-A decision holds for one dtype: what was tuned for float32 says nothing about bfloat16.
+A decision is valid for one dtype: float32 and bfloat16 are tuned separately.
 
 To install: pip install 'keras-diagwise[jax]' scikit-learn
 """
@@ -22,7 +22,7 @@ def classifier(dtype):
         model.add(layers.Activation("relu", dtype=dtype))
         model.add(layers.Conv2D(32, 1, dtype=dtype))
     model.add(layers.GlobalAveragePooling2D(dtype=dtype))
-    model.add(layers.Dense(10, dtype="float32"))  # logits are best in float32
+    model.add(layers.Dense(10, dtype="float32"))  # keep logits in float32
     model.compile(
         keras.optimizers.Adam(0.01),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),

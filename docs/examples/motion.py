@@ -1,7 +1,7 @@
-"""Tell activities apart by a watch's motion sensors, with separable convolutions.
+"""Classify activities from a watch's motion sensors with separable convolutions.
 
-BasicMotions comes with sktime: 80 recordings of six sensors over 100 steps, of people
-who stand, walk, run and play badminton.
+The data set BasicMotions comes with sktime: 80 recordings of six sensors over 100 time
+steps, of people standing, walking, running and playing badminton.
 
 To install: pip install 'keras-diagwise[jax]' sktime
 """
@@ -15,7 +15,7 @@ import keras_diagwise
 
 
 def recordings(split):
-    """Recordings, `(cases, steps, sensors)`, and the number of each one's activity."""
+    """The recordings, `(recordings, steps, sensors)`, and their labels."""
     sensors, names = load_basic_motions(split=split, return_type="numpy3d")
     activities = sorted(set(names))
     labels = np.array([activities.index(name) for name in names])
@@ -23,7 +23,7 @@ def recordings(split):
 
 
 def block(x, filters):
-    """A separable convolution over nine steps, at half the rate afterwards."""
+    """A separable convolution over nine steps; the output has half as many steps."""
     x = layers.SeparableConv1D(filters, 9, padding="same", use_bias=False)(x)
     x = layers.BatchNormalization(momentum=0.9)(x)
     x = layers.Activation("relu")(x)
@@ -51,4 +51,4 @@ keras_diagwise.convert(model)
 model.fit(motions, labels, batch_size=8, epochs=40, verbose=0)
 _, accuracy = model.evaluate(*recordings("test"), verbose=0)
 print(keras_diagwise.summary(model, batch_size=8))
-print(f"accuracy on recordings that it has not seen: {accuracy:.0%}")
+print(f"test accuracy: {accuracy:.0%}")

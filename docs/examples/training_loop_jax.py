@@ -1,4 +1,4 @@
-"""A training loop of one's own on JAX: a converted model is like any other.
+"""A custom training loop on JAX: converted models need nothing special.
 
 To install: pip install 'keras-diagwise[jax]' scikit-learn
 """
@@ -19,29 +19,31 @@ model.add(layers.Flatten())
 model.add(layers.Dense(10))
 keras_diagwise.convert(model)
 
-loss_of = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+loss_function = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 optimizer = keras.optimizers.Adam(0.005)
 optimizer.build(model.trainable_variables)
 weights, slots = model.trainable_variables, optimizer.variables
 
 
-def loss_by(values, x, y):
-    return loss_of(y, model.stateless_call(values, [], x)[0])
+def compute_loss(values, x, y):
+    return loss_function(y, model.stateless_call(values, [], x)[0])
 
 
 @jax.jit
-def step(values, of_optimizer, x, y):
-    loss, gradients = jax.value_and_grad(loss_by)(values, x, y)
-    return loss, *optimizer.stateless_apply(of_optimizer, gradients, values)
+def step(values, optimizer_values, x, y):
+    loss, gradients = jax.value_and_grad(compute_loss)(values, x, y)
+    return loss, *optimizer.stateless_apply(optimizer_values, gradients, values)
 
 
 values = [variable.value for variable in weights]
-of_optimizer = [variable.value for variable in slots]
+optimizer_values = [variable.value for variable in slots]
 losses = []
 for first in range(0, 1536, 32):
     batch = images[first : first + 32], digits.target[first : first + 32]
-    loss, values, of_optimizer = step(values, of_optimizer, *batch)
+    loss, values, optimizer_values = step(values, optimizer_values, *batch)
     losses.append(float(loss))
-for variable, value in zip([*weights, *slots], [*values, *of_optimizer], strict=True):
+for variable, value in zip(
+    [*weights, *slots], [*values, *optimizer_values], strict=True
+):
     variable.assign(value)
-print(f"the loss went from {losses[0]:.2f} to {losses[-1]:.2f}")
+print(f"loss: {losses[0]:.2f} at first, {losses[-1]:.2f} at the end")

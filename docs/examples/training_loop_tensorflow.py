@@ -1,4 +1,4 @@
-"""A training loop of one's own on TensorFlow: a converted model is like any other.
+"""A custom training loop on TensorFlow: converted models need nothing special.
 
 To install: pip install 'keras-diagwise[tensorflow]' scikit-learn
 """
@@ -19,7 +19,7 @@ model.add(layers.Flatten())
 model.add(layers.Dense(10))
 keras_diagwise.convert(model)
 
-loss_of = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+loss_function = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 optimizer = keras.optimizers.Adam(0.005)
 optimizer.build(model.trainable_variables)
 weights = model.trainable_variables
@@ -28,7 +28,7 @@ weights = model.trainable_variables
 @tf.function
 def train(x, y):
     with tf.GradientTape() as tape:
-        loss = loss_of(y, model(x, training=True))
+        loss = loss_function(y, model(x, training=True))
     optimizer.apply(tape.gradient(loss, weights), weights)
     return loss
 
@@ -37,4 +37,4 @@ losses = []
 for first in range(0, 1536, 32):
     batch = slice(first, first + 32)
     losses.append(float(train(images[batch], digits.target[batch])))
-print(f"the loss went from {losses[0]:.2f} to {losses[-1]:.2f}")
+print(f"loss: {losses[0]:.2f} at first, {losses[-1]:.2f} at the end")
