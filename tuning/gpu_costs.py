@@ -31,9 +31,9 @@ from keras_diagwise.problem import PASSES, Problem
 from tuning.gpu_programs import (
     DTYPES,
     HEADLINE,
-    innermost,
     instructions_of,
     listing,
+    longest_loop,
     turns,
 )
 from tuning.records import RESULTS, Records, write
@@ -73,7 +73,7 @@ class Sample(NamedTuple):
     Attributes:
         how: a launch of it.
         dtype: dtype of its operands.
-        looped: instructions of its innermost loop, or 0.
+        looped: instructions of its longest loop, or 0.
         whole: instructions of the program.
         seconds: core seconds to compile it.
     """
@@ -112,7 +112,7 @@ def read(program: Program) -> dict:
     code = compiled(program).asm["cubin"]
     seconds = core_seconds() - begun
     lines = instructions_of(listing(code).text)
-    loop = innermost(lines)
+    loop = longest_loop(lines)
     looped = loop.stop - loop.start
     looped = 0 if looped == len(lines) else looped
     return {"looped": looped, "whole": len(lines), "seconds": round(seconds, 2)}

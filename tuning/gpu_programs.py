@@ -55,7 +55,7 @@ class Reading:
     Attributes:
         registers: registers of a thread.
         local: loads and stores of spilled registers.
-        widths: bytes of the global loads in its innermost loop, or in all of it.
+        widths: bytes of the global loads in its longest loop, or in all of it.
         instructions: instructions that a warp executes for one result in each thread,
             loop iterations counted; in a kernel gradient, for a product with each of
             its taps.
@@ -100,7 +100,7 @@ def read(program: Program, code: bytes) -> Reading:
     """Reads the properties of a program's machine code."""
     usage, text = listing(code)
     lines = instructions_of(text)
-    loop = innermost(lines)
+    loop = longest_loop(lines)
     loads = [load for _, word in lines[loop] if (load := width_of(word))]
     found = re.search(r"REG:(\d+)", usage)
     assert found, usage
@@ -125,7 +125,7 @@ def instructions_of(text: str) -> list[tuple[str | None, str]]:
     return found
 
 
-def innermost(lines: list[tuple[str | None, str]]) -> slice:
+def longest_loop(lines: list[tuple[str | None, str]]) -> slice:
     """The longest loop, or everything if there is no loop."""
     places = {label: index for index, (label, _) in enumerate(lines) if label}
     loops = []

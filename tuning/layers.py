@@ -3,9 +3,9 @@
     python -m tuning.layers
 
 Each of the three passes of the layers of MobileNetV2 and EfficientNetB0, in turn, each
-framework in its own process. Appends a line to
-tuning/results/<device>/layers-against-torch.jsonl for each problem; known ones are not
-run again.
+framework in its own process, by default and with its memory in huge pages. Appends a
+line to tuning/results/<device>/layers-against-torch.jsonl for each problem and memory;
+known ones are not run again.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import statistics
 from collections.abc import Iterator
 
 from keras_diagwise.problem import PASSES, Problem
-from tuning.peers import PLAIN
+from tuning.peers import PLAIN, VARIABLES
 from tuning.ratios import geometric_mean, touch_memory
 from tuning.records import Records, device_folder
 from tuning.suite import Peer, peers_of
@@ -55,41 +55,51 @@ def ratio_of(milliseconds: dict[str, dict]) -> float:
 
 
 def ratios_by_kernel(lines: list[dict]) -> Iterator[tuple[str, list[float]]]:
-    """Kernel and number of problems, and the ratios of JAX's plan to torch: that of the
-    three passes, then of each; geometric means over the problems."""
-    for kernel, group in itertools.groupby(sorted(lines, key=kernel_of), kernel_of):
+    """Kernel, memory and number of problems, and the ratios of JAX's plan to torch:
+    that of the three passes, then of each; geometric means over the problems."""
+    for name, group in itertools.groupby(sorted(lines, key=name_of), name_of):
         found = [line["milliseconds"] for line in group]
         passes = (
             geometric_mean(each[name]["jax"] / each[name]["torch"] for each in found)
             for name in PASSES
         )
         yield (
-            f"{kernel} ({len(found)})",
+            f"{name} ({len(found)})",
             [geometric_mean(map(ratio_of, found)), *passes],
         )
 
 
-def kernel_of(line: dict) -> str:
-    return "×".join(map(str, line["key"]["kernel_size"]))
+def name_of(line: dict) -> str:
+    """The kernel of a line's problem, and how the processes had their memory."""
+    problem, memory = line["key"]
+    return f"{'×'.join(map(str, problem['kernel_size']))}, {memory}"
 
 
 def main() -> None:
     touch_memory()
-    with peers_of(("jax", PLAIN)) as (jax, torch):
+    for memory in VARIABLES:
+        records = measured(memory)
+    for kernel, ratios in ratios_by_kernel(records.lines):
+        named = zip(("three passes", *PASSES), ratios, strict=True)
+        print(kernel, *(f"{name} {ratio:.2f}" for name, ratio in named), sep=", ")
+
+
+def measured(memory: str) -> Records:
+    """The records, with all problems under a memory, one of `VARIABLES`."""
+    with peers_of(("jax", PLAIN), VARIABLES[memory]) as (jax, torch):
         environments = {
             "jax": jax.ask("environment"),
             "torch": torch.ask("environment"),
         }
         folder = device_folder(environments["jax"])
         records = Records(folder / "layers-against-torch.jsonl")
-        for problem in applications(NAMES):
-            key = in_batch(problem, BATCH_SIZE, 2**30).to_dict()
+        for each in applications(NAMES):
+            problem = in_batch(each, BATCH_SIZE, 2**30)
+            key = [problem.to_dict(), memory]
             if key not in records:
-                found = milliseconds_of(Problem.from_dict(key), jax, torch)
+                found = milliseconds_of(problem, jax, torch)
                 records.add(key, environments=environments, milliseconds=found)
-    for kernel, ratios in ratios_by_kernel(records.lines):
-        named = zip(("three passes", *PASSES), ratios, strict=True)
-        print(kernel, *(f"{name} {ratio:.2f}" for name, ratio in named), sep=", ")
+    return records
 
 
 if __name__ == "__main__":

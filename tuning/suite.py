@@ -100,9 +100,9 @@ class Peer:
 
 
 @contextlib.contextmanager
-def peers_of(kinds) -> Iterator[list[Peer]]:
-    """Starts workers, and ends them with the block."""
-    peers = [Peer(kind) for kind in kinds]
+def peers_of(kinds, variables: dict | None = None) -> Iterator[list[Peer]]:
+    """Starts workers, with some environment variables, and ends them with the block."""
+    peers = [Peer(kind, variables) for kind in kinds]
     try:
         yield peers
     finally:
