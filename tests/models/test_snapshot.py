@@ -63,7 +63,15 @@ def test_everything_is_put_back(error):
     model.train_on_batch(*wild.batch(6))
 
 
-def test_ctrl_c_leaves_it_as_it_was():
+@pytest.fixture
+def interruptible():
+    """Ctrl-C raises `KeyboardInterrupt`: a shell's background job ignores it."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, handler)
+
+
+def test_ctrl_c_leaves_it_as_it_was(interruptible):
     model = prepared()
     before = duplicated(model)
 
