@@ -11,6 +11,7 @@ import math
 import os
 import platform
 import re
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,7 +33,7 @@ class Environment:
     Attributes:
         backend: Keras backend.
         compiler_mode: `"eager"`, `"graph"`, `"xla"` or `"inductor"`.
-        device_kind: `"cpu"`, `"gpu"` or `"tpu"`.
+        device_kind: `"cpu"`, `"gpu"`, `"tpu"`, or `"mps"`, a Mac's GPU under torch.
         device_name: the device's own name.
         cores: CPU cores that the process may use; on a GPU its multiprocessors, where
             the backend reports them.
@@ -57,7 +58,7 @@ class Environment:
     vector_bits: int | None = None
 
     def __post_init__(self):
-        later = (each for each in self.revisions if each[1] != FIRST_REVISION)
+        later = tuple(each for each in self.revisions if each[1] != FIRST_REVISION)
         object.__setattr__(self, "revisions", later)
         for name in PAIRS:
             object.__setattr__(self, name, tuple(sorted(getattr(self, name))))
@@ -66,8 +67,9 @@ class Environment:
     def current(cls) -> Environment:
         """The environment that a model traced now would run in."""
         known = backends.active.environment()
-        if known["device_kind"] == "cpu":
+        if known["device_kind"] in ("cpu", "mps"):  # a Mac's GPU is named by its chip
             known["device_name"] = cpu_name()
+        if known["device_kind"] == "cpu":
             known["vector_bits"] = vector_bits()
         if known["device_kind"] == "gpu":
             known["versions"]["driver"] = driver_version()
@@ -217,15 +219,42 @@ def powers_of_two(one: int | None, other: int | None) -> float:
     return abs(math.log2(one / other))
 
 
+CPU_INFO = Path("/proc/cpuinfo")
+
+
 @functools.cache
 def cpu_name() -> str:
-    """The processor's name, as the system reports it."""
+    """The processor's model, as the system reports it."""
+    name = linux_model() or macos_model() or platform.processor() or platform.machine()
+    return " ".join(name.split())
+
+
+def linux_model() -> str | None:
+    """The model of the first processor that Linux lists."""
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        text = CPU_INFO.read_text(encoding="utf-8")
     except OSError:
-        lines = []
-    names = [line.partition(":")[2] for line in lines if line.startswith("model name")]
-    return " ".join((names or [platform.processor() or platform.machine()])[0].split())
+        return None
+    first = text.strip().partition("\n\n")[0]
+    pairs = (line.partition(":") for line in first.splitlines())
+    known = {name.strip(): value.strip() for name, _, value in pairs}
+    if "CPU part" in known:  # ARM: numbers, of the maker and the model
+        return f"ARM {known.get('CPU implementer')} {known['CPU part']}"
+    return known.get("model name")
+
+
+def macos_model() -> str | None:
+    """The chip of a Mac, such as Apple M2; Python itself names its architecture."""
+    if sys.platform != "darwin":
+        return None
+    import subprocess  # here alone: on other systems a layer starts no process
+
+    command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout
 
 
 VECTORS = {
@@ -265,8 +294,30 @@ def driver_version() -> str | None:
     return found and found[1]
 
 
+CGROUP = Path("/sys/fs/cgroup")
+QUOTA_FILES = ("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")
+"""Where Linux tells a container its CPU time and the period that it is for: version 2
+of control groups, and version 1."""
+
+
+@functools.cache
+def core_quota() -> int | None:
+    """The cores whose time a container may use, rounded up; `None` if all."""
+    for names in QUOTA_FILES:
+        try:
+            text = " ".join((CGROUP / each).read_text() for each in names)
+            quota, period = map(int, text.split())
+        except (OSError, ValueError):  # "max"
+            continue
+        if quota > 0:
+            return math.ceil(quota / period)
+    return None
+
+
 def usable_cores() -> int:
     """Number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    return min(cores, core_quota() or cores)

@@ -163,6 +163,115 @@ def test_numpy_tells_the_vector_width(monkeypatch, baseline, found, bits):
     assert environment.vector_bits.__wrapped__() == bits
 
 
+X86 = """\
+processor\t: 0
+vendor_id\t: GenuineIntel
+cpu family\t: 6
+model\t\t: 106
+model name\t: Intel(R) Xeon(R)   Platinum 8375C CPU @ 2.90GHz
+
+processor\t: 1
+model name\t: another
+"""
+ARM = """\
+processor\t: 0
+BogoMIPS\t: 243.75
+CPU implementer\t: 0x41
+CPU architecture: 8
+CPU variant\t: 0x3
+CPU part\t: 0xd0c
+CPU revision\t: 1
+
+processor\t: 1
+CPU implementer\t: 0x41
+CPU part\t: 0xd40
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        (X86, "Intel(R) Xeon(R) Platinum 8375C CPU @ 2.90GHz"),
+        (ARM, "ARM 0x41 0xd0c"),
+        ("processor\t: 0\nisa\t: rv64imafdc\n", "riscv64"),
+        (None, "riscv64"),
+    ],
+)
+def test_linux_tells_a_cpus_model(monkeypatch, tmp_path, text, name):
+    """ARM CPUs have two numbers instead of a name.
+
+    Without them, all CPUs of an architecture would share their decisions.
+    """
+    path = tmp_path / "cpuinfo"
+    if text is not None:
+        path.write_text(text)
+    monkeypatch.setattr(environment, "CPU_INFO", path)
+    monkeypatch.setattr(environment.platform, "processor", lambda: "")
+    monkeypatch.setattr(environment.platform, "machine", lambda: "riscv64")
+    assert environment.cpu_name.__wrapped__() == name
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        (
+            '[ "$*" = "-n machdep.cpu.brand_string" ] && echo Apple M2 Pro',
+            "Apple M2 Pro",
+        ),
+        ("exit 1", "arm"),
+        (None, "arm"),
+    ],
+)
+def test_a_mac_tells_its_chip(monkeypatch, tmp_path, command, name):
+    """Python itself says "arm" on every Mac."""
+    if command is not None:
+        program = tmp_path / "sysctl"
+        program.write_text(f"#!/bin/sh\n{command}\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(environment, "CPU_INFO", tmp_path / "none")
+    monkeypatch.setattr(environment.sys, "platform", "darwin")
+    monkeypatch.setattr(environment.platform, "processor", lambda: "arm")
+    assert environment.cpu_name.__wrapped__() == name
+
+
+def test_a_macs_gpu_is_named_by_its_chip(monkeypatch):
+    """Torch calls every one of them "mps"."""
+    known = {**backends.active.environment(), "device_kind": "mps"}
+    known["device_name"] = "mps"
+    monkeypatch.setattr(backends.active, "environment", lambda: copy.deepcopy(known))
+    monkeypatch.setattr(environment, "cpu_name", lambda: "Apple M2 Pro")
+    found = Environment.current()
+    assert (found.device_name, found.vector_bits) == ("Apple M2 Pro", None)
+    assert str(found).startswith("Apple M2 Pro (mps, ")
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({"cpu.max": "250000 100000"}, 3),
+        ({"cpu.max": "50000 100000"}, 1),
+        ({"cpu.max": "max 100000"}, 8),
+        ({"cpu/cpu.cfs_quota_us": "200000", "cpu/cpu.cfs_period_us": "100000"}, 2),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 8),
+        ({"cpu.max": "6400000 100000"}, 8),
+        ({}, 8),
+    ],
+)
+def test_a_containers_quota_limits_its_cores(monkeypatch, tmp_path, files, cores):
+    """The cores of its machine are not all its own."""
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"{text}\n")
+    monkeypatch.setattr(environment, "CGROUP", tmp_path)
+    monkeypatch.setattr(environment.os, "sched_getaffinity", lambda process: range(8))
+    environment.core_quota.cache_clear()
+    try:
+        assert environment.usable_cores() == cores
+    finally:
+        environment.core_quota.cache_clear()
+
+
 def test_a_gpus_cores_are_multiprocessors(monkeypatch, tmp_path):
     """A GPU is known by its multiprocessors and its driver.
 

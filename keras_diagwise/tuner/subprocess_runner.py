@@ -11,6 +11,7 @@ import ctypes
 import functools
 import logging
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -33,6 +34,8 @@ SECONDS_TO_START = 120.0
 SECONDS_TO_END = 5.0
 SECONDS_TO_PREPARE = 600.0
 PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux
+PASSES_DESCRIPTORS = os.name == "posix"
+"""Whether a child can be given a pipe and a process group of its own."""
 
 
 logger = logging.getLogger("keras_diagwise")
@@ -180,6 +183,8 @@ class Child:
     """
 
     def __init__(self, variables: Mapping[str, str] | None = None) -> None:
+        if not PASSES_DESCRIPTORS:
+            raise NoChildError(f"{platform.system()} can't pass a pipe to one")
         self.starter = current_thread()
         self.is_idle = True
         self._connection, theirs = Pipe()

@@ -60,7 +60,7 @@ OBSTACLES = {
         sys, "executable", os.devnull
     ),
     "not POSIX": lambda patch: patch.setattr(
-        subprocess_runner.subprocess, "Popen", no_descriptors
+        subprocess_runner, "PASSES_DESCRIPTORS", False
     ),
     "it dies at once": lambda patch: patch.setattr(
         subprocess_runner, "child_command", command("raise SystemExit('no licence')")
@@ -73,10 +73,6 @@ OBSTACLES = {
         subprocess_runner, "child_command", command(ELSEWHERE)
     ),
 }
-
-
-def no_descriptors(*arguments, **options):
-    raise ValueError("pass_fds not supported on Windows.")
 
 
 def warnings_in(caplog):
