@@ -22,7 +22,7 @@ from keras_diagwise.planning.call import (
     is_symbolic,
 )
 from keras_diagwise.planning.dispatch import Dispatcher, serves_dense
-from keras_diagwise.problem import Problem
+from keras_diagwise.problem import DATA_FORMATS, Problem
 from keras_diagwise.storage.store import Store
 
 Tensor = Any
@@ -49,6 +49,15 @@ trace_key = backends.active.trace_key
 shape_of = backends.active.shape_of
 """Bound here: each attribute lookup or further function call costs an eager call 0.1 to
 0.7 µs between real work, when the CPU's caches hold nothing of the package."""
+
+
+def standardize_data_format(data_format: str | None) -> str:
+    """Keras's `image_data_format` for `None`, and a format's name in lower case."""
+    if data_format is None:
+        return image_data_format()
+    if data_format not in DATA_FORMATS and str(data_format).lower() in DATA_FORMATS:
+        return data_format.lower()
+    return data_format
 
 
 def depthwise_conv(
@@ -91,8 +100,7 @@ def depthwise_conv(
     >>> depthwise_conv(x, k, padding="same", plan="direct").shape
     (2, 8, 8, 4)
     """
-    if data_format is None:
-        data_format = image_data_format()
+    data_format = standardize_data_format(data_format)
     outputs = convolved_by_plan(
         DEPTHWISE,
         inputs,
@@ -152,7 +160,7 @@ def conv(
     >>> conv(x, k, padding="same", plan="diagonal:4:split").shape
     (2, 8, 8, 12)
     """
-    data_format = data_format or image_data_format()
+    data_format = standardize_data_format(data_format)
     outputs = convolved_by_plan(
         GROUPED,
         inputs,

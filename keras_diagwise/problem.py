@@ -411,13 +411,16 @@ def known(size: object) -> int | None:
     return size if type(size) is int else None
 
 
+DATA_FORMATS = ("channels_last", "channels_first")
+
+
 def check_data_format(data_format: object) -> None:
     """Checks that `data_format` is valid.
 
     Raises:
         ValueError: if it is not.
     """
-    if data_format not in ("channels_last", "channels_first"):
+    if data_format not in DATA_FORMATS:
         raise ValueError(
             "`data_format` must be 'channels_last' or 'channels_first'. "
             f"Received: data_format={data_format!r}"

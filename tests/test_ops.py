@@ -298,6 +298,21 @@ def test_numpy_integers_are_integers():
     strides = (np.int64(2), np.int64(2))
     ours = kd.depthwise_conv(draw(1, 6, 6, 4), draw(3, 3, 4, 1), strides, plan="direct")
     assert tuple(ours.shape) == (1, 2, 2, 4)
+    operands = draw(1, 6, 6, 4), draw(3, 3, 2, 4)
+    plans = ("direct", "native") if BACKEND == "tensorflow" else ("direct",)
+    for plan in plans:
+        ours = kd.conv(*operands, np.int64(2), dilation_rate=np.int32(1), plan=plan)
+        assert tuple(ours.shape) == (1, 2, 2, 4)
+
+
+@plans
+def test_data_format_in_any_case(plan):
+    """The data format may be in upper case, as Keras takes it."""
+    inputs, kernel = draw(2, 6, 6, 4), draw(3, 3, 4, 1)
+    ours = kd.depthwise_conv(inputs, kernel, data_format="CHANNELS_LAST", plan=plan)
+    assert tuple(ours.shape) == (2, 4, 4, 4)
+    ours = kd.conv(inputs, draw(3, 3, 2, 8), data_format="Channels_Last", plan=plan)
+    assert tuple(ours.shape) == (2, 4, 4, 8)
 
 
 def test_unequal_strides_run():
@@ -544,6 +559,85 @@ class TestTensorFlow:
         )
         assert step(draw(2, 6, 6, 4)).shape == (2, 4, 4, 4)
 
+    @plans
+    def test_unknown_kernel_sizes_are_stocks(self, plan):
+        import tensorflow as tf
+
+        signature = [tf.TensorSpec((None, None, 4, 1), "float64")]
+        inputs = draw(2, 6, 6, 4)
+        step = tf.function(
+            lambda k: kd.depthwise_conv(inputs, k, plan=plan), signature, False
+        )
+        assert step(draw(3, 3, 4, 1)).shape == (2, 4, 4, 4)
+
+    @plans
+    @pytest.mark.parametrize("kind", ["second order", "forward mode", "cond"])
+    def test_derivatives_of_a_function(self, plan, kind):
+        """Derivatives through a `tf.function`, which are in other graphs than its own.
+
+        Gradients that held an operand of the function's graph failed there.
+        """
+        import tensorflow as tf
+
+        inputs, kernel = draw(2, 5, 5, 4), draw(3, 3, 4, 1)
+
+        def result_of(convolve):
+            def call(x, k):
+                if kind == "cond":
+                    return tf.cond(x[0, 0, 0, 0] < 9, lambda: convolve(x, k), lambda: x)
+                return convolve(x, k)
+
+            function = tf.function(lambda x, k: tf.tanh(call(x, k)), autograph=False)
+            if kind == "forward mode":
+                tangents = inputs + 1, kernel - 1
+                forward_mode = tf.autodiff.ForwardAccumulator
+                with forward_mode((inputs, kernel), tangents) as accumulator:
+                    outputs = function(inputs, kernel)
+                return [accumulator.jvp(outputs)]
+            with tf.GradientTape() as outer:
+                outer.watch([inputs, kernel])
+                with tf.GradientTape() as inner:
+                    inner.watch(inputs)
+                    loss = tf.reduce_sum(function(inputs, kernel))
+                if kind == "second order":
+                    loss = tf.reduce_sum(inner.gradient(loss, inputs) ** 2)
+            return outer.gradient(loss, [inputs, kernel])
+
+        def ours(x, k):
+            return kd.depthwise_conv(x, k, 1, "same", plan=plan)
+
+        def stock(x, k):
+            return ops.depthwise_conv(x, k, 1, "same")
+
+        for one, other in zip(result_of(ours), result_of(stock), strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-10)
+
+    @plans
+    def test_a_batch_may_turn_out_empty(self, plan):
+        """A graph of an open batch takes an empty one, as replicas without images do.
+
+        TensorFlow's dense convolutions fail on it, or return their inputs.
+        """
+        import tensorflow as tf
+
+        kernel = draw(3, 3, 2, 8)
+
+        @tf.function(input_signature=[tf.TensorSpec((None, 6, 6, 4), "float64")])
+        def step(x):
+            with tf.GradientTape() as tape:
+                tape.watch([x, kernel])
+                outputs = kd.conv(x, kernel, 2, "same", plan=plan)
+                loss = tf.reduce_sum(outputs**2)
+            return outputs, *tape.gradient(loss, [x, kernel])
+
+        outputs, by_inputs, by_kernel = step(tf.zeros((0, 6, 6, 4), "float64"))
+        assert outputs.shape == (0, 3, 3, 8)
+        assert by_inputs.shape == (0, 6, 6, 4)
+        np.testing.assert_array_equal(by_kernel, np.zeros((3, 3, 2, 8)))
+        outputs, _, by_kernel = step(draw(2, 6, 6, 4))
+        assert outputs.shape == (2, 3, 3, 8)
+        assert float(tf.reduce_sum(by_kernel**2)) > 0
+
     def test_forward_accumulator(self):
         import tensorflow as tf
 
@@ -658,7 +752,16 @@ class TestTorch:
         def stock(x, k):
             return ops.depthwise_conv(x, k, padding="same")
 
+        def of_each_row(g):
+            """The transform begins in the backward pass."""
+            x, k = inputs.clone().requires_grad_(), kernel.clone().requires_grad_()
+            outputs = g(x, k).sum((1, 2))[0]
+            return torch.vmap(
+                lambda row: torch.autograd.grad(outputs, (x, k), row, retain_graph=True)
+            )(torch.eye(4, dtype=torch.float64))
+
         for f in (
+            of_each_row,
             lambda g: torch.func.jvp(g, (inputs, kernel), (inputs + 1, kernel - 1)),
             lambda g: torch.func.grad(lambda x: g(x, kernel).tanh().sum())(inputs),
         ):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import os
+from collections.abc import Iterable
 
 import keras
 import tensorflow as tf
@@ -32,7 +34,9 @@ def differentiable(convolution, inputs, kernel):
 def bilinear(pass_name, convolution, left, right):
     @tf.custom_gradient
     def compute(left, right):
-        result = convolution.compute(pass_name, left, right)
+        if not tf.executing_eagerly():  # the gradients hold what this graph captures
+            left, right = tf.identity(left), tf.identity(right)
+        result = computed(pass_name, convolution, left, right)
 
         def gradients(cotangent):
             by_left = transpose_left(pass_name, cotangent, right)
@@ -45,6 +49,29 @@ def bilinear(pass_name, convolution, left, right):
         return result, gradients
 
     return compute(left, right)
+
+
+def computed(pass_name, convolution, left, right):
+    """A pass. Where a graph leaves the batch open it may be empty in a call, as on a
+    replica that is left without images, and not every algorithm can compute that."""
+    if convolution.problem.batch is not None or takes_empty(pass_name, convolution):
+        return convolution.compute(pass_name, left, right)
+    batch = tf.shape(right if pass_name == "input_gradient" else left)[0]
+    shape = convolution.result_shape(pass_name, (0,), (0,))
+    return tf.cond(
+        batch > 0,
+        lambda: convolution.compute(pass_name, left, right),
+        lambda: tf.zeros(shape, left.dtype),
+    )
+
+
+def takes_empty(pass_name, convolution):
+    """Whether a pass takes an empty batch, as well as stock does if it is native; an
+    exported one need not."""
+    if convolution.is_native(pass_name) or is_exporting():
+        return True
+    empty = dataclasses.replace(convolution.problem, batch=0)
+    return convolution.algorithm(pass_name).refusal(empty) is None
 
 
 def native_input_gradient(forward, problem, kernel, output_gradient):
@@ -103,7 +130,7 @@ def is_depthwise(inputs, kernel, strides, data_format):
     """Whether the call is a convolution that `tf.nn.depthwise_conv2d` can compute."""
     if isinstance(inputs, keras.KerasTensor) or isinstance(kernel, keras.KerasTensor):
         return False
-    equal = isinstance(strides, int) or len(set(strides)) == 1
+    equal = not isinstance(strides, Iterable) or len(set(strides)) == 1
     channels = inputs.shape[channel_axis(data_format)]
     flat = len(kernel.shape) in (3, 4) and len(inputs.shape) == len(kernel.shape)
     several = channels is not None and channels > 1

@@ -73,9 +73,14 @@ def is_transformed():
     return (
         torch.is_autocast_enabled("cpu")
         or torch.is_autocast_enabled("cuda")
-        or torch._C._functorch.peek_interpreter_stack() is not None
+        or is_in_functorch()
         or forward_ad._current_level >= 0
     )
+
+
+def is_in_functorch():
+    """Whether a transform of functorch is active."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def differentiable(name, inputs, kernel):

@@ -92,7 +92,10 @@ class DiagonalwiseDense(Diagonalwise, keras.layers.Dense):
             return False
         if not layer.built:
             return True
-        config = layer.get_build_config()  # that of a subclass can be anything
+        try:
+            config = layer.get_build_config()
+        except Exception:  # of a subclass, as its configuration can be anything
+            return False
         shape = config.get("input_shape") if isinstance(config, dict) else None
         return isinstance(shape, tuple | list) and len(shape) in RANKS
 

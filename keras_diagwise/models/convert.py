@@ -16,6 +16,7 @@ from keras_diagwise.layers.base import (
     check_plans,
     ours_for,
 )
+from keras_diagwise.models.arguments import check_model
 from keras_diagwise.models.copy import duplicated
 from keras_diagwise.models.summary import summary
 from keras_diagwise.models.survey import (
@@ -136,14 +137,6 @@ def revert(model: keras.Model, *, copy: bool = False) -> keras.Model:
     ]
     swap(reverted, [as_stock(layer) for layer in layers])
     return reverted
-
-
-def check_model(model) -> None:
-    if not isinstance(model, keras.Model):
-        raise TypeError(
-            f"`model` must be a keras.Model. Received: model={model!r} of type "
-            f"{type(model).__name__}"
-        )
 
 
 def standardize_filters(

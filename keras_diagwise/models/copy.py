@@ -97,8 +97,9 @@ class Duplication:
         kind, content = self._graph.contents[id(each)]
         if isinstance(kind, Tensor):
             return self._copy_of_tensor(each)
-        if isinstance(kind, Reference) and each() in self._graph:
-            return kind.to(each, self._of(each()), list(map(self._of, content.items)))
+        if isinstance(kind, Reference) and kind.referent(each) in self._graph:
+            referent = self._of(kind.referent(each))
+            return kind.to(each, referent, list(map(self._of, content.items)))
         if not kind.is_made_of_items:
             return kind.make(each, [])
         items = [self._of(item) for item in content.items]

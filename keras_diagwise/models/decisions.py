@@ -10,7 +10,7 @@ from pathlib import Path
 import keras
 
 from keras_diagwise._terminal import printable
-from keras_diagwise.models.convert import check_model
+from keras_diagwise.models.arguments import check_model
 from keras_diagwise.models.environment import environment_of_models
 from keras_diagwise.models.swap import forget_compiled
 from keras_diagwise.ops import dispatcher

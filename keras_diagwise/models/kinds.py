@@ -224,12 +224,32 @@ class Reference(Kind):
         return [each.__callback__]
 
     def make(self, each, items):
-        return self.to(each, each(), items)
+        return self.to(each, self.referent(each), items)
+
+    def referent(self, each):
+        """The object that a reference refers to, or `None` if it is gone."""
+        return each()
 
     def to(self, each, referent, items):
         """A reference like `each` to another object."""
         key = [each.key] if hasattr(each, "key") else []  # of a weak dictionary
         return type(each)(referent, *items, *key)
+
+
+class MethodReference(Reference):
+    """A weak reference to a bound method: to its object."""
+
+    def items(self, each):
+        inner = each.__callback__  # the class's own, around the user's
+        names = inspect.getclosurevars(inner).nonlocals if inner else {}
+        return [names.get("callback")]
+
+    def referent(self, each):
+        return getattr(each(), "__self__", None)
+
+    def to(self, each, referent, items):
+        method = types.MethodType(each().__func__, referent)
+        return type(each)(method, *items)
 
 
 class Tensor(Kind):
@@ -370,6 +390,7 @@ KINDS: dict[type, Kind] = {
     types.MethodType: Method(),
     types.BuiltinMethodType: Method(),
     types.MethodWrapperType: Method(),
+    weakref.WeakMethod: MethodReference(),
     weakref.ref: Reference(),
     # Keras pickles an object as a file, which lacks some of its contents.
     backends.keras_internals.KerasSaveable: Plain(),
@@ -391,7 +412,21 @@ def taken(each: Any) -> tuple[Kind, Content] | None:
     if isinstance(each, IMMUTABLE) or is_of_a_module(each):
         return None
     kind = kind_of(each)
+    if kind is REDUCED and is_found_again(each):
+        return None
     return kind, kind.take(each)
+
+
+def is_found_again(each: Any) -> bool:
+    """Whether an object reduces itself to a function that finds it again, such as a
+    logger, by its name: a process has it once."""
+    function, arguments, *rest = each.__reduce_ex__(4)
+    if isinstance(function, type) or function is NEW_OBJECT or any(rest):
+        return False
+    try:
+        return function(*arguments) is each
+    except Exception:  # it could not be made again: the copy says so
+        return False
 
 
 def can_be_taken(each: Any) -> bool:

@@ -7,8 +7,8 @@ from typing import Any
 import keras
 
 from keras_diagwise.layers.base import Diagonalwise
+from keras_diagwise.models.arguments import check_batch_size, check_model
 from keras_diagwise.models.calls import shapes_called
-from keras_diagwise.models.convert import check_model
 from keras_diagwise.models.environment import environment_of
 from keras_diagwise.models.problems import uses_in
 from keras_diagwise.models.summary import layer_plan
@@ -37,9 +37,11 @@ def pin(
 
     Raises:
         TypeError: if `model` is not a Keras model.
-        ValueError: if it holds none of the package's layers.
+        ValueError: if it holds none of the package's layers, or `batch_size` is no
+            positive int.
     """
     check_model(model)
+    check_batch_size(batch_size)
     environment = environment_of(model)
     largest: dict[tuple[int, str], int] = {}
     plans: dict[int, dict[str, str | Plan]] = {}

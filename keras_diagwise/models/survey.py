@@ -123,10 +123,13 @@ def reason_to_leave(layer, dense: bool) -> str | None:
     """
     if is_one_of_ours(layer):
         return None
-    if getattr(layer, "groups", None) == 1 and not (dense and has_channels(layer)):
+    has_one_group = getattr(layer, "groups", None) == 1
+    if has_one_group and not dense:
         return "one group"
     if type(layer) not in STOCK_TO_OURS:
         return "subclass"
+    if has_one_group and not has_channels(layer):
+        return "one group"
     if "call" in vars(layer):
         return "patched"
     if getattr(layer, "lora_enabled", False):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import operator
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -138,27 +137,3 @@ def with_queued(target: Target, batch_sizes: Sequence[int]) -> Target:
     return dataclasses.replace(
         target, uses={**target.uses, **{p: target.uses.get(p, ()) for p in queued}}
     )
-
-
-def standardize_batch_sizes(batch_size: int | Sequence[int] | None) -> tuple[int, ...]:
-    """`batch_size` as a tuple.
-
-    Raises:
-        ValueError: if it is not one or several positive ints.
-    """
-    if batch_size is None:
-        return ()
-    try:
-        sizes = (
-            tuple(map(operator.index, batch_size))
-            if isinstance(batch_size, Iterable)
-            else (operator.index(batch_size),)
-        )
-    except TypeError:
-        sizes = ()
-    if not sizes or min(sizes) < 1:
-        raise ValueError(
-            "`batch_size` must be a positive int, or several. "
-            f"Received: batch_size={batch_size!r}"
-        )
-    return sizes

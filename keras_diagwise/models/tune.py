@@ -15,13 +15,13 @@ import rich.progress
 from keras_diagwise._terminal import TimeLeftColumn, standard_console
 from keras_diagwise.budget import standardize_budget
 from keras_diagwise.decision import Decision
+from keras_diagwise.models.arguments import standardize_batch_sizes
 from keras_diagwise.models.check import check_step
 from keras_diagwise.models.example import batch_size_of_data
 from keras_diagwise.models.report import ModelCheck, Row, TuningReport
 from keras_diagwise.models.swap import forget_compiled
 from keras_diagwise.models.target import (
     Target,
-    standardize_batch_sizes,
     standardize_target,
     with_queued,
 )

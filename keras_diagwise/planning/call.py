@@ -46,9 +46,11 @@ class Call:
     plan: str | Plan
 
     @property
-    def has_known_channels(self) -> bool:
-        """Whether the channels of the inputs are known; true also of an invalid shape,
-        which `problem` refuses."""
+    def has_known_sizes(self) -> bool:
+        """Whether the channels of the inputs are known, and the kernel's shape; true
+        also of an invalid shape, which `problem` refuses."""
+        if None in self.kernel_shape:
+            return False
         channels_first = self.data_format == "channels_first"
         shape = self.input_shape
         return len(shape) < 2 or shape[1 if channels_first else -1] is not None

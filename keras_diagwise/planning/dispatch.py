@@ -152,7 +152,7 @@ class Dispatcher:
             tracing: whether it is traced rather than run.
             environment: where it runs; the current one if not given.
         """
-        if not call.has_known_channels:
+        if not call.has_known_sizes:
             return None
         problem, plan = call.problem, standardize_plan(call.plan)
         if call.kind != DEPTHWISE and is_left_to_stock(problem):
@@ -171,7 +171,7 @@ class Dispatcher:
             call: the call, with `None` for sizes that the trace leaves open.
         """
         trace = backends.active.python_trace
-        if trace.must_run_native() or None in call.kernel_shape:
+        if trace.must_run_native():
             return None
         environment = dataclasses.replace(
             Environment.current(), compiler_mode=trace.MODE

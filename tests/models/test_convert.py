@@ -410,6 +410,32 @@ def test_stock_subclasses_are_left_alone():
     ]
 
 
+def test_unlike_subclasses_are_left_alone():
+    """Subclasses that lack what stock layers have are left alone too."""
+
+    class WeightStandardized(keras.layers.Conv2D):
+        def build(self, input_shape):
+            shape = (*self.kernel_size, input_shape[-1], self.filters)
+            self.raw = self.add_weight(name="raw", shape=shape)
+            self.built = True
+
+        def call(self, inputs):
+            return keras.ops.conv(inputs, self.raw / keras.ops.std(self.raw))
+
+    class Secretive(keras.layers.Dense):
+        def get_build_config(self):
+            raise NotImplementedError
+
+    depthwise = keras.layers.DepthwiseConv2D(3)
+    own = WeightStandardized(4, 3), Secretive(4)
+    model = keras.Sequential([keras.Input(SHAPE), *own, depthwise])
+    model.compile("sgd", "mse", jit_compile=BACKEND != "torch")
+    kd.convert(model, verbose=0)
+    classes = [type(layer) for layer in model.layers]
+    assert classes == [WeightStandardized, Secretive, kd.DiagonalwiseDepthwiseConv2D]
+    kd.summary(model)
+
+
 def test_nothing_to_convert_is_one_warning():
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
     with pytest.warns(UserWarning, match="nothing to convert") as caught:
@@ -448,6 +474,16 @@ def test_what_is_no_model_is_refused(model):
         kd.convert(model)
     with pytest.raises(TypeError, match=r"keras\.Model"):
         kd.revert(model)
+    with pytest.raises(TypeError, match=r"keras\.Model"):
+        kd.summary(model)
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.5, "2", True])
+def test_a_batch_size_is_a_positive_int(size):
+    model = kd.convert(small_model(), verbose=0)
+    for function in (kd.summary, kd.pin, kd.tune):
+        with pytest.raises(ValueError, match=f"batch_size={size!r}"):
+            function(model, batch_size=size)
 
 
 def test_a_failure_in_the_middle_swaps_back(monkeypatch):

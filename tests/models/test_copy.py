@@ -3,6 +3,7 @@
 import collections
 import datetime
 import functools
+import logging
 import os
 import pathlib
 import threading
@@ -16,6 +17,7 @@ import pytest
 import keras_diagwise as kd
 from keras_diagwise.layers.base import Diagonalwise
 from keras_diagwise.models.copy import duplicated
+from keras_diagwise.models.snapshot import restored
 from tests.models import wild
 from tests.models.walk import Walk
 
@@ -355,6 +357,7 @@ def test_other_objects_stay_shared():
     bag.partial = functools.partial(print, shared, end="")
     bag.method = bag.things.append
     bag.reference = weakref.ref(layer)
+    bag.hook = weakref.WeakMethod(layer.count_params, bag.things.append)
     bag.table = np.array([None, shared], dtype=object)
     bag.path_to = pathlib.Path("a/b")
     copy = duplicated(model)
@@ -375,9 +378,23 @@ def test_other_objects_stay_shared():
     assert twin.slots.inside == [1]
     assert twin.slots.inside is not bag.slots.inside
     assert twin.reference() is layer_of_copy
+    assert twin.hook().__self__ is layer_of_copy
     twin.method(4)
     assert twin.things[-1] == 4
     assert len(bag.things) == 3
+
+
+def test_a_logger_stays_shared():
+    """A process has one of each name, with handlers and locks behind it."""
+    model = wild.compiled(wild.small())
+    layer = model.get_layer("depthwise")
+    layer.log = logging.getLogger("keras_diagwise.of_a_model")
+    assert duplicated(model).get_layer("depthwise").log is layer.log
+    with restored(model):
+        logging.getLogger("keras_diagwise.of_a_step")
+        layer.log = None
+    assert layer.log.name == "keras_diagwise.of_a_model"
+    assert "keras_diagwise.of_a_step" in logging.root.manager.loggerDict
 
 
 def test_a_view_stays_a_view():
