@@ -243,18 +243,21 @@ def linux_model() -> str | None:
     return known.get("model name")
 
 
+SYSCTL = "/usr/sbin/sysctl"
+
+
 def macos_model() -> str | None:
     """The chip of a Mac, such as Apple M2; Python itself names its architecture."""
     if sys.platform != "darwin":
         return None
     import subprocess  # here alone: on other systems a layer starts no process
 
-    command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+    command = [SYSCTL, "-n", "machdep.cpu.brand_string"]
     try:
         found = subprocess.run(command, capture_output=True, text=True, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    return found.stdout
+    return found.stdout.strip()
 
 
 VECTORS = {

@@ -55,9 +55,8 @@ def standardize_data_format(data_format: str | None) -> str:
     """Keras's `image_data_format` for `None`, and a format's name in lower case."""
     if data_format is None:
         return image_data_format()
-    if data_format not in DATA_FORMATS and str(data_format).lower() in DATA_FORMATS:
-        return data_format.lower()
-    return data_format
+    name = str(data_format).lower()
+    return name if name in DATA_FORMATS else data_format
 
 
 def depthwise_conv(
@@ -100,7 +99,8 @@ def depthwise_conv(
     >>> depthwise_conv(x, k, padding="same", plan="direct").shape
     (2, 8, 8, 4)
     """
-    data_format = standardize_data_format(data_format)
+    if data_format not in DATA_FORMATS:
+        data_format = standardize_data_format(data_format)
     outputs = convolved_by_plan(
         DEPTHWISE,
         inputs,
@@ -160,7 +160,8 @@ def conv(
     >>> conv(x, k, padding="same", plan="diagonal:4:split").shape
     (2, 8, 8, 12)
     """
-    data_format = standardize_data_format(data_format)
+    if data_format not in DATA_FORMATS:
+        data_format = standardize_data_format(data_format)
     outputs = convolved_by_plan(
         GROUPED,
         inputs,

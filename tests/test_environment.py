@@ -219,6 +219,7 @@ def test_linux_tells_a_cpus_model(monkeypatch, tmp_path, text, name):
             "Apple M2 Pro",
         ),
         ("exit 1", "arm"),
+        ("echo", "arm"),
         (None, "arm"),
     ],
 )
@@ -228,7 +229,7 @@ def test_a_mac_tells_its_chip(monkeypatch, tmp_path, command, name):
         program = tmp_path / "sysctl"
         program.write_text(f"#!/bin/sh\n{command}\n")
         program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(environment, "SYSCTL", str(tmp_path / "sysctl"))
     monkeypatch.setattr(environment, "CPU_INFO", tmp_path / "none")
     monkeypatch.setattr(environment.sys, "platform", "darwin")
     monkeypatch.setattr(environment.platform, "processor", lambda: "arm")

@@ -569,10 +569,21 @@ class TestTensorFlow:
             lambda k: kd.depthwise_conv(inputs, k, plan=plan), signature, False
         )
         assert step(draw(3, 3, 4, 1)).shape == (2, 4, 4, 4)
+        for open_shape in ((None, None, 1, 8), (None, None, 4, None)):
+            signature = [tf.TensorSpec(open_shape, "float64")]
+            step = tf.function(
+                lambda k: kd.conv(inputs, k, plan=plan), signature, False
+            )
+            kernel = draw(3, 3, open_shape[2], 8)
+            if open_shape[2] == 4:  # else grouped: without XLA, stock has no kernel
+                assert step(kernel).shape == (2, 4, 4, 8)
+            else:
+                assert step.get_concrete_function().output_shapes[-1] == 8
 
     @plans
+    @pytest.mark.parametrize("batch", [2, None])
     @pytest.mark.parametrize("kind", ["second order", "forward mode", "cond"])
-    def test_derivatives_of_a_function(self, plan, kind):
+    def test_derivatives_of_a_function(self, plan, kind, batch):
         """Derivatives through a `tf.function`, which are in other graphs than its own.
 
         Gradients that held an operand of the function's graph failed there.
@@ -587,7 +598,11 @@ class TestTensorFlow:
                     return tf.cond(x[0, 0, 0, 0] < 9, lambda: convolve(x, k), lambda: x)
                 return convolve(x, k)
 
-            function = tf.function(lambda x, k: tf.tanh(call(x, k)), autograph=False)
+            signature = [
+                tf.TensorSpec((batch, 5, 5, 4), "float64"),
+                tf.TensorSpec((3, 3, 4, 1), "float64"),
+            ]
+            function = tf.function(lambda x, k: tf.tanh(call(x, k)), signature, False)
             if kind == "forward mode":
                 tangents = inputs + 1, kernel - 1
                 forward_mode = tf.autodiff.ForwardAccumulator
@@ -612,17 +627,39 @@ class TestTensorFlow:
         for one, other in zip(result_of(ours), result_of(stock), strict=True):
             np.testing.assert_allclose(one, other, atol=1e-10)
 
-    @plans
-    def test_a_batch_may_turn_out_empty(self, plan):
+    @pytest.mark.parametrize("plan", ["direct", "diagonal:2:split"])
+    def test_forward_mode_in_open_graphs(self, plan):
+        """Forward mode in a graph of an open batch."""
+        import tensorflow as tf
+
+        kernel, results = draw(3, 3, 4, 1), []
+        for chosen in ("native", plan):
+
+            @tf.function(input_signature=[tf.TensorSpec((None, 5, 5, 4), "float64")])
+            def step(x, chosen=chosen):
+                with tf.autodiff.ForwardAccumulator(x, x + 1) as accumulator:
+                    outputs = kd.depthwise_conv(x, kernel, 1, "same", plan=chosen)
+                return accumulator.jvp(outputs)
+
+            results.append(step(draw(2, 5, 5, 4)))
+        np.testing.assert_allclose(*results, atol=1e-11)
+
+    @pytest.mark.parametrize("jit_compile", [False, True])
+    @pytest.mark.parametrize("plan", [*PLANS[1:], Plan("direct", "direct", "native")])
+    def test_a_batch_may_turn_out_empty(self, plan, jit_compile):
         """A graph of an open batch takes an empty one, as replicas without images do.
 
-        TensorFlow's dense convolutions fail on it, or return their inputs.
+        TensorFlow's dense convolutions fail on it, or return their inputs. XLA leaves
+        out what is empty, and needs no condition.
         """
         import tensorflow as tf
 
         kernel = draw(3, 3, 2, 8)
 
-        @tf.function(input_signature=[tf.TensorSpec((None, 6, 6, 4), "float64")])
+        @tf.function(
+            input_signature=[tf.TensorSpec((None, 6, 6, 4), "float64")],
+            jit_compile=jit_compile,
+        )
         def step(x):
             with tf.GradientTape() as tape:
                 tape.watch([x, kernel])
@@ -637,6 +674,9 @@ class TestTensorFlow:
         outputs, _, by_kernel = step(draw(2, 6, 6, 4))
         assert outputs.shape == (2, 3, 3, 8)
         assert float(tf.reduce_sum(by_kernel**2)) > 0
+        if jit_compile:
+            graph = step.get_concrete_function().graph
+            assert not any("If" in each.type for each in graph.get_operations())
 
     def test_forward_accumulator(self):
         import tensorflow as tf

@@ -54,7 +54,11 @@ def bilinear(pass_name, convolution, left, right):
 def computed(pass_name, convolution, left, right):
     """A pass. Where a graph leaves the batch open it may be empty in a call, as on a
     replica that is left without images, and not every algorithm can compute that."""
-    if convolution.problem.batch is not None or takes_empty(pass_name, convolution):
+    if (
+        convolution.problem.batch is not None
+        or takes_empty(pass_name, convolution)
+        or pack_tangents([left, right]).tangents  # lost in a condition (seen in 2.21)
+    ):
         return convolution.compute(pass_name, left, right)
     batch = tf.shape(right if pass_name == "input_gradient" else left)[0]
     shape = convolution.result_shape(pass_name, (0,), (0,))
@@ -66,9 +70,9 @@ def computed(pass_name, convolution, left, right):
 
 
 def takes_empty(pass_name, convolution):
-    """Whether a pass takes an empty batch, as well as stock does if it is native; an
-    exported one need not."""
-    if convolution.is_native(pass_name) or is_exporting():
+    """Whether a pass takes an empty batch. XLA leaves out what is empty, and an
+    exported pass need not take it."""
+    if compiler_mode() == "xla" or is_exporting():
         return True
     empty = dataclasses.replace(convolution.problem, batch=0)
     return convolution.algorithm(pass_name).refusal(empty) is None
@@ -134,7 +138,8 @@ def is_depthwise(inputs, kernel, strides, data_format):
     channels = inputs.shape[channel_axis(data_format)]
     flat = len(kernel.shape) in (3, 4) and len(inputs.shape) == len(kernel.shape)
     several = channels is not None and channels > 1
-    return flat and equal and several and kernel.shape[-2] == 1
+    is_known = None not in tuple(kernel.shape)
+    return flat and equal and several and is_known and kernel.shape[-2] == 1
 
 
 def native_refusal(problem):

@@ -65,22 +65,23 @@ def must_run_native():
 
 
 def is_transformed():
-    """An autograd function has no rule for functorch's transforms and forward-mode
-    derivatives unless it gives up reverse mode of every order; both are detected only
-    by private functions, seen in 2.13. Autocast chooses dtypes by the operation that it
-    sees.
-    """
+    """Whether stock's operation must run: autocast chooses dtypes by the operation that
+    it sees, and some transforms have no rule for an autograd function."""
     return (
         torch.is_autocast_enabled("cpu")
         or torch.is_autocast_enabled("cuda")
-        or is_in_functorch()
-        or forward_ad._current_level >= 0
+        or lacks_rule()
     )
 
 
-def is_in_functorch():
-    """Whether a transform of functorch is active."""
-    return torch._C._functorch.peek_interpreter_stack() is not None
+def lacks_rule():
+    """Whether functorch's transforms or forward-mode derivatives are active: an
+    autograd function has no rule for them unless it gives up reverse mode of every
+    order; both are detected only by private functions, seen in 2.13."""
+    return (
+        torch._C._functorch.peek_interpreter_stack() is not None
+        or forward_ad._current_level >= 0
+    )
 
 
 def differentiable(name, inputs, kernel):

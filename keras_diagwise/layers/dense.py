@@ -95,7 +95,7 @@ class DiagonalwiseDense(Diagonalwise, keras.layers.Dense):
         try:
             config = layer.get_build_config()
         except Exception:  # of a subclass, as its configuration can be anything
-            return False
+            return True
         shape = config.get("input_shape") if isinstance(config, dict) else None
         return isinstance(shape, tuple | list) and len(shape) in RANKS
 

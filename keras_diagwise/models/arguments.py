@@ -21,16 +21,19 @@ def check_model(model) -> None:
         )
 
 
-def check_batch_size(batch_size: int | None) -> None:
-    """Checks that `batch_size` is a positive int, or `None`.
+def standardize_batch_size(batch_size: int | None) -> int | None:
+    """`batch_size` as an int of Python, or `None`.
 
     Raises:
-        ValueError: if it is not.
+        ValueError: if it is not a positive int, or `None`.
     """
-    if batch_size is not None and not is_positive_int(batch_size):
+    if batch_size is None:
+        return None
+    if not is_positive_int(batch_size):
         raise ValueError(
             f"`batch_size` must be a positive int. Received: batch_size={batch_size!r}"
         )
+    return operator.index(batch_size)
 
 
 def standardize_batch_sizes(batch_size: int | Sequence[int] | None) -> tuple[int, ...]:
@@ -41,7 +44,10 @@ def standardize_batch_sizes(batch_size: int | Sequence[int] | None) -> tuple[int
     """
     if batch_size is None:
         return ()
-    sizes = tuple(batch_size) if isinstance(batch_size, Iterable) else (batch_size,)
+    try:
+        sizes = tuple(batch_size) if isinstance(batch_size, Iterable) else (batch_size,)
+    except TypeError:  # an array of no axes
+        sizes = (batch_size,)
     if not sizes or not all(map(is_positive_int, sizes)):
         raise ValueError(
             "`batch_size` must be a positive int, or several. "

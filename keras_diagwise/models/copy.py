@@ -30,7 +30,8 @@ def duplicated(model: keras.Model) -> keras.Model:
     Duplicates every part: layers, variables, optimizers, metrics, nodes, containers,
     arrays, functions with their closures, and the attributes of each. Sharing within
     the model is preserved. Compiled steps are left behind; classes, modules and their
-    contents are not part of a model.
+    contents, and what a process has once under a name, such as a logger, are not part
+    of a model.
 
     Raises:
         ValueError: if a part can't be duplicated, or if code that both models would

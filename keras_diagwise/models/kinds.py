@@ -248,6 +248,8 @@ class MethodReference(Reference):
         return getattr(each(), "__self__", None)
 
     def to(self, each, referent, items):
+        if referent is None:
+            return each
         method = types.MethodType(each().__func__, referent)
         return type(each)(method, *items)
 
@@ -418,10 +420,12 @@ def taken(each: Any) -> tuple[Kind, Content] | None:
 
 
 def is_found_again(each: Any) -> bool:
-    """Whether an object reduces itself to a function that finds it again, such as a
-    logger, by its name: a process has it once."""
+    """Whether an object reduces itself to a function that finds it again by a name,
+    such as a logger: a process has it once."""
     function, arguments, *rest = each.__reduce_ex__(4)
-    if isinstance(function, type) or function is NEW_OBJECT or any(rest):
+    is_of_names = all(isinstance(name, str) for name in arguments) and arguments
+    is_whole = all(part is None for part in rest)
+    if isinstance(function, type) or not (is_of_names and is_whole):
         return False
     try:
         return function(*arguments) is each

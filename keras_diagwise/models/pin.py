@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from keras_diagwise.layers.base import Diagonalwise
-from keras_diagwise.models.arguments import check_batch_size, check_model
+from keras_diagwise.models.arguments import check_model, standardize_batch_size
 from keras_diagwise.models.calls import shapes_called
 from keras_diagwise.models.environment import environment_of
 from keras_diagwise.models.problems import uses_in
@@ -41,7 +41,7 @@ def pin(
             positive int.
     """
     check_model(model)
-    check_batch_size(batch_size)
+    batch_size = standardize_batch_size(batch_size)
     environment = environment_of(model)
     largest: dict[tuple[int, str], int] = {}
     plans: dict[int, dict[str, str | Plan]] = {}

@@ -15,7 +15,7 @@ from keras_diagwise._terminal import as_text, printable
 from keras_diagwise.decision import Decision
 from keras_diagwise.environment import Environment
 from keras_diagwise.layers.base import Diagonalwise
-from keras_diagwise.models.arguments import check_batch_size, check_model
+from keras_diagwise.models.arguments import check_model, standardize_batch_size
 from keras_diagwise.models.calls import shapes_called
 from keras_diagwise.models.environment import environment_of
 from keras_diagwise.models.problems import Use, uses_in
@@ -180,7 +180,7 @@ def summary(
         ValueError: if `batch_size` is no positive int.
     """
     check_model(model)
-    check_batch_size(batch_size)
+    batch_size = standardize_batch_size(batch_size)
     environment = environment_of(model)
     shapes = None if data is None else shapes_called(model, data)
     plans = [

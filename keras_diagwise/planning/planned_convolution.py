@@ -81,9 +81,12 @@ class PlannedConvolution:
     @property
     def to_export(self) -> PlannedConvolution:
         """The convolution of an exported artefact, which may run on other devices."""
-        if self.is_of_this_device:
-            return PlannedConvolution(self.problem, NATIVE)
-        return self.without_kernels
+        return self.by_stock if self.is_of_this_device else self.without_kernels
+
+    @property
+    def by_stock(self) -> PlannedConvolution:
+        """The convolution by stock's own operation."""
+        return PlannedConvolution(self.problem, NATIVE)
 
     @property
     def name_in_trace(self) -> str:

@@ -397,6 +397,37 @@ def test_a_logger_stays_shared():
     assert "keras_diagwise.of_a_step" in logging.root.manager.loggerDict
 
 
+class Stateful:
+    """Reduces itself to a state that has no truth value."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def __reduce__(self):
+        return made_empty, ("its name",), self.values
+
+    def __setstate__(self, values):
+        self.values = values
+
+
+def made_empty(name):
+    return Stateful(None)
+
+
+def test_states_of_any_kind_are_copied():
+    """Also arrays, and weak methods of what is gone."""
+    model = wild.compiled(wild.small())
+    layer = model.get_layer("depthwise")
+    layer.bag = bag = Bag()
+    bag.stateful = Stateful(np.arange(3))
+    bag.gone = weakref.WeakMethod(Stateful(None).__reduce__)
+    assert bag.gone() is None
+    twin = duplicated(model).get_layer("depthwise").bag
+    np.testing.assert_array_equal(twin.stateful.values, np.arange(3))
+    assert twin.stateful is not bag.stateful
+    assert twin.gone() is None
+
+
 def test_a_view_stays_a_view():
     """A view stays a view of its array's memory."""
     model = wild.attributes_of_every_type()
