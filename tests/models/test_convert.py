@@ -445,7 +445,7 @@ def test_nothing_to_convert_is_one_warning():
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
     with pytest.warns(UserWarning, match="nothing to convert") as caught:
         assert kd.convert(model) is model
-    assert sum("nothing to convert" in str(each.message) for each in caught) == 1
+    assert len(caught) == 1
 
 
 @pytest.mark.parametrize("copy", [False, True])
