@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import operator
 from collections.abc import Iterable, Sequence
 
@@ -44,10 +45,10 @@ def standardize_batch_sizes(batch_size: int | Sequence[int] | None) -> tuple[int
     """
     if batch_size is None:
         return ()
-    try:
-        sizes = tuple(batch_size) if isinstance(batch_size, Iterable) else (batch_size,)
-    except TypeError:  # an array of no axes
-        sizes = (batch_size,)
+    sizes: tuple = (batch_size,)
+    if isinstance(batch_size, Iterable):
+        with contextlib.suppress(TypeError):  # an array of no axes
+            sizes = tuple(batch_size)
     if not sizes or not all(map(is_positive_int, sizes)):
         raise ValueError(
             "`batch_size` must be a positive int, or several. "

@@ -20,11 +20,7 @@ from keras_diagwise.models.check import check_step
 from keras_diagwise.models.example import batch_size_of_data
 from keras_diagwise.models.report import ModelCheck, Row, TuningReport
 from keras_diagwise.models.swap import forget_compiled
-from keras_diagwise.models.target import (
-    Target,
-    standardize_target,
-    with_queued,
-)
+from keras_diagwise.models.target import Target, standardize_target, with_queued
 from keras_diagwise.ops import dispatcher
 from keras_diagwise.problem import PASSES, Problem
 from keras_diagwise.storage.locations import digest_of, shown
