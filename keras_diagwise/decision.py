@@ -180,9 +180,12 @@ class Comparison(Record, frozen=True, rename={"roofline": "least"}, dict=True):
 
     @property
     def rank(self) -> tuple:
-        """Sort key of comparisons: of two, the greater is kept."""
+        """Sort key of comparisons: of two, the greater is kept. Of the same
+        measurement, it is the one that was overruled, or in which more candidates were
+        refused by a verification."""
         overruled = self.overruled is not None
-        return len(self.outcomes), self.measured, overruled, self.digest
+        failures = len(self.outcomes) - len(self.seconds)
+        return len(self.outcomes), self.measured, overruled, failures, self.digest
 
     @functools.cached_property
     def digest(self) -> str:

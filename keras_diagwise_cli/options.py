@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
 import typer
@@ -18,3 +19,10 @@ BatchSize = Annotated[
         help="Images per step; by default the size that was tuned for, or else 32.",
     ),
 ]
+
+
+def check_seconds(seconds: float) -> float:
+    """`seconds`, if finite."""
+    if not math.isfinite(seconds):
+        raise typer.BadParameter("must be a finite number of seconds")
+    return seconds

@@ -37,9 +37,11 @@ class FakeRunner:
         failures_when_timed: that of later ones.
         standard_error: that of the backend's own dense convolution.
         fail_together: a failure of candidates that are timed together.
+        roofline_failure: why the roofline can't be measured.
         before: called before each request.
         compiled: what was compiled ahead, each time: pass and candidate.
         asked: what was examined.
+        patience: how long each candidate may take, by its name.
         timed: what was timed: the candidates' names, and for how long.
     """
 
@@ -50,9 +52,11 @@ class FakeRunner:
     failures_when_timed: dict = dataclasses.field(default_factory=dict)
     standard_error: float = 0.0
     fail_together: str | None = None
+    roofline_failure: str | None = None
     before: object = lambda: None
     compiled: list = dataclasses.field(default_factory=list)
     asked: list = dataclasses.field(default_factory=list)
+    patience: dict = dataclasses.field(default_factory=dict)
     timed: list = dataclasses.field(default_factory=list)
     busy: threading.Lock = dataclasses.field(default_factory=threading.Lock)
 
@@ -69,6 +73,7 @@ class FakeRunner:
         with Busy(self.busy):
             name = str(candidate)
             self.asked.append(Asked(task.problem, task.pass_name, name))
+            self.patience[name] = patience
             if name in self.failures:
                 return FirstRun(failure=self.failures[name], reason="planted")
             seconds = self.seconds.get(name, self.others)
@@ -92,6 +97,8 @@ class FakeRunner:
             }
 
     def roofline(self, compiler_mode, dtype):
+        if self.roofline_failure:
+            raise FailedError(self.roofline_failure, "planted")
         return ROOFLINE
 
     def close(self):

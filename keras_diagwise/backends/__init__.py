@@ -33,7 +33,8 @@ A backend's module provides
   `set_flags(flags)`; `child_variables()`: the environment variables with which a child
   process computes alike;
 - `environment()`: the fields of the `Environment` that the backend knows;
-- `device_place()`: a name for the device of this machine to measure on;
+- `accelerator_index()`: which of the visible accelerators is measured on, or `None`
+  if the CPU is;
 - `needs_other_processes(model)`: whether a model's step waits for other processes;
 - `compiler_mode_of(model)`: how the model's steps are compiled;
 - `batch_shards()`: ratio of a trace's batch to a device's;

@@ -65,8 +65,8 @@ def environment():
     }
 
 
-def device_place():
-    return "cpu"
+def accelerator_index():
+    return None
 
 
 def needs_other_processes(model):

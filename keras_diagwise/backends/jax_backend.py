@@ -242,10 +242,9 @@ def environment():
     }
 
 
-def device_place():
-    """The visible devices and the one used: two processes can each have a device."""
+def accelerator_index():
     device = jax.local_devices()[0]
-    return f"{device.platform} {os.environ.get('CUDA_VISIBLE_DEVICES')} {device.id}"
+    return None if device.platform == "cpu" else device.id
 
 
 def needs_other_processes(model):

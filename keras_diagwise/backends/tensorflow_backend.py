@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-import os
 from collections.abc import Iterable
 
 import keras
@@ -285,10 +284,8 @@ def environment():
     }
 
 
-def device_place():
-    """The visible devices, of which the first is measured on."""
-    kind = "gpu" if list_gpus() else "cpu"
-    return f"{kind} {os.environ.get('CUDA_VISIBLE_DEVICES')}"
+def accelerator_index():
+    return 0 if list_gpus() else None
 
 
 def needs_other_processes(model):

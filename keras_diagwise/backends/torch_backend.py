@@ -218,11 +218,11 @@ if torch.cuda.is_available():
         return torch.are_deterministic_algorithms_enabled(), *torch_trace.cudnn_flags()
 
 
-def device_place():
-    """The visible devices and the one used: two processes can each have a device."""
+def accelerator_index():
     kind = device().type
-    index = torch.cuda.current_device() if kind == "cuda" else 0
-    return f"{kind} {os.environ.get('CUDA_VISIBLE_DEVICES')} {index}"
+    if kind == "cpu":
+        return None
+    return torch.cuda.current_device() if kind == "cuda" else 0
 
 
 def needs_other_processes(model):

@@ -62,7 +62,8 @@ class Benchmark:
         training: its training steps.
         prediction: its predictions.
         difference: largest difference between the two models' predictions, with equal
-            weights, over the root mean square of stock's.
+            weights, over the root mean square of stock's; NaN or infinite if a number
+            is so in one of them only.
     """
 
     training: Steps
@@ -183,12 +184,17 @@ def steps_found(
 
 
 def relative_difference(stock: object, converted: object) -> float:
-    """Largest difference over stock's root mean square, across all outputs."""
+    """Largest difference over stock's root mean square, across all outputs; NaN or
+    infinite if a number is so in one of them only."""
     largest = 0.0
     for one, other in zip(arrays(stock), arrays(converted), strict=True):
-        size = float(np.sqrt(np.mean(np.square(one)))) or 1.0
-        largest = max(largest, float(np.max(np.abs(one - other), initial=0.0)) / size)
-    return largest
+        differs = (one != other) & ~(np.isnan(one) & np.isnan(other))
+        apart = np.abs(one[differs] - other[differs])
+        finite = one[np.isfinite(one)]
+        size = np.sqrt(np.mean(np.square(finite))) if finite.size else 0.0
+        # Unlike max(), it keeps a NaN.
+        largest = np.maximum(largest, np.max(apart, initial=0.0) / (size or 1.0))
+    return float(largest)
 
 
 def arrays(outputs: object) -> Iterator[np.ndarray]:

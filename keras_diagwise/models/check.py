@@ -156,8 +156,12 @@ def expected_seconds(
 
 def overrule(decision: Decision, pass_name: str, reason: str) -> Decision:
     """The decision with native serving one pass."""
+    comparison = decision.passes[pass_name]
     comparison = msgspec.structs.replace(
-        decision.passes[pass_name], measured=now(), overruled=reason
+        comparison,
+        # It replaces the comparison even if that was dated by a clock ahead of ours.
+        measured=max(now(), comparison.measured),
+        overruled=reason,
     )
     return Decision(decision.problem, {pass_name: comparison})
 

@@ -15,6 +15,7 @@ import rich.progress
 from keras_diagwise._terminal import TimeLeftColumn, standard_console
 from keras_diagwise.budget import standardize_budget
 from keras_diagwise.decision import Decision
+from keras_diagwise.environment import Environment
 from keras_diagwise.models.arguments import standardize_batch_sizes
 from keras_diagwise.models.check import check_step
 from keras_diagwise.models.example import batch_size_of_data
@@ -125,7 +126,7 @@ def measure(
     )
     passes = PASSES if training else PASSES[:1]
     if keep:
-        check_kept(dispatcher.store)
+        check_kept(dispatcher.store, target.environment)
     dispatcher.store.sweep(target.environment)
     tuner = Tuner(dispatcher.store, target.environment, until=until)
     check, ended = None, None
@@ -159,13 +160,13 @@ def measure(
     )
 
 
-def check_kept(store: Store) -> None:
-    """Checks that measurements can be kept.
+def check_kept(store: Store, environment: Environment) -> None:
+    """Checks that measurements in an environment can be kept.
 
     Raises:
         OSError: if they would be lost with this process.
     """
-    reason = store.why_not_kept()
+    reason = store.why_not_kept(environment)
     if reason is not None:
         raise OSError(
             f"What is measured can't be kept in {shown(store.location)}: {reason}. "

@@ -101,7 +101,10 @@ class Dispatcher:
 
     @store.setter
     def store(self, store: Store) -> None:
-        self.planner.store = store
+        with self._making:
+            if self._planner is None:
+                self._planner = Planner(store)
+            self._planner.store = store
         self.forget()
 
     def forget(self) -> None:

@@ -85,6 +85,10 @@ def environment_from_bytes(content: bytes, path: str) -> Environment:
     return environment
 
 
+DEVICE_LEASES = "claims"
+"""The path of the folder of the leases on devices."""
+
+
 def leases_path(environment: str) -> str:
     """The path of the folder of leases, from the digest of an environment."""
     return f"{environment}/claims"

@@ -182,19 +182,30 @@ class RemoteFolder:
     """
 
     def __init__(self, location: str):
-        self._system, self._root = file_system(location)
+        self._location = location
+        self._opened, self._root = file_system(location)
+        self._opened_by = os.getpid()
         self._away_until = 0.0
+
+    @property
+    def _system(self) -> Any:
+        """fsspec's file system. A process forked from the one that opened it needs
+        another."""
+        if self._opened_by != os.getpid():
+            self._opened, self._root = file_system(self._location)
+            self._opened_by = os.getpid()
+        return self._opened
 
     def names(self, path: str) -> list[str]:
         def ask() -> list[str]:
             self._system.invalidate_cache()
             return self._system.ls(self._at(path), detail=False)
 
-        found = self._answer(ask, missing=[])
+        found = self._found(ask, missing=[])
         return [each.rstrip("/").rpartition("/")[2] for each in found]
 
     def content(self, path: str) -> bytes | None:
-        content = self._answer(lambda: self._first_bytes(path))
+        content = self._found(lambda: self._first_bytes(path))
         if content is not None:
             check_size(len(content))
         return content
@@ -221,7 +232,7 @@ class RemoteFolder:
         return self._answer(lambda: self._created(path, content))
 
     def remove(self, path: str) -> None:
-        self._answer(lambda: self._system.rm_file(self._at(path)))
+        self._found(lambda: self._system.rm_file(self._at(path)))
 
     def remove_empty(self, path: str) -> None:
         def ask() -> None:
@@ -237,7 +248,7 @@ class RemoteFolder:
             except NotImplementedError:
                 return 0.0
 
-        return self._answer(ask, missing=0.0)
+        return self._found(ask, missing=0.0)
 
     @property
     def is_away(self) -> bool:
@@ -245,20 +256,28 @@ class RemoteFolder:
         return time.monotonic() < self._away_until
 
     def _put(self, path: str, content: bytes, **mode: str) -> None:
-        """Writes a file, and creates the folder above it where one is needed.
+        """Writes a file, and creates the folder above it where one is needed, but no
+        bucket.
 
         Raises:
-            RefusedError: if writing is not permitted; reading still may be.
+            RefusedError: if writing is not permitted, or there is no such bucket;
+                reading still may be possible.
         """
         try:
             self._written(path, content, **mode)
         except PermissionError:
-            raise RefusedError from None
+            raise RefusedError("it may not be written") from None
+        except FileNotFoundError:
+            raise RefusedError("there is no such folder or bucket") from None
 
     def _written(self, path: str, content: bytes, **mode: str) -> None:
         try:
             self._system.pipe_file(self._at(path), content, **mode)
         except FileNotFoundError:
+            # A bucket is the first name of a path without a slash before it.
+            bucket = self._root.partition("/")[0]
+            if bucket and not self._system.exists(bucket):
+                raise
             self._system.makedirs(self._at(path).rpartition("/")[0], exist_ok=True)
             self._system.pipe_file(self._at(path), content, **mode)
 
@@ -273,16 +292,25 @@ class RemoteFolder:
             self._put(path, content)
         return True
 
-    def _answer(self, ask: Callable[[], Any], missing: Any = None) -> Any:
+    def _found(self, ask: Callable[[], Any], missing: Any = None) -> Any:
         """The answer to a request, or `missing` if there is no such file."""
+
+        def asked() -> Any:
+            try:
+                return ask()
+            except FileNotFoundError:
+                return missing
+
+        return self._answer(asked)
+
+    def _answer(self, ask: Callable[[], Any]) -> Any:
+        """The answer to a request."""
         if self.is_away:
             raise AwayError("it was not reached before")
         try:
             return within(PATIENCE, ask)
-        except FileNotFoundError:
-            return missing
-        except RefusedError:
-            raise AwayError("it may not be written") from None
+        except RefusedError as error:
+            raise AwayError(str(error)) from None
         except Exception as error:
             self._away_until = time.monotonic() + PAUSE
             raise AwayError(type(error).__name__) from None
@@ -301,7 +329,7 @@ class AwayError(OSError):
 
 
 class RefusedError(Exception):
-    """A remote folder may not be written."""
+    """A remote folder can't be written, which its text explains."""
 
 
 def within(seconds: float, ask: Callable[[], Any]) -> Any:

@@ -31,6 +31,8 @@ from keras_diagwise.storage.folders import Folder
 
 LEASE_SECONDS = 30.0
 """Seconds after which a lease expires unless it is renewed."""
+CLOCKS_DIFFER = 300.0
+"""Seconds by which the clocks of two machines may differ."""
 RENEWALS = 4
 """Renewals of a lease within the time in which it would expire."""
 
@@ -41,6 +43,8 @@ class Lease(Record, frozen=True):
     Attributes:
         host: the holder's machine.
         process: the holder's process.
+        namespace: where `process` is a process: a container has processes of its own,
+            and may have its machine's name.
         token: a random text unique to the lease.
         time: when it was last renewed, in seconds since 1970.
         expires: when it expires.
@@ -50,14 +54,22 @@ class Lease(Record, frozen=True):
 
     host: str
     process: Annotated[int, Meta(ge=1)]
+    namespace: str
     token: str
     time: float
     expires: float
 
     @property
+    def is_over(self) -> bool:
+        """Whether it has expired by the clock, or its holder is gone."""
+        difference = 0.0 if self.host == host() else CLOCKS_DIFFER
+        return self.expires + difference < time.time() or self.holder_is_gone
+
+    @property
     def holder_is_gone(self) -> bool:
         """Whether the holder's process is known here to have ended."""
-        if self.host != host() or os.name != "posix":
+        is_near = self.host == host() and self.namespace == namespace()
+        if not is_near or os.name != "posix":
             return False
         try:
             os.kill(self.process, 0)
@@ -141,7 +153,15 @@ class Leases:
         if latest is not None and not self._is_over(latest):
             return None
         name = lease_name(what, generation_of(latest) + 1 if latest else 1)
-        return name if self._folder.create(self._at(name), self._content()) else None
+        if not self._folder.create(self._at(name), self._content()):
+            return None
+        # The latest may have been released and taken anew since it was looked at.
+        least = generation_of(latest) if latest else 1
+        others = [n for n in self._names(what) if n != name]
+        if all(self._is_over(n) for n in others if generation_of(n) >= least):
+            return name
+        self._folder.remove(self._at(name))
+        return None
 
     def _latest(self, what: str) -> str | None:
         """The name of the latest lease on a task."""
@@ -163,14 +183,19 @@ class Leases:
             return True
         try:
             lease = Lease.from_dict(lease_from_bytes(content))
-            return lease.expires < time.time() or lease.holder_is_gone
+            return lease.is_over
         except Exception:  # of another version, or damaged: only watched
             return False
 
     def _content(self) -> bytes:
         now = time.time()
         lease = Lease(
-            host(), os.getpid(), secrets.token_hex(8), now, now + self._seconds
+            host(),
+            os.getpid(),
+            namespace(),
+            secrets.token_hex(8),
+            now,
+            now + self._seconds,
         )
         return lease_to_bytes(lease.to_dict())
 
@@ -204,3 +229,12 @@ class Leases:
 def host() -> str:
     """The name of this machine."""
     return socket.gethostname()
+
+
+@functools.cache
+def namespace() -> str:
+    """The name of this process's namespace of processes; empty outside Linux."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""

@@ -19,6 +19,7 @@ from keras_diagwise.storage.files import (
     BUCKET_NAME,
     CHECK_NAME,
     DECISION_NAME,
+    DEVICE_LEASES,
     DIGEST,
     ENVIRONMENT_NAME,
     LEASE_NAME,
@@ -51,6 +52,9 @@ AN_HOUR = 3600.0
 MAX_ATTEMPTS = 100
 """Attempts to merge a decision while other processes write it."""
 
+TRIAL = b" " * 2**13
+"""Content of a trial file. On a full disk an empty file can still be written."""
+
 Read = TypeVar("Read")
 
 
@@ -74,8 +78,14 @@ class Store:
     """
 
     def __init__(self, location: str | Path | None = None):
-        self.location = locations.standardize_location(location)
-        self._folder = folder_at(self.location)
+        try:
+            self.location = locations.standardize_location(location)
+            self._folder = folder_at(self.location)
+        except (ImportError, ValueError) as error:
+            if location is not None:
+                raise
+            text = f"{error}, from the variable {locations.VARIABLE}"
+            raise type(error)(text) from None
         self._spares: tuple[Folder, ...] = (MemoryFolder(),)
         self._local: Store | None = None
         if isinstance(self._folder, RemoteFolder):
@@ -162,6 +172,10 @@ class Store:
         path = leases_path(environment.digest)
         return Leases(self._folder, path, self._warnings.not_written)
 
+    def device_leases(self) -> Leases:
+        """The leases on devices, whatever is measured on them."""
+        return Leases(self._folder, DEVICE_LEASES, self._warnings.not_written)
+
     def check(self, environment: Environment, what: str) -> dict[str, Any] | None:
         """The findings of a whole model's check, or `None` if there are none stored.
 
@@ -195,31 +209,35 @@ class Store:
         other._warnings = unusable = Unusable(self.location)
         return other.document(), unusable.found
 
-    def why_not_writable(self) -> str | None:
-        """Why nothing can be written to the folder, or `None` if a trial file could be,
-        which is removed; the folder stays."""
-        return why_not_writable(self._folder)
+    def why_not_writable(self, environment: Environment) -> str | None:
+        """Why no decisions of an environment can be written to the folder, or `None` if
+        a trial file could be, which is removed; the folder stays."""
+        return why_not_writable(self._folder, environment.digest)
 
-    def why_not_kept(self) -> str | None:
-        """Why decisions will be lost with this process, or `None` if they will not."""
+    def why_not_kept(self, environment: Environment) -> str | None:
+        """Why decisions of an environment will be lost with this process, or `None` if
+        they will not."""
         *spares, _ = self._spares
-        reasons = [why_not_writable(each) for each in (self._folder, *spares)]
+        folders = (self._folder, *spares)
+        reasons = [why_not_writable(each, environment.digest) for each in folders]
         return None if None in reasons else reasons[0]
 
     def sweep(self, environment: Environment, seconds: float = AN_HOUR) -> int:
-        """Removes what killed processes left behind in an environment: temporary files
-        and leases older than `seconds`, by the clock of the files' own file system.
+        """Removes what killed processes left behind in an environment or on a device:
+        temporary files and leases older than `seconds`, by the clock of the files' own
+        file system.
 
         Returns:
             Number of files removed.
         """
         digest = environment.digest
-        folders = ("", digest, leases_path(digest), checks_path(digest))
+        leases = (leases_path(digest), DEVICE_LEASES)
+        folders = ("", digest, *leases, checks_path(digest))
         removed = 0
         for folder in (*folders, *self._buckets(digest)):
             for name in self._listed(self._folder, folder):
                 path = f"{folder}/{name}".lstrip("/")
-                is_lease = LEASE_NAME.fullmatch(name) and folder == leases_path(digest)
+                is_lease = LEASE_NAME.fullmatch(name) and folder in leases
                 if TEMPORARY_NAME.fullmatch(name) or is_lease:
                     removed += self._swept(path, seconds)
         return removed
@@ -237,15 +255,21 @@ class Store:
 
         Returns:
             Number of decisions removed.
+
+        Raises:
+            OSError: if a URL can't be reached. Nothing is removed.
         """
         removed: set[str] = set()
         with self._lock:
+            if self._local is not None:
+                self._folder.names("")
             for digest in self._names("", DIGEST):
                 for folder in self._buckets(digest):
                     removed.update(self._clear(folder, DECISION_NAME))
                 self._clear(leases_path(digest), LEASE_NAME)
                 self._clear(checks_path(digest), CHECK_NAME)
                 self._clear(digest, ENVIRONMENT_NAME)
+            self._clear(DEVICE_LEASES, LEASE_NAME)
         return len(removed)
 
     def _buckets(self, digest: str) -> list[str]:
@@ -320,7 +344,8 @@ class Store:
                     self._may_have_unsent = not is_reachable(self._folder)
 
     def _send_from(self, folder: Folder) -> None:
-        """Moves the decisions of a folder to the URL, merged with what is there.
+        """Moves the decisions of a folder to the URL, merged with what is there. One
+        that can't be used stays where it is.
 
         Raises:
             OSError: if one can't be moved; it then stays where it is.
@@ -336,23 +361,30 @@ class Store:
                 ):
                     self._send_decision(folder, f"{digest}/{name}/{each}")
                 folder.remove_empty(f"{digest}/{name}")
-            if content is not None:
+            is_empty = not any(map(BUCKET_NAME.fullmatch, folder.names(digest)))
+            if content is not None and is_empty:
                 folder.remove(path)
             folder.remove_empty(digest)
 
     def _send_decision(self, folder: Folder, path: str) -> None:
-        decision = None
-        for content in (folder.content(path), self._folder.content(path)):
-            try:
-                found = content and decision_from_bytes(content, path)
-            except Exception as error:
-                self._warnings.passed_over(path, error)
-                continue
-            if found:
-                decision = decision | found if decision else found
-        if decision:
-            digest = path.partition("/")[0]
-            self._folder.write(path, decision_to_bytes(digest, decision), None)
+        """Moves a decision to the URL, merged with what is there."""
+        unsent = folder.content(path)
+        sent = self._folder.content(path)
+        if unsent is None:  # another process was quicker
+            return
+        try:
+            decision = decision_from_bytes(unsent, path)
+        except Exception as error:
+            self._warnings.passed_over(path, error)
+            return
+        try:
+            if sent is not None:
+                decision |= decision_from_bytes(sent, path)
+        except Exception as error:
+            self._warnings.passed_over(path, error)
+        self._folder.write(
+            path, decision_to_bytes(path.partition("/")[0], decision), None
+        )
         folder.remove(path)
 
     def _names(self, path: str, pattern: re.Pattern) -> list[str]:
@@ -393,12 +425,14 @@ class Store:
                     yield from self._local._read(path, parse)
 
 
-def why_not_writable(folder: Folder) -> str | None:
-    """Why nothing can be written to a folder, or `None` if a file could be."""
-    path = f".{secrets.token_hex(8)}.tmp"
+def why_not_writable(folder: Folder, digest: str) -> str | None:
+    """Why nothing can be written to a folder and to the environment's in it, which
+    another user may have created; `None` if a file of a decision's size could be."""
+    name = f".{secrets.token_hex(8)}.tmp"
     try:
-        folder.write(path, b"", None)
-        folder.remove(path)
+        for path in [name, *(f"{n}/{name}" for n in folder.names("") if n == digest)]:
+            folder.write(path, TRIAL, None)
+            folder.remove(path)
     except OSError as error:
         return reason(error)
     return None

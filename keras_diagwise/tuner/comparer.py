@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import logging
+import math
 import statistics
 import time
 from collections.abc import Sequence
@@ -47,6 +49,8 @@ from keras_diagwise.tuner.runner import (
 )
 from keras_diagwise.tuner.subprocess_runner import SubprocessRunner
 
+logger = logging.getLogger("keras_diagwise")
+
 OUTPACED = 2.0
 """Largest ratio of a first run to the best that is still timed further."""
 
@@ -60,6 +64,9 @@ compilation of the others, if that is more."""
 SECONDS_PER_PASS = 0.3
 
 MIN_ROUNDS = 5
+
+CALLS_TO_EXAMINE = 6
+"""Calls of each candidate in its first run and its verification, or a few more."""
 
 CALLS_BEFORE = 3
 """Calls of each candidate before its first round: to compile, and to size a sample."""
@@ -101,7 +108,7 @@ class Comparer:
         self._runner = runner
         self._patience = patience
         self._until = until
-        self._rooflines: dict[str, Roofline] = {}
+        self._rooflines: dict[str, Roofline | None] = {}
         self._standard_errors: dict[tuple[str, str], verify.Error] = {}
         self._exhaustive = exhaustive
         # On a CPU times of first runs and of parallel compilation are less exact.
@@ -110,11 +117,22 @@ class Comparer:
         self._history = SpeedHistory(self._behind)
         self._ahead: set[Job] = set()
 
-    def roofline(self, dtype: str) -> Roofline:
-        """The device's roofline, measured once per dtype."""
+    def roofline(self, dtype: str) -> Roofline | None:
+        """The device's roofline, measured once per dtype, or `None` if that failed, for
+        lack of memory, say. Arithmetic then rules out no candidate."""
         if dtype not in self._rooflines:
             mode = self.environment.compiler_mode
-            self._rooflines[dtype] = self._in_time(self._runner.roofline, mode, dtype)
+            try:
+                found = self._in_time(self._runner.roofline, mode, dtype)
+            except FailedError as error:
+                logger.warning(
+                    "keras_diagwise: how fast this device copies and multiplies could "
+                    "not be measured in %s, so that more candidates are tried (%s)",
+                    dtype,
+                    error,
+                )
+                found = None
+            self._rooflines[dtype] = found
         return self._rooflines[dtype]
 
     def _standard_error(self, dtype: str, pass_name: str) -> verify.Error:
@@ -160,10 +178,11 @@ class Comparer:
                 elif first_run.failure in MISHAPS:
                     predicted.pop(candidate, None)  # so that the next best is tried
             outcomes[str(candidate)] = outcome
-        roofline = self.roofline(problem.dtype).seconds(problem)
+        roofline = self.roofline(problem.dtype)
         outcomes = self._timed(task, found, outcomes)
         in_order = {str(each): outcomes[str(each)] for each in candidates}
-        return Comparison(in_order, now(), roofline)
+        least = None if roofline is None else roofline.seconds(problem)
+        return Comparison(in_order, now(), least)
 
     def verified(
         self, problem: Problem, pass_name: str, known: Comparison
@@ -224,9 +243,10 @@ class Comparer:
         if self.environment.device_kind != "gpu":
             return None
         capability = backends.active.compute_capability()
-        if capability is None:
+        roofline = None if capability is None else self.roofline(dtype)
+        if roofline is None:
             return None
-        speed = self.roofline(dtype).bytes_per_second
+        speed = roofline.bytes_per_second
         return Device(speed, self.environment.cores, capability)
 
     def _excluded(self, task, candidate, predicted, best) -> Outcome | None:
@@ -269,6 +289,8 @@ class Comparer:
         patience = min(self._patience, patience)
         if isinstance(candidate, Native):
             patience = NATIVE_PATIENCE
+        elif math.isfinite(best):
+            patience += CALLS_TO_EXAMINE * best
         first_run = self._in_time(
             self._runner.examine,
             task,
@@ -334,7 +356,10 @@ class Comparer:
         try:
             return self._samples(task, found, finalists), {}
         except FailedError:
-            alone = {each: self._failure_alone(task, each) for each in finalists}
+            alone = {
+                each: self._failure_alone(task, each, found[each].seconds)
+                for each in finalists
+            }
         failed = {str(each): failure for each, failure in alone.items() if failure}
         rest = [each for each, failure in alone.items() if not failure]
         try:
@@ -342,10 +367,12 @@ class Comparer:
         except FailedError as error:
             return {}, failed | {str(each): failed_when_timed(error) for each in rest}
 
-    def _failure_alone(self, task, candidate) -> Outcome | None:
-        """The failure of a candidate timed alone, or `None`."""
+    def _failure_alone(self, task, candidate, seconds: float) -> Outcome | None:
+        """The failure of a candidate timed alone, or `None`, given the time of a
+        call."""
+        expected = (1 + CALLS_BEFORE) * seconds
         try:
-            self._in_time(self._runner.time, task, [candidate], 0.0, 1)
+            self._in_time(self._runner.time, task, [candidate], 0.0, 1, expected)
         except FailedError as error:
             return failed_when_timed(error)
         return None

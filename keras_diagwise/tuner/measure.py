@@ -58,6 +58,16 @@ class TimingPolicy:
     copied_bytes: tuple[int, ...]
     matrix_size: int
 
+    def smaller(self) -> TimingPolicy | None:
+        """A policy that takes less memory to measure a roofline, or `None`."""
+        if len(self.copied_bytes) < 3:
+            return None
+        return dataclasses.replace(
+            self,
+            copied_bytes=self.copied_bytes[:-1],
+            matrix_size=self.matrix_size // 2,
+        )
+
 
 CPU = TimingPolicy(2e-3, 0.0, 0.0, 0, tuple(2**n for n in range(14, 28, 2)), 1024)
 ACCELERATOR = TimingPolicy(

@@ -32,8 +32,10 @@ def outcome_of(first_run: FirstRun) -> Outcome:
 
 
 def error_of(first_run: FirstRun) -> float | None:
-    """The error of a first run, as an outcome keeps it."""
-    return None if first_run.error is None else first_run.error.relative
+    """The error of a first run, as an outcome keeps it: at most `MAX_NUMBER`."""
+    if first_run.error is None:
+        return None
+    return min(first_run.error.relative, MAX_NUMBER)
 
 
 def failed_when_timed(error: FailedError) -> Outcome:

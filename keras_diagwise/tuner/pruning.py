@@ -103,7 +103,7 @@ def why_pruned(
     pass_name: str,
     *,
     best: float,
-    roofline: Roofline,
+    roofline: Roofline | None,
     history: SpeedHistory | None,
 ) -> str | None:
     """Why a candidate can't win, or `None`.
@@ -113,12 +113,12 @@ def why_pruned(
         problem: the problem.
         pass_name: the pass.
         best: seconds of the fastest candidate so far.
-        roofline: the device's.
+        roofline: the device's, or `None` if it is unknown.
         history: results of earlier candidates; with `None` only arithmetic and memory
             rule a candidate out.
     """
     work = candidate.work(problem)
-    least = roofline.arithmetic_seconds(work)
+    least = roofline.arithmetic_seconds(work) if roofline else 0.0
     if least > best:
         return (
             f"its arithmetic alone takes {duration(least)}, and the best so far "

@@ -11,7 +11,7 @@ import numpy as np
 from keras_diagwise import backends
 from keras_diagwise.algorithms.algorithm import Work
 from keras_diagwise.problem import BYTES_PER_ELEMENT, Problem
-from keras_diagwise.tuner.measure import interleaved, timing_policy
+from keras_diagwise.tuner.measure import TimingPolicy, interleaved, timing_policy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,8 +51,16 @@ class Roofline:
         return max(self.copy_seconds(problem.least_bytes), arithmetic)
 
 
-def measure_roofline(compiler_mode: str, dtype: str) -> Roofline:
-    """Measures the limits in about two seconds."""
+def measure_roofline(
+    compiler_mode: str, dtype: str, policy: TimingPolicy | None = None
+) -> Roofline:
+    """Measures the limits in about two seconds.
+
+    Args:
+        compiler_mode: how the copies and the product are compiled.
+        dtype: dtype of the elements.
+        policy: what is copied and multiplied; by default the active device's.
+    """
     width = BYTES_PER_ELEMENT[dtype]
 
     def tensor(*shape):
@@ -62,7 +70,7 @@ def measure_roofline(compiler_mode: str, dtype: str) -> Roofline:
         return x + 1
 
     compiled = backends.active.compiled
-    ways = timing_policy()
+    ways = policy or timing_policy()
     copies = interleaved(
         {moved: compiled(add_one, compiler_mode) for moved in ways.copied_bytes},
         {moved: (tensor(moved // (2 * width)),) for moved in ways.copied_bytes},

@@ -23,7 +23,12 @@ from keras_diagwise.planning.planned_convolution import PlannedConvolution
 from keras_diagwise.problem import Problem
 from keras_diagwise.tuner import verify
 from keras_diagwise.tuner.float64_passes import operand_shapes
-from keras_diagwise.tuner.measure import interleaved, seconds_of
+from keras_diagwise.tuner.measure import (
+    TimingPolicy,
+    interleaved,
+    seconds_of,
+    timing_policy,
+)
 from keras_diagwise.tuner.roofline import Roofline, measure_roofline
 
 OUT_OF_MEMORY = (
@@ -197,15 +202,21 @@ class Runner:
         return samples
 
     def roofline(self, compiler_mode: str, dtype: str) -> Roofline:
-        """Measures how fast the device copies and multiplies.
+        """Measures how fast the device copies and multiplies: with smaller arrays if it
+        runs out of memory.
 
         Raises:
             FailedError: if it can't be measured.
         """
-        try:
-            return measure_roofline(compiler_mode, dtype)
-        except Exception as error:
-            raise failed(error) from error
+        policy: TimingPolicy | None = timing_policy()
+        while True:
+            try:
+                return measure_roofline(compiler_mode, dtype, policy)
+            except Exception as error:
+                failure = failed(error)
+                policy = policy and policy.smaller()
+                if failure.first_run.failure != "out of memory" or policy is None:
+                    raise failure from error
 
     def function(self, task: PassTask, candidate: Algorithm) -> Callable[..., Any]:
         """A candidate's pass, compiled as in a model, and kept as long as its task."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -59,6 +60,7 @@ class Tuner:
         self.measured = 0
         self.awaited: set[Problem] = set()
         self._leases = store.leases(self.environment)
+        self._devices = store.device_leases()
         self._until = until
         self._runner = SubprocessRunner(patience, until)
         self._comparer = Comparer(
@@ -77,8 +79,8 @@ class Tuner:
         """The stored decision for a problem in this environment, or an empty one."""
         return self.store.get(self.environment, problem) or Decision(problem, {})
 
-    def roofline(self, dtype: str) -> Roofline:
-        """The device's roofline, measured once per dtype."""
+    def roofline(self, dtype: str) -> Roofline | None:
+        """The device's roofline, measured once per dtype, or `None` if that failed."""
         return self._comparer.roofline(dtype)
 
     def tune(
@@ -135,8 +137,9 @@ class Tuner:
         return self._leases.held(what)
 
     def device(self) -> AbstractContextManager[bool]:
-        """The lease on the device, where two measurements would disturb each other."""
-        return self._leases.held(digest_of(host(), backends.active.device_place()))
+        """The lease on the device, where two measurements would disturb each other, in
+        whichever environments."""
+        return self._devices.held(digest_of(host(), device_place()))
 
     def pause(self) -> None:
         """Waits a moment for another worker.
@@ -208,3 +211,14 @@ class Tuner:
             yield
         finally:
             MEASURING.release()
+
+
+def device_place() -> str:
+    """A name for the device to measure on, among those of this machine; the same under
+    every backend."""
+    index = backends.active.accelerator_index()
+    if index is None:
+        return "cpu"
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    names = [each.strip() for each in visible if each.strip()]
+    return names[index] if index < len(names) else str(index)

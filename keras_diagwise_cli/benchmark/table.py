@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
@@ -68,10 +69,14 @@ def add_first(table: Table, stock: float, converted: float) -> None:
 
 def closing(figures: dict) -> Iterator[str]:
     """Lines below the table."""
-    yield (
-        "Largest difference between the predictions: "
-        f"{figures['difference']:.1g} of their root mean square."
-    )
+    difference = figures["difference"]
+    if math.isfinite(difference):
+        yield (
+            "Largest difference between the predictions: "
+            f"{difference:.1g} of their root mean square."
+        )
+    else:
+        yield "The predictions differ: one model's hold NaN or infinite numbers."
     sources = Counter(each["rung"] for each in figures["layers"])
     if sources:
         counts = ", ".join(f"{name} ({count})" for name, count in sources.items())

@@ -18,7 +18,7 @@ from keras_diagwise_cli.model_input import (
     ModelName,
     loaded,
 )
-from keras_diagwise_cli.options import AsJson, BatchSize
+from keras_diagwise_cli.options import AsJson, BatchSize, check_seconds
 from keras_diagwise_cli.terminal.output import print_json
 from keras_diagwise_cli.terminal.progress import Progress
 
@@ -45,6 +45,7 @@ def benchmark(
         typer.Option(
             min=0,
             metavar="SECONDS",
+            callback=check_seconds,
             help="How long to time training steps, and how long predictions.",
         ),
     ] = 10.0,

@@ -12,6 +12,7 @@ from keras_diagwise_cli.commands import app
 from keras_diagwise_cli.errors import UserError, one_line_errors, user_errors
 from keras_diagwise_cli.examples import examples
 from keras_diagwise_cli.loading import load_package
+from keras_diagwise_cli.options import check_seconds
 from keras_diagwise_cli.terminal.output import print_json
 from keras_diagwise_cli.terminal.progress import Progress
 
@@ -107,6 +108,7 @@ def demo(
         typer.Option(
             min=0,
             metavar="SECONDS",
+            callback=check_seconds,
             help="How long the converted model trains on alone, at most.",
         ),
     ] = 80.0,

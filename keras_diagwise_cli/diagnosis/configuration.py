@@ -72,7 +72,8 @@ def store() -> Finding:
         opened = dispatcher.store
     except (ImportError, ValueError) as error:
         return Finding("store", "error", str(error), remedy)
-    where, problem = shown(opened.location), opened.why_not_writable()
+    where = shown(opened.location)
+    problem = opened.why_not_writable(environment_of_models())
     values = {"location": where, "writable": problem is None}
     if problem:
         kept = "Decisions last only as long as the process."

@@ -3,9 +3,12 @@
 import json
 
 import keras
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from keras_diagwise.models import benchmark
+from keras_diagwise.models.benchmark import relative_difference
 from keras_diagwise_cli import app
 from tests.cli.test_report import measure_all, small_model
 from tests.fake_runner import traced_plans
@@ -58,6 +61,35 @@ def test_the_table_fits_80_columns(file):
     assert "plans: decision (1)" in output
     assert max(map(len, output.splitlines())) <= 80
     assert "\x1b" not in output
+
+
+def test_predictions_may_differ_in_any_way():
+    """A NaN is no agreement; the same NaN in both is."""
+    one = [np.array([3.0, 4.0, np.nan, np.inf]), np.array([1.0])]
+    assert relative_difference(one, one) == 0.0
+    near = [np.array([3.0, 4.0 + np.sqrt(12.5), np.nan, np.inf]), np.array([1.0])]
+    assert relative_difference(one, near) == pytest.approx(1.0)
+    for wrong in (np.nan, np.inf):
+        other = [one[0], np.array([wrong])]
+        found = relative_difference(one, other)
+        assert np.isnan(found) if np.isnan(wrong) else np.isinf(found)
+
+
+def test_a_difference_without_end_is_said(file, monkeypatch):
+    """Predictions that hold NaN differ: in words, and as JSON's null."""
+    monkeypatch.setattr(benchmark, "relative_difference", lambda *_: np.nan)
+    assert json.loads(printed(file, "--seconds", "0", "--json"))["difference"] is None
+    words = " ".join(printed(file, "--seconds", "0").split())
+    assert "one model's hold NaN or infinite numbers" in words
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf"])
+@pytest.mark.parametrize("command", ["benchmark", "demo"])
+def test_seconds_are_finite(command, seconds):
+    words = [command, *["MobileNet"][: command == "benchmark"], "--seconds", seconds]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 2, result.output
+    assert "Invalid value for '--seconds'" in " ".join(result.stderr.split())
 
 
 def test_it_says_when_nothing_but_stock_runs(tmp_path):

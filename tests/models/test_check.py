@@ -91,6 +91,15 @@ def test_overruling_within_a_second_stays(seed, monkeypatch):
     assert (before | overruled).passes["forward"].overruled == "lost"
 
 
+def test_overruling_outranks_a_clock_ahead(monkeypatch):
+    """A comparison that was dated by a clock ahead of ours is overruled all the
+    same."""
+    before = decision(PROBLEM, measured="2026-01-02T03:05:05+00:00")
+    monkeypatch.setattr(check, "now", lambda: "2026-01-02T03:04:15+00:00")
+    overruled = overrule(before, "forward", "lost")
+    assert (before | overruled).passes["forward"].overruled == "lost"
+
+
 def small_model():
     return keras.Sequential(
         [

@@ -179,6 +179,22 @@ def test_verified_import_drops_wrong_numbers(tmp_path, monkeypatch):
     assert len(kd.decisions.document()) == 2, "unverified they are taken as they are"
 
 
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("verified_first", [True, False])
+def test_a_verification_is_not_forgotten(seed, verified_first, tmp_path, monkeypatch):
+    """What a verified import found outlasts an unverified import of the same file."""
+    runner = Suspicious({})
+    monkeypatch.setattr("keras_diagwise.tuner.tuner.SubprocessRunner", runner)
+    times = {"native": 1.0 + seed, "direct": 0.1}
+    theirs = document(environment_of_models(), decision(**times))
+    path = written(tmp_path / "theirs.json", theirs)
+    for verify in (verified_first, not verified_first):
+        kd.decisions.import_(path, verify=verify)
+    ((_, found),) = kd.decisions.document()
+    for comparison in found.passes.values():
+        assert comparison.outcomes["direct"].failure == "wrong numbers"
+
+
 def test_an_export_is_atomic(tmp_path, monkeypatch):
     """An export replaces a file at once or not at all."""
     path = tmp_path / "document.json"

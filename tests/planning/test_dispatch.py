@@ -6,6 +6,7 @@ from keras_diagwise.planning.call import DEPTHWISE, GROUPED, Call
 from keras_diagwise.planning.dispatch import Dispatcher
 from keras_diagwise.planning.planner import Planner
 from keras_diagwise.storage.document import Document
+from keras_diagwise.storage.store import Store
 
 
 @pytest.fixture
@@ -33,6 +34,17 @@ def test_a_plan_that_is_given_is_the_calls(dispatcher):
     assert str(found.plan) == "direct"
     assert found.problem == call().problem
     assert not found.is_of_this_device
+
+
+def test_a_wrong_variable_can_be_replaced(monkeypatch, tmp_path):
+    """A store that the variable names and that can't be opened is replaced by one that
+    is set, and the error names the variable."""
+    monkeypatch.setenv("KERAS_DIAGWISE_STORE", "nonsense://host/path")
+    fresh = Dispatcher()
+    with pytest.raises((ImportError, ValueError), match="KERAS_DIAGWISE_STORE"):
+        fresh.planner  # noqa: B018
+    fresh.store = Store(tmp_path)
+    assert fresh.store.location == str(tmp_path)
 
 
 def test_a_dense_call_is_stocks(dispatcher):

@@ -1,5 +1,6 @@
 """Leases: one worker at a time holds one, and none holds for ever."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -44,13 +45,13 @@ def plant(folder, content, generation=1):
     assert folder.create(path, content)
 
 
-def lease_of_another(folder, **changes):
+def lease_of_another(folder, generation=1, **changes):
     """A lease as another worker's, on another machine, left behind."""
-    with worker(folder).held(WHAT):
-        (name,) = files_in(folder)
+    with worker(folder).held(OTHER):
+        (name,) = (each for each in files_in(folder) if each.startswith(OTHER))
         values = content_of(folder, name)
     values |= {"host": "elsewhere", **changes}
-    plant(folder, json.dumps(values).encode())
+    plant(folder, json.dumps(values).encode(), generation)
 
 
 def test_only_one_holds_a_lease(folder):
@@ -95,7 +96,7 @@ def test_a_lease_is_renewed_while_it_is_held(folder):
 
 
 def test_an_expired_lease_is_taken_by_one(folder):
-    lease_of_another(folder, expires=time.time() - 1)
+    lease_of_another(folder, expires=time.time() - leases.CLOCKS_DIFFER - 1)
     with worker(folder).held(WHAT) as first, worker(folder).held(WHAT) as second:
         assert (first, second) == (True, False)
         assert len(files_in(folder)) == 2
@@ -127,6 +128,45 @@ def test_an_ended_process_holds_no_lease(folder):
     ended.wait()
     lease_of_another(folder, host=leases.host(), process=ended.pid)
     assert takes(worker(folder))
+
+
+def test_clocks_may_differ(folder):
+    """A lease of another machine holds although its clock is behind ours; one of this
+    machine does not."""
+    lease_of_another(folder, expires=time.time() - 31)
+    assert not takes(worker(folder))
+    lease_of_another(folder, generation=2, host=leases.host(), expires=time.time() - 1)
+    assert takes(worker(folder))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="only there a process is looked for")
+def test_a_containers_process_is_not_looked_for(folder):
+    """A container may have its machine's name, and processes of its own."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    host, process = leases.host(), ended.pid
+    lease_of_another(folder, host=host, process=process, namespace="pid:[1]")
+    assert not takes(worker(folder))
+
+
+def test_a_lease_taken_anew_meanwhile_is_seen(folder, monkeypatch):
+    """Between looking at a lease and taking the next one, its holder may release it and
+    take it anew, under the same name."""
+    holder, asking = worker(folder), worker(folder)
+    is_over = asking._is_over
+    with contextlib.ExitStack() as held:
+        held.enter_context(holder.held(WHAT))
+
+        def after_a_look(name):
+            monkeypatch.setattr(asking, "_is_over", is_over)
+            held.close()
+            held.enter_context(holder.held(WHAT))
+            return True
+
+        monkeypatch.setattr(asking, "_is_over", after_a_look)
+        assert not takes(asking)
+        assert len(files_in(folder)) == 1
+    assert takes(asking)
 
 
 def test_without_leases_each_is_on_its_own():

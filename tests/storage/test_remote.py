@@ -76,13 +76,13 @@ def faults(monkeypatch):
     found = {}
     answer = folders.RemoteFolder._answer
 
-    def faulty(self, ask, missing=None):
+    def faulty(self, ask):
         def asked():
             for fault in found.values():
                 fault()
             return ask()
 
-        return answer(self, asked, missing)
+        return answer(self, asked)
 
     monkeypatch.setattr(folders.RemoteFolder, "_answer", faulty)
     NEVER.clear()
@@ -250,6 +250,93 @@ def test_a_read_only_url_still_serves(url, monkeypatch, caplog):
     (said,) = warnings_of(caplog)
     assert "it may not be written" in said
     assert "secret" not in caplog.text
+
+
+class NoBucket:
+    """A file system of an object store, in which there is no such bucket."""
+
+    def __init__(self):
+        self.made = []
+
+    def exists(self, path):
+        return False
+
+    def makedirs(self, path, exist_ok=False):
+        self.made.append(path)
+
+    def fail(self, *arguments, **options):
+        raise FileNotFoundError("key:secret")
+
+    ls = cat_file = pipe_file = rm_file = rmdir = modified = fail
+
+    def invalidate_cache(self):
+        pass
+
+
+def test_a_missing_bucket_loses_nothing(url, home, monkeypatch, caplog):
+    """A URL whose bucket does not exist is one that can't be written: nothing is
+    created there, what is measured is kept here, and nobody waits for a lease."""
+    missing = NoBucket()
+    monkeypatch.setattr(folders, "file_system", lambda location: (missing, "typo/here"))
+    store = Store("memory://typo/here")
+    with store.leases(HERE).held("0" * 16) as is_ours:
+        assert is_ours
+    assert store.put(HERE, decision())
+    assert store.get(HERE, PROBLEM) == decision()
+    assert "no such folder or bucket" in store.why_not_writable(HERE)
+    assert missing.made == []
+    monkeypatch.undo()
+    monkeypatch.setattr(locations, "default_location", lambda: str(home))
+    (said,) = warnings_of(caplog)
+    assert "no such folder or bucket" in said
+    assert "secret" not in caplog.text
+
+
+def test_what_cant_be_sent_is_kept(url, home, faults, caplog):
+    """What was kept here and can't be used, such as a newer version's, stays here."""
+    faults["all"] = fail
+    Store(url).put(HERE, decision())
+    Store(url).put(HERE, decision(with_batch(2)))
+    del faults["all"]
+    path = decision_path(HERE.digest, PROBLEM)
+    (kept,) = home.rglob(path.rpartition("/")[2])
+    kept.write_bytes(newer := kept.read_bytes().replace(b'sion": 1', b'sion": 2'))
+    store = Store(url)
+    assert store.get(HERE, with_batch(2)) == decision(with_batch(2))
+    assert store.get(HERE, PROBLEM) is None
+    assert kept.read_bytes() == newer
+    kept.write_bytes(newer.replace(b'sion": 2', b'sion": 1'))
+    store = Store(url)
+    assert store.get(HERE, PROBLEM) == decision()
+    assert store.document() == document(HERE, decision(), decision(with_batch(2)))
+    assert not [each for each in home.rglob("*") if each.is_file()]
+
+
+def test_a_forked_process_opens_its_own(url, monkeypatch):
+    """fsspec's asynchronous file systems refuse to serve a forked process."""
+    store = Store(url)
+    store.put(HERE, decision())
+    opened = store._folder._system
+    assert store._folder._system is opened
+    monkeypatch.setattr(folders.os, "getpid", lambda: 1)
+    fsspec = pytest.importorskip("fsspec")
+    fsspec.filesystem("memory").clear_instance_cache()
+    assert store.get(HERE, PROBLEM) == decision()
+    assert store._folder._system is not opened
+
+
+def test_an_unreachable_url_is_not_cleared(url, faults):
+    """Of a URL that can't be reached nothing is cleared, nor of what waits to be sent
+    there."""
+    faults["all"] = fail
+    store = Store(url)
+    store.put(HERE, decision())
+    back(store)
+    with pytest.raises(OSError):
+        store.clear()
+    del faults["all"]
+    back(store)
+    assert store.get(HERE, PROBLEM) == decision()
 
 
 def test_a_lagging_listing_hides_no_decision(url, monkeypatch):

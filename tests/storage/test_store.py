@@ -24,7 +24,7 @@ from keras_diagwise.storage.files import (
     decision_to_bytes,
     to_bytes,
 )
-from keras_diagwise.storage.folders import MAX_BYTES
+from keras_diagwise.storage.folders import MAX_BYTES, LocalFolder
 from keras_diagwise.storage.store import Store
 from tests.algorithms.suite import dense, dense_layer, depthwise
 from tests.samples import (
@@ -367,6 +367,26 @@ def test_a_read_only_folder_serves(tmp_path, read_only, caplog):
     (message,) = warnings_of(caplog)
     assert "for this process" in message
     assert {path: path.read_bytes() for path in files_below(location)} == before
+
+
+@pytest.mark.parametrize("where", ["root", "environment"])
+def test_what_cant_be_kept_is_known_before(where, tmp_path, monkeypatch):
+    """A full disk still takes empty files, and another user's folder in a shared store
+    may be closed to us: a trial finds both."""
+    Store(tmp_path).put(HERE, decision())
+    write = LocalFolder.write
+
+    def fail(self, path, content, version):
+        if content and (where == "root" or path.startswith(HERE.digest)):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(self, path, content, version)
+
+    monkeypatch.setattr(LocalFolder, "write", fail)
+    store = Store(tmp_path)
+    for asked in (store.why_not_kept, store.why_not_writable):
+        assert asked(HERE) == "No space left on device"
+        assert (asked(ELSEWHERE) is None) == (where == "environment")
+    assert not list(tmp_path.rglob("*.tmp"))
 
 
 def test_an_unreadable_folder_is_empty(tmp_path, monkeypatch, caplog):

@@ -85,6 +85,59 @@ def test_every_candidate_has_an_outcome(make, store):
     assert tuner.measured == 3
 
 
+def test_an_unknown_roofline_ends_nothing(make, caplog):
+    """Where the roofline can't be measured, for lack of memory, say, decisions are made
+    without it, with one warning."""
+    tuner = make(planted(roofline_failure="out of memory"))
+    decision = tuner.tune(PROBLEM)
+    assert all(is_decided(decision, name) for name in PASSES)
+    assert {each.roofline for each in decision.passes.values()} == {None}
+    (said,) = caplog.messages
+    assert "out of memory" in said
+
+
+def test_a_slow_pass_has_patience(make):
+    """Where a call of the best takes long, so may the calls of the others."""
+    runner = FakeRunner({"native": 12.0}, others=4.0)
+    decision = make(runner).tune(PROBLEM, FORWARD)
+    # Three calls that are timed, and two that are verified.
+    assert min(runner.patience.values()) > 5 * 4.0
+    assert decision.plan(1.03).forward != Native()
+
+
+def test_any_wrong_number_is_kept(make, store):
+    """Garbage however large is an outcome that can be read again."""
+    tuner = make(planted(errors={"direct": 1e30}))
+    tuner.tune(PROBLEM)
+    kept = Store(store.location).get(tuner.environment, PROBLEM)
+    assert outcomes_of(kept)["direct"].failure == "wrong numbers"
+
+
+@pytest.mark.parametrize("variable", [None, "0", "0,1", "GPU-5"])
+def test_a_device_has_one_name(variable, monkeypatch):
+    """Processes that see a GPU under any backend, and by its number or without a
+    choice, share its lease; those with another GPU, or the CPU, do not."""
+    if variable is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", variable)
+    found = {}
+    for index in (None, 0, 1):
+        monkeypatch.setattr(backends.active, "accelerator_index", lambda at=index: at)
+        found[index] = tuner_module.device_place()
+    assert found == {None: "cpu", 0: variable if variable == "GPU-5" else "0", 1: "1"}
+
+
+def test_one_environment_at_a_time_measures(make, store):
+    """Two environments of a device share its lease."""
+    one = make(planted())
+    there = dataclasses.replace(one.environment, compiler_mode="another")
+    other = make(planted(), environment=there)
+    with one.device() as first, other.device() as second:
+        assert (first, second) == (True, False)
+    assert not store.clear()
+
+
 def test_native_is_measured_first(make):
     runner = planted()
     make(runner).tune(PROBLEM)
