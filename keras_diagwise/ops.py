@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_diagwise import backends
@@ -273,6 +274,12 @@ def convolved_by_plan(
             kind, inputs, kernel, strides, padding, data_format, dilation_rate, plan
         )
     except (KeyError, TypeError):  # a cache miss, or a list in the key
+        if isinstance(inputs, np.ndarray) or isinstance(kernel, np.ndarray):
+            # The backend's dtype may be another: JAX's is float32 for float64.
+            inputs, kernel = map(as_tensor, (inputs, kernel))
+            return convolved_by_plan(
+                kind, inputs, kernel, strides, padding, data_format, dilation_rate, plan
+            )
         call = Call(
             kind=kind,
             input_shape=shape_of(inputs),
@@ -298,6 +305,12 @@ def convolved_by_plan(
     if kind != GROUPED:
         kernel = ops.reshape(kernel, convolution.problem.kernel_shape)
     return backends.active.differentiable(convolution, inputs, kernel)
+
+
+def as_tensor(operand):
+    """An array of NumPy as a tensor, in the backend's dtype for it."""
+    is_array = isinstance(operand, np.ndarray)
+    return ops.convert_to_tensor(operand) if is_array else operand
 
 
 def convolved_in_trace(

@@ -1,12 +1,14 @@
 """The functional op: what it computes, what it leaves to stock, what it costs."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
 from keras import ops
 
 import keras_diagwise as kd
-from keras_diagwise import Plan
+from keras_diagwise import Plan, backends
 from keras_diagwise.ops import dispatcher
 from keras_diagwise.planning.call import (
     DEPTHWISE,
@@ -19,6 +21,7 @@ from keras_diagwise.planning.planner import Planner
 from keras_diagwise.storage.document import Document
 from tests.algorithms.suite import data_parallel
 from tests.derivatives import vjp
+from tests.fake_runner import traced_convolutions
 from tests.strategies import to_numpy
 from tests.threads import THREADS, in_threads
 
@@ -328,6 +331,56 @@ def test_unequal_strides_run():
 
 @pytest.mark.skipif(BACKEND != "jax", reason="about JAX")
 class TestJax:
+    def test_arrays_have_the_dtype_of_tensors(self, monkeypatch):
+        """An array of NumPy in float64 is a tensor in float32, without x64."""
+        import jax
+
+        seen = traced_convolutions(monkeypatch)
+        arrays = np.ones((2, 5, 5, 4)), np.ones((3, 3, 4, 1))
+        jax.config.update("jax_enable_x64", False)
+        try:
+            outputs = kd.depthwise_conv(*arrays, plan="direct")
+        finally:
+            jax.config.update("jax_enable_x64", True)
+        assert outputs.dtype == "float32"
+        assert [each.problem.dtype for each in seen] == ["float32"]
+
+    def test_precision_is_the_callers(self):
+        """The precision of products where a function is traced holds, as in stock, in
+        the program, and in gradients that are computed elsewhere."""
+        import jax
+
+        inputs, kernel = draw(2, 6, 6, 4), draw(3, 3, 4, 1)
+
+        def products(function, plan):
+            """Those of the highest precision, and all."""
+            call = ops.depthwise_conv
+            if plan is not None:
+                call = functools.partial(kd.depthwise_conv, plan=plan)
+            text = jax.jit(lambda *operands: function(call, *operands)).lower(
+                inputs, kernel
+            )
+            lines = [n for n in text.as_text().splitlines() if "convolution(" in n]
+            return sum("HIGHEST" in each for each in lines), len(lines)
+
+        def forward(call, x, k):
+            with jax.default_matmul_precision("highest"):
+                return call(x, k)
+
+        def elsewhere(call, x, k):
+            with jax.default_matmul_precision("highest"):
+                outputs, gradients = jax.vjp(call, x, k)
+            return gradients(outputs)
+
+        def plain(call, x, k):
+            return call(x, k)
+
+        for function, count in ((forward, 1), (elsewhere, 2), (plain, 0)):
+            for plan in (None, "diagonal", Plan("native", "diagonal", "diagonal")):
+                highest, every = products(function, plan)
+                assert every
+                assert highest == (every if count else 0), (function, plan)
+
     @plans
     def test_transformations(self, plan):
         import jax.export
@@ -767,6 +820,53 @@ class TestTorch:
                 assert compiled(draw(size, 6, 6, 4)).shape[0] == size
             compilations.append(count.frame_count)
         assert compilations[0] == compilations[1]
+
+    def test_outputs_change_in_place(self):
+        """Outputs take `+=` as stock's do: none is a view, which autograd would refuse
+        to change."""
+        inputs, kernel = draw(2, 6, 6, 4).requires_grad_(), draw(3, 3, 4, 1)
+        found = []
+        for plan in ("native", "direct", "diagonal", Plan("native", "direct")):
+            outputs = kd.depthwise_conv(inputs, kernel, padding="same", plan=plan)
+            outputs += inputs
+            outputs.square().sum().backward()
+            found.append(inputs.grad)
+            inputs.grad = None
+        for one in found:
+            np.testing.assert_allclose(one, found[0], atol=1e-11)
+
+    def test_another_device_is_stocks(self):
+        """On another device than Keras's, as in a scope, stock's operation runs; the
+        device that plans are made for stays Keras's."""
+        backends.active.device.cache_clear()
+        with keras.device("meta"):
+            inputs, kernel = ops.ones((2, 6, 6, 4)), ops.ones((3, 3, 4, 1))
+            assert backends.active.device().type != "meta"
+            for plan in PLANS:
+                outputs = kd.depthwise_conv(inputs, kernel, plan=plan)
+                assert outputs.device.type == "meta"
+                assert outputs.shape == (2, 4, 4, 4)
+
+    def test_settings_of_tf32_may_differ(self):
+        """The convolutions' setting alone is read: torch raises an error for that of
+        all cuDNN once the recurrent layers' differs."""
+        import torch
+
+        from keras_diagwise.backends import torch_trace
+
+        convolutions = torch.backends.cudnn.conv
+        before = convolutions.fp32_precision
+        try:
+            for value in ("ieee", "tf32"):
+                convolutions.fp32_precision = value
+                allowed, *_ = torch_trace.cudnn_flags()
+                assert allowed == (value == "tf32")
+                backends.active.set_flags(
+                    backends.active.flags() | {"cudnn_allow_tf32": not allowed}
+                )
+                assert torch_trace.cudnn_flags()[0] != allowed
+        finally:
+            convolutions.fp32_precision = before
 
     def test_autocast_and_tracing_are_stocks(self):
         import torch

@@ -27,47 +27,63 @@ def differentiable(convolution, inputs, kernel):
     (jax2onnx 0.17)."""
     if isinstance(inputs, jax.core.Tracer) and is_exporting():
         return convolution.to_export.compute("forward", inputs, kernel)
-    return bind("forward", convolution, inputs, kernel)
+    precision = jax.config.jax_default_matmul_precision
+    return bind("forward", inputs, kernel, convolution=convolution, precision=precision)
 
 
-def bind(pass_name, convolution, left, right):
-    return PRIMITIVES[pass_name].bind(left, right, convolution=convolution)
+def bind(pass_name, left, right, **parameters):
+    """Calls a primitive.
+
+    Args:
+        pass_name: the pass.
+        left, right: its operands.
+        **parameters: `convolution`, and the `precision` of products where the call was
+            traced, which holds in its gradients too, wherever they are computed.
+    """
+    return PRIMITIVES[pass_name].bind(left, right, **parameters)
+
+
+PARAMETERS = ("convolution", "precision")
 
 
 def make_primitive(pass_name: str) -> Primitive:
     primitive = Primitive(f"diagonalwise_{pass_name}")
 
     @jax.named_scope(primitive.name)  # operations of a unit lack the layer's name
-    def compute(left, right, *, convolution):
-        return convolution.compute(pass_name, left, right)
+    def compute(left, right, *, convolution, precision):
+        with jax.default_matmul_precision(precision):
+            return convolution.compute(pass_name, left, right)
 
-    jitted = jax.jit(compute, static_argnames="convolution")
+    jitted = jax.jit(compute, static_argnames=PARAMETERS)
 
-    def abstract(left, right, *, convolution):
+    def abstract(left, right, *, convolution, precision):
         shape = convolution.result_shape(pass_name, left.shape, right.shape)
         return jax.core.ShapedArray(shape, left.dtype)
 
-    def batch(operands, axes, *, convolution):
+    def batch(operands, axes, *, convolution, precision):
         left, right = operands
         folded = folded_operand(pass_name)
         if folded is not None and axes[1 - folded] is None:
             moved = jax.numpy.moveaxis(operands[folded], axes[folded], 0)
             merged = jax.numpy.reshape(moved, (-1, *moved.shape[2:]))
             pair = (merged, right) if folded == 0 else (left, merged)
-            result = bind(pass_name, convolution, *pair)
+            result = bind(
+                pass_name, *pair, convolution=convolution, precision=precision
+            )
             return jax.numpy.reshape(result, (*moved.shape[:2], *result.shape[1:])), 0
-        plain = convolution.without_kernels
-        mapped = jax.vmap(functools.partial(compute, convolution=plain), in_axes=axes)
-        return mapped(left, right), 0
+        plain = functools.partial(
+            compute, convolution=convolution.without_kernels, precision=precision
+        )
+        return jax.vmap(plain, in_axes=axes)(left, right), 0
 
-    def compute_apart(left, right, *, convolution):
-        result = jitted(left, right, convolution=convolution)
+    def compute_apart(left, right, **parameters):
+        result = jitted(left, right, **parameters)
         return set_xla_metadata(result, compilation_unit=primitive.name)
 
     lower = mlir.lower_fun(compute, multiple_results=False)
     lower_apart = mlir.lower_fun(compute_apart, multiple_results=False)
 
-    def lower_for(context, *operands, convolution):
+    def lower_for(context, *operands, convolution, precision):
         module = context.module_context
         if module.lowering_parameters.for_export:
             convolution = convolution.to_export
@@ -79,17 +95,17 @@ def make_primitive(pass_name: str) -> Primitive:
             and is_for_one_cpu(module)
             and not convolution.is_native(pass_name)
         ):
-            return lower_apart(context, *operands, convolution=convolution)
-        return lower(context, *operands, convolution=convolution)
+            return lower_apart(
+                context, *operands, convolution=convolution, precision=precision
+            )
+        return lower(context, *operands, convolution=convolution, precision=precision)
 
-    @functools.partial(jax.jit, static_argnames="convolution")
-    def jitted_primitive(left, right, *, convolution):
-        return primitive.bind(left, right, convolution=convolution)
+    jitted_primitive = jax.jit(primitive.bind, static_argnames=PARAMETERS)
 
-    def run(left, right, *, convolution):
+    def run(left, right, *, convolution, precision):
         is_lowered = convolution.is_kernel(pass_name) and not jax.config.jax_disable_jit
         function = jitted_primitive if is_lowered else jitted
-        return function(left, right, convolution=convolution)
+        return function(left, right, convolution=convolution, precision=precision)
 
     primitive.def_impl(run)
     primitive.def_abstract_eval(abstract)
@@ -130,13 +146,13 @@ def folded_operand(pass_name: str) -> int | None:
 
 
 def define_transposes(pass_name: str, primitive: Primitive) -> None:
-    def left_rule(cotangent, left, right, *, convolution):
+    def left_rule(cotangent, left, right, **parameters):
         transposed, *operands = transpose_left(pass_name, cotangent, right)
-        return bind(transposed, convolution, *operands)
+        return bind(transposed, *operands, **parameters)
 
-    def right_rule(cotangent, left, right, *, convolution):
+    def right_rule(cotangent, left, right, **parameters):
         transposed, *operands = transpose_right(pass_name, cotangent, left)
-        return bind(transposed, convolution, *operands)
+        return bind(transposed, *operands, **parameters)
 
     ad.defbilinear(primitive, left_rule, right_rule)
 
@@ -235,11 +251,18 @@ def environment():
     return {
         "device_kind": device.platform,
         "device_name": device.device_kind,
-        "cores": None if device.platform == "cpu" else device.core_count,
+        "cores": cores_of(device),
         "compiler_mode": "xla",
         "flags": flags(),
         "versions": versions,
     }
+
+
+def cores_of(device):
+    """The cores of a GPU or a TPU, which have different names, or `None`."""
+    if device.platform == "cpu":
+        return None
+    return getattr(device, "core_count", None) or getattr(device, "num_cores", None)
 
 
 def accelerator_index():

@@ -35,6 +35,15 @@ def is_exporting() -> bool:
     return False
 
 
+def default_torch_device() -> str:
+    """The device of Keras's tensors on torch outside of every `keras.device`. Seen in
+    3.15.
+    """
+    from keras.src.backend.torch import core
+
+    return core.DEFAULT_DEVICE
+
+
 VERSION = release(keras.__version__)[:2]
 
 

@@ -269,10 +269,11 @@ def environment():
     kind, name = "cpu", "cpu"
     versions = {"tensorflow": tf.__version__}
     if list_gpus():
-        device = tf.config.list_physical_devices("GPU")[0]
+        device = tf.config.get_visible_devices("GPU")[0]
         build = tf.sysconfig.get_build_info()
         kind = "gpu"
-        name = tf.config.experimental.get_device_details(device)["device_name"]
+        details = tf.config.experimental.get_device_details(device)
+        name = details.get("device_name", "gpu")
         versions["cuda"] = str(build.get("cuda_version"))
         versions["cudnn"] = str(build.get("cudnn_version"))
     return {

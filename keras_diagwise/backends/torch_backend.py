@@ -13,12 +13,15 @@ import keras
 import torch
 from torch.nn import grad as convolution_gradients
 
-from keras_diagwise.backends import inductor, onednn, torch_trace
+from keras_diagwise.backends import inductor, keras_internals, onednn, torch_trace
 from keras_diagwise.backends.transposition import gradients
 from keras_diagwise.backends.triton import WARPS, capability_refusal
 
 
 def differentiable(convolution, inputs, kernel):
+    """By stock's operation on another device than Keras's, as in a `keras.device`."""
+    if inputs.device.type != device().type:
+        return convolution.by_stock.compute("forward", inputs, kernel)
     return Bilinear.apply("forward", convolution, inputs, kernel)
 
 
@@ -29,7 +32,9 @@ class Bilinear(torch.autograd.Function):
     def forward(ctx, pass_name, convolution, left, right):
         ctx.pass_name, ctx.convolution = pass_name, convolution
         ctx.save_for_backward(left, right)
-        return convolution.compute(pass_name, left, right)
+        result = convolution.compute(pass_name, left, right)
+        # A view that a function made can't be changed in place, as by `outputs += x`.
+        return result.detach() if result._is_view() else result
 
     @staticmethod
     def backward(ctx, cotangent):
@@ -164,8 +169,8 @@ trace_key = torch.are_deterministic_algorithms_enabled
 
 @functools.cache
 def device():
-    """The device of Keras's tensors."""
-    return keras.ops.zeros(()).device
+    """The device of Keras's tensors, for which plans are made."""
+    return torch.device(keras_internals.default_torch_device())
 
 
 def environment():
@@ -201,8 +206,11 @@ def flags():
 def set_flags(flags):
     torch.use_deterministic_algorithms(flags["deterministic"])
     torch.set_num_threads(flags["threads"])
-    for name in set(GPU_FLAGS) & set(flags):
-        setattr(torch.backends.cudnn, name.removeprefix("cudnn_"), flags[name])
+    cudnn = torch.backends.cudnn
+    if "cudnn_allow_tf32" in flags:
+        cudnn.conv.fp32_precision = "tf32" if flags["cudnn_allow_tf32"] else "ieee"
+    for name in set(GPU_FLAGS[1:]) & set(flags):
+        setattr(cudnn, name.removeprefix("cudnn_"), flags[name])
 
 
 def child_variables():

@@ -11,6 +11,13 @@ from keras_diagwise.backends.transposition import gradients
 
 MODE = "inductor"
 
+AUTOCAST = (
+    *("cpu", "cuda"),
+    *(["mps"] if torch.backends.mps.is_available() else []),
+    *(["xpu"] if torch.xpu.is_available() else []),
+)
+"""Kinds of devices whose operations may be under autocast."""
+
 
 def constant(function):
     """Equals `torch.compiler.assume_constant_result`, which imports Dynamo: a second of
@@ -48,14 +55,35 @@ def state():
     return (
         mode,
         torch.are_deterministic_algorithms_enabled(),
-        *cudnn_flags(),
+        *cudnn_flags_in_trace(),
     )
+
+
+def cudnn_flags_in_trace():
+    """`cudnn_flags`, which Dynamo then guards: of TF32, the setting that it can read,
+    unless it raises an error, as it does where recurrent layers' differs."""
+    cudnn = torch.backends.cudnn
+    allows_tf32 = cudnn.allow_tf32 if has_one_tf32() else convolutions_allow_tf32()
+    return allows_tf32, cudnn.benchmark, cudnn.deterministic
 
 
 def cudnn_flags():
     """Settings that change precision or the choice of kernels on a GPU."""
     cudnn = torch.backends.cudnn
-    return cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic
+    return convolutions_allow_tf32(), cudnn.benchmark, cudnn.deterministic
+
+
+@constant
+def convolutions_allow_tf32():
+    """Whether convolutions run in TF32 on a GPU."""
+    return torch.backends.cudnn.conv.fp32_precision == "tf32"
+
+
+@constant
+def has_one_tf32():
+    """Whether all of cuDNN has one setting of TF32."""
+    cudnn = torch.backends.cudnn
+    return cudnn.conv.fp32_precision == cudnn.rnn.fp32_precision
 
 
 def must_run_native():
@@ -67,11 +95,7 @@ def must_run_native():
 def is_transformed():
     """Whether stock's operation must run: autocast chooses dtypes by the operation that
     it sees, and some transforms have no rule for an autograd function."""
-    return (
-        torch.is_autocast_enabled("cpu")
-        or torch.is_autocast_enabled("cuda")
-        or lacks_rule()
-    )
+    return any(map(torch.is_autocast_enabled, AUTOCAST)) or lacks_rule()
 
 
 def lacks_rule():

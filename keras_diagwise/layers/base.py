@@ -34,9 +34,15 @@ class Diagonalwise(keras.layers.Layer):
     def __init__(
         self, *args, plan: str | Mapping[str, str] | Plan = AUTO, **kwargs
     ) -> None:
-        plan = standardize_plan(plan)
+        plan = standardize_plan(plan)  # before anything is built
         super().__init__(*args, **kwargs)
         self.plan = plan
+
+    def __setattr__(self, name: str, value) -> None:
+        """Standardizes a plan that is set by hand, as the constructor does."""
+        if name in self.PLANS:
+            value = standardize_plan(value)
+        super().__setattr__(name, value)
 
     @classmethod
     def plans_for(cls, plan: str | Plan) -> dict[str, str | Plan]:

@@ -352,6 +352,36 @@ def test_an_export_is_stocks(strict):
     assert any("conv2d" in each for each in targets)
 
 
+def test_changed_settings_are_compiled_anew():
+    """Settings of a GPU's kernels are guarded, also where torch can't say whether all
+    of cuDNN runs in TF32."""
+    cudnn = torch.backends.cudnn
+    settings = [(cudnn, "benchmark"), (cudnn, "deterministic")]
+    settings += [(part, "fp32_precision") for part in (cudnn.conv, cudnn.rnn)]
+    before = [getattr(*each) for each in settings]
+    count, inputs, kernel = CompileCounter(), draw(2, 6, 6, 4), draw(3, 3, 4, 1)
+    compiled = torch.compile(
+        lambda x: convolved("direct")(x, kernel), backend=count, fullgraph=True
+    )
+    try:
+        for frames, (setting, value) in enumerate(
+            [
+                (settings[0], not before[0]),
+                (settings[1], not before[1]),
+                (settings[3], "ieee"),  # now the two differ
+                (settings[0], before[0]),
+            ],
+            start=2,
+        ):
+            compiled(inputs)
+            setattr(*setting, value)
+            compiled(inputs)
+            assert count.frame_count == frames
+    finally:
+        for setting, value in zip(settings, before, strict=True):
+            setattr(*setting, value)
+
+
 def test_autocast_is_stocks():
     inputs, kernel = draw(2, 6, 6, 4).float(), draw(3, 3, 4, 1).float()
     with torch.autocast("cpu", dtype=torch.bfloat16):

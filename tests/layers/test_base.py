@@ -10,6 +10,7 @@ import keras_diagwise as kd
 from keras_diagwise import Plan
 from keras_diagwise.backends import keras_internals
 from keras_diagwise.layers import STOCK_TO_OURS
+from keras_diagwise.problem import PASSES
 from tests.strategies import to_numpy
 
 CONVOLUTIONS = {
@@ -26,6 +27,32 @@ MIXED = Plan(forward="direct", kernel_gradient="diagonal:2:split")
 plans = pytest.mark.parametrize(
     "plan", ["auto", "native", "direct", "diagonal:2", MIXED], ids=str
 )
+
+
+def test_a_plan_set_by_hand_is_standardized():
+    """A plan that is set on a layer is as one that it was made with: calls, summaries
+    and configurations agree."""
+    layer = kd.DiagonalwiseDepthwiseConv2D(3)
+    for plan, config in (
+        ("direct", "direct"),
+        (
+            {"forward": "direct"},
+            {"forward": "direct", **dict.fromkeys(PASSES[1:], "native")},
+        ),
+        ("auto", "auto"),
+    ):
+        layer.plan = plan
+        assert layer.get_config()["plan"] == config
+    with pytest.raises(ValueError, match=r"`plan` must be .*'dirct'"):
+        layer.plan = "dirct"
+    assert layer.plan == "auto"
+    model = keras.Sequential([keras.Input((6, 6, 4)), layer])
+    layer.plan = "direct"
+    (row,) = kd.summary(model, batch_size=2)
+    assert (str(row.plan), row.rung) == ("direct", "layer")
+    kd.pin(model, batch_size=2)
+    assert layer.plan == Plan("direct", "direct", "direct")
+
 
 SHARED = {
     "kernel_size": 3,
