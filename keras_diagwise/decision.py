@@ -181,11 +181,11 @@ class Comparison(Record, frozen=True, rename={"roofline": "least"}, dict=True):
     @property
     def rank(self) -> tuple:
         """Sort key of comparisons: of two, the greater is kept. Of the same
-        measurement, it is the one that was overruled, or in which more candidates were
-        refused by a verification."""
+        measurement, it is the one that was overruled, or in which a verification has
+        found more candidates to fail for sure."""
         overruled = self.overruled is not None
-        failures = len(self.outcomes) - len(self.seconds)
-        return len(self.outcomes), self.measured, overruled, failures, self.digest
+        failed = sum(o.failure in SURE_FAILURES for o in self.outcomes.values())
+        return len(self.outcomes), self.measured, overruled, failed, self.digest
 
     @functools.cached_property
     def digest(self) -> str:

@@ -5,12 +5,13 @@ import json
 
 import hypothesis
 import pytest
+from msgspec.structs import replace
 
 from keras_diagwise.decision import Comparison, Decision, Outcome
 from keras_diagwise.precision import STANDARD, STRICT
 from keras_diagwise.problem import PASSES
 from tests.algorithms.suite import depthwise
-from tests.samples import MEASURED, PROBLEM, decision, documents
+from tests.samples import MEASURED, PROBLEM, comparison, decision, documents
 
 
 def test_the_fastest_sure_candidate_wins():
@@ -51,6 +52,20 @@ def test_a_strict_plan_errs_by_rounding(errors, winner):
     assert str(whole.plan(1.03).forward) == "diagonal:8"
     assert str(whole.plan(1.03, precision=STANDARD).forward) == "diagonal:8"
     assert str(whole.plan(1.03, precision=STRICT).forward) == winner
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.2, 0.3, 0.4])
+def test_sure_failures_outrank_a_time(seconds):
+    """Of one measurement, a verification's sure failure outranks the time that it
+    replaces, and a mishap, of a busy device, say, does not by itself."""
+    timed = comparison(native=1.0, direct=seconds)
+    ranks = {}
+    for failure in ("wrong numbers", "out of memory"):
+        outcomes = {**timed.outcomes, "direct": Outcome(failure=failure, excess=9.0)}
+        ranks[failure] = replace(timed, outcomes=outcomes).rank
+    assert ranks["wrong numbers"] > timed.rank
+    assert ranks["wrong numbers"] > ranks["out of memory"]
+    assert ranks["out of memory"][:-1] == timed.rank[:-1]
 
 
 def test_a_gain_of_nothing_is_no_gain():

@@ -855,7 +855,7 @@ class TestTorch:
         from keras_diagwise.backends import torch_trace
 
         convolutions = torch.backends.cudnn.conv
-        before = convolutions.fp32_precision
+        before = torch.backends.cudnn.allow_tf32
         try:
             for value in ("ieee", "tf32"):
                 convolutions.fp32_precision = value
@@ -866,7 +866,7 @@ class TestTorch:
                 )
                 assert torch_trace.cudnn_flags()[0] != allowed
         finally:
-            convolutions.fp32_precision = before
+            torch.backends.cudnn.allow_tf32 = before
 
     def test_autocast_and_tracing_are_stocks(self):
         import torch

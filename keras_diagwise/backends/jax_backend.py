@@ -267,7 +267,10 @@ def cores_of(device):
 
 def accelerator_index():
     device = jax.local_devices()[0]
-    return None if device.platform == "cpu" else device.id
+    if device.platform == "cpu":
+        return None
+    index = getattr(device, "local_hardware_id", None)
+    return device.id if index is None else index
 
 
 def needs_other_processes(model):

@@ -20,7 +20,7 @@ from keras_diagwise.backends.triton import WARPS, capability_refusal
 
 def differentiable(convolution, inputs, kernel):
     """By stock's operation on another device than Keras's, as in a `keras.device`."""
-    if inputs.device.type != device().type:
+    if torch_trace.is_elsewhere(inputs):
         return convolution.by_stock.compute("forward", inputs, kernel)
     return Bilinear.apply("forward", convolution, inputs, kernel)
 
@@ -206,11 +206,8 @@ def flags():
 def set_flags(flags):
     torch.use_deterministic_algorithms(flags["deterministic"])
     torch.set_num_threads(flags["threads"])
-    cudnn = torch.backends.cudnn
-    if "cudnn_allow_tf32" in flags:
-        cudnn.conv.fp32_precision = "tf32" if flags["cudnn_allow_tf32"] else "ieee"
-    for name in set(GPU_FLAGS[1:]) & set(flags):
-        setattr(cudnn, name.removeprefix("cudnn_"), flags[name])
+    for name in set(GPU_FLAGS) & set(flags):
+        setattr(torch.backends.cudnn, name.removeprefix("cudnn_"), flags[name])
 
 
 def child_variables():
@@ -227,10 +224,11 @@ if torch.cuda.is_available():
 
 
 def accelerator_index():
-    kind = device().type
-    if kind == "cpu":
+    here = device()
+    if here.type == "cpu":
         return None
-    return torch.cuda.current_device() if kind == "cuda" else 0
+    is_any = here.type == "cuda" and here.index is None
+    return torch.cuda.current_device() if is_any else here.index or 0
 
 
 def needs_other_processes(model):

@@ -7,9 +7,13 @@ import operator
 import torch
 from torch.autograd import forward_ad
 
+from keras_diagwise.backends import keras_internals
 from keras_diagwise.backends.transposition import gradients
 
 MODE = "inductor"
+
+HOME = keras_internals.default_torch_device().partition(":")[0]
+"""The kind of device of Keras's tensors."""
 
 AUTOCAST = (
     *("cpu", "cuda"),
@@ -60,8 +64,9 @@ def state():
 
 
 def cudnn_flags_in_trace():
-    """`cudnn_flags`, which Dynamo then guards: of TF32, the setting that it can read,
-    unless it raises an error, as it does where recurrent layers' differs."""
+    """`cudnn_flags`, which Dynamo then guards. Of TF32 it can read the old setting
+    alone, which raises an error where the new ones differ from it or each other: then
+    that is not guarded."""
     cudnn = torch.backends.cudnn
     allows_tf32 = cudnn.allow_tf32 if has_one_tf32() else convolutions_allow_tf32()
     return allows_tf32, cudnn.benchmark, cudnn.deterministic
@@ -81,9 +86,13 @@ def convolutions_allow_tf32():
 
 @constant
 def has_one_tf32():
-    """Whether all of cuDNN has one setting of TF32."""
-    cudnn = torch.backends.cudnn
-    return cudnn.conv.fp32_precision == cudnn.rnn.fp32_precision
+    """Whether all of cuDNN has one setting of TF32, in torch's old words and its new
+    ones."""
+    try:
+        torch.backends.cudnn.allow_tf32  # noqa: B018
+    except RuntimeError:
+        return False
+    return True
 
 
 def must_run_native():
@@ -106,6 +115,11 @@ def lacks_rule():
         torch._C._functorch.peek_interpreter_stack() is not None
         or forward_ad._current_level >= 0
     )
+
+
+def is_elsewhere(tensor):
+    """Whether a tensor is on another device than Keras's, for which plans are made."""
+    return tensor.device.type != HOME
 
 
 def differentiable(name, inputs, kernel):

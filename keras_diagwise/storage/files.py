@@ -99,6 +99,11 @@ def lease_name(what: str, generation: int) -> str:
     return f"{what}-{generation}.json"
 
 
+def what_of(name: str) -> str:
+    """The task of a lease, from its file name."""
+    return name.partition("-")[0]
+
+
 def generation_of(name: str) -> int:
     """The generation of a lease, from its file name."""
     return int(name.partition("-")[2].removesuffix(".json"))

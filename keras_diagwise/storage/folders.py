@@ -23,6 +23,10 @@ PATIENCE = 10.0
 PAUSE = 60.0
 """Seconds without further requests after one failed."""
 
+OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "oci", "tos"}
+"""Protocols of which the first name in a path is a bucket's, with an owner, and is not
+created by the way."""
+
 TEMPORARY_NAME = re.compile(r"\.[0-9a-f]{16}\.tmp")
 
 
@@ -196,6 +200,12 @@ class RemoteFolder:
             self._opened_by = os.getpid()
         return self._opened
 
+    @property
+    def _has_buckets(self) -> bool:
+        protocol = self._system.protocol
+        names = {protocol} if isinstance(protocol, str) else set(protocol)
+        return bool(names & OBJECT_STORES)
+
     def names(self, path: str) -> list[str]:
         def ask() -> list[str]:
             self._system.invalidate_cache()
@@ -274,9 +284,8 @@ class RemoteFolder:
         try:
             self._system.pipe_file(self._at(path), content, **mode)
         except FileNotFoundError:
-            # A bucket is the first name of a path without a slash before it.
             bucket = self._root.partition("/")[0]
-            if bucket and not self._system.exists(bucket):
+            if self._has_buckets and not self._system.exists(bucket):
                 raise
             self._system.makedirs(self._at(path).rpartition("/")[0], exist_ok=True)
             self._system.pipe_file(self._at(path), content, **mode)

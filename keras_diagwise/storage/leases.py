@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated
 
 from msgspec import Meta
@@ -26,6 +27,7 @@ from keras_diagwise.storage.files import (
     lease_from_bytes,
     lease_name,
     lease_to_bytes,
+    what_of,
 )
 from keras_diagwise.storage.folders import Folder
 
@@ -43,8 +45,8 @@ class Lease(Record, frozen=True):
     Attributes:
         host: the holder's machine.
         process: the holder's process.
-        namespace: where `process` is a process: a container has processes of its own,
-            and may have its machine's name.
+        namespace: the machine's start and container that `process` is in: another may
+            have the same name.
         token: a random text unique to the lease.
         time: when it was last renewed, in seconds since 1970.
         expires: when it expires.
@@ -62,14 +64,18 @@ class Lease(Record, frozen=True):
     @property
     def is_over(self) -> bool:
         """Whether it has expired by the clock, or its holder is gone."""
-        difference = 0.0 if self.host == host() else CLOCKS_DIFFER
+        difference = 0.0 if self.is_near else CLOCKS_DIFFER
         return self.expires + difference < time.time() or self.holder_is_gone
+
+    @property
+    def is_near(self) -> bool:
+        """Whether the holder is in this machine and container."""
+        return self.host == host() and self.namespace == namespace()
 
     @property
     def holder_is_gone(self) -> bool:
         """Whether the holder's process is known here to have ended."""
-        is_near = self.host == host() and self.namespace == namespace()
-        if not is_near or os.name != "posix":
+        if not self.is_near or os.name != "posix":
             return False
         try:
             os.kill(self.process, 0)
@@ -156,12 +162,19 @@ class Leases:
         if not self._folder.create(self._at(name), self._content()):
             return None
         # The latest may have been released and taken anew since it was looked at.
-        least = generation_of(latest) if latest else 1
-        others = [n for n in self._names(what) if n != name]
-        if all(self._is_over(n) for n in others if generation_of(n) >= least):
+        try:
+            if not self._has_rival(name, generation_of(latest) if latest else 1):
+                return name
+            self._folder.remove(self._at(name))
+        except OSError:  # it is held all the same, and so renewed and released
             return name
-        self._folder.remove(self._at(name))
         return None
+
+    def _has_rival(self, name: str, least: int) -> bool:
+        """Whether a worker holds another lease on the same task, of at least this
+        generation."""
+        others = (n for n in self._names(what_of(name)) if n != name)
+        return any(not self._is_over(n) for n in others if generation_of(n) >= least)
 
     def _latest(self, what: str) -> str | None:
         """The name of the latest lease on a task."""
@@ -233,8 +246,10 @@ def host() -> str:
 
 @functools.cache
 def namespace() -> str:
-    """The name of this process's namespace of processes; empty outside Linux."""
+    """The start of this machine and the namespace of this process; empty outside
+    Linux."""
     try:
-        return os.readlink("/proc/self/ns/pid")
+        start = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{start} {os.readlink('/proc/self/ns/pid')}"
     except OSError:
         return ""

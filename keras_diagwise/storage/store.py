@@ -52,7 +52,7 @@ AN_HOUR = 3600.0
 MAX_ATTEMPTS = 100
 """Attempts to merge a decision while other processes write it."""
 
-TRIAL = b" " * 2**13
+TRIAL = OUR_FIRST_BYTES.ljust(2**13)
 """Content of a trial file. On a full disk an empty file can still be written."""
 
 Read = TypeVar("Read")

@@ -59,8 +59,9 @@ class TimingPolicy:
     matrix_size: int
 
     def smaller(self) -> TimingPolicy | None:
-        """A policy that takes less memory to measure a roofline, or `None`."""
-        if len(self.copied_bytes) < 3:
+        """A policy that takes less memory to measure a roofline, or `None` if copies
+        would fit the caches, or products be too short."""
+        if self.matrix_size <= MIN_MATRIX_SIZE:
             return None
         return dataclasses.replace(
             self,
@@ -68,6 +69,9 @@ class TimingPolicy:
             matrix_size=self.matrix_size // 2,
         )
 
+
+MIN_MATRIX_SIZE = 1024
+"""Least matrices that are large enough to measure the rate of products."""
 
 CPU = TimingPolicy(2e-3, 0.0, 0.0, 0, tuple(2**n for n in range(14, 28, 2)), 1024)
 ACCELERATOR = TimingPolicy(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import keras
 
 import keras_diagwise
@@ -11,6 +9,7 @@ from keras_diagwise.environment import Environment
 from keras_diagwise_cli.demo.images import Images
 from keras_diagwise_cli.demo.training import SideBySide, Timed
 from keras_diagwise_cli.environment_record import environment_record
+from keras_diagwise_cli.terminal.output import finite
 
 
 def figures(
@@ -82,11 +81,6 @@ def relative_difference(stock: float, converted: float) -> float | None:
     """Relative difference of two losses, or `None` if one is not finite."""
     largest = max(abs(stock), abs(converted))
     return finite(abs(stock - converted) / largest if largest else 0.0)
-
-
-def finite(value: float) -> float | None:
-    """`value`, or `None` if JSON can't represent it."""
-    return value if math.isfinite(value) else None
 
 
 def alone(measured: SideBySide) -> dict | None:

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import json
-import operator
+import math
+from typing import Any
 
-import msgspec
 import typer
 
 
 def print_json(figures: object) -> None:
-    """Prints figures in JSON's types as one document; what JSON can't represent, NaN
-    and infinity, as null."""
-    encoded = msgspec.json.encode(figures, enc_hook=operator.methodcaller("item"))
-    typer.echo(json.dumps(msgspec.json.decode(encoded), indent=1))
+    """Prints figures in JSON's types as one document."""
+    typer.echo(json.dumps(finite(figures), indent=1, allow_nan=False))
+
+
+def finite(figures: Any) -> Any:
+    """Figures in JSON's types, with `None` for what JSON can't represent, NaN and
+    infinity."""
+    if isinstance(figures, dict):
+        return {name: finite(each) for name, each in figures.items()}
+    if isinstance(figures, list | tuple):
+        return [finite(each) for each in figures]
+    if isinstance(figures, float) and not math.isfinite(figures):
+        return None
+    return figures
 
 
 def print_outcome(as_json: bool, text: str, **figures: object) -> None:

@@ -382,6 +382,32 @@ def test_changed_settings_are_compiled_anew():
             setattr(*setting, value)
 
 
+@pytest.mark.parametrize("parts", [("conv",), ("conv", "rnn")])
+def test_any_setting_of_tf32_compiles(parts):
+    """torch's old setting raises an error where the new ones differ from it."""
+    cudnn = torch.backends.cudnn
+    before = {name: getattr(cudnn, name).fp32_precision for name in parts}
+    try:
+        for name in parts:
+            getattr(cudnn, name).fp32_precision = "ieee"
+        with pytest.raises(RuntimeError, match="allow_tf32"):
+            cudnn.allow_tf32  # noqa: B018
+        inputs, kernel = draw(2, 6, 6, 4), draw(3, 3, 4, 1)
+        targets = graph_of(convolved("direct"), inputs, kernel)
+        assert any("keras_diagwise" in each for each in targets)
+    finally:
+        for name, value in before.items():
+            getattr(cudnn, name).fp32_precision = value
+
+
+def test_another_device_is_stocks():
+    """On another device than Keras's, as in a scope, stock's operation is compiled."""
+    with keras.device("meta"):
+        operands = ops.ones((2, 6, 6, 4)), ops.ones((3, 3, 4, 1))
+        targets = graph_of(convolved("direct"), *operands)
+    assert not any("keras_diagwise" in each for each in targets)
+
+
 def test_autocast_is_stocks():
     inputs, kernel = draw(2, 6, 6, 4).float(), draw(3, 3, 4, 1).float()
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from keras_diagwise.models import benchmark
 from keras_diagwise.models.benchmark import relative_difference
 from keras_diagwise_cli import app
+from keras_diagwise_cli.terminal.output import print_json
 from tests.cli.test_report import measure_all, small_model
 from tests.fake_runner import traced_plans
 
@@ -81,6 +82,13 @@ def test_a_difference_without_end_is_said(file, monkeypatch):
     assert json.loads(printed(file, "--seconds", "0", "--json"))["difference"] is None
     words = " ".join(printed(file, "--seconds", "0").split())
     assert "one model's hold NaN or infinite numbers" in words
+
+
+def test_any_text_is_json(capsys):
+    """A path of bytes that are no text is printed as Python's JSON does."""
+    print_json({"path": "/data/\udcff", "times": (1.5, float("inf")), "é": None})
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == {"path": "/data/\udcff", "times": [1.5, None], "é": None}
 
 
 @pytest.mark.parametrize("seconds", ["nan", "inf"])

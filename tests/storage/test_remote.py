@@ -255,6 +255,8 @@ def test_a_read_only_url_still_serves(url, monkeypatch, caplog):
 class NoBucket:
     """A file system of an object store, in which there is no such bucket."""
 
+    protocol = ("s3", "s3a")
+
     def __init__(self):
         self.made = []
 

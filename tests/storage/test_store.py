@@ -389,6 +389,17 @@ def test_what_cant_be_kept_is_known_before(where, tmp_path, monkeypatch):
     assert not list(tmp_path.rglob("*.tmp"))
 
 
+def test_a_trial_left_behind_is_swept(tmp_path, monkeypatch):
+    """A process that is killed during its trial leaves a file, which is swept."""
+    store = Store(tmp_path)
+    store.put(HERE, decision())
+    monkeypatch.setattr(LocalFolder, "remove", lambda self, path: None)
+    assert store.why_not_kept(HERE) is None
+    monkeypatch.undo()
+    assert len(list(tmp_path.rglob("*.tmp"))) == 2
+    assert store.sweep(HERE, seconds=-1) == 2
+
+
 def test_an_unreadable_folder_is_empty(tmp_path, monkeypatch, caplog):
     """A folder that can't be read is empty, with one warning."""
     Store(tmp_path).put(HERE, decision())

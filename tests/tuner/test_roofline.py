@@ -9,8 +9,10 @@ import pytest
 from keras_diagwise import backends
 from keras_diagwise.algorithms import Direct
 from keras_diagwise.tuner import roofline as roofline_module
-from keras_diagwise.tuner.measure import CPU
+from keras_diagwise.tuner import runner as runner_module
+from keras_diagwise.tuner.measure import ACCELERATOR, CPU, MIN_MATRIX_SIZE
 from keras_diagwise.tuner.roofline import Roofline, measure_roofline
+from keras_diagwise.tuner.runner import FailedError, Runner
 from tests.algorithms.suite import depthwise
 
 MODE = backends.active.environment()["compiler_mode"]
@@ -53,6 +55,42 @@ def test_limits_are_the_best_measured(monkeypatch):
     found = measure_roofline(MODE, "float32")
     assert found.copies == tuple((moved, 2.0) for moved in CPU.copied_bytes)
     assert found.flops_per_second == CPU.matrix_size**3
+
+
+@pytest.mark.parametrize("fits", [8192, 2048, 512])
+def test_little_memory_takes_smaller_arrays(fits, monkeypatch):
+    """What does not fit is tried with less, as far as it still is a measurement."""
+    tried = []
+
+    def measure(mode, dtype, policy):
+        tried.append(policy)
+        if policy.matrix_size > fits:
+            raise MemoryError
+        return ROOFLINE
+
+    monkeypatch.setattr(runner_module, "measure_roofline", measure)
+    monkeypatch.setattr(runner_module, "timing_policy", lambda: ACCELERATOR)
+    if fits >= MIN_MATRIX_SIZE:
+        assert Runner().roofline(MODE, "float32") == ROOFLINE
+    else:
+        with pytest.raises(FailedError, match="out of memory"):
+            Runner().roofline(MODE, "float32")
+    sizes = [policy.matrix_size for policy in tried]
+    assert sizes == [n for n in (8192, 4096, 2048, 1024) if n >= fits]
+    assert min(max(policy.copied_bytes) for policy in tried) >= 2**24
+
+
+def test_another_error_is_not_tried_again(monkeypatch):
+    tried = []
+
+    def fail(*arguments):
+        tried.append(arguments)
+        raise ValueError("planted")
+
+    monkeypatch.setattr(runner_module, "measure_roofline", fail)
+    with pytest.raises(FailedError, match="planted"):
+        Runner().roofline(MODE, "float32")
+    assert len(tried) == 1
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
