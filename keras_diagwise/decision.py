@@ -182,10 +182,16 @@ class Comparison(Record, frozen=True, rename={"roofline": "least"}, dict=True):
     def rank(self) -> tuple:
         """Sort key of comparisons: of two, the greater is kept. Of the same
         measurement, it is the one that was overruled, or in which a verification has
-        found more candidates to fail for sure."""
-        overruled = self.overruled is not None
-        failed = sum(o.failure in SURE_FAILURES for o in self.outcomes.values())
-        return len(self.outcomes), self.measured, overruled, failed, self.digest
+        found more candidates to fail; but a time outranks a lack of time or memory."""
+        failures = [outcome.failure for outcome in self.outcomes.values()]
+        return (
+            len(self.outcomes),
+            self.measured,
+            self.overruled is not None,
+            sum(failure in (*SURE_FAILURES, "crash") for failure in failures),
+            len(self.seconds),
+            self.digest,
+        )
 
     @functools.cached_property
     def digest(self) -> str:

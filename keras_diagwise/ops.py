@@ -325,7 +325,7 @@ def convolved_in_trace(
     dtype = standardize_dtype(inputs.dtype)
     if dtype != standardize_dtype(kernel.dtype):
         return None
-    if trace.is_open(strides, dilation_rate) or trace.is_elsewhere(inputs):
+    if trace.is_open(strides, dilation_rate) or trace.is_elsewhere():
         return None
     edition = dispatcher.edition if plan == AUTO else ""
     if isinstance(plan, Plan):

@@ -1,6 +1,7 @@
 """The functional op: what it computes, what it leaves to stock, what it costs."""
 
 import functools
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -551,6 +552,20 @@ class TestJax:
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="about TensorFlow")
 class TestTensorFlow:
+    def test_a_gpu_has_its_number_on_the_machine(self, monkeypatch):
+        """Also where a program sees only some of the GPUs."""
+        import tensorflow as tf
+
+        gpus = [f"/physical_device:GPU:{n}" for n in range(2)]
+        monkeypatch.setattr(backends.active, "list_gpus", lambda: ["/device:GPU:0"])
+        monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: gpus)
+        for number in range(2):
+            visible = gpus[number:]
+            monkeypatch.setattr(
+                tf.config, "get_visible_devices", lambda kind, found=visible: found
+            )
+            assert backends.active.accelerator_index() == number
+
     @plans
     @pytest.mark.parametrize("jit_compile", [False, True])
     def test_in_graphs_of_unknown_shape(self, plan, jit_compile):
@@ -867,6 +882,16 @@ class TestTorch:
                 assert torch_trace.cudnn_flags()[0] != allowed
         finally:
             torch.backends.cudnn.allow_tf32 = before
+
+    def test_settings_before_torch_2_9_are_read(self, monkeypatch):
+        import torch
+
+        from keras_diagwise.backends import torch_trace
+
+        settings = {"allow_tf32": False, "benchmark": True, "deterministic": False}
+        cudnn = SimpleNamespace(**settings)
+        monkeypatch.setattr(torch.backends, "cudnn", cudnn)
+        assert torch_trace.cudnn_flags() == tuple(settings.values())
 
     def test_autocast_and_tracing_are_stocks(self):
         import torch

@@ -6,7 +6,10 @@ from keras_diagwise.decision import Decision
 from keras_diagwise.storage.leases import Lease
 from tests.samples import PROBLEM, decision
 
-LEASE = {"host": "here", "process": 7, "token": "0", "time": 1.0, "expires": 2.0}
+LEASE = {
+    **{"host": "here", "process": 7, "namespace": "a container", "token": "0"},
+    **{"time": 1.0, "expires": 2.0},
+}
 
 
 def values_with(name, value):

@@ -24,7 +24,7 @@ A backend's module provides
 - `python_trace`: the interface to such a tracer, or `None`: its compiler mode, `MODE`;
   `constant(function)`, the function, to be run during a trace rather than traced;
   `sizes(tensor)`, a shape with `None` for sizes that the trace leaves open;
-  `is_elsewhere(tensor)`, whether it is on another device than Keras's;
+  `is_elsewhere()`, whether operands are moved to another device than Keras's;
   `must_run_native()`, as above, in a trace; `define_operator(convolution_of)`, which
   defines the operator `(left, right, pass_name, name)`, whose convolution has that
   name; and `differentiable(name, inputs, kernel)`, a call of its forward pass;

@@ -44,6 +44,13 @@ def default_torch_device() -> str:
     return core.DEFAULT_DEVICE
 
 
+def current_torch_device() -> str:
+    """The device to which Keras moves operands on torch. Seen in 3.15."""
+    from keras.src.backend.torch import core
+
+    return core.get_device()
+
+
 VERSION = release(keras.__version__)[:2]
 
 

@@ -286,7 +286,10 @@ def environment():
 
 
 def accelerator_index():
-    return 0 if list_gpus() else None
+    if not list_gpus():
+        return None
+    first = tf.config.get_visible_devices("GPU")[0]
+    return tf.config.list_physical_devices("GPU").index(first)
 
 
 def needs_other_processes(model):

@@ -20,7 +20,7 @@ from keras_diagwise.backends.triton import WARPS, capability_refusal
 
 def differentiable(convolution, inputs, kernel):
     """By stock's operation on another device than Keras's, as in a `keras.device`."""
-    if torch_trace.is_elsewhere(inputs):
+    if inputs.device.type != torch_trace.HOME:
         return convolution.by_stock.compute("forward", inputs, kernel)
     return Bilinear.apply("forward", convolution, inputs, kernel)
 

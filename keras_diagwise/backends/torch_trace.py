@@ -65,8 +65,8 @@ def state():
 
 def cudnn_flags_in_trace():
     """`cudnn_flags`, which Dynamo then guards. Of TF32 it can read the old setting
-    alone, which raises an error where the new ones differ from it or each other: then
-    that is not guarded."""
+    alone, which raises an error where the new ones differ from it or each other: that
+    is then not guarded, nor later in the program."""
     cudnn = torch.backends.cudnn
     allows_tf32 = cudnn.allow_tf32 if has_one_tf32() else convolutions_allow_tf32()
     return allows_tf32, cudnn.benchmark, cudnn.deterministic
@@ -81,7 +81,10 @@ def cudnn_flags():
 @constant
 def convolutions_allow_tf32():
     """Whether convolutions run in TF32 on a GPU."""
-    return torch.backends.cudnn.conv.fp32_precision == "tf32"
+    cudnn = torch.backends.cudnn
+    if not hasattr(cudnn, "conv"):  # before torch 2.9
+        return cudnn.allow_tf32
+    return cudnn.conv.fp32_precision == "tf32"
 
 
 @constant
@@ -117,9 +120,10 @@ def lacks_rule():
     )
 
 
-def is_elsewhere(tensor):
-    """Whether a tensor is on another device than Keras's, for which plans are made."""
-    return tensor.device.type != HOME
+def is_elsewhere():
+    """Whether operands are moved to another device than Keras's, for which plans are
+    made, as in a `keras.device`."""
+    return keras_internals.current_torch_device().partition(":")[0] != HOME
 
 
 def differentiable(name, inputs, kernel):

@@ -125,7 +125,8 @@ class Decisions:
             models: models that run by the new decisions from their next step on.
                 Others do so once they are recompiled.
             verify: whether to check every timed candidate on this device against
-                float64 first, so that none that is wrong or fails here serves.
+                float64 first, so that none that is wrong, fails or crashes here
+                serves. One that lacks time or memory does if the store has its time.
                 Decisions for another backend or kind of device are then left out.
 
         Returns:

@@ -202,8 +202,11 @@ class RemoteFolder:
 
     @property
     def _has_buckets(self) -> bool:
-        protocol = self._system.protocol
-        names = {protocol} if isinstance(protocol, str) else set(protocol)
+        system, names = self._system, set()
+        while system is not None:
+            protocol = system.protocol
+            names |= {protocol} if isinstance(protocol, str) else set(protocol)
+            system = getattr(system, "fs", None)  # that of a cache, or of a folder
         return bool(names & OBJECT_STORES)
 
     def names(self, path: str) -> list[str]:

@@ -7,14 +7,14 @@ a lease that expires; if two workers do the same task, it is done twice, without
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -112,7 +112,7 @@ class Leases:
         self._seconds = LEASE_SECONDS if seconds is None else seconds
         self._watched: dict[str, tuple[bytes, float]] = {}
 
-    @contextmanager
+    @contextlib.contextmanager
     def held(self, what: str) -> Iterator[bool]:
         """Holds the lease on a task, and renews it meanwhile.
 
@@ -144,41 +144,35 @@ class Leases:
             renewing.join()
             self._release(what, name)
 
-    def is_held(self, what: str) -> bool:
-        """Whether another worker holds the lease on a task."""
-        try:
-            latest = self._latest(what)
-            return latest is not None and not self._is_over(latest)
-        except OSError as error:
-            self._failed(error)
-            return False
-
     def _taken(self, what: str) -> str | None:
         """The name of the lease that was acquired, or `None`."""
-        latest = self._latest(what)
+        before = self._names(what)
+        latest = max(before, key=generation_of, default=None)
         if latest is not None and not self._is_over(latest):
             return None
         name = lease_name(what, generation_of(latest) + 1 if latest else 1)
         if not self._folder.create(self._at(name), self._content()):
             return None
         # The latest may have been released and taken anew since it was looked at.
-        try:
-            if not self._has_rival(name, generation_of(latest) if latest else 1):
-                return name
-            self._folder.remove(self._at(name))
-        except OSError:  # it is held all the same, and so renewed and released
+        if not self._has_rival(name, {*before} - {latest}):
             return name
+        with contextlib.suppress(OSError):  # it expires
+            self._folder.remove(self._at(name))
         return None
 
-    def _has_rival(self, name: str, least: int) -> bool:
-        """Whether a worker holds another lease on the same task, of at least this
-        generation."""
-        others = (n for n in self._names(what_of(name)) if n != name)
-        return any(not self._is_over(n) for n in others if generation_of(n) >= least)
+    def _has_rival(self, name: str, over: Collection[str]) -> bool:
+        """Whether a worker holds another lease on the same task. If that can't be seen,
+        this one is held: it has been created, and must be renewed and released.
 
-    def _latest(self, what: str) -> str | None:
-        """The name of the latest lease on a task."""
-        return max(self._names(what), key=generation_of, default=None)
+        Args:
+            name: this worker's lease.
+            over: leases that are over.
+        """
+        try:
+            others = {*self._names(what_of(name))} - {name, *over}
+            return not all(map(self._is_over, others))
+        except OSError:
+            return False
 
     def _names(self, what: str) -> list[str]:
         names = self._folder.names(self._path)
@@ -246,10 +240,11 @@ def host() -> str:
 
 @functools.cache
 def namespace() -> str:
-    """The start of this machine and the namespace of this process; empty outside
-    Linux."""
-    try:
-        start = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{start} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return ""
+    """The start of this machine and the namespace of this process, as far as they can
+    be read; empty outside Linux."""
+    parts = []
+    with contextlib.suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+    with contextlib.suppress(OSError):
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    return " ".join(parts)

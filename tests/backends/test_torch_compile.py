@@ -400,12 +400,31 @@ def test_any_setting_of_tf32_compiles(parts):
             getattr(cudnn, name).fp32_precision = value
 
 
-def test_another_device_is_stocks():
-    """On another device than Keras's, as in a scope, stock's operation is compiled."""
-    with keras.device("meta"):
+def is_ours(targets):
+    return any("keras_diagwise" in each for each in targets)
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_another_device_is_stocks(device):
+    """In a scope of another device than Keras's, to which operands are moved, stock's
+    operation is compiled."""
+    with keras.device(device):
         operands = ops.ones((2, 6, 6, 4)), ops.ones((3, 3, 4, 1))
-        targets = graph_of(convolved("direct"), *operands)
-    assert not any("keras_diagwise" in each for each in targets)
+    with keras.device("meta"):
+        assert not is_ours(graph_of(convolved("direct"), *operands))
+
+
+def test_operands_from_elsewhere_are_ours():
+    """Operands on another device that are moved to Keras's, as a GPU's data are."""
+    kernel = ops.ones((3, 3, 4, 1))
+    with keras.device("meta"):
+        inputs = ops.ones((2, 6, 6, 4))
+    assert is_ours(graph_of(convolved("direct"), inputs, kernel))
+
+
+def test_a_variable_is_an_operand():
+    inputs, kernel = (keras.Variable(draw(*s)) for s in [(2, 6, 6, 4), (3, 3, 4, 1)])
+    assert is_ours(graph_of(lambda: convolved("direct")(inputs, kernel)))
 
 
 def test_autocast_is_stocks():

@@ -149,6 +149,19 @@ def test_a_containers_process_is_not_looked_for(folder):
     assert not takes(worker(folder))
 
 
+def test_a_hidden_start_leaves_the_namespace(monkeypatch):
+    """A sandbox may refuse to say when its machine started."""
+    whole = leases.namespace.__wrapped__()
+    monkeypatch.setattr(leases.Path, "read_text", refuse)
+    part = leases.namespace.__wrapped__()
+    assert whole.endswith(part)
+    assert bool(part) == sys.platform.startswith("linux")
+
+
+def refuse(*arguments):
+    raise PermissionError("planted")
+
+
 def test_a_lease_taken_anew_meanwhile_is_seen(folder, monkeypatch):
     """Between looking at a lease and taking the next one, its holder may release it and
     take it anew, under the same name."""
@@ -169,6 +182,26 @@ def test_a_lease_taken_anew_meanwhile_is_seen(folder, monkeypatch):
     assert takes(asking)
 
 
+def test_a_lease_taken_from_the_start_is_seen(folder, monkeypatch):
+    """Between looking at an expired lease and taking the next one, two others may take
+    and release it, so that the generations start anew."""
+    asking, expired = worker(folder), time.time() - 1
+    lease_of_another(folder, generation=3, host=leases.host(), expires=expired)
+    create = folder.create
+    with contextlib.ExitStack() as held:
+
+        def after_two_others(path, content):
+            monkeypatch.setattr(folder, "create", create)
+            assert takes(worker(folder))
+            assert held.enter_context(worker(folder).held(WHAT))
+            return create(path, content)
+
+        monkeypatch.setattr(folder, "create", after_two_others)
+        assert not takes(asking)
+        assert files_in(folder) == [f"{WHAT}-1.json"]
+    assert takes(asking)
+
+
 def test_without_leases_each_is_on_its_own():
     """Where no lease can be made, each worker is on its own."""
     said = []
@@ -178,9 +211,6 @@ def test_without_leases_each_is_on_its_own():
 
 
 def test_a_disk_without_links_serves_too(tmp_path, monkeypatch):
-    def refuse(*paths):
-        raise PermissionError("planted")
-
     monkeypatch.setattr(os, "link", refuse)
     test_only_one_holds_a_lease(LocalFolder(str(tmp_path)))
     assert not [each for each in tmp_path.rglob("*") if each.is_file()]

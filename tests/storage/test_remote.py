@@ -275,10 +275,16 @@ class NoBucket:
         pass
 
 
-def test_a_missing_bucket_loses_nothing(url, home, monkeypatch, caplog):
+class CachedNoBucket(NoBucket):
+    protocol = "simplecache"
+    fs = NoBucket()
+
+
+@pytest.mark.parametrize("file_system", [NoBucket, CachedNoBucket])
+def test_a_missing_bucket_loses_nothing(url, home, monkeypatch, caplog, file_system):
     """A URL whose bucket does not exist is one that can't be written: nothing is
     created there, what is measured is kept here, and nobody waits for a lease."""
-    missing = NoBucket()
+    missing = file_system()
     monkeypatch.setattr(folders, "file_system", lambda location: (missing, "typo/here"))
     store = Store("memory://typo/here")
     with store.leases(HERE).held("0" * 16) as is_ours:
