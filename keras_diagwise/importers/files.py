@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_diagwise.storage.folders import replacement
+from keras_diagwise.storage.plain_files import replacement
 
 Name = str | os.PathLike[str]
 

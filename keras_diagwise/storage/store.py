@@ -37,15 +37,14 @@ from keras_diagwise.storage.files import (
     sizes_and_key,
 )
 from keras_diagwise.storage.folders import (
-    TEMPORARY_NAME,
-    AwayError,
     Folder,
     MemoryFolder,
-    RemoteFolder,
     folder_at,
     is_reachable,
 )
 from keras_diagwise.storage.leases import Leases
+from keras_diagwise.storage.plain_files import TEMPORARY_NAME
+from keras_diagwise.storage.remote_folder import AwayError, RemoteFolder
 from keras_diagwise.storage.warnings import Unusable, Warnings, reason
 
 AN_HOUR = 3600.0

@@ -6,7 +6,7 @@ import logging
 import threading
 
 from keras_diagwise._terminal import printable
-from keras_diagwise.storage.folders import AwayError
+from keras_diagwise.storage.remote_folder import AwayError
 from keras_diagwise.storage.locations import VARIABLE, shown
 
 MAX_WARNINGS = 5

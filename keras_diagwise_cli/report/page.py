@@ -17,7 +17,7 @@ from keras_diagwise.decision import Outcome
 from keras_diagwise.durations import duration, milliseconds
 from keras_diagwise.models.report import PASS_NAMES
 from keras_diagwise.planning.source import PlanSource
-from keras_diagwise.storage.folders import replacement
+from keras_diagwise.storage.plain_files import replacement
 from keras_diagwise_cli.batch_size import SOURCES
 from keras_diagwise_cli.decisions.tables import why
 from keras_diagwise_cli.model_input import title

@@ -27,7 +27,7 @@ from keras_diagwise.storage.files import (
     decision_path,
     to_bytes,
 )
-from keras_diagwise.storage.folders import MAX_BYTES
+from keras_diagwise.storage.plain_files import MAX_BYTES
 from keras_diagwise.storage.store import Store
 from keras_diagwise_cli.decisions.tables import show_all, show_candidates
 from keras_diagwise_cli.report.figures import report_figures

@@ -7,10 +7,11 @@ import threading
 
 import pytest
 
-from keras_diagwise.storage import folders, locations
+from keras_diagwise.storage import locations, remote_folder
 from keras_diagwise.storage.document import Document
 from keras_diagwise.storage.files import decision_path
-from keras_diagwise.storage.folders import MAX_BYTES, LocalFolder
+from keras_diagwise.storage.folders import LocalFolder
+from keras_diagwise.storage.plain_files import MAX_BYTES
 from keras_diagwise.storage.locations import shown
 from keras_diagwise.storage.store import Store
 from tests.samples import (
@@ -74,7 +75,7 @@ def faults(monkeypatch):
     """What the requests of every remote folder do before they are answered, by the name
     of what is asked of fsspec."""
     found = {}
-    answer = folders.RemoteFolder._answer
+    answer = remote_folder.RemoteFolder._answer
 
     def faulty(self, ask):
         def asked():
@@ -84,7 +85,7 @@ def faults(monkeypatch):
 
         return answer(self, asked)
 
-    monkeypatch.setattr(folders.RemoteFolder, "_answer", faulty)
+    monkeypatch.setattr(remote_folder.RemoteFolder, "_answer", faulty)
     NEVER.clear()
     yield found
     NEVER.set()
@@ -151,7 +152,7 @@ class TestWhileItCantBeReached:
     @pytest.fixture(autouse=True)
     def impatient(self, fault, monkeypatch):
         if fault is hang:
-            monkeypatch.setattr(folders, "PATIENCE", 1.0)
+            monkeypatch.setattr(remote_folder, "PATIENCE", 1.0)
 
     def test_this_machines_decisions_serve(self, url, home, faults, fault, caplog):
         """This machine's decisions serve, with one warning."""
@@ -189,7 +190,7 @@ class TestWhileItCantBeReached:
         Store(url).put(HERE, decision())
         del faults["all"]
         known = decision(passes=("forward",), native=1.0)
-        plain = folders.RemoteFolder(url)
+        plain = remote_folder.RemoteFolder(url)
         next_one = Store(url)
         next_one.put(HERE, known)
         assert plain.content(decision_path(HERE.digest, PROBLEM)) is not None
@@ -237,7 +238,7 @@ def test_a_read_only_url_still_serves(url, monkeypatch, caplog):
         written.append(path)
         raise PermissionError("key:secret may not write")
 
-    monkeypatch.setattr(folders.RemoteFolder, "_written", refuse_to_write)
+    monkeypatch.setattr(remote_folder.RemoteFolder, "_written", refuse_to_write)
     store = Store(url)
     with store.leases(HERE).held("0" * 16) as is_ours:
         assert is_ours
@@ -285,7 +286,9 @@ def test_a_missing_bucket_loses_nothing(url, home, monkeypatch, caplog, file_sys
     """A URL whose bucket does not exist is one that can't be written: nothing is
     created there, what is measured is kept here, and nobody waits for a lease."""
     missing = file_system()
-    monkeypatch.setattr(folders, "file_system", lambda location: (missing, "typo/here"))
+    monkeypatch.setattr(
+        remote_folder, "file_system", lambda location: (missing, "typo/here")
+    )
     store = Store("memory://typo/here")
     with store.leases(HERE).held("0" * 16) as is_ours:
         assert is_ours
@@ -326,7 +329,7 @@ def test_a_forked_process_opens_its_own(url, monkeypatch):
     store.put(HERE, decision())
     opened = store._folder._system
     assert store._folder._system is opened
-    monkeypatch.setattr(folders.os, "getpid", lambda: 1)
+    monkeypatch.setattr(remote_folder.os, "getpid", lambda: 1)
     fsspec = pytest.importorskip("fsspec")
     fsspec.filesystem("memory").clear_instance_cache()
     assert store.get(HERE, PROBLEM) == decision()
@@ -350,7 +353,7 @@ def test_an_unreachable_url_is_not_cleared(url, faults):
 def test_a_lagging_listing_hides_no_decision(url, monkeypatch):
     """A listing that lags behind hides no decision of the very problem."""
     Store(url).put(HERE, decision())
-    monkeypatch.setattr(folders.RemoteFolder, "names", lambda self, path: [])
+    monkeypatch.setattr(remote_folder.RemoteFolder, "names", lambda self, path: [])
     store = Store(url)
     assert store.get(HERE, PROBLEM) == decision()
     assert store.nearest(HERE, with_batch(9)) is None

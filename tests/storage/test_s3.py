@@ -13,7 +13,7 @@ import pytest
 import keras_diagwise as kd
 from keras_diagwise.models.report import ModelCheck
 from keras_diagwise.ops import dispatcher
-from keras_diagwise.storage import folders, locations
+from keras_diagwise.storage import locations, remote_folder
 from keras_diagwise.storage.document import Document
 from keras_diagwise.storage.files import decision_path
 from keras_diagwise.storage.store import Store
@@ -96,7 +96,7 @@ def s3(server, monkeypatch, tmp_path):
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     monkeypatch.setattr(locations, "default_location", lambda: str(tmp_path))
-    monkeypatch.setattr(folders, "PATIENCE", 3.0)
+    monkeypatch.setattr(remote_folder, "PATIENCE", 3.0)
     s3fs.S3FileSystem.clear_instance_cache()
     system = s3fs.S3FileSystem()
     system.mkdir(BUCKET)

@@ -24,7 +24,8 @@ from keras_diagwise.storage.files import (
     decision_to_bytes,
     to_bytes,
 )
-from keras_diagwise.storage.folders import MAX_BYTES, LocalFolder
+from keras_diagwise.storage.folders import LocalFolder
+from keras_diagwise.storage.plain_files import MAX_BYTES
 from keras_diagwise.storage.store import Store
 from tests.algorithms.suite import dense, dense_layer, depthwise
 from tests.samples import (

@@ -29,7 +29,7 @@ import keras_diagwise
 from keras_diagwise.environment import Environment
 from keras_diagwise.problem import PASSES, Problem
 from keras_diagwise.storage.files import DECISION_NAME, LEASE_NAME
-from keras_diagwise.storage.folders import TEMPORARY_NAME
+from keras_diagwise.storage.plain_files import TEMPORARY_NAME
 from keras_diagwise.storage.store import Store
 from keras_diagwise.tuner import comparer
 from keras_diagwise.tuner.candidates import is_decided
