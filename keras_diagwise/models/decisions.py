@@ -15,8 +15,8 @@ from keras_diagwise.models.environment import environment_of_models
 from keras_diagwise.models.swap import forget_compiled
 from keras_diagwise.ops import dispatcher
 from keras_diagwise.storage.document import Document
-from keras_diagwise.storage.plain_files import replacement
 from keras_diagwise.storage.locations import shown
+from keras_diagwise.storage.plain_files import replacement
 from keras_diagwise.storage.store import Store
 from keras_diagwise.tuner.tuner import Tuner
 

@@ -1,23 +1,22 @@
-"""Kinds of objects: how to take out their contents and put them back or elsewhere."""
+"""The kinds of objects, and which an object is of."""
 
 from __future__ import annotations
 
-import abc
 import collections
 import enum
 import inspect
-import itertools
 import re
 import sys
 import types
 import weakref
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from keras_diagwise import backends
 from keras_diagwise.models.attributes import attributes_of, put_attributes
+from keras_diagwise.models.kind import Content, Kind
 
 IMMUTABLE = (
     *(type(None), bool, int, float, complex, str, bytes, range, slice, enum.Enum),
@@ -29,55 +28,6 @@ IMMUTABLE = (
 
 NEW_OBJECT = object().__reduce_ex__(4)[0]
 """Function by which Python makes an object that is only its attributes."""
-
-
-class Content(NamedTuple):
-    """Contents of an object.
-
-    Attributes:
-        attributes: by name.
-        items: everything else, in an order that its kind knows; for a dictionary,
-            keys and values alternate.
-    """
-
-    attributes: dict[str, Any]
-    items: list[Any]
-
-
-class Kind(abc.ABC):
-    """A kind of object.
-
-    Attributes:
-        is_made_of_items: whether the items are passed when an object is made; if not,
-            it is made empty and filled later.
-        is_immutable: whether an object can be shared if all that it holds is shared.
-    """
-
-    is_made_of_items = is_immutable = False
-
-    def take(self, each: Any) -> Content:
-        """Contents of an object."""
-        return Content(attributes_of(each), self.items(each))
-
-    def items(self, each: Any) -> list:
-        """Contents of an object other than its attributes."""
-        return []
-
-    @abc.abstractmethod
-    def make(self, each: Any, items: list) -> Any:
-        """A new object of the class of `each`."""
-
-    def put(self, each: Any, content: Content) -> None:
-        """Replaces the contents of an object."""
-        put_attributes(each, content.attributes)
-        self.put_items(each, content.items)
-
-    def put_items(self, each: Any, items: list) -> None:
-        """Replaces the items of an object."""
-
-    def labels(self, items: list) -> Iterable[str]:
-        """Labels by which Python reaches each item from the object."""
-        return (f"[{i}]" for i in itertools.count())
 
 
 class Plain(Kind):

@@ -6,8 +6,8 @@ import logging
 import threading
 
 from keras_diagwise._terminal import printable
-from keras_diagwise.storage.remote_folder import AwayError
 from keras_diagwise.storage.locations import VARIABLE, shown
+from keras_diagwise.storage.remote_folder import AwayError
 
 MAX_WARNINGS = 5
 """Most unusable files that are named, one per line."""

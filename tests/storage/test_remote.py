@@ -11,8 +11,8 @@ from keras_diagwise.storage import locations, remote_folder
 from keras_diagwise.storage.document import Document
 from keras_diagwise.storage.files import decision_path
 from keras_diagwise.storage.folders import LocalFolder
-from keras_diagwise.storage.plain_files import MAX_BYTES
 from keras_diagwise.storage.locations import shown
+from keras_diagwise.storage.plain_files import MAX_BYTES
 from keras_diagwise.storage.store import Store
 from tests.samples import (
     HERE,
