@@ -71,6 +71,23 @@ def printable_lines(text: str) -> str:
     return "\n".join(map(printable, text.split("\n")))
 
 
+def short(text: str, letters: int) -> str:
+    """Untrusted text on one printable line, truncated to `letters` characters."""
+    text = printable(" ".join(text.split()))
+    return text if len(text) <= letters else f"{text[:letters]}…"
+
+
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """A number and its noun, such as `1 pass` and `2 passes`.
+
+    Args:
+        number: the number.
+        noun: the singular.
+        plural: the plural; with an `s` if not given.
+    """
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
 class TimeLeftColumn(rich.progress.ProgressColumn):
     """The time left, or nothing while it is unknown.
 

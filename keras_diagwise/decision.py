@@ -37,6 +37,9 @@ or compile time rules it out; its first run was far slower; or one of `MISHAPS`.
 SURE_FAILURES = ("refused", "wrong numbers", "not finite", "exception")
 """Failures that do not depend on the load of the device at the time."""
 
+VERIFIED_FAILURES = (*SURE_FAILURES, "crash")
+"""Failures that a verification can find."""
+
 
 MAX_NUMBER = 1e18
 """Largest plausible error or ratio."""
@@ -188,7 +191,7 @@ class Comparison(Record, frozen=True, rename={"roofline": "least"}, dict=True):
             len(self.outcomes),
             self.measured,
             self.overruled is not None,
-            sum(failure in (*SURE_FAILURES, "crash") for failure in failures),
+            sum(failure in VERIFIED_FAILURES for failure in failures),
             len(self.seconds),
             self.digest,
         )

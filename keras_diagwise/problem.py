@@ -16,7 +16,14 @@ from msgspec import Meta
 
 from keras_diagwise.records import Record, one_of
 
-PASSES = ("forward", "input_gradient", "kernel_gradient")
+PASS_NAMES = {
+    "forward": "forward",
+    "input_gradient": "input gradient",
+    "kernel_gradient": "kernel gradient",
+}
+"""The three passes, as an identifier and in words."""
+
+PASSES = tuple(PASS_NAMES)
 
 Sizes = tuple[Any, ...]
 """Ints, and `None` where a size is unknown."""

@@ -66,7 +66,7 @@ def user_errors(
 def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
     """Decorates a command: an error ends it with one line on stderr and an exit code.
 
-    Adds the option `--debug`, with which the traceback is left. A command that declares
+    Adds the option `--debug`, which shows the traceback. A command that declares
     `debug` itself is passed it.
     """
     signature = inspect.signature(command, eval_str=True)

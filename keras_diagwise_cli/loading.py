@@ -29,23 +29,26 @@ def load_package() -> None:
         UserError: if the backend is unknown, or can't be imported.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    with Progress() as progress, progress.phase("loading Keras"):
-        choose_backend()
-        check_backend()
-        with user_errors(ImportError, saying=how_to_install):
-            importlib.import_module("keras_diagwise")
+    choose_backend()  # before the bar, whose line its message would join
+    check_backend()
+    with (
+        Progress() as progress,
+        progress.phase("loading Keras"),
+        user_errors(ImportError, saying=how_to_install),
+    ):
+        importlib.import_module("keras_diagwise")
 
 
 def check_backend() -> None:
-    """Checks the backend's name, which Keras does by a traceback.
+    """Checks the backend's name, for which Keras would print a traceback.
 
     Raises:
         UserError: if there is no such backend.
     """
     if backend_name() not in (*BACKENDS, *NAMES.INFERENCE_ONLY):
         raise UserError(
-            f"Keras's backend must be one of {', '.join(BACKENDS)}. Set it by the "
-            "variable KERAS_BACKEND, or by 'backend' in ~/.keras/keras.json. "
+            f"Keras's backend must be one of {', '.join(BACKENDS)}. Set the variable "
+            "KERAS_BACKEND, or 'backend' in ~/.keras/keras.json. "
             f"Received: {backend_name()!r}"
         )
 

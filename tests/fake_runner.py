@@ -41,7 +41,7 @@ class FakeRunner:
         before: called before each request.
         compiled: what was compiled ahead, each time: pass and candidate.
         asked: what was examined.
-        patience: how long each candidate may take, by its name.
+        timeout: how long each candidate may take, by its name.
         timed: what was timed: the candidates' names, and for how long.
     """
 
@@ -56,24 +56,24 @@ class FakeRunner:
     before: object = lambda: None
     compiled: list = dataclasses.field(default_factory=list)
     asked: list = dataclasses.field(default_factory=list)
-    patience: dict = dataclasses.field(default_factory=dict)
+    timeout: dict = dataclasses.field(default_factory=dict)
     timed: list = dataclasses.field(default_factory=list)
     busy: threading.Lock = dataclasses.field(default_factory=threading.Lock)
 
-    def __call__(self, patience, until):
+    def __call__(self, timeout, until):
         return self
 
     def compile(self, jobs):
         self.compiled.append([(task.pass_name, str(each)) for task, each in jobs])
 
-    def examine(self, task, candidate, enough=float("inf"), patience=0.0):
+    def examine(self, task, candidate, enough=float("inf"), timeout=0.0):
         if task.problem == standard_problem(task.problem.dtype):
             return FirstRun(1e-9, error(self.standard_error), 0.0)
         self.before()
         with Busy(self.busy):
             name = str(candidate)
             self.asked.append(Asked(task.problem, task.pass_name, name))
-            self.patience[name] = patience
+            self.timeout[name] = timeout
             if name in self.failures:
                 return FirstRun(failure=self.failures[name], reason="planted")
             seconds = self.seconds.get(name, self.others)

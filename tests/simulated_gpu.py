@@ -197,7 +197,7 @@ class SimulatedRunner(FakeRunner, Runner):
         """Seconds of what a pass is held against, unless that is known."""
         return SECONDS_OF_EXACT * share(task.problem) if self.is_new(task) else 0.0
 
-    def examine(self, task, candidate, enough=0.0, patience=0.0):
+    def examine(self, task, candidate, enough=0.0, timeout=0.0):
         if task.problem == standard_problem(task.problem.dtype):
             self.spend("standard", 0.5)
             return FirstRun(1e-9, error(0.0), 0.0)

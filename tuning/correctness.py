@@ -100,7 +100,7 @@ def main() -> None:
     given = backends.active.flags()
     for chosen in precisions(environment):
         backends.active.set_flags({**given, **chosen})
-        with contextlib.closing(SubprocessRunner(patience=120.0)) as runner:
+        with contextlib.closing(SubprocessRunner(timeout=120.0)) as runner:
             check(records, runner, mode, until)
     print_table(records)
 

@@ -188,6 +188,11 @@ def list_gpus():
     return tf.config.list_logical_devices("GPU")
 
 
+def first_gpu():
+    """The first GPU that the program sees, on which it computes, or `None`."""
+    return tf.config.get_visible_devices("GPU")[0] if list_gpus() else None
+
+
 def sum_together(tensors, axis):
     """Under XLA, one reduction of several operands: one pass, one fused loop."""
     if compiler_mode() != "xla":
@@ -282,8 +287,8 @@ def child_variables():
 def environment():
     kind, name = "cpu", "cpu"
     versions = {"tensorflow": tf.__version__}
-    if list_gpus():
-        device = tf.config.get_visible_devices("GPU")[0]
+    device = first_gpu()
+    if device:
         build = tf.sysconfig.get_build_info()
         kind = "gpu"
         details = tf.config.experimental.get_device_details(device)
@@ -300,10 +305,8 @@ def environment():
 
 
 def accelerator_index():
-    if not list_gpus():
-        return None
-    first = tf.config.get_visible_devices("GPU")[0]
-    return tf.config.list_physical_devices("GPU").index(first)
+    device = first_gpu()
+    return device and tf.config.list_physical_devices("GPU").index(device)
 
 
 def needs_other_processes(model):

@@ -20,7 +20,7 @@ from keras_diagwise.backends.triton import WARPS, capability_refusal
 
 def differentiable(convolution, inputs, kernel):
     """By stock's operation on another device than Keras's, as in a `keras.device`."""
-    if inputs.device.type != torch_trace.HOME:
+    if inputs.device.type != device().type:
         return convolution.by_stock.compute("forward", inputs, kernel)
     return Bilinear.apply("forward", convolution, inputs, kernel)
 
@@ -227,8 +227,9 @@ def accelerator_index():
     here = device()
     if here.type == "cpu":
         return None
-    is_any = here.type == "cuda" and here.index is None
-    return torch.cuda.current_device() if is_any else here.index or 0
+    if here.type == "cuda" and here.index is None:
+        return torch.cuda.current_device()
+    return here.index or 0
 
 
 def needs_other_processes(model):

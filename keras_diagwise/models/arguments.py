@@ -58,7 +58,7 @@ def standardize_batch_sizes(batch_size: int | Sequence[int] | None) -> tuple[int
 
 
 def is_positive_int(value) -> bool:
-    """Whether a value is a positive int, of Python or NumPy, and no bool."""
+    """Whether a value is a positive int, of Python or NumPy, and not a bool."""
     try:
         return not isinstance(value, bool) and operator.index(value) > 0
     except TypeError:

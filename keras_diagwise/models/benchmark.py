@@ -37,8 +37,8 @@ class Steps:
         stock: median of the stock model.
         converted: median of the converted model.
         ratio: median of the per-round ratios, stock over converted.
-        at_least: lower 95 % bound of the ratio.
-        at_most: upper 95 % bound of the ratio.
+        at_least: lower one-sided 95 % bound of the ratio.
+        at_most: upper one-sided 95 % bound of the ratio.
         rounds: number of rounds.
         first_stock: the stock model's first step: trace, compile, run.
         first_converted: the converted model's first step.
@@ -84,8 +84,8 @@ def benchmark(
 ) -> Benchmark:
     """Times the steps of a converted model, as it is and with stock layers.
 
-    The model is recompiled with a small SGD and a mean squared error, runs on random
-    inputs, and is restored.
+    The model is recompiled with a small SGD and a mean squared error, unless it has its
+    own `train_step` or `compute_loss`, runs on random inputs, and is restored.
 
     Args:
         model: the model.

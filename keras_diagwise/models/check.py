@@ -24,17 +24,18 @@ from keras_diagwise.models.snapshot import NotRestoredError, restored
 from keras_diagwise.models.variants import Variant, as_stock, by_plans, step_of
 from keras_diagwise.ops import dispatcher
 from keras_diagwise.plan import NATIVE, Plan
-from keras_diagwise.problem import PASSES, Problem
+from keras_diagwise.problem import PASS_NAMES, PASSES, Problem
 from keras_diagwise.tuner.measure import MEASURING, interleaved, least_ratio
 
 Choice = TypeVar("Choice")
 PassOfProblem = tuple[Problem, str]
 
 LOSES = 1.03
-"""A model loses if its step takes this multiple of stock's, by the 95 % bound."""
+"""A model loses if its step takes more than this multiple of the stock model's, by the
+lower 95 % bound."""
 
 SECONDS_TO_COMPILE = {"xla": 0.06, "graph": 0.03, "inductor": 0.3, "eager": 0.0}
-"""Per layer, by compiler mode. The first step of MobileNetV2 (155 layers) took 8.7 s
+"""Per layer, by compiler mode. The first step of MobileNetV2 (155 layers) took 9.2 s
 on JAX on two cores (`tuning/results/acceptance-jax.json`)."""
 CALLS_BEFORE = 2
 """Warm-up calls of a step before its first round."""
@@ -110,20 +111,23 @@ def check_step(
 def judgement(
     trials: StepTrials, decisions: Mapping[Problem, Decision]
 ) -> tuple[ModelCheck, list[Decision]]:
-    """The check that the trials amount to, and the decisions that it overrules."""
+    """The check, from trials, and the decisions that it overrules."""
     trial = trials.run((), last=True)
     overruled: Sequence[PassOfProblem] = ()
     if trial.slower > LOSES:  # retry: an overruled pass stays overruled
         trial = trials.run((), last=True)
     if trial.slower > LOSES:
         overruled = losers(trials)
-        reason = f"a whole model took {trial.slower:.2f} times stock's step by it"
+        reason = (
+            "with it, the step of a whole model took at least "
+            f"{trial.slower:.2f} times as long as the stock model's"
+        )
         trial = trials.run(overruled, last=True)
     check = ModelCheck(
         trial.stock_seconds,
         trial.converted_seconds,
         trial.stock_seconds / trial.converted_seconds,
-        tuple(f"{pass_name} of {problem}" for problem, pass_name in overruled),
+        tuple(f"{PASS_NAMES[each]} of {problem}" for problem, each in overruled),
     )
     return check, [
         overrule(decisions[problem], pass_name, reason)

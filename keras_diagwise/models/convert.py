@@ -106,8 +106,9 @@ def nothing_found(model: keras.Model, skipped: Iterable[Skipped]) -> str:
     classes = ", ".join(stock.__name__ for stock in STOCK_TO_OURS)
     text = (
         f"keras_diagwise.convert found nothing to convert in {model.name!r}: no layer "
-        f"is exactly one of {classes}, with several groups if it can have them (where "
-        "dense ones have another algorithm: one, or pixels), and passes `filters`."
+        f"that passes `filters` is exactly one of {classes} (not a subclass) and has "
+        "several groups. Dense layers and convolutions count only where they have an "
+        "algorithm besides the stock one."
     )
     return " ".join([text, *skipped_lines(skipped)])
 

@@ -76,8 +76,8 @@ class Duplication:
 
     def _refuse(self, error: Exception, path: str) -> NoReturn:
         raise RefusedError(
-            f"The model {self._model.name!r} can't be duplicated, since {path} can't "
-            f"be: {error}. Without `copy` the model itself is converted."
+            f"The model {self._model.name!r} can't be duplicated, because {path} can't "
+            f"be: {error}. Without `copy=True` the model itself is changed, in place."
         ) from error
 
     def _of(self, each: Any) -> Any:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import keras
 
-from keras_diagwise._terminal import printable
+from keras_diagwise._terminal import short
 from keras_diagwise.models.arguments import check_model
 from keras_diagwise.models.environment import environment_of_models
 from keras_diagwise.models.swap import forget_compiled
@@ -126,8 +126,9 @@ class Decisions:
                 Others do so once they are recompiled.
             verify: whether to check every timed candidate on this device against
                 float64 first, so that none that is wrong, fails or crashes here
-                serves. One that lacks time or memory does if the store has its time.
-                Decisions for another backend or kind of device are then left out.
+                is used. A candidate that runs out of time or memory here is still used
+                if the store has its time. Decisions for another backend or kind of
+                device are then left out.
 
         Returns:
             How many decisions were new, or changed what was known.
@@ -226,7 +227,7 @@ def exportable(path: str | Path) -> str:
     """
     target = os.path.realpath(path)
     if os.path.exists(target) and not os.path.isfile(target):
-        problem = "is no plain file"
+        problem = "is not a regular file"
     elif not os.path.isdir(os.path.dirname(target)):
         problem = "is in a folder that does not exist"
     elif not os.access(os.path.dirname(target), os.W_OK):
@@ -234,15 +235,14 @@ def exportable(path: str | Path) -> str:
     else:
         return target
     raise ValueError(
-        f"`path` must be a file's, to write to, but {problem}. "
+        f"`path` must name a file that can be written, but {problem}. "
         f"Received: path={os.fspath(path)!r}"
     )
 
 
 def briefly(error: Exception) -> str:
     """An error's message as one sentence, truncated."""
-    text = printable(" ".join(str(error).split())) or type(error).__name__
-    text = text if len(text) <= MAX_LETTERS else f"{text[:MAX_LETTERS]}…"
+    text = short(str(error), MAX_LETTERS) or type(error).__name__
     return text if text.endswith(".") else f"{text}."
 
 

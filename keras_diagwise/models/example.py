@@ -75,7 +75,7 @@ def input_specs(model: keras.Model) -> Any:
     shapes = build_shapes(model)
     if len(shapes) != 1:
         raise ValueError(
-            "it is no graph of layers, and was not called on one input before. Pass "
+            "it is not a graph of layers, and was not called on one input before. Pass "
             "`data`, a batch as train_on_batch takes it"
         )
     return keras.KerasTensor((None, *shapes[0][1:]), dtype="float32", name="inputs")

@@ -10,7 +10,11 @@ from pathlib import Path
 
 import keras
 
+from keras_diagwise._terminal import short
 from keras_diagwise.version import release
+
+MAX_LETTERS = 300
+"""Longest message of Keras that an error quotes."""
 
 EXAMPLES = ("MobileNetV2", "EfficientNetB0")
 
@@ -69,32 +73,33 @@ def from_file(path: Path) -> keras.Model:
         )
     if not zipfile.is_zipfile(path):  # Keras would report it as missing
         raise ValueError(
-            "`model` must be a file that keras.models.load_model can load, but is no "
-            "zip archive: it is damaged, or of another format. Save the model again. "
+            "`model` must be a file that keras.models.load_model can load, but is not "
+            "a zip archive: it is damaged, or of another format. Save the model again. "
             f"Received: model={str(path)!r}"
         )
     try:
         model = keras.models.load_model(path)
     except Exception as error:  # a damaged file can fail in any way
-        text = " ".join(f"{type(error).__name__}: {error}".split())
-        missing = re.search(r"Could not locate (class|function) '[^']*'", text)
+        said = " ".join(str(error).split())
+        missing = re.search(r"Could not locate (class|function) '[^']*'", said)
         if missing:
             raise ValueError(
                 "Classes and functions of your own must be registered before a file is "
-                "loaded, by @keras.saving.register_keras_serializable() in a module "
-                "that is imported first; the command does so by --import MODULE. "
+                "loaded, with @keras.saving.register_keras_serializable() in a module "
+                "that is imported first; on the command line, with --import MODULE. "
                 f"Received: model={str(path)!r}. {missing[0]}"
             ) from error
+        text = short(f"{type(error).__name__}: {said}", MAX_LETTERS)
         saved_by = version_in(path)
         if release(saved_by) > release(keras.__version__):
             raise ValueError(
                 f"`model` was saved by Keras {saved_by}, which Keras "
                 f"{keras.__version__} can't read: pip install 'keras>={saved_by}'. "
-                f"Received: model={str(path)!r}. {text:.300}"
+                f"Received: model={str(path)!r}. {text}"
             ) from error
         raise ValueError(
             "`model` must be a file that keras.models.load_model can load. "
-            f"Received: model={str(path)!r}. {text:.300}"
+            f"Received: model={str(path)!r}. {text}"
         ) from error
     if not isinstance(model, keras.Model):
         raise ValueError(

@@ -20,7 +20,8 @@ from keras_diagwise.plan import NATIVE, Plan
 def pin(
     model: keras.Model, *, batch_size: int | None = None, data: Any = None
 ) -> keras.Model:
-    """Writes the plan that each layer runs here and now into its configuration.
+    """Writes the plan that each layer runs here and now into its configuration: for a
+    layer with several input shapes, that of the one with the most operations.
 
     A pinned model, saved and loaded elsewhere, runs the same plans there, where
     `"auto"` would be resolved again. `convert(model)` undoes it.
@@ -37,7 +38,7 @@ def pin(
 
     Raises:
         TypeError: if `model` is not a Keras model.
-        ValueError: if it holds none of the package's layers, or `batch_size` is no
+        ValueError: if it holds none of the package's layers, or `batch_size` is not a
             positive int.
     """
     check_model(model)

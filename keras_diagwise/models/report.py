@@ -12,11 +12,11 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from keras_diagwise._terminal import as_text, printable, printable_lines
+from keras_diagwise._terminal import as_text, counted, printable, printable_lines
 from keras_diagwise.decision import MISHAPS, Comparison, Number, Seconds
 from keras_diagwise.durations import duration, milliseconds
 from keras_diagwise.environment import Environment
-from keras_diagwise.problem import Problem
+from keras_diagwise.problem import PASS_NAMES, Problem
 from keras_diagwise.records import Record
 
 WIDE = 100
@@ -31,15 +31,9 @@ MAX_NAMED = 5
 LABELS = "problem and layers"
 """Heading of the column that folds."""
 
-NO_LAYERS = "no convolution was found of which a plan is known."
+NO_LAYERS = "no layer was found that a plan can run."
 
 ENDINGS = {"budget": "The budget is spent.", "interrupted": "Interrupted."}
-
-PASS_NAMES = {
-    "forward": "forward",
-    "input_gradient": "input gradient",
-    "kernel_gradient": "kernel gradient",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -354,7 +348,7 @@ def closing_lines(report: TuningReport, width: int) -> Iterator[str]:
     """Lines below the table."""
     if report.rows:
         yield ""
-        near = "near: the least possible time over the winner's, at most 100%"
+        near = "near: the roofline over the winner's time, at most 100%"
         yield from if_wide(width, near, NARROW)
     elif not report.undecided:
         found = "none of its layers can be." if report.skipped else NO_LAYERS
@@ -367,13 +361,11 @@ def closing_lines(report: TuningReport, width: int) -> Iterator[str]:
     if report.ended:
         yield ENDINGS[report.ended]
     if report.undecided:
-        count = counted(len(report.undecided))
-        yield f"Not decided yet: {count}. Run it again to go on."
+        count = counted(len(report.undecided), "pass", "passes")
+        yield f"Not decided yet: {count}. Run `tune` again to continue."
+    measured = counted(report.measured, "pass", "passes")
     known = max(len(report.rows) - report.measured, 0)
-    yield (
-        f"{counted(report.measured)} measured, {known} known before, in "
-        f"{duration(report.seconds)}."
-    )
+    yield (f"{measured} measured, {known} known before, in {duration(report.seconds)}.")
 
 
 def failure_lines(report: TuningReport) -> Iterator[str]:
@@ -412,11 +404,6 @@ def check_lines(check: ModelCheck) -> Iterator[str]:
             f"The whole model's step: {duration(check.stock_seconds)} stock, "
             f"{duration(check.converted_seconds)} converted: {check.speedup:.2f}×."
         )
-
-
-def counted(passes: int) -> str:
-    """A number of passes, in words."""
-    return f"{passes} pass{'' if passes == 1 else 'es'}"
 
 
 def times(slower: float | None, faster: float | None) -> str:

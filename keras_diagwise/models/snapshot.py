@@ -34,7 +34,8 @@ def restored(model: keras.Model) -> Iterator[None]:
     global random generators are restored too.
 
     Objects that change in place and give `pickle` no state, such as a `bytearray` or an
-    iterator, and objects that can't be pickled keep their changes.
+    iterator, keep their changes; of objects that can't be pickled the attributes are
+    restored.
 
     Raises:
         NotRestoredError: if a part can't be restored.

@@ -11,7 +11,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from keras_diagwise._terminal import as_text, printable
+from keras_diagwise._terminal import as_text, counted, printable
 from keras_diagwise.decision import Decision
 from keras_diagwise.environment import Environment
 from keras_diagwise.layers.base import Diagonalwise
@@ -105,8 +105,7 @@ class Summary(list[LayerPlan]):
     def __rich_console__(
         self, console: Console, options: ConsoleOptions
     ) -> RenderResult:
-        count = len({line.path for line in self})
-        layers = f"{count} layer{'' if count == 1 else 's'}"
+        layers = counted(len({line.path for line in self}), "layer")
         yield Text(printable(f"keras_diagwise: {layers} of {self.model!r} run by plan"))
         if self:
             yield table_of(self, self._is_detailed)
@@ -117,7 +116,7 @@ class Summary(list[LayerPlan]):
             yield Text(printable(line), overflow="fold")
         if self.compiled:
             names = ", ".join(self.compiled)
-            said = f"Compiled by yourself, {names}: traced once, it keeps its plans."
+            said = f"You compiled {names}: each keeps the plans it was traced with."
             yield Text(printable(said), overflow="fold")
 
 
@@ -177,7 +176,7 @@ def summary(
 
     Raises:
         TypeError: if `model` is not a Keras model.
-        ValueError: if `batch_size` is no positive int.
+        ValueError: if `batch_size` is not a positive int.
     """
     check_model(model)
     batch_size = standardize_batch_size(batch_size)

@@ -18,12 +18,13 @@ from keras_diagwise.plan import AUTO, Plan
 from keras_diagwise.planning.dispatch import serves_dense
 
 REASONS = {
-    "one group": "a dense convolution, which has no other algorithm here",
-    "subclass": "a subclass, whose own behaviour would be lost",
+    "one group": "it is a dense convolution, which has no other algorithm here",
+    "one channel": "its input has a single channel",
+    "subclass": "it is a subclass, whose own behaviour would be lost",
     "patched": "its `call` was replaced",
     "LoRA": "LoRA is enabled",
     "quantized": "it is quantized",
-    "filtered": "not chosen when the model was converted",
+    "filtered": "it is not converted, or `filters` exclude it",
 }
 """Reasons why a layer is left alone, by type."""
 
@@ -129,7 +130,7 @@ def reason_to_leave(layer, dense: bool) -> str | None:
     if type(layer) not in STOCK_TO_OURS:
         return "subclass"
     if has_one_group and not has_channels(layer):
-        return "one group"
+        return "one channel"
     if "call" in vars(layer):
         return "patched"
     if getattr(layer, "lora_enabled", False):
@@ -172,7 +173,7 @@ def skipped_lines(skipped: Iterable[Skipped]) -> list[str]:
     for each in skipped:
         paths.setdefault((each.layer, each.reason), []).append(each.path)
     return [
-        f"Left alone, {REASONS[reason]}: {len(found)} {layer} ({abridged(found)})."
+        f"{len(found)} {layer} left alone ({abridged(found)}): {REASONS[reason]}."
         for (layer, reason), found in paths.items()
     ]
 

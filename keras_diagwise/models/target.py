@@ -1,4 +1,4 @@
-"""What to tune: a model's problems, or problems."""
+"""The target of `tune`: a model's problems, or given ones."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Target:
     Attributes:
         environment: where it runs.
         uses: the problems, each with the paths of the layers that pose it.
-        skipped: layers that were passed over, with the reason.
+        skipped: layers that can't be measured, with the reason.
         model: the model, if there is one.
         data: a batch of the model, if one was given.
         shapes: input shapes that its layers were seen with, see `uses_in`.
@@ -96,13 +96,13 @@ def check_measurable(problems: Sequence[Problem], environment: Environment) -> N
     for problem in problems:
         if reason := why_not_served(environment, problem):
             raise ValueError(
-                f"Each of the problems must have a choice here: {reason}. "
+                f"Each problem must have a candidate besides native here: {reason}. "
                 f"Received: problem={problem}"
             )
         if problem.batch is None or not is_measurable(problem):
             raise ValueError(
-                "Each of the problems must have a batch, a spatial shape, a floating "
-                f"dtype and an output. Received: problem={problem}"
+                "Each problem must have a batch, a spatial shape, a floating dtype and "
+                f"an output. Received: problem={problem}"
             )
 
 
@@ -123,8 +123,8 @@ def target_of_model(
                 uses[use.problem] = (*uses.get(use.problem, ()), use.path)
     if not uses and not skipped:
         warnings.warn(
-            f"{NOTHING_TO_MEASURE} in {model.name!r}: it has no depthwise, separable "
-            "or grouped convolution.",
+            f"{NOTHING_TO_MEASURE} in {model.name!r}: it has no layer that a plan can "
+            "run. keras_diagwise.summary(model) lists the layers left alone, and why.",
             stacklevel=4,
         )
     return Target(environment, uses, tuple(skipped.items()), model, data, shapes)

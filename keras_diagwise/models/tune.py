@@ -23,7 +23,7 @@ from keras_diagwise.models.report import ModelCheck, Row, TuningReport
 from keras_diagwise.models.swap import forget_compiled
 from keras_diagwise.models.target import Target, standardize_target, with_queued
 from keras_diagwise.ops import dispatcher
-from keras_diagwise.problem import PASSES, Problem
+from keras_diagwise.problem import PASS_NAMES, PASSES, Problem
 from keras_diagwise.storage.locations import digest_of, shown
 from keras_diagwise.storage.store import Store
 from keras_diagwise.tuner.candidates import is_decided
@@ -60,8 +60,8 @@ def tune(
         training: `True` decides all three passes, `False` the forward pass.
         budget: time limit in seconds, or as text such as `"30s"` or `"5m"`; `None`
             is no limit.
-        keep: `False` keeps decisions for this process only where the store can't be
-            written.
+        keep: `False` accepts a store that can't be written; decisions then last for
+            this process.
         verbose: 1 shows a progress bar on a terminal and prints the report, 0
             neither.
 
@@ -136,9 +136,9 @@ def measure(
         with tuner.leased(step.digest) as leads:
             decide(tuner, target.problems, passes, has_bar)
             if leads:
-                check = settle(step, tuner, until)
+                check = whole_model_check(step, tuner, until)
         if not leads:
-            check = settle_when_free(step, tuner, until)
+            check = whole_model_check_when_free(step, tuner, until)
     except BudgetSpentError:
         ended = "budget"
     except KeyboardInterrupt:
@@ -169,10 +169,10 @@ def check_kept(store: Store, environment: Environment) -> None:
     reason = store.why_not_kept(environment)
     if reason is not None:
         raise OSError(
-            f"What is measured can't be kept in {shown(store.location)}: {reason}. "
-            "Name a folder that can be written by keras_diagwise.decisions.location or "
-            "KERAS_DIAGWISE_STORE, or let it last for this process by `keep=False` "
-            "(`--no-keep`)."
+            f"Measurements can't be kept in {shown(store.location)}: {reason}. Set "
+            "keras_diagwise.decisions.location or KERAS_DIAGWISE_STORE to a folder "
+            "that can be written, or pass `keep=False` (`--no-keep`) to keep them for "
+            "this process only."
         )
 
 
@@ -236,7 +236,7 @@ def decide(
             for problem in [each for each in problems if each not in decisions]:
                 bar.update(task, description=f"{problem!s:.34}")
                 decision = tune_one(
-                    problem, passes, told=lambda pass_name: bar.advance(task)
+                    problem, passes, on_done=lambda pass_name: bar.advance(task)
                 )
                 if decision is not None:
                     decisions[problem] = decision
@@ -244,50 +244,50 @@ def decide(
     return decisions
 
 
-def settle_when_free(step: Step, tuner: Tuner, until: float) -> ModelCheck | None:
-    """`settle`, once the leading worker is done or gone."""
+def whole_model_check_when_free(
+    step: Step, tuner: Tuner, until: float
+) -> ModelCheck | None:
+    """`whole_model_check`, once the leading worker is done or gone."""
     while True:
         with tuner.leased(step.digest) as is_ours:
             if is_ours:
-                return settle(step, tuner, until)
+                return whole_model_check(step, tuner, until)
         tuner.pause()
 
 
-def settle(step: Step, tuner: Tuner, until: float) -> ModelCheck | None:
-    """The whole-model check of these decisions.
-
-    Reuses a check kept by an earlier call or another worker, if there is one.
-    """
+def whole_model_check(step: Step, tuner: Tuner, until: float) -> ModelCheck | None:
+    """The whole-model check of the decisions for a step's problems: the one kept by an
+    earlier call or another worker, or a new one."""
     if step.target.model is None:
         return None
     if not step.target.problems:
         return ModelCheck(skipped="none of its layers can be measured here")
     decisions = {each: tuner.known(each) for each in step.target.problems}
-    what = step.digest_of_check(decisions)
-    check = known_check(tuner, what)
+    name = step.digest_of_check(decisions)
+    check = known_check(tuner, name)
     if check is not None:
         return check
     while check is None:
         with tuner.device() as is_free:
             if is_free:
-                check = check_model(step, tuner, decisions, until)
+                check = run_check(step, tuner, decisions, until)
         if not is_free:
             tuner.pause()
     if check.skipped is None:
-        tuner.store.keep_check(tuner.environment, what, check.to_dict())
+        tuner.store.keep_check(tuner.environment, name, check.to_dict())
     return check
 
 
-def known_check(tuner: Tuner, what: str) -> ModelCheck | None:
+def known_check(tuner: Tuner, name: str) -> ModelCheck | None:
     """The check kept by another worker or an earlier call, if any."""
-    known = tuner.store.check(tuner.environment, what)
+    known = tuner.store.check(tuner.environment, name)
     try:
         return ModelCheck.from_dict(known) if known else None
     except ValueError:
         return None
 
 
-def check_model(
+def run_check(
     step: Step, tuner: Tuner, decisions: Mapping[Problem, Decision], until: float
 ) -> ModelCheck:
     """Runs the whole-model check at the last batch size; keeps what it overrules."""
@@ -319,5 +319,5 @@ def rows_of(target: Target, tuner: Tuner, passes: Sequence[str]) -> dict[str, tu
                 winner = str(plan[pass_name])
                 rows.append(Row(layers, problem, pass_name, winner, comparison))
             else:
-                undecided.append(f"{pass_name} of {problem}")
+                undecided.append(f"{PASS_NAMES[pass_name]} of {problem}")
     return {"rows": tuple(rows), "undecided": tuple(undecided)}

@@ -38,7 +38,7 @@ class Variant:
         self.become(changes)
 
     def become(self, changes: Sequence[Change]) -> None:
-        """Takes other changes from now on, and compiles again."""
+        """Replaces the changes; the next call traces and compiles again."""
         self._changes = changes
         self._attributes: dict[str, Any] = dict.fromkeys(COMPILED)
         # JAX compiles equal functions once, and a model's methods are equal.

@@ -44,9 +44,11 @@ class Dispatcher:
     """Finds the convolution of each call, by the first of these that applies:
 
     - the memo's entry for its key;
-    - stock's, if the call is symbolic, under a transformation that only stock
-      supports, or a `conv` or `dense` of a single channel, see `is_left_to_stock`;
+    - stock's, if the call is symbolic, of unknown channels or kernel, under a
+      transformation that only stock supports, or a `conv` or `dense` of a single
+      channel, see `is_left_to_stock`;
     - the plan that it was given;
+    - native where only native can compute it, see `why_not_served`;
     - the planner's plan, and, if that was not measured for this exact problem here,
       `settings.on_miss`.
 
@@ -130,8 +132,8 @@ class Dispatcher:
         self, call: Call, key: Hashable, inputs: Tensor, kernel: Tensor
     ) -> PlannedConvolution | None:
         """The convolution of a call whose key is not in the memo, or `None` if it is
-        stock's. The result is memoised, except for a symbolic call, which is native,
-        and for a problem that waits to be measured."""
+        stock's. The result is memoised, except where the call must run native, and in a
+        trace under `on_miss="tune"`, which may queue the problem."""
         if is_symbolic(inputs, kernel) or backends.active.must_run_native():
             return None
         memo = self.memo
@@ -231,9 +233,9 @@ class Dispatcher:
             return answer
         if on_miss == "error":
             raise LookupError(
-                "No decision was measured here for a convolution, and `on_miss` is "
-                "'error'. Measure it with keras_diagwise.tune(model, …), give the "
-                "layer a plan, or set keras_diagwise.decisions.on_miss to 'nearest'. "
+                "A convolution was not measured here, and `on_miss` is 'error'. "
+                "Measure it with keras_diagwise.tune(model, …), give the layer a plan, "
+                "or set keras_diagwise.decisions.on_miss to 'nearest'. "
                 f"Received: problem={problem}"
             )
         if tracing or self._measure is None:

@@ -92,7 +92,7 @@ class PlannedConvolution:
     def name_in_trace(self) -> str:
         """The text that names it to the operator, which is then defined, see
         `operator_in_trace`. It includes the revisions of the algorithms, since a
-        compiler caches on disk what it made of them."""
+        compiler caches its output on disk."""
         operator_in_trace()
         return json.dumps(
             {

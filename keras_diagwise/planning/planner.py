@@ -14,7 +14,7 @@ from collections.abc import Hashable, Iterator
 from pathlib import Path
 from typing import Protocol
 
-from keras_diagwise._terminal import printable
+from keras_diagwise._terminal import short
 from keras_diagwise.algorithms import Diagonal, Direct, Native
 from keras_diagwise.algorithms.diagonal import PAPER_PARTITION_SIZE
 from keras_diagwise.decision import Decision
@@ -82,17 +82,16 @@ class Answer:
 
 
 class Planner:
-    """Answers a problem by the first of these decisions that exists, those of the
-    user's store before the shipped ones:
+    """Plans a problem by the first decision found in this order, each in the user's
+    store before the shipped ones:
 
-    - of exactly this problem in exactly this environment (`PlanSource.DECISION`);
-    - of exactly this problem on this device, under other versions of the backend, its
-      libraries or the package's algorithms (`OTHER_VERSIONS`);
-    - of the nearest problem measured in this environment (`NEAREST`);
-    - of this or the nearest problem, shipped for another device of the same kind, the
-      most similar first (`OTHER_DEVICE`);
-
-    or else by native or its fallback, see `fallback_plan` (`NATIVE`).
+    1. for exactly this problem and environment (`PlanSource.DECISION`);
+    2. for exactly this problem on this device, under other versions of the backend, its
+       libraries or the package's algorithms (`OTHER_VERSIONS`);
+    3. for the nearest problem measured in this environment (`NEAREST`);
+    4. for this or the nearest problem, shipped for another device of the same kind, the
+       most similar first (`OTHER_DEVICE`);
+    5. none: native or its fallback, see `fallback_plan` (`NATIVE`).
 
     Args:
         store: the decisions measured here.
@@ -183,34 +182,32 @@ class Planner:
         return shipped_for(environment.backend, environment.compiler_mode)
 
     def _hint_if_outdated(self, decision: Decision) -> None:
-        """Warns once that decisions may lack candidates that were correct."""
-        if any(each.is_outdated for each in decision.passes.values()):
-            if self._is_said("outdated"):
-                return
+        """Warns once if an earlier error bound rejected candidates of a decision."""
+        is_outdated = any(each.is_outdated for each in decision.passes.values())
+        if is_outdated and self._is_first("outdated"):
             logger.warning(
-                "keras_diagwise: a candidate was refused for wrong numbers in %s by a "
-                "bound that refused numbers which are rounded right. Call "
-                "keras_diagwise.tune(model, …) to measure it anew.",
+                "keras_diagwise: the measurements of %s rejected a candidate under an "
+                "earlier error bound, which was too strict. Call "
+                "keras_diagwise.tune(model, …) to repeat them.",
                 decision.problem,
             )
 
-    def _is_said(self, what: Hashable) -> bool:
-        """Whether a hint was given before; marks it as given."""
+    def _is_first(self, hint: Hashable) -> bool:
+        """Whether a hint was not given before; marks it as given."""
         with self._lock:
-            before = what in self._hinted
-            self._hinted.add(what)
-        return before
+            is_first = hint not in self._hinted
+            self._hinted.add(hint)
+        return is_first
 
     def _hint(self, other: Environment, environment: Environment) -> None:
         """Warns once that decisions come from other versions."""
-        if self._is_said(other):
-            return
-        logger.warning(
-            "keras_diagwise: decisions of other versions serve here, on %s: %s. Call "
-            "keras_diagwise.tune(model, …) to measure anew.",
-            environment,
-            abridged("; ".join(environment.changes_since(other))),
-        )
+        if self._is_first(other):
+            logger.warning(
+                "keras_diagwise: on %s, decisions measured under other versions are "
+                "used: %s. Call keras_diagwise.tune(model, …) to measure again.",
+                environment,
+                short("; ".join(environment.changes_since(other)), MAX_LETTERS),
+            )
 
 
 def others_of_kind(known: DecisionLookup, here: Environment) -> list[Environment]:
@@ -219,23 +216,17 @@ def others_of_kind(known: DecisionLookup, here: Environment) -> list[Environment
     return sorted(others, key=here.distance)
 
 
-def abridged(text: str) -> str:
-    """A text that may come from a file, made short and printable for a log."""
-    text = printable(text)
-    return text if len(text) <= MAX_LETTERS else f"{text[:MAX_LETTERS]}…"
-
-
-def margin_of(known: Problem, asking: Problem) -> float:
-    """The margin required of the decision of another problem."""
-    if asking.batch is None:
-        asking = dataclasses.replace(asking, batch=known.batch)
-    if known == asking:
+def margin_of(known: Problem, requested: Problem) -> float:
+    """The margin required of the decision for `known` to plan another problem."""
+    if requested.batch is None:
+        requested = dataclasses.replace(requested, batch=known.batch)
+    if known == requested:
         return MARGIN_MEASURED
-    sizes, sought = logarithms(known), logarithms(asking)
-    farther = FARTHER_ABOVE if sum(sizes) > sum(sought) else FARTHER_BELOW
-    is_of_taps = asking.is_dense and asking.taps > 1
-    margin = MARGIN_NEAREST_DENSE if is_of_taps else MARGIN_NEAREST
-    return margin * farther ** distance(sizes, sought)
+    sizes, wanted = logarithms(known), logarithms(requested)
+    farther = FARTHER_ABOVE if sum(sizes) > sum(wanted) else FARTHER_BELOW
+    has_taps = requested.is_dense and requested.taps > 1
+    margin = MARGIN_NEAREST_DENSE if has_taps else MARGIN_NEAREST
+    return margin * farther ** distance(sizes, wanted)
 
 
 @functools.cache

@@ -6,8 +6,8 @@ import enum
 
 
 class PlanSource(str, enum.Enum):
-    """Where a plan comes from, in order of precedence. Tables and JSON show the values,
-    as `rung`.
+    """Where a plan comes from, in order of precedence; `NOT_CALLED` stands in for the
+    rest until a layer is called. Tables and JSON show the values, as `rung`.
 
     Attributes:
         description: what the source is, in words.
@@ -34,7 +34,10 @@ class PlanSource(str, enum.Enum):
         "other device",
         "measured on another device of the same kind; ships with the package",
     )
-    NATIVE = "native", "no measurement applies: the stock operation"
+    NATIVE = (
+        "native",
+        "no measurement applies: the default, the stock operation where it works well",
+    )
     NOT_CALLED = "not called yet", "the shape of the inputs is not known yet"
 
     def __new__(cls, value: str, description: str = "") -> PlanSource:

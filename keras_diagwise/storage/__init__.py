@@ -3,7 +3,8 @@
 The threat model. A store may be writable by others, and a document may come from
 anyone. Files may be damaged, foreign or hostile:
 
-- A file is read only if it is plain, of bounded size (`folders`), of the right format
+- A file is read only if it is plain, of bounded size (`plain_files`,
+  `remote_folder`), of the right format
   and version, has a matching checksum, and lies where its own key says (`files`).
   Anything else is a cache miss with one warning, never an error, and is never deleted;
   nothing is imported from such a document.

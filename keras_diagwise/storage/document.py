@@ -115,7 +115,7 @@ class Document:
         found = values.get("format"), values.get("version")
         if found != (FORMAT, FORMAT_VERSION):
             raise ValueError(
-                f"Its version must be {FORMAT_VERSION}. Received: "
+                f"Its format must be {FORMAT!r}, version {FORMAT_VERSION}. Received: "
                 f"format={found[0]!r}, version={found[1]!r}"
             )
         pairs = pairs_in(values.get("environments"))

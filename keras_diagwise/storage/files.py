@@ -94,14 +94,9 @@ def leases_path(environment: str) -> str:
     return f"{environment}/claims"
 
 
-def lease_name(what: str, generation: int) -> str:
-    """The file name of the lease of this generation on `what`."""
-    return f"{what}-{generation}.json"
-
-
-def what_of(name: str) -> str:
-    """The task of a lease, from its file name."""
-    return name.partition("-")[0]
+def lease_name(task: str, generation: int) -> str:
+    """The file name of a lease of this generation on a task, given by its digest."""
+    return f"{task}-{generation}.json"
 
 
 def generation_of(name: str) -> int:
@@ -153,7 +148,7 @@ def to_bytes(kind: str, values: dict) -> bytes:
 def from_bytes(kind: str, content: bytes) -> dict[str, Any]:
     values = json.loads(content)
     if not isinstance(values, dict):
-        raise ValueError("it is no JSON object")
+        raise ValueError("it is not a JSON object")
     found = values.pop("format", None), values.pop("version", None)
     if found != (kind, FORMAT_VERSION):
         raise ValueError(f"it is not of format {kind!r}, version {FORMAT_VERSION}")

@@ -28,10 +28,12 @@ class Folder(Protocol):
         """A file's content, or `None` if nothing has this name."""
 
     def version(self, path: str) -> object:
-        """A value that changes whenever the file does."""
+        """A value that changes whenever the file does; `None` if there is no file, or
+        where no such value is known."""
 
     def write(self, path: str, content: bytes, version: object) -> bool:
-        """Replaces a file atomically, if its version is still this one."""
+        """Replaces a file atomically if its version is still this one, as far as
+        versions are known."""
 
     def create(self, path: str, content: bytes) -> bool:
         """Creates a file atomically if nothing has this name: of several that try, only
@@ -139,7 +141,8 @@ class MemoryFolder:
         return self._files.setdefault(path, content) is content
 
     def remove(self, path: str) -> None:
-        del self._files[path]
+        if self._files.pop(path, None) is None:
+            raise FileNotFoundError(path)
 
     def remove_empty(self, path: str) -> None:
         pass

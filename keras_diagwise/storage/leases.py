@@ -27,7 +27,6 @@ from keras_diagwise.storage.files import (
     lease_from_bytes,
     lease_name,
     lease_to_bytes,
-    what_of,
 )
 from keras_diagwise.storage.folders import Folder
 
@@ -113,18 +112,18 @@ class Leases:
         self._watched: dict[str, tuple[bytes, float]] = {}
 
     @contextlib.contextmanager
-    def held(self, what: str) -> Iterator[bool]:
+    def held(self, task: str) -> Iterator[bool]:
         """Holds the lease on a task, and renews it meanwhile.
 
         Args:
-            what: a digest of the task.
+            task: a digest of it.
 
         Yields:
             Whether to do the task: `False` if another worker holds the lease. Where no
             lease can be created, each worker does the task.
         """
         try:
-            name = self._taken(what)
+            name = self._acquire(task)
         except OSError as error:
             self._failed(error)
             yield True
@@ -142,41 +141,41 @@ class Leases:
         finally:
             ended.set()
             renewing.join()
-            self._release(what, name)
+            self._release(task, name)
 
-    def _taken(self, what: str) -> str | None:
+    def _acquire(self, task: str) -> str | None:
         """The name of the lease that was acquired, or `None`."""
-        before = self._names(what)
+        before = self._names(task)
         latest = max(before, key=generation_of, default=None)
         if latest is not None and not self._is_over(latest):
             return None
-        name = lease_name(what, generation_of(latest) + 1 if latest else 1)
+        name = lease_name(task, generation_of(latest) + 1 if latest else 1)
         if not self._folder.create(self._at(name), self._content()):
             return None
         # The latest may have been released and taken anew since it was looked at.
-        if not self._has_rival(name, {*before} - {latest}):
+        if not self._has_rival(task, {name, *before} - {latest}):
             return name
         with contextlib.suppress(OSError):  # it expires
             self._folder.remove(self._at(name))
         return None
 
-    def _has_rival(self, name: str, over: Collection[str]) -> bool:
-        """Whether a worker holds another lease on the same task. If that can't be seen,
-        this one is held: it has been created, and must be renewed and released.
+    def _has_rival(self, task: str, aside: Collection[str]) -> bool:
+        """Whether another worker holds a lease on a task. If that can't be seen, this
+        worker's lease is kept: it has been created, and must be renewed and released.
 
         Args:
-            name: this worker's lease.
-            over: leases that are over.
+            task: a digest of the task.
+            aside: this worker's lease, and leases that are over.
         """
         try:
-            others = {*self._names(what_of(name))} - {name, *over}
+            others = {*self._names(task)} - {*aside}
             return not all(map(self._is_over, others))
         except OSError:
             return False
 
-    def _names(self, what: str) -> list[str]:
+    def _names(self, task: str) -> list[str]:
         names = self._folder.names(self._path)
-        return [n for n in names if LEASE_NAME.fullmatch(n) and n.startswith(what)]
+        return [n for n in names if LEASE_NAME.fullmatch(n) and n.startswith(task)]
 
     def _is_over(self, name: str) -> bool:
         content = self._folder.content(self._at(name))
@@ -214,12 +213,12 @@ class Leases:
             except OSError:  # it expires, and another may do the same task
                 continue
 
-    def _release(self, what: str, name: str) -> None:
+    def _release(self, task: str, name: str) -> None:
         """Removes this worker's lease, after those that expired before it."""
         try:
             older = [
                 each
-                for each in self._names(what)
+                for each in self._names(task)
                 if generation_of(each) < generation_of(name)
             ]
             for each in (*sorted(older, key=generation_of), name):

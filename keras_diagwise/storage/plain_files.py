@@ -38,7 +38,7 @@ def read_plain(path: str) -> bytes:
 
 def check_file(status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):
-        raise OSError("it is no plain file")
+        raise OSError("it is not a regular file")
     check_size(status.st_size)
 
 

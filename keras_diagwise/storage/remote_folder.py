@@ -13,22 +13,22 @@ from typing import Any
 from keras_diagwise.storage.locations import shown
 from keras_diagwise.storage.plain_files import MAX_BYTES, check_size
 
-PATIENCE = 10.0
+TIMEOUT = 10.0
 """Timeout of a remote request, in seconds."""
 PAUSE = 60.0
 """Seconds without further requests after one failed."""
 
 OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "oci", "tos"}
-"""Protocols of which the first name in a path is a bucket's, with an owner, and is not
-created by the way."""
+"""Protocols whose paths begin with a bucket. A bucket has an owner, so none is created
+implicitly."""
 
 
 class AwayError(OSError):
-    """A remote folder can't be reached, or not now."""
+    """A remote folder can't be reached, or is not tried for now."""
 
 
-class RefusedError(Exception):
-    """A remote folder can't be written, which its text explains."""
+class WriteRefusedError(AwayError):
+    """A remote folder can't be written, for the reason in its text. It may be read."""
 
 
 class RemoteFolder:
@@ -127,15 +127,15 @@ class RemoteFolder:
         bucket.
 
         Raises:
-            RefusedError: if writing is not permitted, or there is no such bucket;
+            WriteRefusedError: if writing is not permitted, or there is no such bucket;
                 reading still may be possible.
         """
         try:
             self._written(path, content, **mode)
         except PermissionError:
-            raise RefusedError("it may not be written") from None
+            raise WriteRefusedError("writing is not permitted") from None
         except FileNotFoundError:
-            raise RefusedError("there is no such folder or bucket") from None
+            raise WriteRefusedError("there is no such folder or bucket") from None
 
     def _written(self, path: str, content: bytes, **mode: str) -> None:
         try:
@@ -172,11 +172,11 @@ class RemoteFolder:
     def _answer(self, ask: Callable[[], Any]) -> Any:
         """The answer to a request."""
         if self.is_away:
-            raise AwayError("it was not reached before")
+            raise AwayError("it could not be reached a moment ago")
         try:
-            return within(PATIENCE, ask)
-        except RefusedError as error:
-            raise AwayError(str(error)) from None
+            return within(TIMEOUT, ask)
+        except WriteRefusedError:
+            raise
         except Exception as error:
             self._away_until = time.monotonic() + PAUSE
             raise AwayError(type(error).__name__) from None

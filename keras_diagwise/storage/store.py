@@ -374,13 +374,13 @@ class Store:
         try:
             decision = decision_from_bytes(unsent, path)
         except Exception as error:
-            self._warnings.passed_over(path, error)
+            self._warnings.ignored(path, error)
             return
         try:
             if sent is not None:
                 decision |= decision_from_bytes(sent, path)
         except Exception as error:
-            self._warnings.passed_over(path, error)
+            self._warnings.ignored(path, error)
         self._folder.write(
             path, decision_to_bytes(path.partition("/")[0], decision), None
         )

@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import threading
 
-from keras_diagwise._terminal import printable
+from keras_diagwise._terminal import short
 from keras_diagwise.storage.locations import VARIABLE, shown
-from keras_diagwise.storage.remote_folder import AwayError
+from keras_diagwise.storage.remote_folder import AwayError, WriteRefusedError
 
 MAX_WARNINGS = 5
 """Most unusable files that are named, one per line."""
+
+MAX_LETTERS = 200
+"""Longest reason shown."""
 
 logger = logging.getLogger("keras_diagwise")
 
@@ -36,14 +39,22 @@ class Warnings:
         if isinstance(error, AwayError):
             self.away(error)
         else:
-            self.passed_over(path, error)
+            self.ignored(path, error)
 
     def away(self, error: AwayError) -> None:
-        """Warns that a URL can't be reached."""
+        """Warns that a URL can't be reached, or not be written."""
+        if isinstance(error, WriteRefusedError):
+            self._say(
+                f"{self._location} can't be written ({reason(error)}). New "
+                "measurements are kept on this machine, and uploaded once it can be. "
+                "It is still read.",
+                "refused",
+            )
+            return
         self._say(
-            f"{self._location} can't be reached ({reason(error)}). Until it can, the "
-            "decisions of this machine serve, and what is measured is kept here and "
-            "sent then. keras-diagwise doctor looks for what is wrong.",
+            f"{self._location} can't be reached ({reason(error)}). Until it can be, "
+            "decisions kept on this machine are used; new measurements are kept here "
+            "too, and uploaded later. keras-diagwise doctor looks for the cause.",
             "away",
         )
 
@@ -56,21 +67,19 @@ class Warnings:
             "in memory",
         )
 
-    def passed_over(self, path: str, error: Exception) -> None:
+    def ignored(self, path: str, error: Exception) -> None:
         """Warns that a file can't be used."""
         with self._lock:
             if path not in self._named and len(self._named) == MAX_WARNINGS:
                 return self._say("further files that can't be used are not named.")
             self._named.add(path)
         where = "/".join(filter(None, (self._location, path)))
-        self._say(
-            f"{where} can't be used and is passed over: {reason(error)}", f"/{path}"
-        )
+        self._say(f"{where} can't be used and is ignored: {reason(error)}", f"/{path}")
 
-    def _say(self, message: str, what: str = "more") -> None:
+    def _say(self, message: str, key: str = "more") -> None:
         with self._lock:
-            new = what not in self._said
-            self._said.add(what)
+            new = key not in self._said
+            self._said.add(key)
         if new:
             logger.warning("keras_diagwise: %s", message)
 
@@ -82,7 +91,7 @@ class Unusable(Warnings):
         super().__init__(location)
         self.found: dict[str, str] = {}
 
-    def passed_over(self, path: str, error: Exception) -> None:
+    def ignored(self, path: str, error: Exception) -> None:
         self.found[path] = reason(error)
 
     def away(self, error: AwayError) -> None:
@@ -92,5 +101,4 @@ class Unusable(Warnings):
 def reason(error: Exception) -> str:
     """What was wrong, in a few words."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    text = printable(" ".join(text.split()))  # it may quote the file
-    return text if len(text) < 200 else f"{text[:200]}…"
+    return short(text, MAX_LETTERS)  # it may quote the file

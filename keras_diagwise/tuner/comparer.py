@@ -54,10 +54,10 @@ logger = logging.getLogger("keras_diagwise")
 OUTPACED = 2.0
 """Largest ratio of a first run to the best that is still timed further."""
 
-NATIVE_PATIENCE = 600.0
-"""Timeout of native in seconds: a call can take a minute, and must be known."""
+NATIVE_TIMEOUT = 600.0
+"""Timeout of native in seconds, whose time must be known; a call can take a minute."""
 
-MIN_PATIENCE = 15.0
+MIN_TIMEOUT = 15.0
 """Least timeout of a candidate's compilation and run, in seconds; ten times the longest
 compilation of the others, if that is more."""
 
@@ -87,7 +87,7 @@ class Comparer:
         environment: the environment to measure for.
         runner: runs candidates.
         until: the `time.monotonic()` at which to stop.
-        patience: seconds that a candidate may take to compile and run.
+        timeout: seconds that a candidate may take to compile and run.
         exhaustive: whether to measure also candidates that history or prediction rules
             out.
 
@@ -101,12 +101,12 @@ class Comparer:
         runner: Runner | SubprocessRunner,
         *,
         until: float,
-        patience: float,
+        timeout: float,
         exhaustive: bool,
     ):
         self.environment = environment
         self._runner = runner
-        self._patience = patience
+        self._timeout = timeout
         self._until = until
         self._rooflines: dict[str, Roofline | None] = {}
         self._standard_errors: dict[tuple[str, str], verify.Error] = {}
@@ -126,8 +126,8 @@ class Comparer:
                 found = self._in_time(self._runner.roofline, mode, dtype)
             except FailedError as error:
                 logger.warning(
-                    "keras_diagwise: how fast this device copies and multiplies could "
-                    "not be measured in %s, so that more candidates are tried (%s)",
+                    "keras_diagwise: the roofline of this device could not be measured "
+                    "in %s, so more candidates are tried (%s)",
                     dtype,
                     error,
                 )
@@ -285,21 +285,21 @@ class Comparer:
         """A first run, in which wrong numbers are a failure."""
         best = best_of(found) if found else float("inf")
         others = (each.compile_seconds for each in found.values())
-        patience = max(MIN_PATIENCE, 10 * max(others, default=float("inf")))
-        patience = min(self._patience, patience)
+        timeout = max(MIN_TIMEOUT, 10 * max(others, default=float("inf")))
+        timeout = min(self._timeout, timeout)
         if isinstance(candidate, Native):
-            patience = NATIVE_PATIENCE
+            timeout = NATIVE_TIMEOUT
         elif math.isfinite(best):
-            patience += CALLS_TO_EXAMINE * best
+            timeout += CALLS_TO_EXAMINE * best
         first_run = self._in_time(
             self._runner.examine,
             task,
             candidate,
             float("inf") if isinstance(candidate, Native) else self._behind * best,
-            patience,
+            timeout,
         )
         if first_run.failure == "timeout":
-            self._learn(task, candidate, patience / best)
+            self._learn(task, candidate, timeout / best)
         if first_run.seconds is None:
             return first_run
         compiling = first_run.compile_seconds

@@ -26,7 +26,7 @@ MAX_COPIES = 256
 """Most copies of the operands of a call."""
 
 RESAMPLES = 400
-"""Of a bootstrap bound."""
+"""Resamples of a bootstrap bound."""
 
 MEASURING = threading.Lock()
 """Held while a pass is measured, so that no other thread of this process disturbs it or
@@ -71,7 +71,7 @@ class TimingPolicy:
 
 
 MIN_MATRIX_SIZE = 1024
-"""Least matrices that are large enough to measure the rate of products."""
+"""Smallest matrices whose product takes long enough to measure its rate."""
 
 CPU = TimingPolicy(2e-3, 0.0, 0.0, 0, tuple(2**n for n in range(14, 28, 2)), 1024)
 ACCELERATOR = TimingPolicy(
@@ -134,18 +134,18 @@ def rounds(
         sample_seconds: length of a sample, if other than the `TimingPolicy`'s; with 0
             each is one call.
     """
-    ways = timing_policy()
+    policy = timing_policy()
     if isinstance(operands, Mapping):
-        copies = {name: copies_of(operands[name], ways) for name in functions}
+        copies = {name: copies_of(operands[name], policy) for name in functions}
     else:
-        copies = dict.fromkeys(functions, copies_of(operands, ways))
-    length = ways.sample_seconds if sample_seconds is None else sample_seconds
+        copies = dict.fromkeys(functions, copies_of(operands, policy))
+    length = policy.sample_seconds if sample_seconds is None else sample_seconds
     repeated = {
         name: Repeated(in_turn(function, copies[name]), length)
         for name, function in functions.items()
     }
-    if idle_seconds >= ways.warm_seconds:
-        warm_up(repeated.values(), ways.warm_up_seconds)
+    if idle_seconds >= policy.warm_seconds:
+        warm_up(repeated.values(), policy.warm_up_seconds)
     order = list(functions)
     shuffle = random.Random(seed).shuffle
     end = time.perf_counter() + seconds
@@ -231,7 +231,7 @@ def in_turn(
 
 
 def lower_bound(ratios: Sequence[float], resamples: int) -> float:
-    """The 95 % bootstrap bound below the median of paired ratios."""
+    """The one-sided lower 95 % bootstrap bound of the median of paired ratios."""
     draw = random.Random(0)
     resampled = sorted(
         statistics.median(draw.choices(ratios, k=len(ratios))) for _ in range(resamples)

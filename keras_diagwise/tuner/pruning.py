@@ -20,19 +20,20 @@ MAX_MEMORY_MULTIPLE = 8
 BEHIND = 4.0
 HOPELESS = 64.0
 """A family is given up on a kind of problem once each of its candidates was at least
-`BEHIND` times slower than the best, and the product of these factors is `HOPELESS`."""
+`BEHIND` times slower than the best (on GPUs less, see `SpeedHistory`), and the product
+of these factors reaches `HOPELESS`."""
 
 SCOUTS = 3
 """Candidates of a family that are compiled before one of them has run."""
 
 PREDICTED_BEHIND = 1.5
-"""Largest ratio of a predicted time to the least predicted for the pass: more than the
-prediction errs between two candidates of one algorithm."""
+"""A candidate is not run if its predicted time exceeds the best prediction by this
+factor. Between two candidates of one algorithm the predictions err by less."""
 
 
 class SpeedHistory:
-    """Results so far by family: the candidates of one algorithm and lowering, in one
-    pass of the problems of one bucket.
+    """Results so far by family, the candidates of one algorithm and lowering: speeds
+    for each pass of the problems of one bucket, compile times for all problems.
 
     Args:
         behind: how many times slower than the best each candidate of a family must be
@@ -75,8 +76,8 @@ class SpeedHistory:
         if least < self._min_behind or math.prod(behind) < HOPELESS:
             return None
         return (
-            f"{len(behind)} like it were {min(behind):.0f} times slower than the best "
-            "or more"
+            f"{len(behind)} candidates like it were at least {min(behind):.0f} times "
+            "slower than the best"
         )
 
     def compile_seconds(self, candidate: Algorithm, problem: Problem) -> float:
@@ -94,7 +95,10 @@ def why_outpredicted(seconds: float, best: float) -> str | None:
     """
     if seconds <= PREDICTED_BEHIND * best:
         return None
-    return f"it is predicted to take {duration(seconds)}, and another {duration(best)}"
+    return (
+        f"it is predicted to take {duration(seconds)}, and another candidate "
+        f"{duration(best)}"
+    )
 
 
 def why_pruned(
@@ -125,7 +129,10 @@ def why_pruned(
             f"{duration(best)}"
         )
     if work.bytes > MAX_MEMORY_MULTIPLE * problem.least_bytes + 2**20:
-        return f"it needs {work.bytes / 2**20:.0f} MiB"
+        return (
+            f"it needs {work.bytes / 2**20:.0f} MiB, more than {MAX_MEMORY_MULTIPLE} "
+            "times the least"
+        )
     if history is None:
         return None
     compiling = history.compile_seconds(candidate, problem)

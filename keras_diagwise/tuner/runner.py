@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from keras_diagwise import backends
+from keras_diagwise._terminal import short
 from keras_diagwise.algorithms import Algorithm
 from keras_diagwise.durations import duration
 from keras_diagwise.environment import usable_cores
@@ -32,10 +33,18 @@ from keras_diagwise.tuner.measure import (
 from keras_diagwise.tuner.roofline import Roofline, measure_roofline
 
 OUT_OF_MEMORY = (
-    *("resource_exhausted", "resourceexhausted", "out of memory", "oom when"),
-    *("alloc_failed", "cudnn_status_not_initialized", "library initialization failed"),
+    "resource_exhausted",
+    "resourceexhausted",
+    "out of memory",
+    "oom when",
+    "alloc_failed",
+    "cudnn_status_not_initialized",
+    "library initialization failed",
 )
 """Texts of the backends' errors, which share no exception class."""
+
+MAX_LETTERS = 300
+"""Longest reason of a failure kept."""
 
 
 class BudgetSpentError(Exception):
@@ -56,7 +65,8 @@ class FirstRun:
     """The result of a candidate's first run.
 
     Attributes:
-        seconds: its approximate time: the shorter of two calls.
+        seconds: its approximate time: the shorter of two calls, or of one if that was
+            much slower than the best so far.
         error: its error against float64.
         compile_seconds: time until the first call was done, less one call.
         failure: one of `FAILURES`, or `None`.
@@ -256,8 +266,7 @@ def compiled_ahead(task: PassTask, candidate: Algorithm) -> Compiled:
 
 def failed(error: Exception) -> FailedError:
     """The failure that an exception means."""
-    text = " ".join(str(error).split())
-    reason = f"{type(error).__name__}: {text}"[:300]
+    reason = short(f"{type(error).__name__}: {error}", MAX_LETTERS)
     memory = isinstance(error, MemoryError) or any(
         words in reason.lower() for words in OUT_OF_MEMORY
     )

@@ -52,13 +52,13 @@ class SubprocessRunner:
     If none can be started, this process does the work, with one warning.
 
     Args:
-        patience: timeout of an answer, in seconds.
+        timeout: longest wait for an answer, in seconds.
         until: the `time.monotonic()` at which to stop in any case, with a
             `TimeoutError`.
     """
 
-    def __init__(self, patience: float = 60.0, until: float = float("inf")):
-        self.patience = patience
+    def __init__(self, timeout: float = 60.0, until: float = float("inf")):
+        self.timeout = timeout
         self.until = until
         self._child: Child | None = None
         self._here: Runner | None = None
@@ -66,16 +66,16 @@ class SubprocessRunner:
     def compile(self, jobs: Sequence[Job]) -> None:
         """See `Runner.compile`. If a candidate hangs or crashes, all that was compiled
         is lost with the child: `examine` compiles each again, and so finds that one."""
-        patience = self.patience * (1 + len(jobs) / usable_cores())
+        timeout = self.timeout * (1 + len(jobs) / usable_cores())
         with contextlib.suppress(FailedError):
-            self._ask("compile", jobs, patience=patience)
+            self._ask("compile", jobs, timeout=timeout)
 
     def examine(
         self,
         task: PassTask,
         candidate: Algorithm,
         enough: float = float("inf"),
-        patience: float | None = None,
+        timeout: float | None = None,
     ) -> FirstRun:
         """See `Runner.examine`; a hang or crash of a candidate is a failure of its
         first run.
@@ -84,11 +84,11 @@ class SubprocessRunner:
             task: the pass.
             candidate: the candidate.
             enough: seconds that a call may take; a slower candidate is not verified.
-            patience: timeout in seconds, if other than the runner's.
+            timeout: in seconds, if other than the runner's.
         """
         try:
-            self._ask("prepare", task, patience=SECONDS_TO_PREPARE)
-            return self._ask("examine", task, candidate, enough, patience=patience)
+            self._ask("prepare", task, timeout=SECONDS_TO_PREPARE)
+            return self._ask("examine", task, candidate, enough, timeout=timeout)
         except FailedError as error:
             return error.first_run
 
@@ -108,23 +108,23 @@ class SubprocessRunner:
             seconds: the time after which no further round begins.
             min_rounds: rounds that are run even if they take longer.
             expected: predicted seconds of the whole; the timeout is three times as
-                long, plus `patience`.
+                long, plus `timeout`.
 
         Raises:
             FailedError: if a candidate failed, or they took too long.
         """
-        patience = self.patience + 3 * expected
+        timeout = self.timeout + 3 * expected
         arguments = task, candidates, seconds, min_rounds
-        return self._ask("time", *arguments, patience=patience)
+        return self._ask("time", *arguments, timeout=timeout)
 
     def roofline(self, compiler_mode: str, dtype: str) -> Roofline:
         """See `Runner.roofline`."""
         try:
             return self._ask("roofline", compiler_mode, dtype)
-        except FailedError:  # the child died of earlier work
+        except FailedError:  # for example, since the child died of earlier work
             return self._ask("roofline", compiler_mode, dtype)
 
-    def _ask(self, name: str, *arguments, patience: float | None = None):
+    def _ask(self, name: str, *arguments, timeout: float | None = None):
         if self._here is None:
             try:
                 child = self._started()
@@ -136,7 +136,7 @@ class SubprocessRunner:
         try:
             return child.answer(
                 (name, *arguments),
-                self.patience if patience is None else patience,
+                self.timeout if timeout is None else timeout,
                 self.until,
             )
         except BaseException:
@@ -226,17 +226,18 @@ class Child:
         except FailedError as error:
             raise NoChildError(error.first_run.reason) from error
         if theirs != device():
-            raise NoChildError(f"The child computes on {theirs}, not on {device()}")
+            computes = f"The child computes on {' '.join(theirs)}"
+            raise NoChildError(f"{computes}, not on {' '.join(device())}")
 
-    def answer(self, request: tuple, patience: float, until: float):
+    def answer(self, request: tuple, timeout: float, until: float):
         """The answer to a request.
 
         Raises:
-            FailedError: if it ended, raised one, or took longer than `patience`.
+            FailedError: if it ended, raised one, or took longer than `timeout`.
             TimeoutError: if `until` comes first.
         """
         self.is_idle = False
-        left = max(0.0, min(patience, until - time.monotonic()))
+        left = max(0.0, min(timeout, until - time.monotonic()))
         try:
             self._connection.send(request)
             has_answered = self._connection.poll(left)
@@ -279,7 +280,7 @@ def warn_once(reason: str) -> None:
     """Warns that candidates are not isolated."""
     logger.warning(
         "keras_diagwise: candidates are measured in this process, since no child "
-        "process can be started (%s). One that hangs or crashes takes it along.",
+        "process can be started (%s). One that hangs or crashes ends this process too.",
         reason,
     )
 

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from keras_diagwise import backends
 from keras_diagwise.decision import SURE_FAILURES, Decision
 from keras_diagwise.environment import Environment
-from keras_diagwise.problem import PASSES, Problem
+from keras_diagwise.problem import PASS_NAMES, PASSES, Problem
 from keras_diagwise.storage.leases import host
 from keras_diagwise.storage.locations import digest_of
 from keras_diagwise.storage.store import Store
@@ -37,7 +37,7 @@ class Tuner:
         store: where decisions are stored, each pass as soon as it is known.
         environment: what to measure for; the current one if not given.
         until: the `time.monotonic()` at which to stop.
-        patience: seconds that a candidate may take to compile and run.
+        timeout: seconds that a candidate may take to compile and run.
         exhaustive: whether to measure also candidates that history or prediction rules
             out.
 
@@ -52,7 +52,7 @@ class Tuner:
         environment: Environment | None = None,
         *,
         until: float = float("inf"),
-        patience: float = 60.0,
+        timeout: float = 60.0,
         exhaustive: bool = False,
     ):
         self.store = store
@@ -62,12 +62,12 @@ class Tuner:
         self._leases = store.leases(self.environment)
         self._devices = store.device_leases()
         self._until = until
-        self._runner = SubprocessRunner(patience, until)
+        self._runner = SubprocessRunner(timeout, until)
         self._comparer = Comparer(
             self.environment,
             self._runner,
             until=until,
-            patience=patience,
+            timeout=timeout,
             exhaustive=exhaustive,
         )
 
@@ -87,7 +87,7 @@ class Tuner:
         self,
         problem: Problem,
         passes: Sequence[str] = PASSES,
-        told: Callable[[str], None] = lambda pass_name: None,
+        on_done: Callable[[str], None] = lambda pass_name: None,
     ) -> Decision:
         """The decision for a problem: passes that the store has are not measured again,
         and those that another worker measures are waited for.
@@ -95,7 +95,8 @@ class Tuner:
         Args:
             problem: a problem whose batch and spatial shape are known.
             passes: the passes to decide.
-            told: called with the name of each pass when it is decided.
+            on_done: called with the name of each pass once it is decided, or left
+                undecided since native failed.
 
         Raises:
             BudgetSpentError: if the time is over. Decided passes are in the store.
@@ -106,7 +107,7 @@ class Tuner:
                 f"Received: problem={problem}"
             )
         while True:
-            decision = self.tune_unless_leased(problem, passes, told)
+            decision = self.tune_unless_leased(problem, passes, on_done)
             if decision is not None:
                 return decision
             self.pause()
@@ -115,30 +116,30 @@ class Tuner:
         self,
         problem: Problem,
         passes: Sequence[str] = PASSES,
-        told: Callable[[str], None] = lambda pass_name: None,
+        on_done: Callable[[str], None] = lambda pass_name: None,
     ) -> Decision | None:
         """`tune` without waiting: `None` if another worker measures the problem, or
         another process measures on the device."""
         decision = self.known(problem)
         if all(is_decided(decision, name) for name in passes):
             for pass_name in passes:
-                told(pass_name)
+                on_done(pass_name)
             return decision
         with self.leased(problem.digest) as is_ours:
             if is_ours:
                 with self.device() as is_free:
                     if is_free:
-                        return self._tuned(problem, passes, told)
+                        return self._measure(problem, passes, on_done)
         self.awaited.add(problem)
         return None
 
-    def leased(self, what: str) -> AbstractContextManager[bool]:
+    def leased(self, task: str) -> AbstractContextManager[bool]:
         """The lease on a task that one worker does for all, see `Leases.held`."""
-        return self._leases.held(what)
+        return self._leases.held(task)
 
     def device(self) -> AbstractContextManager[bool]:
-        """The lease on the device, where two measurements would disturb each other, in
-        whichever environments."""
+        """The lease on the device: two measurements on it would disturb each other,
+        whatever their environments."""
         return self._devices.held(digest_of(host(), device_place()))
 
     def pause(self) -> None:
@@ -152,7 +153,7 @@ class Tuner:
             raise BudgetSpentError
         time.sleep(min(left, SECONDS_BETWEEN_LOOKS))
 
-    def _tuned(self, problem, passes, told) -> Decision:
+    def _measure(self, problem, passes, on_done) -> Decision:
         decision = self.known(problem)
         missing = [each for each in passes if not is_decided(decision, each)]
         if missing and self._comparer.compiles_ahead:
@@ -161,11 +162,11 @@ class Tuner:
         for pass_name in passes:
             if pass_name in missing:
                 with self._alone():
-                    decision |= self._decided(problem, pass_name)
-            told(pass_name)
+                    decision |= self._decide(problem, pass_name)
+            on_done(pass_name)
         return decision
 
-    def _decided(self, problem: Problem, pass_name: str) -> Decision:
+    def _decide(self, problem: Problem, pass_name: str) -> Decision:
         """The decision for a pass, measured unless another thread or process has
         stored it meanwhile."""
         decision = self.known(problem)
@@ -174,12 +175,12 @@ class Tuner:
         comparison = self._comparer.compare(problem, pass_name)
         native = comparison.outcomes["native"]
         if native.failure not in (None, *SURE_FAILURES):
-            # It runs in the model: what it lacked here is memory or time.
+            # It runs in the model: here it lacked memory or time, or crashed.
             logger.warning(
-                "keras_diagwise: %s of %s is left undecided, since native failed there "
-                "(%s: %s). Tune again while the device has nothing else to do, by "
-                "`keras-diagwise tune` in a process of its own.",
-                pass_name,
+                "keras_diagwise: the %s of %s remains undecided, since native failed "
+                "(%s: %s). Run `keras-diagwise tune` again, in a process of its own, "
+                "while the device is idle.",
+                PASS_NAMES[pass_name],
                 problem,
                 native.failure,
                 native.reason,

@@ -183,7 +183,7 @@ def standard_problem(dtype: str) -> Problem:
 
 
 def most_excess(standard: Error) -> float:
-    """The largest ratio of a candidate's error to what rounding explains.
+    """The largest allowed ratio of a candidate's error to what rounding explains.
 
     Args:
         standard: the error of the same pass of `standard_problem`.

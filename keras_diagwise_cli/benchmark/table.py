@@ -41,7 +41,7 @@ def table(figures: dict) -> Table:
 def times_table() -> Table:
     """An empty table of times, stock against converted."""
     return plain_table(
-        texts(""), *map(numbers, ("stock", "converted", "gain", "95 % bounds"))
+        texts(""), *map(numbers, ("stock", "converted", "gain", "90 % interval"))
     )
 
 

@@ -56,7 +56,8 @@ def benchmark(
 ) -> None:
     """Time a model's training step and prediction, stock against converted.
 
-    Inputs are random; training uses SGD at a small rate and the mean squared error.
+    Inputs are random; training uses SGD at a small rate and the mean squared error,
+    unless the model has its own train_step or compute_loss.
 
     The converted model runs what `tune` has found, or else the nearest it knows.
     """

@@ -68,8 +68,7 @@ def report(
     """
     if output is None and not as_json:
         raise UserError(
-            "A page needs a file. Give one by -o report.html, or print the figures by "
-            "--json"
+            "A page needs a file. Pass -o report.html, or --json to print the figures"
         )
     load_package()
     from keras_diagwise_cli.report.figures import report_figures

@@ -31,7 +31,7 @@ def run(
         list[str],
         typer.Argument(
             metavar="SCRIPT",
-            help="The script, or another argument of Python's, and all that follows.",
+            help="The script, or another Python argument, and all that follows.",
             show_default=False,
         ),
     ],

@@ -88,7 +88,7 @@ def tune(
         bool,
         typer.Option(
             "--keep/--no-keep",
-            help="Whether it is an error if the results can't be stored.",
+            help="Fail if the results can't be stored, or go on without.",
         ),
     ] = True,
     dtype_policy: DtypePolicy = None,

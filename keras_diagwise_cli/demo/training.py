@@ -61,7 +61,7 @@ class Timed:
 
 @dataclasses.dataclass
 class SideBySide:
-    """What both models did, by the names `"stock"` and `"converted"`.
+    """Results of both models, by the names `"stock"` and `"converted"`.
 
     Attributes:
         training: times of the training steps.

@@ -14,6 +14,7 @@ from keras_diagwise.planning.source import PlanSource
 from keras_diagwise.storage.locations import VARIABLE, shown
 from keras_diagwise_cli.diagnosis import nvidia
 from keras_diagwise_cli.diagnosis.finding import Finding
+from keras_diagwise_cli.terminal.console import counted
 
 VARIABLES = (
     "KERAS_BACKEND",
@@ -78,7 +79,7 @@ def store() -> Finding:
     if problem:
         kept = "Decisions last only as long as the process."
         if "://" in where:
-            kept = "Decisions are kept on this machine, and sent once it can be."
+            kept = "Decisions are kept on this machine until the URL can be written."
         text = f"{where} can't be written: {problem}. {kept}"
         return Finding("store", "error", text, remedy, values)
     return Finding("store", "ok", f"{where} can be written", values=values)
@@ -122,7 +123,7 @@ def of_files(unusable: dict[str, str]) -> Finding:
         :MAX_NAMED
     ]
     more = ["…"] if len(unusable) > MAX_NAMED else []
-    count = f"{len(unusable)} file{'s' if len(unusable) > 1 else ''}"
+    count = counted(len(unusable), "file")
     text = "\n".join([f"{count} can't be used and will be ignored:", *named, *more])
     remedy = "Remove them, and measure again what they held: keras-diagwise tune"
     return Finding("files", "warning", text, remedy, values)

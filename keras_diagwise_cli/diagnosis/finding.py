@@ -13,7 +13,15 @@ from rich.table import Table
 from rich.text import Text
 
 from keras_diagwise_cli.keras_free import version
-from keras_diagwise_cli.terminal.console import console, printable_lines
+from keras_diagwise_cli.terminal.console import (
+    console,
+    counted,
+    printable_lines,
+    short,
+)
+
+MAX_LETTERS = 500
+"""Longest message of an unexpected error that is shown."""
 
 STATES = ("ok", "warning", "error")
 STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
@@ -54,7 +62,7 @@ def found(subject: str, look: Callable[..., Finding], *arguments: Any) -> Findin
     try:
         return look(*arguments)
     except Exception as error:
-        text = " ".join(f"{type(error).__name__}: {error}".split())
+        text = short(f"{type(error).__name__}: {error}", MAX_LETTERS)
         return Finding(subject, "error", text)
 
 
@@ -105,8 +113,6 @@ def closing(findings: Sequence[Finding]) -> str:
     """Closing line: the counts of errors and warnings."""
     counts = Counter(each.state for each in findings)
     parts = [
-        f"{counts[state]} {state}{'s' if counts[state] > 1 else ''}"
-        for state in ("error", "warning")
-        if counts[state]
+        counted(counts[state], state) for state in ("error", "warning") if counts[state]
     ]
     return f"Found: {', '.join(parts)}." if parts else "All is well."

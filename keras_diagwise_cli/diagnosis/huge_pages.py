@@ -24,7 +24,7 @@ BATCH_SIZE, PIXELS, CHANNELS, BLOCKS = 16, 48, 64, 4
 
 TURNS = 8
 SECONDS_IN_TURN = 0.25
-PATIENCE = 120.0
+TIMEOUT = 120.0
 """Seconds for a turn; the first one compiles."""
 
 
@@ -76,7 +76,7 @@ def step_cost() -> StepCost:
 
 def take_turn(child: Child) -> float:
     """Median seconds of a step in one turn of a child."""
-    return child.answer((median_step,), PATIENCE, math.inf)
+    return child.answer((median_step,), TIMEOUT, math.inf)
 
 
 def median_step() -> float:

@@ -6,7 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from keras_diagwise.durations import duration
-from keras_diagwise.models.report import PASS_NAMES
+from keras_diagwise.problem import PASS_NAMES
 from keras_diagwise_cli.model_input import title
 from keras_diagwise_cli.report.page import cant_be_measured, gain_of
 from keras_diagwise_cli.terminal.console import console, printable

@@ -15,13 +15,13 @@ import jinja2
 
 from keras_diagwise.decision import Outcome
 from keras_diagwise.durations import duration, milliseconds
-from keras_diagwise.models.report import PASS_NAMES
 from keras_diagwise.planning.source import PlanSource
+from keras_diagwise.problem import PASS_NAMES
 from keras_diagwise.storage.plain_files import replacement
 from keras_diagwise_cli.batch_size import SOURCES
 from keras_diagwise_cli.decisions.tables import why
 from keras_diagwise_cli.model_input import title
-from keras_diagwise_cli.terminal.console import printable
+from keras_diagwise_cli.terminal.console import counted, printable
 from keras_diagwise_cli.terminal.tables import ratio
 
 FOLDER = Path(__file__).parent
@@ -240,10 +240,7 @@ def cant_be_measured(layers: list[dict]) -> dict[str, str]:
     """Number of layers that can't be measured, by reason, as text."""
     reasons = Counter(each["cant_be_measured"] for each in layers)
     del reasons[None]
-    return {
-        reason: f"{count} layer{'' if count == 1 else 's'}"
-        for reason, count in reasons.items()
-    }
+    return {reason: counted(count, "layer") for reason, count in reasons.items()}
 
 
 def by_reason(left_alone: list[dict]) -> dict[str, list[str]]:

@@ -1,1 +1,1 @@
-"""What commands show on a terminal: progress, tables, JSON."""
+"""Terminal output of the commands: progress, tables, JSON."""

@@ -9,8 +9,10 @@ from keras_diagwise_cli.keras_free import keras_free_module
 _terminal = keras_free_module("_terminal")
 
 TimeLeftColumn = _terminal.TimeLeftColumn
+counted = _terminal.counted
 printable = _terminal.printable
 printable_lines = _terminal.printable_lines
+short = _terminal.short
 
 
 def console(max_width: int | None = None, stderr: bool = False) -> Console:

@@ -18,7 +18,7 @@ class Progress(contextlib.AbstractContextManager):
     """Shows phases one after another on stderr; a terminal is left clean.
 
     A Ctrl-C that a library swallows ends the phase at its next advance: compiled
-    code of JAX 0.10 swallows it now and then (seen).
+    code of JAX 0.10 swallows it occasionally.
     """
 
     def __init__(self) -> None:

@@ -25,7 +25,7 @@ OPTIONS = (
     "--disable-dev-shm-usage",
     "--remote-debugging-pipe",
 )
-PATIENCE = 60.0
+TIMEOUT = 60.0
 
 
 def executable():
@@ -121,9 +121,9 @@ class Page:
                 raise AssertionError(self.complaints)
 
     def _message(self):
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + TIMEOUT
         while b"\0" not in self._unread:
-            ready, _, _ = select.select([self._read_from], [], [], PATIENCE)
+            ready, _, _ = select.select([self._read_from], [], [], TIMEOUT)
             received = os.read(self._read_from, 2**16) if ready else b""
             assert received, "the browser is gone"
             assert time.monotonic() < end, "the browser says nothing"

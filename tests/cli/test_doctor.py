@@ -232,7 +232,7 @@ def test_an_unreachable_url_is_an_error(
     monkeypatch.setattr(dispatcher.planner, "store", remote)
     finding = found(code=1)["store"]
     assert finding["state"] == "error"
-    assert "kept on this machine, and sent once it can" in finding["text"]
+    assert "kept on this machine until the URL can be written" in finding["text"]
 
 
 @pytest.mark.usefixtures("no_work")

@@ -328,7 +328,7 @@ def test_a_wrong_argument_is_one_line(file, tmp_path):
     """A wrong argument is one line with a remedy."""
     assert "-o report.html" in refused(file)
     assert "does not exist" in refused(file, "-o", tmp_path / "no" / "page.html")
-    assert "no plain file" in refused(file, "-o", tmp_path)
+    assert "not a regular file" in refused(file, "-o", tmp_path)
     assert "would replace the model" in refused(file, "-o", file)
     assert "MobileNetV2" in refused("MobileNetV9", "-o", tmp_path / "page.html")
     assert "report --help" in refused(file, "--batch-size", "0")

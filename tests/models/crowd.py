@@ -136,7 +136,7 @@ def killed(model, folder, moments):
 
 def prepare(log):
     log.touch()
-    tuner.SubprocessRunner = lambda patience, until: SlowRunner(log)
+    tuner.SubprocessRunner = lambda timeout, until: SlowRunner(log)
     tune_module.check_step = overruling(log)
 
 

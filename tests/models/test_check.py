@@ -154,7 +154,7 @@ def test_a_losing_pass_goes_back_to_native(
     report = tuned(model)
     problem = uses_in(model, 2)[1].problem
     (line,) = report.model.overruled
-    assert line == f"kernel_gradient of {problem}"
+    assert line == f"kernel gradient of {problem}"
     assert report.model.speedup == pytest.approx(1 / 0.92)
     assert f"Back to native in the kernel gradient of {problem.batch}" in str(report)
     winners = {(r.layers, r.pass_name): r.winner for r in report.rows}

@@ -584,7 +584,7 @@ def test_users_compiled_functions_are_named():
     assert "own.fast" in found.compiled
     assert len(found.compiled) == (2 if keras.backend.backend() == "tensorflow" else 1)
     text = " ".join(str(found).split())
-    assert "Compiled by yourself, own.fast" in text
+    assert "You compiled own.fast" in text
     assert kd.summary(nested()).compiled == ()
 
 

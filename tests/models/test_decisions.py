@@ -152,7 +152,7 @@ def test_an_import_merges(tmp_path):
 class Suspicious(FakeRunner):
     """On which `direct` gives wrong numbers."""
 
-    def examine(self, task, candidate, enough=0.0, patience=0.0):
+    def examine(self, task, candidate, enough=0.0, timeout=0.0):
         found = super().examine(task, candidate)
         wrong = str(candidate) == "direct"
         return dataclasses.replace(found, error=Error(1, 1e6, 1e6)) if wrong else found
@@ -218,8 +218,8 @@ def test_an_empty_export_can_be_imported(tmp_path):
 @pytest.mark.parametrize(
     ("path", "named"),
     [
-        ("folder", "is no plain file"),
-        ("pipe", "is no plain file"),
+        ("folder", "is not a regular file"),
+        ("pipe", "is not a regular file"),
         ("missing/document.json", "does not exist"),
     ],
 )

@@ -85,7 +85,7 @@ def test_totals_need_the_time_of_native():
 def test_json_has_all_of_it():
     one = report(
         row(outcomes={"diagonal:64": PRUNED}),
-        undecided=("kernel_gradient of it",),
+        undecided=("kernel gradient of it",),
         skipped=(("second", "not called yet"),),
         measured=1,
         seconds=2.5,
@@ -140,10 +140,10 @@ def test_an_empty_report_says_so():
 )
 def test_undecided_passes_are_counted(ended, words):
     """Undecided passes are counted, and the report says how to go on."""
-    undecided = ("input_gradient of it", "kernel_gradient of it")
+    undecided = ("input gradient of it", "kernel gradient of it")
     text = flat(report(row(), undecided=undecided, measured=1, ended=ended))
     assert words in text
-    assert "Not decided yet: 2 passes. Run it again to go on." in text
+    assert "Not decided yet: 2 passes. Run `tune` again to continue." in text
     assert "1 pass measured, 0 known before" in text
     assert "nothing to measure" not in flat(report(undecided=undecided, ended=ended))
 
@@ -188,8 +188,8 @@ def test_an_overruled_pass_is_reported():
 def test_the_whole_models_step_is_told():
     text = flat(report(row(), model=ModelCheck(0.2, 0.1, 2.0)))
     assert "200 ms stock, 100 ms converted: 2.00×" in text
-    text = flat(report(row(), model=ModelCheck(skipped="it is no graph of layers")))
-    assert "was not timed: it is no graph of layers." in text
+    text = flat(report(row(), model=ModelCheck(skipped="it is not a graph of layers")))
+    assert "was not timed: it is not a graph of layers." in text
 
 
 def test_the_text_is_plain():

@@ -152,7 +152,7 @@ class TestWhileItCantBeReached:
     @pytest.fixture(autouse=True)
     def impatient(self, fault, monkeypatch):
         if fault is hang:
-            monkeypatch.setattr(remote_folder, "PATIENCE", 1.0)
+            monkeypatch.setattr(remote_folder, "TIMEOUT", 1.0)
 
     def test_this_machines_decisions_serve(self, url, home, faults, fault, caplog):
         """This machine's decisions serve, with one warning."""
@@ -249,7 +249,7 @@ def test_a_read_only_url_still_serves(url, monkeypatch, caplog):
         assert store.get(HERE, with_batch(2)) == decision(with_batch(2))
     assert len(written) <= tried + 1, "it is tried at every look-up"
     (said,) = warnings_of(caplog)
-    assert "it may not be written" in said
+    assert "can't be written (writing is not permitted)" in said
     assert "secret" not in caplog.text
 
 

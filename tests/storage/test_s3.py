@@ -96,7 +96,7 @@ def s3(server, monkeypatch, tmp_path):
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     monkeypatch.setattr(locations, "default_location", lambda: str(tmp_path))
-    monkeypatch.setattr(remote_folder, "PATIENCE", 3.0)
+    monkeypatch.setattr(remote_folder, "TIMEOUT", 3.0)
     s3fs.S3FileSystem.clear_instance_cache()
     system = s3fs.S3FileSystem()
     system.mkdir(BUCKET)

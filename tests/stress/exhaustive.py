@@ -35,7 +35,7 @@ def tuned(problems, store: Path, until: float, exhaustive: bool):
         decisions = {}
         for problem in problems:
             decisions[problem] = tuner.tune(
-                problem, told=lambda name, p=problem: print(name, p, flush=True)
+                problem, on_done=lambda name, p=problem: print(name, p, flush=True)
             )
         return tuner.environment, decisions, time.monotonic() - started
     except BudgetSpentError:

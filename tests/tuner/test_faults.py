@@ -18,7 +18,7 @@ from tests.algorithms.suite import depthwise
 from tests.tuner.planted import IN_COMPILATION, Planted
 
 PROBLEM = depthwise((6, 6), 4, (3, 3))
-PATIENCE = 5.0
+TIMEOUT = 5.0
 
 TYPES = {
     "wrong": ("wrong numbers", "times what rounding explains"),
@@ -52,7 +52,7 @@ def tune(patch, tmp_path_factory):
     patch.setitem(ALGORITHMS, "planted", Planted)
     patch.delitem(ALGORITHMS, "diagonal")
     store = Store(tmp_path_factory.mktemp("store"))
-    used = Tuner(store, patience=PATIENCE)
+    used = Tuner(store, timeout=TIMEOUT)
 
     def run(*planted, passes=PASSES, problem=PROBLEM, used=used):
         patch.setattr(Planted, "planted", planted)
@@ -71,7 +71,7 @@ def tune_ahead(tune):
     """The same as on an accelerator: candidates are compiled before they are run."""
     here = tune.tuner.environment
     there = dataclasses.replace(here, device_kind="gpu", device_name="planted")
-    used = Tuner(tune.tuner.store, there, patience=PATIENCE)
+    used = Tuner(tune.tuner.store, there, timeout=TIMEOUT)
     yield functools.partial(tune, used=used)
     used.close()
 

@@ -132,7 +132,7 @@ def test_a_child_runs_any_function():
     try:
         child.greet(float("inf"))
         request = os.getenv, "KERAS_DIAGWISE_TEST"
-        assert child.answer(request, patience=60.0, until=float("inf")) == "here"
+        assert child.answer(request, timeout=60.0, until=float("inf")) == "here"
     finally:
         child.end()
     assert "KERAS_DIAGWISE_TEST" not in os.environ

@@ -96,12 +96,12 @@ def test_an_unknown_roofline_ends_nothing(make, caplog):
     assert "out of memory" in said
 
 
-def test_a_slow_pass_has_patience(make):
+def test_a_slow_pass_has_a_longer_timeout(make):
     """Where a call of the best takes long, so may the calls of the others."""
     runner = FakeRunner({"native": 12.0}, others=4.0)
     decision = make(runner).tune(PROBLEM, FORWARD)
     # Three calls that are timed, and two that are verified.
-    assert min(runner.patience.values()) > 5 * 4.0
+    assert min(runner.timeout.values()) > 5 * 4.0
     assert decision.plan(1.03).forward != Native()
 
 
@@ -163,7 +163,7 @@ def test_stored_decisions_are_not_remeasured(make):
     runner = planted()
     again = make(runner)
     told = []
-    again.tune(PROBLEM, told=told.append)
+    again.tune(PROBLEM, on_done=told.append)
     assert not runner.asked
     assert again.measured == 0
     assert told == list(PASSES)
@@ -201,7 +201,7 @@ def test_each_pass_is_stored_once_known(make, store):
     def told(pass_name):
         seen.append(set(store.get(tuner.environment, PROBLEM).passes))
 
-    tuner.tune(PROBLEM, told=told)
+    tuner.tune(PROBLEM, on_done=told)
     assert seen == [set(PASSES[:n]) for n in (1, 2, 3)]
 
 
@@ -342,7 +342,7 @@ def test_native_accidents_decide_nothing(make, caplog, failure):
     """Where native fails by accident, nothing is decided."""
     runner = planted(failures={"native": failure})
     assert not make(runner).tune(PROBLEM, FORWARD).passes
-    assert f"native failed there ({failure}: planted)" in caplog.text
+    assert f"native failed ({failure}: planted)" in caplog.text
 
 
 def test_failing_only_together_fails_all(make):

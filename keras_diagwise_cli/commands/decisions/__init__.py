@@ -17,7 +17,7 @@ EXAMPLES = examples(
     ("keras-diagwise decisions list", "list what was measured on this machine"),
     (
         "keras-diagwise decisions export decisions.json",
-        "write it to a file, for machines of the same kind",
+        "write them to a file, for machines of the same kind",
     ),
 )
 
@@ -50,11 +50,6 @@ def location_of(decisions: Any) -> str:
     from keras_diagwise.storage.locations import shown
 
     return shown(decisions.location)
-
-
-def counted(count: int) -> str:
-    """A number of decisions, in words."""
-    return f"{count:,} decision{'' if count == 1 else 's'}"
 
 
 import_commands(__name__, ORDER)

@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from keras_diagwise_cli.commands.decisions import (
-    counted,
     group,
     load_decisions,
     location_of,
@@ -15,6 +14,7 @@ from keras_diagwise_cli.commands.decisions import (
 from keras_diagwise_cli.errors import INTERRUPTED, end, one_line_errors, user_errors
 from keras_diagwise_cli.examples import examples
 from keras_diagwise_cli.options import AsJson
+from keras_diagwise_cli.terminal.console import counted
 from keras_diagwise_cli.terminal.output import print_outcome
 
 EXAMPLES = examples(
@@ -36,11 +36,11 @@ def clear(
     decisions = load_decisions()
     with user_errors():
         count, location = len(decisions.document()), location_of(decisions)
-        question = f"Remove {counted(count)} from {location}?"
+        question = f"Remove {counted(count, 'decision')} from {location}?"
         if count and not yes and not confirmed(question, as_json):
             end("nothing was removed; --yes removes without asking", INTERRUPTED)
         removed = decisions.clear()
-    text = f"{counted(removed)} removed from {location}"
+    text = f"{counted(removed, 'decision')} removed from {location}"
     print_outcome(as_json, text, removed=removed, location=location)
 
 

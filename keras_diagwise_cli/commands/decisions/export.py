@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
-from keras_diagwise_cli.commands.decisions import counted, group, load_decisions
+from keras_diagwise_cli.commands.decisions import group, load_decisions
 from keras_diagwise_cli.errors import one_line_errors, user_errors
 from keras_diagwise_cli.examples import examples
 from keras_diagwise_cli.options import AsJson
+from keras_diagwise_cli.terminal.console import counted
 from keras_diagwise_cli.terminal.output import print_outcome
 
 EXAMPLES = examples(
@@ -31,5 +32,5 @@ def export(
     decisions = load_decisions()
     with user_errors():
         count = decisions.export(file)
-    text = f"{counted(count)} written to {file}"
+    text = f"{counted(count, 'decision')} written to {file}"
     print_outcome(as_json, text, written=count, file=str(file))

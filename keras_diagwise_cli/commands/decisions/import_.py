@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from keras_diagwise_cli.commands.decisions import (
-    counted,
     group,
     load_decisions,
     location_of,
@@ -16,12 +15,13 @@ from keras_diagwise_cli.commands.decisions import (
 from keras_diagwise_cli.errors import one_line_errors, user_errors
 from keras_diagwise_cli.examples import examples
 from keras_diagwise_cli.options import AsJson
+from keras_diagwise_cli.terminal.console import counted
 from keras_diagwise_cli.terminal.output import print_outcome
 
 EXAMPLES = examples(
     (
         "keras-diagwise decisions import decisions.json",
-        "your own measurements stay, unless the file's are fuller or later",
+        "your own measurements stay, unless the file's are more complete or later",
     ),
 )
 
@@ -52,5 +52,5 @@ def import_(
     with user_errors():
         changed = decisions.import_(file, verify=verify)
         location = location_of(decisions)
-    text = f"{counted(changed)} new or changed in {location}"
+    text = f"{counted(changed, 'decision')} new or changed in {location}"
     print_outcome(as_json, text, changed=changed, location=location)
