@@ -7,6 +7,7 @@ import functools
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -53,6 +54,7 @@ Seconds = Annotated[float, Meta(ge=1e-9, le=86400.0)]
 """A plausible time of a pass: a nanosecond to a day."""
 Number = Annotated[float, Meta(ge=0.0, le=MAX_NUMBER)]
 CandidateName = Annotated[str, Meta(max_length=100)]
+ALGORITHM_NAME = re.compile(r"[a-z0-9_]+(:[a-z0-9_]+)*")
 PassName = Annotated[str, one_of(*PASSES)]
 
 
@@ -88,6 +90,19 @@ class Outcome(Record, frozen=True):
     def check(self) -> None:
         if (self.seconds is None) == (self.failure is None):
             raise ValueError(f"{self.RULE}. Received: {self.to_dict()}")
+
+
+def check_unknown(candidate: str) -> None:
+    """Checks that a candidate's name can be that of another version's algorithm.
+
+    Raises:
+        ValueError: if it can't.
+    """
+    if not ALGORITHM_NAME.fullmatch(candidate):
+        raise ValueError(
+            "A candidate must be an algorithm, with its parameters after colons, such "
+            f"as 'diagonal:32:split'. Received: {candidate!r}"
+        )
 
 
 def to_four_digits(number: float | None) -> float | None:
@@ -274,16 +289,20 @@ class Decision(Record, frozen=True):
         return Decision(self.problem, passes)
 
     def check(self) -> None:
-        """Checks that every timed candidate fits the problem.
+        """Checks that every timed candidate fits the problem. One that this version
+        does not know is kept, and never serves: another version may have measured it.
 
         Raises:
-            ValueError: if one names no algorithm, does not fit, or needs more than
-                `sane_bytes`.
+            ValueError: if a known one does not fit, or needs more than `sane_bytes`, or
+                an unknown one can't be an algorithm's name.
         """
         allowed = sane_bytes(self.problem)
         for comparison in self.passes.values():
             for name in comparison.seconds:
-                algorithm = algorithms.parse(name)
+                algorithm = algorithms.parse_known(name)
+                if algorithm is None:
+                    check_unknown(name)
+                    continue
                 algorithm.check(self.problem)
                 needed = algorithm.work(self.problem).bytes
                 if needed > allowed:

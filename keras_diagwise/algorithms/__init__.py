@@ -28,6 +28,15 @@ def parse(text: str) -> Algorithm:
     return ALGORITHMS[name].parse(parameters)
 
 
+def parse_known(text: str) -> Algorithm | None:
+    """The algorithm named by a text, or `None` if this version has none of that name,
+    as in a decision that another version measured."""
+    try:
+        return parse(text)
+    except ValueError:
+        return None
+
+
 __all__ = [
     "ALGORITHMS",
     "Algorithm",
@@ -37,4 +46,5 @@ __all__ = [
     "Native",
     "Triton",
     "parse",
+    "parse_known",
 ]

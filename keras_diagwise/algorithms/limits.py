@@ -13,9 +13,11 @@ def sane_bytes(problem: Problem) -> int:
 
 
 def can_serve(algorithm: str, problem: Problem) -> bool:
-    """Whether an algorithm can compute a problem, which may differ from the one
-    measured, within sane memory and compile time."""
-    parsed = algorithms.parse(algorithm)
+    """Whether this version has an algorithm that can compute a problem, which may
+    differ from the one measured, within sane memory and compile time."""
+    parsed = algorithms.parse_known(algorithm)
+    if parsed is None:
+        return False
     try:
         parsed.check(problem)
     except ValueError:

@@ -19,12 +19,24 @@ CHECK_FORMAT = "keras-diagwise check"
 FORMAT_VERSION = 1
 OUR_FIRST_BYTES = b'{\n "format": "keras-diagwise '
 
+NOT_KNOWN = (
+    "a later version of keras-diagwise wrote it; it is left as it is. To use it: pip "
+    "install --upgrade keras-diagwise"
+)
+
 DIGEST = re.compile(r"[0-9a-f]{16}")
 BUCKET_NAME = re.compile(r"[123]d-(g\d+x\d+|dense|matmul)-k[\w-]+")
 DECISION_NAME = re.compile(r"(\d+\.\d{3}-){3}[0-9a-f]{16}\.json")
 ENVIRONMENT_NAME = re.compile(r"environment\.json")
 LEASE_NAME = re.compile(r"[0-9a-f]{16}-\d{1,9}\.json")
 CHECK_NAME = re.compile(r"[0-9a-f]{16}\.json")
+
+
+class OtherVersionError(ValueError):
+    """A file is intact, but only another version of the package can read it."""
+
+    def __init__(self) -> None:
+        super().__init__(NOT_KNOWN)
 
 
 def decision_path(environment: str, problem: Problem) -> str:
@@ -50,13 +62,17 @@ def decision_from_bytes(content: bytes, path: str) -> Decision:
     """The decision in the file of this path.
 
     Raises:
-        Exception: of any kind, if the file is invalid.
+        OtherVersionError: if another version of the package wrote it.
+        Exception: of any other kind, if the file is invalid.
     """
     values = from_bytes(DECISION_FORMAT, content)
     if values.pop("checksum", None) != checksum(values):
         raise ValueError("its checksum does not fit its content")
     environment = values.pop("environment")
-    decision = Decision.from_dict(values)
+    try:
+        decision = Decision.from_dict(values)
+    except ValueError as error:
+        raise OtherVersionError from error
     decision.check_dates()
     if decision_path(environment, decision.problem) != path:
         raise ValueError("it is another problem's or another environment's")
@@ -149,10 +165,17 @@ def from_bytes(kind: str, content: bytes) -> dict[str, Any]:
     values = json.loads(content)
     if not isinstance(values, dict):
         raise ValueError("it is not a JSON object")
-    found = values.pop("format", None), values.pop("version", None)
-    if found != (kind, FORMAT_VERSION):
+    found, version = values.pop("format", None), values.pop("version", None)
+    if found == kind and is_later(version):
+        raise OtherVersionError
+    if (found, version) != (kind, FORMAT_VERSION):
         raise ValueError(f"it is not of format {kind!r}, version {FORMAT_VERSION}")
     return values
+
+
+def is_later(version: object) -> bool:
+    """Whether the version of a format is one of a later version of the package."""
+    return type(version) is int and version > FORMAT_VERSION
 
 
 def checksum(values: dict) -> str:

@@ -24,6 +24,7 @@ from keras_diagwise.storage.files import (
     ENVIRONMENT_NAME,
     LEASE_NAME,
     OUR_FIRST_BYTES,
+    OtherVersionError,
     check_from_bytes,
     check_to_bytes,
     checks_path,
@@ -60,8 +61,10 @@ Read = TypeVar("Read")
 class Store:
     """Decisions in a folder, one file each, shared by any number of processes.
 
-    An unusable file is skipped with one warning, and left where it is. If the folder
-    can't be written, decisions last as long as this object, with one warning.
+    An unusable file is skipped with one warning, and left where it is, until a new
+    decision replaces it; one that another version of the package wrote is never
+    replaced. If the folder can't be written, decisions last as long as this object,
+    with one warning.
 
     If a URL can't be reached, the user's cache folder is the fallback, with one
     warning. Decisions put meanwhile are kept there too, and sent, possibly by another
@@ -92,6 +95,7 @@ class Store:
             unsent = folder_at(locations.unsent_location(self.location))
             self._spares = (unsent, *self._spares)
         self._may_have_unsent = self._local is not None
+        self._of_others: set[tuple[int, str]] = set()
         self._environments: dict[str, Environment] = {}
         self._warnings = Warnings(self.location)
         self._seen: dict[Environment, object] = {}
@@ -175,19 +179,19 @@ class Store:
         """The leases on devices, whatever is measured on them."""
         return Leases(self._folder, DEVICE_LEASES, self._warnings.not_written)
 
-    def check(self, environment: Environment, what: str) -> dict[str, Any] | None:
+    def check(self, environment: Environment, name: str) -> dict[str, Any] | None:
         """The findings of a whole model's check, or `None` if there are none stored.
 
         Args:
             environment: the environment of the check.
-            what: a digest of what was checked.
+            name: a digest of what was checked.
         """
-        path = f"{checks_path(environment.digest)}/{what}.json"
+        path = f"{checks_path(environment.digest)}/{name}.json"
         return next(self._read(path, check_from_bytes), None)
 
-    def keep_check(self, environment: Environment, what: str, found: dict) -> None:
-        """Stores the findings of a whole model's check."""
-        path = f"{checks_path(environment.digest)}/{what}.json"
+    def keep_check(self, environment: Environment, name: str, found: dict) -> None:
+        """Stores the findings of a whole model's check; arguments as in `check`."""
+        path = f"{checks_path(environment.digest)}/{name}.json"
         self._replace(path, check_to_bytes(found), self._folder.version(path))
 
     def document(self) -> Document:
@@ -303,11 +307,14 @@ class Store:
         return False
 
     def _replace(self, path: str, content: bytes, version: object) -> bool:
-        """Writes a file, with a spare folder or memory as fallback.
+        """Writes a file, with a spare folder or memory as fallback; to memory if it
+        would replace one that another version of the package wrote.
 
         Returns:
             `False` if another process was quicker.
         """
+        if self._is_of_others(self._folder, path):
+            return self._spares[-1].write(path, content, None)
         try:
             try:
                 return self._folder.write(path, content, version)
@@ -322,6 +329,8 @@ class Store:
         self._may_have_unsent = self._local is not None
         *folders, memory = self._spares
         for folder in folders:
+            if self._is_of_others(folder, path):
+                continue
             try:
                 return folder.write(path, content, folder.version(path))
             except OSError as error:
@@ -366,7 +375,8 @@ class Store:
             folder.remove_empty(digest)
 
     def _send_decision(self, folder: Folder, path: str) -> None:
-        """Moves a decision to the URL, merged with what is there."""
+        """Moves a decision to the URL, merged with what is there, unless that was
+        written by another version of the package."""
         unsent = folder.content(path)
         sent = self._folder.content(path)
         if unsent is None:  # another process was quicker
@@ -379,6 +389,9 @@ class Store:
         try:
             if sent is not None:
                 decision |= decision_from_bytes(sent, path)
+        except OtherVersionError as error:
+            self._warnings.ignored(path, error)
+            return
         except Exception as error:
             self._warnings.ignored(path, error)
         self._folder.write(
@@ -414,14 +427,22 @@ class Store:
         """The valid contents of a file: in the folder, in its fallbacks, and, if the
         folder can't be reached, in the user's own store."""
         for folder in (self._folder, *self._spares):
+            self._of_others.discard((id(folder), path))
             try:
                 content = folder.content(path)
                 if content is not None:
                     yield parse(content, path)
             except Exception as error:  # whatever is invalid is a miss
+                if isinstance(error, OtherVersionError):
+                    self._of_others.add((id(folder), path))
                 self._warnings.not_read(path, error)
                 if self._local and isinstance(error, AwayError):
                     yield from self._local._read(path, parse)
+
+    def _is_of_others(self, folder: Folder, path: str) -> bool:
+        """Whether another version of the package had written a file when it was last
+        read."""
+        return (id(folder), path) in self._of_others
 
 
 def why_not_writable(folder: Folder, digest: str) -> str | None:

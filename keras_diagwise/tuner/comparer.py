@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import msgspec
 
 from keras_diagwise import backends
-from keras_diagwise.algorithms import Algorithm, Native, parse
+from keras_diagwise.algorithms import Algorithm, Native, parse_known
 from keras_diagwise.algorithms.algorithm import Device
 from keras_diagwise.decision import MISHAPS, Comparison, Outcome, now
 from keras_diagwise.durations import duration
@@ -193,8 +193,8 @@ class Comparer:
         self._standard_error(problem.dtype, pass_name)
         outcomes = dict(known.outcomes)
         for name in known.seconds:
-            candidate = parse(name)
-            if isinstance(candidate, Native):
+            candidate = parse_known(name)
+            if candidate is None or isinstance(candidate, Native):
                 continue
             first_run = self._examine(task, candidate, {})
             if first_run.failure is not None:

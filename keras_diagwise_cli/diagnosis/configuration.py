@@ -11,6 +11,7 @@ from keras_diagwise.models.environment import environment_of_models
 from keras_diagwise.ops import dispatcher
 from keras_diagwise.planning.planner import others_of_kind, shipped_document
 from keras_diagwise.planning.source import PlanSource
+from keras_diagwise.storage.files import NOT_KNOWN
 from keras_diagwise.storage.locations import VARIABLE, shown
 from keras_diagwise_cli.diagnosis import nvidia
 from keras_diagwise_cli.diagnosis.finding import Finding
@@ -126,6 +127,10 @@ def of_files(unusable: dict[str, str]) -> Finding:
     count = counted(len(unusable), "file")
     text = "\n".join([f"{count} can't be used and will be ignored:", *named, *more])
     remedy = "Remove them, and measure again what they held: keras-diagwise tune"
+    if NOT_KNOWN in unusable.values():
+        remedy = "Upgrade this installation, or let the later version alone use them"
+        if {*unusable.values()} != {NOT_KNOWN}:
+            remedy += "; remove the damaged ones"
     return Finding("files", "warning", text, remedy, values)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -206,6 +207,18 @@ def test_clear_asks(store):
     assert "1 decision removed" in output
     assert not len(store.document())
     assert printed("clear") == f"0 decisions removed from {store.location}\n"
+
+
+def test_clear_asks_for_what_it_cant_read(store):
+    """A later version's decisions are not removed without a question."""
+    store.merge(document(HERE, FULL))
+    (path,) = Path(store.location).glob("*/*/*-*.json")
+    path.write_bytes(path.read_bytes().replace(b'sion": 1', b'sion": 2'))
+    assert "nothing was removed" in refused("clear", answer="n\n", code=130)
+    assert path.exists()
+    output = printed("clear", answer="y\n")
+    assert "Remove 0 decisions and 1 file that can't be used here from" in output
+    assert not path.exists()
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"]])

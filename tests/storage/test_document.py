@@ -209,11 +209,9 @@ HOSTILE = {
     "a time of 400 digits": set_at(
         "passes", "forward", "outcomes", "native", "seconds", to=10**400
     ),
-    "an unknown candidate": of_candidate("magic"),
     "a path for a candidate": of_candidate("../../x"),
     "code for a candidate": of_candidate("__import__('os')"),
     "a partition above the channels": of_candidate("diagonal:128"),
-    "no partition": of_candidate("diagonal:0"),
     "terabytes": of_candidate(
         "diagonal:65536", depthwise((4, 4), 65536, (31, 31), batch=1)
     ),
@@ -306,6 +304,20 @@ def test_failed_candidates_may_be_unknown():
     )
     one = document(HERE, Decision(PROBLEM, {"forward": gone}))
     assert Document.from_text(one.to_text()) == one
+
+
+@pytest.mark.parametrize("name", ["magic", "magic:3", "matmul:better", "diagonal:0"])
+def test_unknown_candidates_are_kept_and_never_serve(name):
+    """A timed candidate that this version does not know is kept, and never serves.
+
+    A later version may have measured it, with whom a store is shared.
+    """
+    text = of_candidate(name)
+    ((environment, decision),) = Document.from_text(text)
+    assert all(name in each.seconds for each in decision.passes.values())
+    assert name not in str(decision.plan(1.0))
+    again = Document.from_text(Document.of(environment, [decision]).to_text())
+    assert again == Document.from_text(text)
 
 
 def test_duplicates_are_merged():

@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from keras_diagwise.problem import PASSES
 from keras_diagwise.storage import locations, remote_folder
 from keras_diagwise.storage.document import Document
 from keras_diagwise.storage.files import decision_path
@@ -321,6 +322,23 @@ def test_what_cant_be_sent_is_kept(url, home, faults, caplog):
     assert store.get(HERE, PROBLEM) == decision()
     assert store.document() == document(HERE, decision(), decision(with_batch(2)))
     assert not [each for each in home.rglob("*") if each.is_file()]
+
+
+def test_another_versions_object_is_not_replaced(url, home, faults, caplog):
+    """Nothing is sent over a later version's decision; what was kept here stays."""
+    faults["all"] = fail
+    Store(url).put(HERE, decision())
+    del faults["all"]
+    path = decision_path(HERE.digest, PROBLEM)
+    (kept,) = home.rglob(path.rpartition("/")[2])
+    ours = kept.read_bytes()
+    store = Store(url)
+    store._folder.write(path, newer := ours.replace(b'sion": 1', b'sion": 2'), None)
+    assert store.get(HERE, PROBLEM) == decision()
+    assert store._folder.content(path) == newer
+    assert kept.read_bytes() == ours
+    store.put(HERE, decision(passes=PASSES[:1]))
+    assert store._folder.content(path) == newer
 
 
 def test_a_forked_process_opens_its_own(url, monkeypatch):

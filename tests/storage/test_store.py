@@ -591,8 +591,59 @@ def test_a_put_over_damage_replaces_it(tmp_path, damage, caplog):
     if damage is make_a_directory:
         assert path.is_dir()
         assert "for this process" in warnings_of(caplog)[-1]
+    elif damage is put_a_later_version:
+        assert path.read_bytes() != content
+        assert Store(tmp_path).get(HERE, PROBLEM) is None
     else:
         assert path.read_bytes() == content
+
+
+def with_a_field(content):
+    """A decision's file as a version with a further field would write it."""
+    values = json.loads(content)
+    del values["format"], values["version"], values["checksum"]
+    values["passes"]["forward"]["novel"] = 1
+    values = {"checksum": checksum(values), **values}
+    return to_bytes(DECISION_FORMAT, values)
+
+
+def of_format_2(content):
+    return content.replace(b'"version": 1', b'"version": 2')
+
+
+@pytest.mark.parametrize("written", [with_a_field, of_format_2])
+def test_another_versions_decision_is_never_replaced(tmp_path, written, caplog):
+    """A decision that only another version can read stays, byte for byte.
+
+    This version's own then lasts for the process; files that are damaged are replaced.
+    """
+    Store(tmp_path).put(HERE, decision())
+    path = file_of(tmp_path)
+    theirs = written(path.read_bytes())
+    path.write_bytes(theirs)
+    store = Store(tmp_path)
+    assert store.get(HERE, PROBLEM) is None
+    for passes in (PASSES[:1], PASSES):
+        assert store.put(HERE, decision(passes=passes))
+    assert store.get(HERE, PROBLEM) == decision()
+    assert path.read_bytes() == theirs
+    (said,) = warnings_of(caplog)
+    assert "later version" in said
+    assert str(path) in said
+
+
+def test_another_versions_check_is_never_replaced(tmp_path):
+    store = Store(tmp_path)
+    store.put(HERE, decision())
+    store.keep_check(HERE, "0" * 16, {"skipped": "x"})
+    (path,) = tmp_path.glob("*/checks/*.json")
+    theirs = of_format_2(path.read_bytes())
+    path.write_bytes(theirs)
+    store = Store(tmp_path)
+    assert store.check(HERE, "0" * 16) is None
+    store.keep_check(HERE, "0" * 16, {"skipped": "y"})
+    assert store.check(HERE, "0" * 16) == {"skipped": "y"}
+    assert path.read_bytes() == theirs
 
 
 def test_a_file_for_a_folder_is_a_miss(tmp_path, caplog):
