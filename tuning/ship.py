@@ -117,7 +117,21 @@ def main() -> None:
         raise SystemExit("The time is over. Run it again to go on.") from None
     finally:
         tuner.close()
-    Document.of(environment, decisions).write(path)
+    others = others_shipped(path, environment)
+    (others | Document.of(environment, decisions)).write(path)
+
+
+def others_shipped(path: Path, environment: Environment) -> Document:
+    """The decisions of other devices in a shipped file."""
+    if not path.exists():
+        return Document()
+    return Document(
+        {
+            other: decisions
+            for other, decisions in Document.read(path).entries.items()
+            if not other.is_same_device(environment)
+        }
+    )
 
 
 if __name__ == "__main__":

@@ -9,8 +9,9 @@ from typing import ClassVar
 import keras
 from keras import ops
 
+from keras_diagwise.algorithms import Matmul
 from keras_diagwise.backends import keras_internals
-from keras_diagwise.plan import AUTO, Plan, plan_to_config, standardize_plan
+from keras_diagwise.plan import AUTO, NATIVE, Plan, plan_to_config, standardize_plan
 from keras_diagwise.problem import Problem
 
 PACKAGE = "keras_diagwise"
@@ -39,14 +40,18 @@ class Diagonalwise(keras.layers.Layer):
         self.plan = plan
 
     def __setattr__(self, name: str, value) -> None:
-        """Standardizes a plan that is set by hand, as the constructor does."""
+        """Standardizes a plan that is set by hand, and checks it against the channels,
+        as the constructor and `build` do."""
         if name in self.PLANS:
             value = standardize_plan(value)
+            if isinstance(value, Plan) and getattr(self, "built", False):
+                check_plans(self, built_input_shape(self), {name: value})
         super().__setattr__(name, value)
 
-    @classmethod
-    def plans_for(cls, plan: str | Plan) -> dict[str, str | Plan]:
-        """The plan of each convolution in a layer that is given this one."""
+    @staticmethod
+    def plans_for(layer, plan: str | Plan) -> dict[str, str | Plan]:
+        """The plan of each convolution in a layer of this class or the stock one, by
+        the attribute that holds it, if a model is converted with this plan."""
         return {"plan": plan}
 
     @staticmethod
@@ -105,6 +110,12 @@ class Diagonalwise(keras.layers.Layer):
         return {**super().get_config(), **plans}
 
 
+def plan_of_dense(plan: str | Plan) -> str | Plan:
+    """The plan of a dense convolution in a model that is converted with this plan:
+    native under one that is for other convolutions only."""
+    return plan if plan == AUTO or plan.has(Matmul) else NATIVE
+
+
 def ours_for(layer) -> type[Diagonalwise]:
     """The package's class for a layer of a stock class or already of the package."""
     return STOCK_TO_OURS[
@@ -143,12 +154,17 @@ def built_input_shape(layer) -> tuple:
 def check_plans(layer, input_shape, plans: Mapping[str, str | Plan]) -> None:
     """Checks plans against the channels of a layer.
 
+    Args:
+        layer: the layer.
+        input_shape: the shape of its input, `None` where unknown.
+        plans: plans by the attribute that holds each; all of the layer's, or some.
+
     Raises:
         ValueError: if a partition size does not fit them.
     """
     if any(isinstance(plan, Plan) for plan in plans.values()):
         for name, problem in problems_of(layer, input_shape).items():
-            plan = plans[name]
+            plan = plans.get(name, AUTO)
             if isinstance(plan, Plan):
                 plan.check(problem)
 

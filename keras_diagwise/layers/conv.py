@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-from keras_diagwise.layers.base import Diagonalwise, replaces
+from keras_diagwise.layers.base import Diagonalwise, plan_of_dense, replaces
 from keras_diagwise.ops import conv
 from keras_diagwise.planning.call import grouped_problem, is_left_to_stock
 from keras_diagwise.problem import Problem
@@ -47,6 +47,10 @@ class DiagonalwiseConv(Diagonalwise):
             layer.dilation_rate,
         )
         return {} if is_left_to_stock(problem) else {"plan": problem}
+
+    @staticmethod
+    def plans_for(layer, plan):
+        return {"plan": plan_of_dense(plan) if layer.groups == 1 else plan}
 
     @staticmethod
     def input_channels(layer) -> int:

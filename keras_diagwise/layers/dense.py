@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from keras_diagwise import backends
-from keras_diagwise.layers.base import Diagonalwise, replaces
+from keras_diagwise.layers.base import Diagonalwise, plan_of_dense, replaces
 from keras_diagwise.ops import dense
 from keras_diagwise.planning.call import dense_layer_problem, is_left_to_stock
 from keras_diagwise.problem import Problem
@@ -104,5 +104,9 @@ class DiagonalwiseDense(Diagonalwise, keras.layers.Dense):
         return layer.input_spec.axes[-1]
 
     @staticmethod
+    def plans_for(layer, plan):
+        return {"plan": plan_of_dense(plan)}
+
+    @staticmethod
     def shape_of_channels(layer, channels: int) -> tuple:
-        return (None, channels)
+        return (None, None, channels)

@@ -6,11 +6,15 @@ from collections.abc import Mapping
 
 import keras
 
-from keras_diagwise.algorithms import Matmul
-from keras_diagwise.layers.base import Diagonalwise, replaces, with_bias
+from keras_diagwise.layers.base import (
+    Diagonalwise,
+    plan_of_dense,
+    replaces,
+    with_bias,
+)
 from keras_diagwise.layers.depthwise_conv import depthwise_problem_of
 from keras_diagwise.ops import separable_conv
-from keras_diagwise.plan import AUTO, NATIVE, Plan, standardize_plan
+from keras_diagwise.plan import AUTO, Plan, standardize_plan
 from keras_diagwise.planning.call import grouped_problem, is_left_to_stock
 from keras_diagwise.problem import Problem
 
@@ -35,15 +39,14 @@ class DiagonalwiseSeparableConv(Diagonalwise):
         **kwargs,
     ) -> None:
         if pointwise_plan is None:
-            pointwise_plan = self.plans_for(standardize_plan(plan))["pointwise_plan"]
+            pointwise_plan = plan_of_dense(standardize_plan(plan))
         pointwise_plan = standardize_plan(pointwise_plan)
         super().__init__(*args, plan=plan, **kwargs)
         self.pointwise_plan = pointwise_plan
 
-    @classmethod
-    def plans_for(cls, plan):
-        is_for_dense = plan == AUTO or plan.has(Matmul)
-        return {"plan": plan, "pointwise_plan": plan if is_for_dense else NATIVE}
+    @staticmethod
+    def plans_for(layer, plan):
+        return {"plan": plan, "pointwise_plan": plan_of_dense(plan)}
 
     def call(self, inputs):
         outputs = separable_conv(

@@ -85,7 +85,7 @@ def convert(
     found = survey(model, standardize_filters(filters), plan)
     for layer in found.chosen.values():
         if layer.built:
-            plans = ours_for(layer).plans_for(plan)
+            plans = ours_for(layer).plans_for(layer, plan)
             check_plans(layer, built_input_shape(layer), plans)
     converted = duplicated(model) if copy else model
     places = backends.keras_internals.layers_with_paths(converted)
@@ -93,7 +93,7 @@ def convert(
     if not layers:
         warnings.warn(nothing_found(model, found.skipped), stacklevel=2)
         return converted
-    changes = [by_plans(each, ours_for(each).plans_for(plan)) for each in layers]
+    changes = [by_plans(each, ours_for(each).plans_for(each, plan)) for each in layers]
     with swapped(converted, changes):
         report = summary(converted) if verbose else None
     if report is not None:

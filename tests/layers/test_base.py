@@ -54,6 +54,23 @@ def test_a_plan_set_by_hand_is_standardized():
     assert layer.plan == Plan("direct", "direct", "direct")
 
 
+@PAIRS
+def test_a_plan_set_on_a_built_layer_is_checked(stock, ours):
+    """A partition size that does not fit the channels is refused when it is set, and
+    the layer keeps its plans."""
+    layer = ours(**needed(stock))
+    layer.plan = "diagonal:64"  # of a layer whose channels are not known yet
+    layer.plan = "direct"
+    layer.build(input_shape(stock))
+    for name in ours.PLANS:
+        before = getattr(layer, name)
+        with pytest.raises(ValueError, match="partition_size"):
+            setattr(layer, name, "diagonal:64")
+        assert getattr(layer, name) == before
+        setattr(layer, name, "diagonal:4")
+    assert layer(draw(input_shape(stock))).shape[0] == 2
+
+
 SHARED = {
     "kernel_size": 3,
     "strides": 2,

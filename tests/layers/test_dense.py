@@ -36,6 +36,14 @@ def draw(shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape)
 
 
+def test_a_plan_set_on_a_built_layer_is_checked():
+    layer = kd.DiagonalwiseDense(3)
+    layer.build((2, 5, 4))
+    with pytest.raises(ValueError, match="partition_size"):
+        layer.plan = "diagonal:64"
+    assert layer.plan == "auto"
+
+
 @plans
 def test_config_is_stocks_and_a_plan(plan):
     layer = kd.DiagonalwiseDense(**ARGUMENTS, plan=plan)

@@ -94,6 +94,19 @@ def test_other_plans_leave_them_alone(plan):
     assert str(model.get_layer("separable").pointwise_plan) == "native"
 
 
+@pytest.mark.usefixtures("offered")
+@pytest.mark.parametrize("plan", ["native", "direct", "diagonal:2", "diagonal:4"])
+def test_converting_again_is_as_from_stock(plan):
+    """A plan for other convolutions also leaves dense ones alone that were converted
+    before, whatever their channels."""
+    model = kd.convert(kd.convert(small_model(), verbose=0), plan=plan, verbose=0)
+    assert str(model.get_layer("dense").plan) == "native"
+    separable = model.get_layer("separable")
+    found = str(separable.plan), str(separable.pointwise_plan)
+    assert found == (plan, "native")
+    assert np.isfinite(model.predict(np.ones((1, *model.input_shape[1:])))).all()
+
+
 @pytest.mark.usefixtures("no_dense")
 def test_a_pinned_model_says_they_are_stocks():
     """Where dense convolutions are stock's, a pinned model says so."""
