@@ -20,7 +20,7 @@ from keras_diagwise.planning.call import (
 from keras_diagwise.planning.dispatch import Dispatcher
 from keras_diagwise.planning.planner import Planner
 from keras_diagwise.storage.document import Document
-from tests.algorithms.suite import data_parallel
+from tests.algorithms.suite import data_parallel, depthwise
 from tests.derivatives import vjp
 from tests.fake_runner import traced_convolutions
 from tests.strategies import to_numpy
@@ -36,6 +36,13 @@ PLANS = [
     Plan("direct", "native", "diagonal:2"),
 ]
 plans = pytest.mark.parametrize("plan", PLANS, ids=str)
+
+
+def x64(enabled):
+    """A context manager: whether JAX has 64-bit types."""
+    from keras_diagwise.backends import jax_backend
+
+    return jax_backend.enable_x64(enabled)
 
 
 def draw(*shape, dtype="float64"):
@@ -334,17 +341,63 @@ def test_unequal_strides_run():
 class TestJax:
     def test_arrays_have_the_dtype_of_tensors(self, monkeypatch):
         """An array of NumPy in float64 is a tensor in float32, without x64."""
-        import jax
 
         seen = traced_convolutions(monkeypatch)
         arrays = np.ones((2, 5, 5, 4)), np.ones((3, 3, 4, 1))
-        jax.config.update("jax_enable_x64", False)
-        try:
-            outputs = kd.depthwise_conv(*arrays, plan="direct")
-        finally:
-            jax.config.update("jax_enable_x64", True)
-        assert outputs.dtype == "float32"
-        assert [each.problem.dtype for each in seen] == ["float32"]
+        wide = kd.depthwise_conv(*arrays, plan="direct")  # a call that is remembered
+        with x64(False):
+            narrow = kd.depthwise_conv(*arrays, plan="direct")
+        assert (wide.dtype, narrow.dtype) == ("float64", "float32")
+        assert [each.problem.dtype for each in seen] == ["float64", "float32"]
+
+    def test_layers_have_the_dtype_of_tensors(self):
+        """A layer in float64 poses problems in float32, without x64, and a problem in
+        float64 can't be measured."""
+        layer = kd.DiagonalwiseDepthwiseConv2D(3, plan="direct", dtype="float64")
+        model = keras.Sequential([keras.Input((6, 6, 4)), layer])
+        (row,) = kd.summary(model, batch_size=2)
+        assert row.problem.dtype == "float64"
+        with x64(False):
+            (row,) = kd.summary(model, batch_size=2)
+            assert row.problem.dtype == "float32"
+            wide = depthwise((6, 6), 4, (3, 3), batch=2, dtype="float64")
+            with pytest.raises(ValueError, match="set jax_enable_x64 for float64"):
+                kd.tune([wide], verbose=0)
+
+    @plans
+    @pytest.mark.parametrize("is_inside", [True, False])
+    def test_64_bit_types_are_the_callers(self, plan, is_inside):
+        """Whether there are 64-bit types where a call is traced holds in its gradients,
+        wherever they are computed."""
+        import jax
+        import jax.numpy as jnp
+
+        operands = draw(2, 6, 6, 4), draw(3, 3, 4, 1)
+
+        def loss(x, k):
+            return jnp.sum(kd.depthwise_conv(x, k, plan=plan) ** 2)
+
+        def stock(x, k):
+            return jnp.sum(ops.depthwise_conv(x, k) ** 2)
+
+        def widened(x, k):
+            with x64(True):
+                wide = [
+                    jax.lax.convert_element_type(each, "float64") for each in (x, k)
+                ]
+                return jax.grad(loss, (0, 1))(*wide)
+
+        exact = jax.grad(stock, (0, 1))(*operands)
+        with x64(False):
+            if is_inside:
+                found = jax.jit(widened)(*operands)
+            else:
+                with x64(True):
+                    one, gradients = jnp.ones(()), jax.vjp(loss, *operands)[1]
+                found = gradients(one)
+        for ours, expected in zip(found, exact, strict=True):
+            assert ours.dtype == "float64"
+            np.testing.assert_allclose(ours, expected, rtol=1e-10, atol=1e-10)
 
     def test_precision_is_the_callers(self):
         """The precision of products where a function is traced holds, as in stock, in

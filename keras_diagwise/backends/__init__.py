@@ -17,6 +17,8 @@ A backend's module provides
 - `shape_of(tensor)`: its shape, hashable, by the fastest way in each call;
 - `trace_key()`: the state besides the problem on which the choice of a plan depends,
   as a small hashable value, read in each call;
+- `canonical_dtype(dtype)`: the dtype that tensors have which are asked to have this
+  one;
 - `must_run_native()`: whether a transformation is active that only the stock
   operation supports;
 - `traces_python()`: whether Python code is being traced into a graph of whole

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import inspect
 import operator
 import os
 import threading
+from typing import NamedTuple
 
 import jax
 import keras
@@ -21,14 +23,19 @@ from keras_diagwise.backends.triton import WARPS, capability_refusal
 from keras_diagwise.problem import PASSES
 from keras_diagwise.version import release
 
+try:
+    enable_x64 = jax.enable_x64
+except AttributeError:  # before 0.8
+    from jax.experimental import enable_x64
+
 
 def differentiable(convolution, inputs, kernel):
     """Without the primitives in an export by Keras: the conversion to ONNX lacks them
     (jax2onnx 0.17)."""
     if isinstance(inputs, jax.core.Tracer) and is_exporting():
         return convolution.to_export.compute("forward", inputs, kernel)
-    precision = jax.config.jax_default_matmul_precision
-    return bind("forward", inputs, kernel, convolution=convolution, precision=precision)
+    numerics = Numerics.current()
+    return bind("forward", inputs, kernel, convolution=convolution, numerics=numerics)
 
 
 def bind(pass_name, left, right, **parameters):
@@ -37,42 +44,62 @@ def bind(pass_name, left, right, **parameters):
     Args:
         pass_name: the pass.
         left, right: its operands.
-        **parameters: `convolution`, and the `precision` of products where the call was
-            traced, which holds in its gradients too, wherever they are computed.
+        **parameters: `convolution`, and the `Numerics` of the call.
     """
     return PRIMITIVES[pass_name].bind(left, right, **parameters)
 
 
-PARAMETERS = ("convolution", "precision")
+class Numerics(NamedTuple):
+    """JAX's settings where a call was traced. They hold wherever its passes, and so its
+    gradients, are compiled.
+
+    Attributes:
+        precision: the precision of products.
+        x64: whether there are 64-bit types.
+    """
+
+    precision: str | None
+    x64: bool
+
+    @classmethod
+    def current(cls):
+        config = jax.config
+        return cls(config.jax_default_matmul_precision, config.jax_enable_x64)
+
+    @contextlib.contextmanager
+    def scope(self):
+        with jax.default_matmul_precision(self.precision), enable_x64(self.x64):
+            yield
+
+
+PARAMETERS = ("convolution", "numerics")
 
 
 def make_primitive(pass_name: str) -> Primitive:
     primitive = Primitive(f"diagonalwise_{pass_name}")
 
     @jax.named_scope(primitive.name)  # operations of a unit lack the layer's name
-    def compute(left, right, *, convolution, precision):
-        with jax.default_matmul_precision(precision):
+    def compute(left, right, *, convolution, numerics):
+        with numerics.scope():
             return convolution.compute(pass_name, left, right)
 
     jitted = jax.jit(compute, static_argnames=PARAMETERS)
 
-    def abstract(left, right, *, convolution, precision):
+    def abstract(left, right, *, convolution, numerics):
         shape = convolution.result_shape(pass_name, left.shape, right.shape)
         return jax.core.ShapedArray(shape, left.dtype)
 
-    def batch(operands, axes, *, convolution, precision):
+    def batch(operands, axes, *, convolution, numerics):
         left, right = operands
         folded = folded_operand(pass_name)
         if folded is not None and axes[1 - folded] is None:
             moved = jax.numpy.moveaxis(operands[folded], axes[folded], 0)
             merged = jax.numpy.reshape(moved, (-1, *moved.shape[2:]))
             pair = (merged, right) if folded == 0 else (left, merged)
-            result = bind(
-                pass_name, *pair, convolution=convolution, precision=precision
-            )
+            result = bind(pass_name, *pair, convolution=convolution, numerics=numerics)
             return jax.numpy.reshape(result, (*moved.shape[:2], *result.shape[1:])), 0
         plain = functools.partial(
-            compute, convolution=convolution.without_kernels, precision=precision
+            compute, convolution=convolution.without_kernels, numerics=numerics
         )
         return jax.vmap(plain, in_axes=axes)(left, right), 0
 
@@ -83,7 +110,7 @@ def make_primitive(pass_name: str) -> Primitive:
     lower = mlir.lower_fun(compute, multiple_results=False)
     lower_apart = mlir.lower_fun(compute_apart, multiple_results=False)
 
-    def lower_for(context, *operands, convolution, precision):
+    def lower_for(context, *operands, convolution, numerics):
         module = context.module_context
         if module.lowering_parameters.for_export:
             convolution = convolution.to_export
@@ -96,16 +123,16 @@ def make_primitive(pass_name: str) -> Primitive:
             and not convolution.is_native(pass_name)
         ):
             return lower_apart(
-                context, *operands, convolution=convolution, precision=precision
+                context, *operands, convolution=convolution, numerics=numerics
             )
-        return lower(context, *operands, convolution=convolution, precision=precision)
+        return lower(context, *operands, convolution=convolution, numerics=numerics)
 
     jitted_primitive = jax.jit(primitive.bind, static_argnames=PARAMETERS)
 
-    def run(left, right, *, convolution, precision):
+    def run(left, right, *, convolution, numerics):
         is_lowered = convolution.is_kernel(pass_name) and not jax.config.jax_disable_jit
         function = jitted_primitive if is_lowered else jitted
-        return function(left, right, convolution=convolution, precision=precision)
+        return function(left, right, convolution=convolution, numerics=numerics)
 
     primitive.def_impl(run)
     primitive.def_abstract_eval(abstract)
@@ -223,8 +250,13 @@ def trace_key():
     return (
         jax.default_backend(),
         keras.distribution.distribution(),
-        jax.config.jax_default_matmul_precision,
+        *Numerics.current(),
     )
+
+
+def canonical_dtype(dtype):
+    """float32 for float64 without 64-bit types."""
+    return jax.dtypes.canonicalize_dtype(dtype).name
 
 
 def flags():

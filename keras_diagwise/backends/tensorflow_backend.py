@@ -251,6 +251,11 @@ tensor_float_32_enabled = tf.config.experimental.tensor_float_32_execution_enabl
 determinism_enabled = tf_config.is_op_determinism_enabled
 """The last is private: determinism can be set but not read publicly. Seen in 2.21."""
 
+
+def canonical_dtype(dtype):
+    return dtype
+
+
 Eager = tf.__internal__.EagerTensor
 """The type of `tf.zeros(())`, without making a tensor at import: that would initialize
 the devices, which a user may want, or with a multi-worker strategy must, configure."""

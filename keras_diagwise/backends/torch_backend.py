@@ -223,6 +223,10 @@ if torch.cuda.is_available():
         return torch.are_deterministic_algorithms_enabled(), *torch_trace.cudnn_flags()
 
 
+def canonical_dtype(dtype):
+    return dtype
+
+
 def accelerator_index():
     here = device()
     if here.type == "cpu":

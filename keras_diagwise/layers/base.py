@@ -9,6 +9,7 @@ from typing import ClassVar
 import keras
 from keras import ops
 
+from keras_diagwise import backends
 from keras_diagwise.algorithms import Matmul
 from keras_diagwise.backends import keras_internals
 from keras_diagwise.plan import AUTO, NATIVE, Plan, plan_to_config, standardize_plan
@@ -108,6 +109,11 @@ class Diagonalwise(keras.layers.Layer):
         """The stock layer's configuration plus each plan."""
         plans = {name: plan_to_config(each) for name, each in plans_of(self).items()}
         return {**super().get_config(), **plans}
+
+
+def dtype_of(layer) -> str:
+    """The dtype that a layer computes in."""
+    return backends.active.canonical_dtype(layer.compute_dtype)
 
 
 def plan_of_dense(plan: str | Plan) -> str | Plan:

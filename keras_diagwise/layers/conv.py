@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-from keras_diagwise.layers.base import Diagonalwise, plan_of_dense, replaces
+from keras_diagwise.layers.base import Diagonalwise, dtype_of, plan_of_dense, replaces
 from keras_diagwise.ops import conv
 from keras_diagwise.planning.call import grouped_problem, is_left_to_stock
 from keras_diagwise.problem import Problem
@@ -39,7 +39,7 @@ class DiagonalwiseConv(Diagonalwise):
         channels = shape[-1 if last else 1]
         problem = grouped_problem(
             tuple(shape),
-            layer.compute_dtype,
+            dtype_of(layer),
             (*layer.kernel_size, channels // layer.groups, layer.filters),
             layer.strides,
             padding,

@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from keras_diagwise import backends
-from keras_diagwise.layers.base import Diagonalwise, plan_of_dense, replaces
+from keras_diagwise.layers.base import Diagonalwise, dtype_of, plan_of_dense, replaces
 from keras_diagwise.ops import dense
 from keras_diagwise.planning.call import dense_layer_problem, is_left_to_stock
 from keras_diagwise.problem import Problem
@@ -81,7 +81,7 @@ class DiagonalwiseDense(Diagonalwise, keras.layers.Dense):
         if is_stocks or not is_over_pixels(input_shape):
             return {}
         kernel_shape = (input_shape[-1], layer.units)
-        problem = dense_layer_problem(input_shape, layer.compute_dtype, kernel_shape)
+        problem = dense_layer_problem(input_shape, dtype_of(layer), kernel_shape)
         return {} if is_left_to_stock(problem) else {"plan": problem}
 
     @staticmethod

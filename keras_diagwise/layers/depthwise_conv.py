@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keras
 
-from keras_diagwise.layers.base import Diagonalwise, replaces, with_bias
+from keras_diagwise.layers.base import Diagonalwise, dtype_of, replaces, with_bias
 from keras_diagwise.ops import depthwise_conv
 from keras_diagwise.planning.call import depthwise_problem
 from keras_diagwise.problem import Problem
@@ -39,7 +39,7 @@ def depthwise_problem_of(layer, input_shape) -> Problem:
     channels = input_shape[-1 if layer.data_format == "channels_last" else 1]
     return depthwise_problem(
         tuple(input_shape),
-        layer.compute_dtype,
+        dtype_of(layer),
         (*layer.kernel_size, channels, layer.depth_multiplier),
         layer.strides,
         layer.padding,

@@ -8,6 +8,7 @@ import keras
 
 from keras_diagwise.layers.base import (
     Diagonalwise,
+    dtype_of,
     plan_of_dense,
     replaces,
     with_bias,
@@ -67,7 +68,7 @@ class DiagonalwiseSeparableConv(Diagonalwise):
         depthwise = depthwise_problem_of(layer, input_shape)
         pointwise = grouped_problem(
             depthwise.output_shape(),
-            layer.compute_dtype,
+            dtype_of(layer),
             (*(1,) * layer.rank, depthwise.filters, layer.filters),
             1,
             "valid",

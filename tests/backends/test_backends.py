@@ -28,9 +28,15 @@ def names_used(folder=FOLDER.parent):
 
 
 def defined(path):
-    """The names that a module defines, and how many arguments its functions take."""
+    """The names that a module defines or takes from a module beside it, and how many
+    arguments its functions take."""
     found = {}
     for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            beside = FOLDER / f"{(node.module or '').rpartition('.')[2]}.py"
+            if beside.exists():
+                there = defined(beside)
+                found.update({each.name: there.get(each.name) for each in node.names})
         if isinstance(node, ast.FunctionDef):
             found[node.name] = [each.arg for each in node.args.args]
         elif isinstance(node, ast.Assign):
