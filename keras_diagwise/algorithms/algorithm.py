@@ -72,6 +72,12 @@ class Algorithm(abc.ABC):
     """Whether it is a custom kernel for one kind of device, opaque to compilers and
     transformations."""
 
+    @property
+    def to_export(self) -> Algorithm | None:
+        """The algorithm that takes its place in an exported artefact, which may run on
+        other devices, or `None` if that is native."""
+        return None if self.is_kernel else self
+
     @abc.abstractmethod
     def forward(self, problem: Problem, inputs: Tensor, kernel: Tensor) -> Tensor:
         """The outputs."""

@@ -23,13 +23,17 @@ def in_symbolic_scope() -> bool:
     return global_state.get_global_attribute("symbolic_scope") is not None
 
 
+EXPORTERS = ("keras.src.export", "tensorflow.python.saved_model.save")
+
+
 def is_exporting() -> bool:
-    """Whether Keras is tracing a model to export it, known only from the call stack.
-    Seen in 3.15. It takes about 10 µs, so it is called only in traces.
+    """Whether Keras, or TensorFlow's `saved_model.save`, is tracing a model to export
+    it, known only from the call stack. Seen in Keras 3.15 and TensorFlow 2.21. It takes
+    about 10 µs, so it is called only in traces.
     """
     frame = sys._getframe()
     while frame is not None:
-        if frame.f_globals.get("__name__", "").startswith("keras.src.export"):
+        if frame.f_globals.get("__name__", "").startswith(EXPORTERS):
             return True
         frame = frame.f_back  # type: ignore[assignment]
     return False

@@ -36,6 +36,8 @@ from keras_diagwise.backends.transposition import transpose_left, transpose_righ
 
 
 def differentiable(convolution, inputs, kernel):
+    if not tf.executing_eagerly() and is_exporting():
+        convolution = convolution.to_export
     return bilinear(
         "forward",
         convolution,

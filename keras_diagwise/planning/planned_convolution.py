@@ -81,7 +81,10 @@ class PlannedConvolution:
     @property
     def to_export(self) -> PlannedConvolution:
         """The convolution of an exported artefact, which may run on other devices."""
-        return self.by_stock if self.is_of_this_device else self.without_kernels
+        if self.is_of_this_device:
+            return self.by_stock
+        names = {name: str(self.plan[name].to_export or "native") for name in PASSES}
+        return dataclasses.replace(self, plan=Plan(**names))
 
     @property
     def by_stock(self) -> PlannedConvolution:

@@ -57,6 +57,10 @@ class Direct(Algorithm):
     def __post_init__(self):
         check_lowering(self.lowering, LOWERINGS)
 
+    @property
+    def to_export(self):
+        return dataclasses.replace(self, compiled=False)
+
     def forward(self, problem, inputs, kernel):
         if self.compiled:
             return compiled_pass(self, "forward", problem)(inputs, kernel)
