@@ -11,6 +11,8 @@ from keras.src.saving.keras_saveable import KerasSaveable
 
 from keras_diagwise.version import release
 
+GLOBAL_SEED_GENERATOR = "global_seed_generator"
+
 __all__ = ["KerasSaveable"]
 """The class that makes `pickle` save a model as a file. Seen in 3.15."""
 
@@ -37,6 +39,22 @@ def is_exporting() -> bool:
             return True
         frame = frame.f_back  # type: ignore[assignment]
     return False
+
+
+def global_seed():
+    """Keras's generator of seeds for operations that are given none, and a copy of its
+    state; `None` for both if it is not yet in use. Seen in 3.15.
+    """
+    generator = global_state.get_global_attribute(GLOBAL_SEED_GENERATOR)
+    state = None if generator is None else keras.ops.convert_to_numpy(generator.state)
+    return generator, None if state is None else state.copy()
+
+
+def set_global_seed(generator, state) -> None:
+    """Restores what `global_seed` returned."""
+    global_state.set_global_attribute(GLOBAL_SEED_GENERATOR, generator)
+    if generator is not None:
+        generator.state.assign(state)
 
 
 def default_torch_device() -> str:

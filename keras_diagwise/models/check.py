@@ -16,14 +16,14 @@ import msgspec
 
 from keras_diagwise import backends
 from keras_diagwise.decision import Decision, now
-from keras_diagwise.layers.base import ours_for
+from keras_diagwise.layers.base import Diagonalwise, ours_for, plans_of
 from keras_diagwise.models.example import example_of
-from keras_diagwise.models.problems import Shapes, uses_in
+from keras_diagwise.models.problems import Shapes, Use, uses_in
 from keras_diagwise.models.report import ModelCheck
 from keras_diagwise.models.snapshot import NotRestoredError, restored
 from keras_diagwise.models.variants import Variant, as_stock, by_plans, step_of
 from keras_diagwise.ops import dispatcher
-from keras_diagwise.plan import NATIVE, Plan
+from keras_diagwise.plan import AUTO, NATIVE, Plan
 from keras_diagwise.problem import PASS_NAMES, PASSES, Problem
 from keras_diagwise.tuner.measure import MEASURING, interleaved, least_ratio
 
@@ -95,7 +95,11 @@ def check_step(
         return ModelCheck(skipped="its step needs other processes"), []
     if time.monotonic() + expected_seconds(model, decisions) > until:
         return ModelCheck(skipped="there was no time left for it"), []
-    uses = uses_in(model, batch_size, shapes)
+    uses = planned_by_decisions(uses_in(model, batch_size, shapes))
+    problems = {use.problem for use in uses}
+    decisions = {p: each for p, each in decisions.items() if p in problems}
+    if not decisions:
+        return ModelCheck(skipped="none of its layers follows these decisions"), []
     try:
         example = example_of(model, batch_size, data)
         with restored(model):
@@ -106,6 +110,15 @@ def check_step(
         raise
     except Exception as error:  # whatever a model does that can't be fed or run
         return ModelCheck(skipped=reason_of(error)), []
+
+
+def planned_by_decisions(uses: Sequence[Use]) -> list[Use]:
+    """The uses whose plans the decisions choose: in a converted model those of its
+    `"auto"` layers, in a stock model all."""
+    ours = [use for use in uses if isinstance(use.layer, Diagonalwise)]
+    if not ours:
+        return list(uses)
+    return [use for use in ours if getattr(use.layer, use.role) == AUTO]
 
 
 def judgement(
@@ -185,6 +198,9 @@ class StepTrials:
         self._decisions, self._uses = decisions, uses
         self._until = until
         self._trials = 0
+        layers = {id(use.layer): use.layer for use in uses}
+        self._layers = list(layers.values())
+        self._given = {key: given_plans(layer) for key, layer in layers.items()}
         self._converted = Variant(model, [], step)
         stock = Variant(model, [as_stock(use.layer) for use in uses], step)
         self._steps = {"stock": stock, "converted": self._converted}
@@ -221,17 +237,22 @@ class StepTrials:
         )
 
     def _run_without(self, overruled: set[PassOfProblem]) -> None:
-        layers = {id(use.layer): use.layer for use in self._uses}
-        plans: dict[int, dict[str, str | Plan]] = {
-            key: dict.fromkeys(ours_for(layer).PLANS, NATIVE)
-            for key, layer in layers.items()
-        }
+        plans = {key: dict(given) for key, given in self._given.items()}
         for use in self._uses:
             decision = self._decisions.get(use.problem) if use.problem else None
             if decision is not None:
                 plan = plan_without(decision, overruled)
                 plans[id(use.layer)][use.role] = plan
-        self._converted.become([by_plans(layers[key], plans[key]) for key in layers])
+        self._converted.become([by_plans(e, plans[id(e)]) for e in self._layers])
+
+
+def given_plans(layer) -> dict[str, str | Plan]:
+    """The plans of a layer's convolutions where no decision chooses them: its own, or
+    native."""
+    given = dict.fromkeys(ours_for(layer).PLANS, NATIVE)
+    if isinstance(layer, Diagonalwise):
+        given |= {name: each for name, each in plans_of(layer).items() if each != AUTO}
+    return given
 
 
 def plan_without(decision: Decision, overruled: set[PassOfProblem]) -> Plan:

@@ -82,6 +82,7 @@ class State:
         ]
         self._random = random.getstate(), np.random.get_state()
         self._of_backend = backends.active.random_state()
+        self._of_keras = backends.keras_internals.global_seed()
         self._held: dict[int, Any] = {}
 
     def put_back(self) -> None:
@@ -106,6 +107,7 @@ class State:
         random.setstate(self._random[0])
         np.random.set_state(self._random[1])
         backends.active.set_random_state(self._of_backend)
+        backends.keras_internals.set_global_seed(*self._of_keras)
         if errors:
             raise NotRestoredError(
                 f"{len(errors)} part(s) of the model can't be put back as they were: "

@@ -17,8 +17,9 @@ from keras_diagwise.budget import standardize_budget
 from keras_diagwise.decision import Decision
 from keras_diagwise.environment import Environment
 from keras_diagwise.models.arguments import standardize_batch_sizes
-from keras_diagwise.models.check import check_step
+from keras_diagwise.models.check import check_step, planned_by_decisions
 from keras_diagwise.models.example import batch_size_of_data
+from keras_diagwise.models.problems import uses_in
 from keras_diagwise.models.report import ModelCheck, Row, TuningReport
 from keras_diagwise.models.swap import forget_compiled
 from keras_diagwise.models.target import Target, standardize_target, with_queued
@@ -198,7 +199,15 @@ class Step:
     def digest_of_check(self, decisions: Mapping[Problem, Decision]) -> str:
         """A short name of its check, given the timings of its problems."""
         measured = (decisions[each].digest_of_timings for each in self.target.problems)
-        return digest_of("check", *self._words, *measured)
+        return digest_of("check", *self._words, *measured, *self._apart())
+
+    def _apart(self) -> list[str]:
+        """The layers of the model whose plans no decision chooses."""
+        if self.target.model is None:
+            return []
+        uses = uses_in(self.target.model, self.batch_sizes[-1], self.target.shapes)
+        followers = {(use.path, use.role) for use in planned_by_decisions(uses)}
+        return [u.path for u in uses if (u.path, u.role) not in followers]
 
     @property
     def _words(self) -> list[str]:

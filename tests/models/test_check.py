@@ -177,6 +177,23 @@ def test_a_losing_pass_goes_back_to_native(
 
 
 @pytest.mark.usefixtures("nothing_known", "runner")
+def test_only_layers_that_follow_decisions_count(monkeypatch):
+    """Layers that the user left stock, or gave a plan, are checked as they are."""
+    plant(monkeypatch, second_kernel_gradient=0.5, third_forward=0.5)
+    model = kd.convert(small_model(), filters="first|third", verbose=0)
+    model.get_layer("third").plan = kd.Plan(input_gradient="direct")
+    report = tuned(model)
+    assert report.model.overruled == ()
+    assert report.model.speedup == pytest.approx(1 / 0.97)
+    assert plans_of(model)["first"] == "direct"
+    assert "plan" not in vars(model.get_layer("second"))
+    for layer in (model.get_layer("first"), model.get_layer("third")):
+        layer.plan = "native"
+    report = tuned(model)
+    assert report.model.skipped == "none of its layers follows these decisions"
+
+
+@pytest.mark.usefixtures("nothing_known", "runner")
 def test_overruled_pass_is_not_tried_again(monkeypatch):
     plant(monkeypatch, second_kernel_gradient=0.5)
     model = kd.convert(small_model(), verbose=0)

@@ -120,7 +120,7 @@ def test_uncopyable_state_is_refused_by_path(kind):
     model = unlike(kind)
     with pytest.raises(ValueError, match=REFUSED[kind]) as error:
         kd.convert(model, copy=True)
-    assert "Without `copy`" in str(error.value)
+    assert "Without `copy=True`" in str(error.value)
     assert not any(isinstance(each, Diagonalwise) for each in model.layers)
     kd.convert(model, verbose=0)
     assert any(isinstance(each, Diagonalwise) for each in model.layers)
@@ -211,7 +211,7 @@ def reaching(how):
 def test_state_in_shared_code_is_refused(how):
     """State that is reached by shared code is refused."""
     model = reaching(how)
-    with pytest.raises(ValueError, match=r"can't be duplicated, since .*: it names"):
+    with pytest.raises(ValueError, match=r"can't be duplicated, because .*: it names"):
         duplicated(model)
     HELD.clear()
     TRAINER.head = ByClass.head = None

@@ -11,6 +11,7 @@ from keras_diagwise.models.copy import duplicated
 from keras_diagwise.models.snapshot import NotRestoredError, restored
 from tests.models import wild
 from tests.models.walk import Walk
+from tests.strategies import to_numpy
 
 
 def damaged(model):
@@ -28,6 +29,7 @@ def damaged(model):
     layer.generator.normal()
     random.random()
     np.random.rand()
+    keras.random.normal((2,))
 
 
 def damaged_within(model, error):
@@ -51,6 +53,11 @@ def prepared():
 @pytest.mark.parametrize("error", [None, RuntimeError, KeyboardInterrupt])
 def test_everything_is_put_back(error):
     model = prepared()
+    keras.utils.set_random_seed(1)
+    keras.random.normal((2,))
+    expected = to_numpy(keras.random.normal((2,)))
+    keras.utils.set_random_seed(1)
+    keras.random.normal((2,))
     before, states = duplicated(model), (random.getstate(), np.random.get_state()[2])
     if error is None:
         with restored(model):
@@ -60,6 +67,7 @@ def test_everything_is_put_back(error):
             damaged_within(model, error)
     Walk(before, model)
     assert states == (random.getstate(), np.random.get_state()[2])
+    np.testing.assert_array_equal(to_numpy(keras.random.normal((2,))), expected)
     model.train_on_batch(*wild.batch(6))
 
 
