@@ -112,6 +112,16 @@ def standardize_plan(plan: str | Mapping[str, str] | Plan) -> str | Plan:
     )
 
 
+def has_unknown_algorithm(plan) -> bool:
+    """Whether a plan, as a layer's config holds it, names what is no algorithm of this
+    version."""
+    names = plan.values() if isinstance(plan, Mapping) else [plan]
+    return any(
+        isinstance(name, str) and name != AUTO and algorithms.parse_known(name) is None
+        for name in names
+    )
+
+
 def plan_to_config(plan: str | Plan) -> str | dict[str, str]:
     """`plan` as a layer's config holds it."""
     return plan if isinstance(plan, str) else plan.to_config()

@@ -143,13 +143,18 @@ def layers_with_paths(model) -> list[tuple[str, object]]:
 
 def call_shapes(model) -> dict[int, list[tuple]]:
     """The shapes of the first input of every layer below a model, by the layer's id:
-    one for each place in a graph of layers where it is called.
+    one for each place where it is called in the model's graphs of layers, or, if it is
+    in none, in those of other models.
 
     `layer.input` is public but raises if there are several. The layer inside a
     `TimeDistributed` is called on a step of its input. Seen in 3.15.
     """
     layers = flatten_layers(model)
-    shapes = {id(layer): shapes_in_graphs(layer) for layer in layers}
+    nodes = graph_nodes([model, *layers])
+    shapes = {}
+    for layer in layers:
+        within = [node for node in layer._inbound_nodes if id(node) in nodes]
+        shapes[id(layer)] = shapes_at(within or layer._inbound_nodes)
     for layer in layers:
         if isinstance(layer, keras.layers.TimeDistributed):
             steps = [(shape[0], *shape[2:]) for shape in shapes[id(layer)]]
@@ -157,6 +162,18 @@ def call_shapes(model) -> dict[int, list[tuple]]:
     return shapes
 
 
-def shapes_in_graphs(layer) -> list[tuple]:
-    tensors = (node.arguments.keras_tensors for node in layer._inbound_nodes)
+def graph_nodes(models) -> set[int]:
+    """Ids of the calls of layers in the graphs of those that are graphs of layers. Two
+    models can share a layer, not a call of it. Seen in 3.15."""
+    graphs = [getattr(each, "_functional", None) or each for each in models]
+    return {
+        id(node)
+        for graph in graphs
+        for nodes in getattr(graph, "_nodes_by_depth", {}).values()
+        for node in nodes
+    }
+
+
+def shapes_at(nodes) -> list[tuple]:
+    tensors = (node.arguments.keras_tensors for node in nodes)
     return list(dict.fromkeys(tuple(found[0].shape) for found in tensors if found))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
@@ -12,8 +13,16 @@ from keras import ops
 from keras_diagwise import backends
 from keras_diagwise.algorithms import Matmul
 from keras_diagwise.backends import keras_internals
-from keras_diagwise.plan import AUTO, NATIVE, Plan, plan_to_config, standardize_plan
+from keras_diagwise.plan import (
+    AUTO,
+    NATIVE,
+    Plan,
+    has_unknown_algorithm,
+    plan_to_config,
+    standardize_plan,
+)
 from keras_diagwise.problem import Problem
+from keras_diagwise.version import __version__
 
 PACKAGE = "keras_diagwise"
 
@@ -104,6 +113,23 @@ class Diagonalwise(keras.layers.Layer):
             shape = self.shape_of_channels(self, channels)
             check_plans(self, shape, plans_of(self))
         return super().add_weight(*args, **kwargs)
+
+    @classmethod
+    def from_config(cls, config):
+        """The stock layer's, with `"auto"`, and a warning, in place of a plan that this
+        version of the package does not know, as in a file of a later one."""
+        known = dict(config)
+        for name in cls.PLANS:
+            plan = config.get(name, AUTO)
+            if has_unknown_algorithm(plan):
+                known[name] = AUTO
+                warnings.warn(
+                    f"keras_diagwise {__version__} has no such algorithm as in the "
+                    f"plan of {config.get('name')!r}, which is 'auto' now. Upgrade it "
+                    f"to run the plan. Received: {name}={plan!r}",
+                    stacklevel=2,
+                )
+        return super().from_config(known)
 
     def get_config(self) -> dict:
         """The stock layer's configuration plus each plan."""

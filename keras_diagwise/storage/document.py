@@ -113,6 +113,12 @@ class Document:
         if not isinstance(values, dict):
             raise ValueError("It must be one JSON object.")
         found = values.get("format"), values.get("version")
+        is_later = type(found[1]) is int and found[1] > FORMAT_VERSION
+        if found[0] == FORMAT and is_later:
+            raise ValueError(
+                "It was exported by a later version of keras-diagwise. To import it: "
+                "pip install --upgrade keras-diagwise."
+            )
         if found != (FORMAT, FORMAT_VERSION):
             raise ValueError(
                 f"Its format must be {FORMAT!r}, version {FORMAT_VERSION}. Received: "

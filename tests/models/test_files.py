@@ -272,6 +272,29 @@ def test_a_file_of_any_backend_loads(saved_by):
     assert not ours_in(kd.revert(model))
 
 
+@pytest.mark.parametrize("plan", ["novel:3", {"kernel_gradient": "matmul:novel"}])
+def test_a_later_versions_file_loads(tmp_path, plan):
+    """A plan of algorithms that this version lacks becomes `"auto"`, with a warning."""
+    model = converted_model("direct")
+    model.save(tmp_path / "model.keras")
+    with zipfile.ZipFile(tmp_path / "model.keras") as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    config = files["config.json"].replace(b'"plan": "direct"', b'"plan": "native"')
+    config = config.replace(
+        b'"plan": "native"', b'"plan": ' + json.dumps(plan).encode(), 1
+    )
+    with zipfile.ZipFile(tmp_path / "model.keras", "w") as archive:
+        for name, content in {**files, "config.json": config}.items():
+            archive.writestr(name, content)
+    with pytest.warns(UserWarning, match="has no such algorithm .* 'auto' now"):
+        loaded = keras.models.load_model(tmp_path / "model.keras")
+    plans = [str(layer.plan) for layer in ours_in(loaded)]
+    assert sorted(plans) == ["auto", *["native"] * (len(plans) - 1)]
+    np.testing.assert_allclose(
+        outputs_of(loaded, images(1)), outputs_of(model, images(1)), atol=1e-5
+    )
+
+
 def exported_by_keras(model, path):
     model.export(path, verbose=False)
 

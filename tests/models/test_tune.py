@@ -399,6 +399,19 @@ class TestModels:
             assert report.rows == ()
             assert f"Skipped {path}: {reason}." in str(report)
 
+    def test_other_models_graphs_do_not_count(self):
+        """A layer that another model shares is measured for this model's shapes."""
+        inputs = keras.Input((8, 8, 4))
+        shared = keras.layers.DepthwiseConv2D(3, padding="same")
+        last = keras.layers.DepthwiseConv2D(3, padding="same")
+        features = shared(inputs)
+        whole = keras.Model(inputs, last(features))
+        part = keras.Model(inputs, features)
+        wide = keras.Sequential([keras.Input((16, 16, 4)), *whole.layers[1:]])
+        nested = keras.Sequential([keras.Input((8, 8, 4)), part])
+        for model, size in ((whole, 8), (wide, 16), (part, 8), (nested, 8)):
+            assert input_shapes(tuned(model)) == [(2, size, size, 4)]
+
     def test_unknown_spatial_shape_is_skipped(self):
         """A layer of unknown spatial shape is skipped with the reason."""
         model = keras.Sequential([keras.Input((None, 8, 4)), depthwise(name="open")])

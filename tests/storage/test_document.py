@@ -294,6 +294,12 @@ def test_terabytes_are_named():
         Document.from_text(HOSTILE["terabytes"])
 
 
+def test_a_later_versions_document_is_named():
+    text = document(HERE).to_text().replace('"version": 1', '"version": 2', 1)
+    with pytest.raises(ValueError, match="later version of keras-diagwise"):
+        Document.from_text(text)
+
+
 def test_failed_candidates_may_be_unknown():
     """A failed candidate need not be known.
 
