@@ -46,6 +46,7 @@ from keras_diagwise.storage.folders import (
 from keras_diagwise.storage.leases import Leases
 from keras_diagwise.storage.plain_files import TEMPORARY_NAME
 from keras_diagwise.storage.remote_folder import AwayError, RemoteFolder
+from keras_diagwise.storage.unsent import send
 from keras_diagwise.storage.warnings import Unusable, Warnings, reason
 
 AN_HOUR = 3600.0
@@ -345,59 +346,11 @@ class Store:
             self._may_have_unsent = False
             for folder in self._spares:
                 try:
-                    self._send_from(folder)
+                    send(folder, self._folder, self._warnings.ignored)
                 except OSError as error:
                     self._warnings.not_written(error)
                     # Without write permission, no retry at every lookup.
                     self._may_have_unsent = not is_reachable(self._folder)
-
-    def _send_from(self, folder: Folder) -> None:
-        """Moves the decisions of a folder to the URL, merged with what is there. One
-        that can't be used stays where it is.
-
-        Raises:
-            OSError: if one can't be moved; it then stays where it is.
-        """
-        for digest in filter(DIGEST.fullmatch, folder.names("")):
-            path = environment_path(digest)
-            content = folder.content(path)
-            if content is not None and self._folder.content(path) is None:
-                self._folder.write(path, content, None)
-            for name in filter(BUCKET_NAME.fullmatch, folder.names(digest)):
-                for each in filter(
-                    DECISION_NAME.fullmatch, folder.names(f"{digest}/{name}")
-                ):
-                    self._send_decision(folder, f"{digest}/{name}/{each}")
-                folder.remove_empty(f"{digest}/{name}")
-            is_empty = not any(map(BUCKET_NAME.fullmatch, folder.names(digest)))
-            if content is not None and is_empty:
-                folder.remove(path)
-            folder.remove_empty(digest)
-
-    def _send_decision(self, folder: Folder, path: str) -> None:
-        """Moves a decision to the URL, merged with what is there, unless that was
-        written by another version of the package."""
-        unsent = folder.content(path)
-        sent = self._folder.content(path)
-        if unsent is None:  # another process was quicker
-            return
-        try:
-            decision = decision_from_bytes(unsent, path)
-        except Exception as error:
-            self._warnings.ignored(path, error)
-            return
-        try:
-            if sent is not None:
-                decision |= decision_from_bytes(sent, path)
-        except OtherVersionError as error:
-            self._warnings.ignored(path, error)
-            return
-        except Exception as error:
-            self._warnings.ignored(path, error)
-        self._folder.write(
-            path, decision_to_bytes(path.partition("/")[0], decision), None
-        )
-        folder.remove(path)
 
     def _names(self, path: str, pattern: re.Pattern) -> list[str]:
         """The names in a folder that match `pattern`."""
