@@ -16,7 +16,7 @@ from pathlib import Path
 import keras
 
 import keras_diagwise as kd
-from keras_diagwise.models import tune as tune_function
+from keras_diagwise.models import shared_check
 from keras_diagwise.models.check import overrule
 from keras_diagwise.models.report import ModelCheck
 from keras_diagwise.ops import dispatcher
@@ -25,8 +25,6 @@ from keras_diagwise.storage.document import Document
 from keras_diagwise.storage.store import Store
 from keras_diagwise.tuner import tuner
 from tests.fake_runner import FakeRunner
-
-tune_module = sys.modules[tune_function.__module__]
 
 LEASE = 0.4
 SECONDS_OF_A_PASS = 0.01
@@ -137,7 +135,7 @@ def killed(model, folder, moments):
 def prepare(log):
     log.touch()
     tuner.SubprocessRunner = lambda timeout, until: SlowRunner(log)
-    tune_module.check_step = overruling(log)
+    shared_check.check_step = overruling(log)
 
 
 def main(kind, folder, *numbers):

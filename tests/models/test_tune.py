@@ -4,7 +4,6 @@ model runs by it."""
 import dataclasses
 import datetime
 import json
-import sys
 
 import keras
 import numpy as np
@@ -16,6 +15,7 @@ from keras_diagwise import backends
 from keras_diagwise.budget import standardize_budget
 from keras_diagwise.decision import Decision
 from keras_diagwise.layers.base import Diagonalwise
+from keras_diagwise.models import shared_check
 from keras_diagwise.models.environment import environment_of_models
 from keras_diagwise.models.report import ModelCheck
 from keras_diagwise.ops import dispatcher
@@ -34,8 +34,7 @@ SHAPE = (8, 8, 4)
 def unchecked(monkeypatch):
     """Without the whole model's step at the end."""
     check = ModelCheck(skipped="not in this test"), []
-    module = sys.modules["keras_diagwise.models.tune"]
-    monkeypatch.setattr(module, "check_step", lambda *a, **k: check)
+    monkeypatch.setattr(shared_check, "check_step", lambda *a, **k: check)
 
 
 @pytest.fixture
@@ -523,16 +522,15 @@ class TestTheCheckOfTheWholeModel:
         monkeypatch.setattr("keras_diagwise.models.check.SECONDS_OF_TRIAL", 0.0)
         monkeypatch.setattr("keras_diagwise.models.check.MIN_ROUNDS", 1)
         model = self.model()
-        module = sys.modules["keras_diagwise.models.tune"]
-        check_step = module.check_step
+        check_step = shared_check.check_step
 
         def interrupted(*arguments, **options):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(module, "check_step", interrupted)
+        monkeypatch.setattr(shared_check, "check_step", interrupted)
         with pytest.raises(KeyboardInterrupt):
             kd.tune(model, batch_size=2, verbose=0)
-        monkeypatch.setattr(module, "check_step", check_step)
+        monkeypatch.setattr(shared_check, "check_step", check_step)
         report = kd.tune(model, batch_size=2, verbose=0)
         assert report.measured == 0
         assert report.model.stock_seconds > 0
@@ -542,7 +540,7 @@ class TestTheCheckOfTheWholeModel:
         monkeypatch.setattr("keras_diagwise.models.check.MIN_ROUNDS", 1)
         model = self.model()
         first = kd.tune(model, batch_size=2, verbose=0)
-        monkeypatch.setattr(sys.modules["keras_diagwise.models.tune"], "check_step", 0)
+        monkeypatch.setattr(shared_check, "check_step", 0)
         assert kd.tune(model, batch_size=2, verbose=0).model == first.model
 
 
