@@ -16,6 +16,7 @@ from keras_diagwise.models.example import example_of
 from keras_diagwise.models.problems import layers_to_convert
 from keras_diagwise.models.snapshot import restored
 from keras_diagwise.models.survey import is_one_of_ours
+from keras_diagwise.models.swap import Change
 from keras_diagwise.models.variants import Variant, as_stock, by_plans, step_of
 from keras_diagwise.tuner.measure import MEASURING, by_function, least_ratio, rounds
 
@@ -96,26 +97,11 @@ def benchmark(
     Raises:
         ValueError: if the shape of an input is unknown.
     """
-    if not getattr(model, "inputs", None):
-        raise ValueError(
-            "The model must be a graph of layers, whose inputs' shapes are known. "
-            f"Received: {model.name!r}, a {type(model).__name__}"
-        )
-    if any(None in each.shape[1:] for each in model.inputs):
-        raise ValueError(
-            "The model's inputs must have sizes that are known: build it on such a "
-            "keras.Input to time it. Received: shapes "
-            f"{[each.shape for each in model.inputs]}"
-        )
+    check_inputs_known(model)
     found: dict[str, Steps] = {}
     difference = 0.0
     example = example_of(model, batch_size)
-    layers = [layer for _, layer in layers_to_convert(model)]
-    ours = [layer for layer in layers if is_one_of_ours(layer)]
-    changes = {
-        "stock": [as_stock(layer) for layer in layers],
-        "converted": [by_plans(layer, plans_of(layer)) for layer in ours],
-    }
+    changes = changes_of(model)
     with restored(model):
         for kind in reversed(KINDS):  # weights are equal before any training
             step = step_of(model, example, KINDS[kind])
@@ -128,6 +114,35 @@ def benchmark(
                 samples = samples_of(steps, seconds, advance)
             found[kind] = steps_found(samples, firsts)
     return Benchmark(found["training"], found["prediction"], difference)
+
+
+def check_inputs_known(model: keras.Model) -> None:
+    """Checks that random inputs can be made for a model.
+
+    Raises:
+        ValueError: if the shape of an input is unknown.
+    """
+    if not getattr(model, "inputs", None):
+        raise ValueError(
+            "The model must be a graph of layers, whose inputs' shapes are known. "
+            f"Received: {model.name!r}, a {type(model).__name__}"
+        )
+    if any(None in each.shape[1:] for each in model.inputs):
+        raise ValueError(
+            "The model's inputs must have sizes that are known: build it on such a "
+            "keras.Input to time it. Received: shapes "
+            f"{[each.shape for each in model.inputs]}"
+        )
+
+
+def changes_of(model: keras.Model) -> dict[str, list[Change]]:
+    """The changes that make a model stock, and converted as it is."""
+    layers = [layer for _, layer in layers_to_convert(model)]
+    ours = [layer for layer in layers if is_one_of_ours(layer)]
+    return {
+        "stock": [as_stock(layer) for layer in layers],
+        "converted": [by_plans(layer, plans_of(layer)) for layer in ours],
+    }
 
 
 def first_steps(
