@@ -145,7 +145,8 @@ def dtype_of(layer) -> str:
 def plan_of_dense(plan: str | Plan) -> str | Plan:
     """The plan of a dense convolution in a model that is converted with this plan:
     native under one that is for other convolutions only."""
-    return plan if plan == AUTO or plan.has(Matmul) else NATIVE
+    is_for_dense = not isinstance(plan, Plan) or plan.has(Matmul)
+    return plan if is_for_dense else NATIVE
 
 
 def ours_for(layer) -> type[Diagonalwise]:

@@ -249,7 +249,7 @@ class StepTrials:
 def given_plans(layer) -> dict[str, str | Plan]:
     """The plans of a layer's convolutions where no decision chooses them: its own, or
     native."""
-    given = dict.fromkeys(ours_for(layer).PLANS, NATIVE)
+    given: dict[str, str | Plan] = dict.fromkeys(ours_for(layer).PLANS, NATIVE)
     if isinstance(layer, Diagonalwise):
         given |= {name: each for name, each in plans_of(layer).items() if each != AUTO}
     return given
