@@ -459,7 +459,7 @@ def test_a_model_trains_as_stock(monkeypatch):
 def test_a_miss_that_is_an_error_says_so(monkeypatch):
     monkeypatch.setattr(dispatcher.settings, "on_miss", "error")
     compiled = torch.compile(convolved("auto"), backend="aot_eager")
-    with pytest.raises(Exception, match="No decision was measured here"):
+    with pytest.raises(Exception, match="A convolution was not measured here"):
         compiled(draw(2, 6, 6, 4), draw(3, 3, 4, 1))
 
 
