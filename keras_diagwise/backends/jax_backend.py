@@ -23,8 +23,8 @@ from keras_diagwise.backends.triton import WARPS, capability_refusal
 from keras_diagwise.problem import PASSES
 from keras_diagwise.version import release
 
-HAS_X64 = jax if hasattr(jax, "enable_x64") else jax.experimental  # before 0.8
-enable_x64 = HAS_X64.enable_x64
+# Before 0.8 it is experimental.
+enable_x64 = (jax if hasattr(jax, "enable_x64") else jax.experimental).enable_x64
 
 
 def differentiable(convolution, inputs, kernel):

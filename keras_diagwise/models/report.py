@@ -365,7 +365,7 @@ def closing_lines(report: TuningReport, width: int) -> Iterator[str]:
         yield f"Not decided yet: {count}. Run `tune` again to continue."
     measured = counted(report.measured, "pass", "passes")
     known = max(len(report.rows) - report.measured, 0)
-    yield (f"{measured} measured, {known} known before, in {duration(report.seconds)}.")
+    yield f"{measured} measured, {known} known before, in {duration(report.seconds)}."
 
 
 def failure_lines(report: TuningReport) -> Iterator[str]:
