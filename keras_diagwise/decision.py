@@ -198,11 +198,14 @@ class Comparison(Record, frozen=True, rename={"roofline": "least"}, dict=True):
 
     @property
     def rank(self) -> tuple:
-        """Sort key of comparisons: of two, the greater is kept. Of the same
-        measurement, it is the one that was overruled, or in which a verification has
-        found more candidates to fail; but a time outranks a lack of time or memory."""
+        """Sort key of comparisons: of two, the greater is kept. It is the one with more
+        candidates of this version, or else of any. Of the same measurement, it is the
+        one that was overruled, or in which a verification has found more candidates to
+        fail; but a time outranks a lack of time or memory."""
         failures = [outcome.failure for outcome in self.outcomes.values()]
+        known = [name for name in self.outcomes if algorithms.parse_known(name)]
         return (
+            len(known),
             len(self.outcomes),
             self.measured,
             self.overruled is not None,

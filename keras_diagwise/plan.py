@@ -112,10 +112,12 @@ def standardize_plan(plan: str | Mapping[str, str] | Plan) -> str | Plan:
     )
 
 
-def has_unknown_algorithm(plan) -> bool:
-    """Whether a plan, as a layer's config holds it, names what is no algorithm of this
-    version."""
+def is_unknown(plan) -> bool:
+    """Whether a plan, as a layer's config holds it, names an algorithm or a pass that
+    this version does not have."""
     names = plan.values() if isinstance(plan, Mapping) else [plan]
+    if isinstance(plan, Mapping) and not set(plan) <= set(PASSES):
+        return True
     return any(
         isinstance(name, str) and name != AUTO and algorithms.parse_known(name) is None
         for name in names

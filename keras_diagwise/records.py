@@ -15,6 +15,10 @@ MAX_LETTERS = 1000
 """Most letters that an error quotes."""
 
 
+class UnknownFieldError(ValueError):
+    """A record has a field that this version of the package does not know."""
+
+
 class Record(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
 ):
@@ -35,12 +39,14 @@ class Record(
         """The record written by `to_dict`.
 
         Raises:
+            UnknownFieldError: if it has a field more.
             ValueError: if `values` is not such a record. It says what is wrong, where.
         """
         try:
             record = msgspec.convert(values, cls)
         except (msgspec.ValidationError, ValueError) as error:  # one from 0.21 on
-            raise ValueError(
+            has_more = "unknown field" in str(error)
+            raise (UnknownFieldError if has_more else ValueError)(
                 f"{cls.RULE}. {printable(str(error)):.{MAX_LETTERS}}. "
                 f"Received: {values!r:.{MAX_LETTERS}}"
             ) from None
@@ -64,7 +70,7 @@ class Record(
             try:
                 records[name] = cls.from_dict(each)
             except ValueError as error:
-                raise ValueError(f"{name!r:.100}: {error}") from None
+                raise type(error)(f"{name!r:.100}: {error}") from None
         return records
 
     def check(self) -> None:

@@ -364,6 +364,25 @@ class TestJax:
             with pytest.raises(ValueError, match="set jax_enable_x64 for float64"):
                 kd.tune([wide], verbose=0)
 
+    def test_arrays_of_64_bits_keep_them(self):
+        """Arrays in float64 are computed so, also where there are no such types."""
+        import jax
+
+        operands = draw(2, 6, 6, 4), draw(3, 3, 4, 1)
+
+        def gradients(plan):
+            def loss(x, k):
+                return kd.depthwise_conv(x, k, plan=plan).sum()
+
+            return jax.jit(jax.grad(loss, (0, 1)))(*operands)
+
+        exact = gradients("native")
+        with x64(False):
+            found = gradients("direct")
+        for ours, expected in zip(found, exact, strict=True):
+            assert ours.dtype == "float64"
+            np.testing.assert_allclose(ours, expected, rtol=1e-10, atol=1e-10)
+
     @plans
     @pytest.mark.parametrize("is_inside", [True, False])
     def test_64_bit_types_are_the_callers(self, plan, is_inside):

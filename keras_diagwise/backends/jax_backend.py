@@ -32,7 +32,10 @@ def differentiable(convolution, inputs, kernel):
     (jax2onnx 0.17)."""
     if isinstance(inputs, jax.core.Tracer) and is_exporting():
         return convolution.to_export.compute("forward", inputs, kernel)
-    numerics = Numerics.current()
+    numerics = Numerics(
+        jax.config.jax_default_matmul_precision,
+        jax.config.jax_enable_x64 or inputs.dtype == "float64",
+    )
     return bind("forward", inputs, kernel, convolution=convolution, numerics=numerics)
 
 
@@ -53,16 +56,11 @@ class Numerics(NamedTuple):
 
     Attributes:
         precision: the precision of products.
-        x64: whether there are 64-bit types.
+        x64: whether there are 64-bit types, as there are for such operands.
     """
 
     precision: str | None
     x64: bool
-
-    @classmethod
-    def current(cls):
-        config = jax.config
-        return cls(config.jax_default_matmul_precision, config.jax_enable_x64)
 
     @contextlib.contextmanager
     def scope(self):
@@ -248,7 +246,8 @@ def trace_key():
     return (
         jax.default_backend(),
         keras.distribution.distribution(),
-        *Numerics.current(),
+        jax.config.jax_default_matmul_precision,
+        jax.config.jax_enable_x64,
     )
 
 

@@ -151,15 +151,18 @@ def call_shapes(model) -> dict[int, list[tuple]]:
     """
     layers = flatten_layers(model)
     nodes = graph_nodes([model, *layers])
-    shapes = {}
-    for layer in layers:
-        within = [node for node in layer._inbound_nodes if id(node) in nodes]
-        shapes[id(layer)] = shapes_at(within or layer._inbound_nodes)
+    shapes = {
+        id(layer): shapes_at([n for n in layer._inbound_nodes if id(n) in nodes])
+        for layer in layers
+    }
     for layer in layers:
         if isinstance(layer, keras.layers.TimeDistributed):
             steps = [(shape[0], *shape[2:]) for shape in shapes[id(layer)]]
             shapes[id(layer.layer)] = [*shapes[id(layer.layer)], *steps]
-    return shapes
+    return {
+        id(layer): shapes[id(layer)] or shapes_at(layer._inbound_nodes)
+        for layer in layers
+    }
 
 
 def graph_nodes(models) -> set[int]:

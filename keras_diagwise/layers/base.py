@@ -17,7 +17,7 @@ from keras_diagwise.plan import (
     AUTO,
     NATIVE,
     Plan,
-    has_unknown_algorithm,
+    is_unknown,
     plan_to_config,
     standardize_plan,
 )
@@ -54,7 +54,8 @@ class Diagonalwise(keras.layers.Layer):
         as the constructor and `build` do."""
         if name in self.PLANS:
             value = standardize_plan(value)
-            if isinstance(value, Plan) and getattr(self, "built", False):
+            is_built = getattr(self, "built", False) and self.weights
+            if isinstance(value, Plan) and is_built:
                 check_plans(self, built_input_shape(self), {name: value})
         super().__setattr__(name, value)
 
@@ -121,12 +122,12 @@ class Diagonalwise(keras.layers.Layer):
         known = dict(config)
         for name in cls.PLANS:
             plan = config.get(name, AUTO)
-            if has_unknown_algorithm(plan):
+            if is_unknown(plan):
                 known[name] = AUTO
                 warnings.warn(
-                    f"keras_diagwise {__version__} has no such algorithm as in the "
-                    f"plan of {config.get('name')!r}, which is 'auto' now. Upgrade it "
-                    f"to run the plan. Received: {name}={plan!r}",
+                    f"keras_diagwise {__version__} does not know the plan of "
+                    f"{config.get('name')!r}, which is 'auto' now. A later version "
+                    f"may. Received: {name}={plan!r}",
                     stacklevel=2,
                 )
         return super().from_config(known)

@@ -90,14 +90,8 @@ class DiagonalwiseDense(Diagonalwise, keras.layers.Dense):
             return True
         if not (dense and backends.active.MATMUL_KEEPS_AXES):
             return False
-        if not layer.built:
-            return True
-        try:
-            config = layer.get_build_config()
-        except Exception:  # of a subclass, as its configuration can be anything
-            return True
-        shape = config.get("input_shape") if isinstance(config, dict) else None
-        return isinstance(shape, tuple | list) and len(shape) in RANKS
+        shape = built_shape(layer)
+        return shape is None or len(shape) in RANKS
 
     @staticmethod
     def input_channels(layer) -> int:
@@ -109,4 +103,19 @@ class DiagonalwiseDense(Diagonalwise, keras.layers.Dense):
 
     @staticmethod
     def shape_of_channels(layer, channels: int) -> tuple:
-        return (None, None, channels)
+        """With a single unknown axis of pixels, unless it is built without."""
+        has_pixels = len(built_shape(layer) or ()) != 2
+        return (None, None, channels) if has_pixels else (None, channels)
+
+
+def built_shape(layer) -> tuple | list | None:
+    """The shape that a layer was built with; `None` if it is not built, and empty if a
+    subclass keeps another configuration."""
+    if not layer.built:
+        return None
+    try:
+        config = layer.get_build_config()
+    except Exception:  # of a subclass, as its configuration can be anything
+        return None
+    shape = config.get("input_shape") if isinstance(config, dict) else None
+    return shape if isinstance(shape, tuple | list) else ()

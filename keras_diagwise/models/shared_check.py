@@ -40,12 +40,17 @@ class Step:
         return digest_of("check", *self._words, *measured, *self._apart())
 
     def _apart(self) -> list[str]:
-        """The layers of the model whose plans no decision chooses."""
+        """The uses in the model whose plans no decision chooses, by their number, and
+        their plans."""
         if self.target.model is None:
             return []
         uses = uses_in(self.target.model, self.batch_sizes[-1], self.target.shapes)
-        followers = {(use.path, use.role) for use in planned_by_decisions(uses)}
-        return [u.path for u in uses if (u.path, u.role) not in followers]
+        followers = set(map(id, planned_by_decisions(uses)))
+        return [
+            f"{number} {getattr(use.layer, use.role, None)}"
+            for number, use in enumerate(uses)
+            if id(use) not in followers
+        ]
 
     @property
     def _words(self) -> list[str]:

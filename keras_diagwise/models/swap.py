@@ -52,7 +52,8 @@ def assign(layer, new_class, plans: Mapping[str, str | Plan] | None) -> None:
             delattr(layer, name)
     else:
         for name, plan in plans.items():
-            setattr(layer, name, plan)
+            # Checked before; here it may be within a step that is timed.
+            keras.layers.Layer.__setattr__(layer, name, plan)
 
 
 def forget_compiled(model) -> None:

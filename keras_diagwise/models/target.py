@@ -99,17 +99,17 @@ def check_measurable(problems: Sequence[Problem], environment: Environment) -> N
                 f"Each problem must have a candidate besides native here: {reason}. "
                 f"Received: problem={problem}"
             )
+        if problem.batch is None or not is_measurable(problem):
+            raise ValueError(
+                "Each problem must have a batch, a spatial shape, a floating dtype and "
+                f"an output. Received: problem={problem}"
+            )
         dtype = backends.active.canonical_dtype(problem.dtype)
         if dtype != problem.dtype:
             raise ValueError(
                 f"Each problem must have a dtype of the backend, which computes "
                 f"{problem.dtype} in {dtype}. Received: problem={problem}. On JAX, "
                 "set jax_enable_x64 for float64."
-            )
-        if problem.batch is None or not is_measurable(problem):
-            raise ValueError(
-                "Each problem must have a batch, a spatial shape, a floating dtype and "
-                f"an output. Received: problem={problem}"
             )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from keras_diagwise.decision import Decision
 from keras_diagwise.environment import Environment
 from keras_diagwise.problem import Problem
+from keras_diagwise.records import UnknownFieldError
 from keras_diagwise.similarity import Logarithms, bucket, logarithms
 
 DECISION_FORMAT = "keras-diagwise decision"
@@ -71,7 +72,7 @@ def decision_from_bytes(content: bytes, path: str) -> Decision:
     environment = values.pop("environment")
     try:
         decision = Decision.from_dict(values)
-    except ValueError as error:
+    except UnknownFieldError as error:
         raise OtherVersionError from error
     decision.check_dates()
     if decision_path(environment, decision.problem) != path:
@@ -93,9 +94,14 @@ def environment_from_bytes(content: bytes, path: str) -> Environment:
     """The environment in the file of this path.
 
     Raises:
-        Exception: of any kind, if the file is invalid.
+        OtherVersionError: if another version of the package wrote it.
+        Exception: of any other kind, if the file is invalid.
     """
-    environment = Environment.from_dict(from_bytes(ENVIRONMENT_FORMAT, content))
+    values = from_bytes(ENVIRONMENT_FORMAT, content)
+    try:
+        environment = Environment.from_dict(values)
+    except UnknownFieldError as error:
+        raise OtherVersionError from error
     if path != environment_path(environment.digest):
         raise ValueError("it is another environment's")
     return environment

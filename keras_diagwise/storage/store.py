@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -96,7 +96,6 @@ class Store:
             unsent = folder_at(locations.unsent_location(self.location))
             self._spares = (unsent, *self._spares)
         self._may_have_unsent = self._local is not None
-        self._of_others: set[tuple[int, str]] = set()
         self._environments: dict[str, Environment] = {}
         self._warnings = Warnings(self.location)
         self._seen: dict[Environment, object] = {}
@@ -142,14 +141,15 @@ class Store:
             path = decision_path(environment.digest, decision.problem)
             for _ in range(MAX_ATTEMPTS):
                 version = self._folder.version(path)
-                known = self._decision(path)
+                others: list[Folder] = []
+                known = self._decision(path, others)
                 merged = known | decision if known else decision
                 if merged == known:
                     return False
                 content = decision_to_bytes(environment.digest, merged)
-                if self._replace(path, content, version):
+                if self._replace(path, content, version, others):
                     return True
-            return self._written_to_spare(path, content)
+            return self._written_to_spare(path, content, others)
 
     def _keep_environment(self, environment: Environment) -> None:
         """Writes the environment's file if it is missing. A file that was found correct
@@ -158,8 +158,9 @@ class Store:
         version = self._folder.version(path)
         if version is not None and version == self._seen.get(environment):
             return
-        if self._environment(environment.digest) != environment:
-            self._replace(path, environment_to_bytes(environment), version)
+        others: list[Folder] = []
+        if self._environment(environment.digest, others) != environment:
+            self._replace(path, environment_to_bytes(environment), version, others)
         self._seen[environment] = self._folder.version(path)
 
     def merge(self, document: Document) -> int:
@@ -193,7 +194,10 @@ class Store:
     def keep_check(self, environment: Environment, name: str, found: dict) -> None:
         """Stores the findings of a whole model's check; arguments as in `check`."""
         path = f"{checks_path(environment.digest)}/{name}.json"
-        self._replace(path, check_to_bytes(found), self._folder.version(path))
+        version = self._folder.version(path)
+        others: list[Folder] = []
+        next(self._read(path, check_from_bytes, others), None)
+        self._replace(path, check_to_bytes(found), version, others)
 
     def document(self) -> Document:
         """All decisions that can be read."""
@@ -204,6 +208,14 @@ class Store:
             for name in self._names(folder, DECISION_NAME)
             for decision in [self._decision(f"{folder}/{name}")]
             if decision
+        )
+
+    def count(self) -> int:
+        """The number of decisions, also of those that can't be read."""
+        return sum(
+            len(self._names(folder, DECISION_NAME))
+            for digest in self._names("", DIGEST)
+            for folder in self._buckets(digest)
         )
 
     def inspected(self) -> tuple[Document, dict[str, str]]:
@@ -307,14 +319,22 @@ class Store:
             self._warnings.not_read(path, error)
         return False
 
-    def _replace(self, path: str, content: bytes, version: object) -> bool:
+    def _replace(
+        self, path: str, content: bytes, version: object, others: Collection[Folder]
+    ) -> bool:
         """Writes a file, with a spare folder or memory as fallback; to memory if it
         would replace one that another version of the package wrote.
+
+        Args:
+            path: its path.
+            content: its content.
+            version: the version of the file that it replaces.
+            others: the folders where another version of the package wrote the file.
 
         Returns:
             `False` if another process was quicker.
         """
-        if self._is_of_others(self._folder, path):
+        if self._folder in others:
             return self._spares[-1].write(path, content, None)
         try:
             try:
@@ -323,14 +343,16 @@ class Store:
                 return self._folder.write(path, content, None)
         except OSError as error:
             self._warnings.not_written(error)
-            return self._written_to_spare(path, content)
+            return self._written_to_spare(path, content, others)
 
-    def _written_to_spare(self, path: str, content: bytes) -> bool:
+    def _written_to_spare(
+        self, path: str, content: bytes, others: Collection[Folder]
+    ) -> bool:
         """Writes a file to the first fallback that works: a local folder, or memory."""
         self._may_have_unsent = self._local is not None
         *folders, memory = self._spares
         for folder in folders:
-            if self._is_of_others(folder, path):
+            if folder in others:
                 continue
             try:
                 return folder.write(path, content, folder.version(path))
@@ -367,35 +389,46 @@ class Store:
             self._warnings.not_read(path, error)
             return []
 
-    def _decision(self, path: str) -> Decision | None:
+    def _decision(
+        self, path: str, others: list[Folder] | None = None
+    ) -> Decision | None:
         found = None
-        for each in self._read(path, decision_from_bytes):
+        for each in self._read(path, decision_from_bytes, others):
             found = found | each if found else each
         return found
 
-    def _environment(self, digest: str) -> Environment | None:
-        return next(self._read(environment_path(digest), environment_from_bytes), None)
+    def _environment(
+        self, digest: str, others: list[Folder] | None = None
+    ) -> Environment | None:
+        path = environment_path(digest)
+        return next(self._read(path, environment_from_bytes, others), None)
 
-    def _read(self, path: str, parse: Callable[[bytes, str], Read]) -> Iterator[Read]:
+    def _read(
+        self,
+        path: str,
+        parse: Callable[[bytes, str], Read],
+        others: list[Folder] | None = None,
+    ) -> Iterator[Read]:
         """The valid contents of a file: in the folder, in its fallbacks, and, if the
-        folder can't be reached, in the user's own store."""
+        folder can't be reached, in the user's own store.
+
+        Args:
+            path: its path.
+            parse: the content of bytes at a path.
+            others: extended by the folders where another version of the package wrote
+                the file.
+        """
         for folder in (self._folder, *self._spares):
-            self._of_others.discard((id(folder), path))
             try:
                 content = folder.content(path)
                 if content is not None:
                     yield parse(content, path)
             except Exception as error:  # whatever is invalid is a miss
-                if isinstance(error, OtherVersionError):
-                    self._of_others.add((id(folder), path))
+                if isinstance(error, OtherVersionError) and others is not None:
+                    others.append(folder)
                 self._warnings.not_read(path, error)
                 if self._local and isinstance(error, AwayError):
                     yield from self._local._read(path, parse)
-
-    def _is_of_others(self, folder: Folder, path: str) -> bool:
-        """Whether another version of the package had written a file when it was last
-        read."""
-        return (id(folder), path) in self._of_others
 
 
 def why_not_writable(folder: Folder, digest: str) -> str | None:

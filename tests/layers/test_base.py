@@ -9,7 +9,8 @@ import pytest
 import keras_diagwise as kd
 from keras_diagwise import Plan
 from keras_diagwise.backends import keras_internals
-from keras_diagwise.layers import STOCK_TO_OURS
+from keras_diagwise.layers import STOCK_TO_OURS, base
+from keras_diagwise.models.swap import assign
 from keras_diagwise.problem import PASSES
 from tests.strategies import to_numpy
 
@@ -69,6 +70,30 @@ def test_a_plan_set_on_a_built_layer_is_checked(stock, ours):
         assert getattr(layer, name) == before
         setattr(layer, name, "diagonal:4")
     assert layer(draw(input_shape(stock))).shape[0] == 2
+
+
+def test_a_plan_can_be_set_while_a_layer_is_built():
+    """A layer may say that it is built before it has a kernel."""
+
+    class Lazy(kd.DiagonalwiseDepthwiseConv2D):
+        def build(self, input_shape):
+            self.built = True
+            self.plan = "direct"
+            super().build(input_shape)
+
+    layer = Lazy(3)
+    assert layer(draw((1, 5, 5, 4))).shape == (1, 3, 3, 4)
+    assert str(layer.plan) == "direct"
+
+
+def test_a_swap_checks_nothing(monkeypatch):
+    """Plans are checked before a swap, which may be part of a step that is timed."""
+    layer = kd.DiagonalwiseDepthwiseConv2D(3)
+    layer.build((1, 5, 5, 4))
+    monkeypatch.setattr(base, "check_plans", None)
+    for plan in (Plan(), "auto", Plan("direct")):
+        assign(layer, type(layer), {"plan": plan})
+        assert layer.plan == plan
 
 
 SHARED = {

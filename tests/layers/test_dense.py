@@ -42,6 +42,10 @@ def test_a_plan_set_on_a_built_layer_is_checked():
     with pytest.raises(ValueError, match="partition_size"):
         layer.plan = "diagonal:64"
     assert layer.plan == "auto"
+    layer = kd.DiagonalwiseDense(3)
+    layer.build((2, 4))  # of features, where no plan matters
+    layer.plan = "diagonal:64"
+    assert layer(draw((2, 4))).shape == (2, 3)
 
 
 @plans

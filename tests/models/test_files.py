@@ -272,9 +272,12 @@ def test_a_file_of_any_backend_loads(saved_by):
     assert not ours_in(kd.revert(model))
 
 
-@pytest.mark.parametrize("plan", ["novel:3", {"kernel_gradient": "matmul:novel"}])
+@pytest.mark.parametrize(
+    "plan", ["novel:3", {"kernel_gradient": "matmul:novel"}, {"novel": "direct"}]
+)
 def test_a_later_versions_file_loads(tmp_path, plan):
-    """A plan of algorithms that this version lacks becomes `"auto"`, with a warning."""
+    """A plan of algorithms or passes that this version lacks becomes `"auto"`, with a
+    warning."""
     model = converted_model("direct")
     model.save(tmp_path / "model.keras")
     with zipfile.ZipFile(tmp_path / "model.keras") as archive:
@@ -286,7 +289,7 @@ def test_a_later_versions_file_loads(tmp_path, plan):
     with zipfile.ZipFile(tmp_path / "model.keras", "w") as archive:
         for name, content in {**files, "config.json": config}.items():
             archive.writestr(name, content)
-    with pytest.warns(UserWarning, match="has no such algorithm .* 'auto' now"):
+    with pytest.warns(UserWarning, match="does not know the plan of .* 'auto' now"):
         loaded = keras.models.load_model(tmp_path / "model.keras")
     plans = [str(layer.plan) for layer in ours_in(loaded)]
     assert sorted(plans) == ["auto", *["native"] * (len(plans) - 1)]

@@ -265,6 +265,7 @@ class TestTargets:
             with_batch(None),
             with_batch(0),
             dataclasses.replace(PROBLEM, spatial_shape=(None, 8)),
+            dataclasses.replace(PROBLEM, dtype="foo"),
         ],
         ids=str,
     )
@@ -410,6 +411,9 @@ class TestModels:
         nested = keras.Sequential([keras.Input((8, 8, 4)), part])
         for model, size in ((whole, 8), (wide, 16), (part, 8), (nested, 8)):
             assert input_shapes(tuned(model)) == [(2, size, size, 4)]
+        steps = keras.layers.TimeDistributed(shared)
+        timed = keras.Sequential([keras.Input((3, 6, 6, 4)), steps])
+        assert input_shapes(tuned(timed)) == [(2, 6, 6, 4)]
 
     def test_unknown_spatial_shape_is_skipped(self):
         """A layer of unknown spatial shape is skipped with the reason."""

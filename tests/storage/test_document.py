@@ -326,6 +326,20 @@ def test_unknown_candidates_are_kept_and_never_serve(name):
     assert again == Document.from_text(text)
 
 
+def test_what_this_version_knows_outranks_what_it_does_not():
+    """A comparison with more of this version's candidates is kept, though another
+    version's has more in all."""
+    theirs = Comparison(
+        {each: Outcome(seconds=1.0) for each in ("native", "new:1", "new:2")}, MEASURED
+    )
+    ours = comparison(native=1.0, direct=0.5)
+    for first, second in ((theirs, ours), (ours, theirs)):
+        merged = Decision(PROBLEM, {"forward": first}) | Decision(
+            PROBLEM, {"forward": second}
+        )
+        assert merged.passes["forward"] == ours
+
+
 def test_duplicates_are_merged():
     """Environments and decisions that occur twice are merged."""
     values = values_of(document(HERE, decision(passes=PASSES[:1])))

@@ -632,6 +632,42 @@ def test_another_versions_decision_is_never_replaced(tmp_path, written, caplog):
     assert str(path) in said
 
 
+def with_a_negative_time(content):
+    """A decision's file whose checksum fits, and whose content does not."""
+    values = json.loads(content)
+    del values["format"], values["version"], values["checksum"]
+    values["passes"]["forward"]["outcomes"]["native"]["seconds"] = -1.0
+    values = {"checksum": checksum(values), **values}
+    return to_bytes(DECISION_FORMAT, values)
+
+
+def test_wrong_values_are_damage(tmp_path, caplog):
+    """No version writes a negative time: such a file is replaced."""
+    Store(tmp_path).put(HERE, decision())
+    path = file_of(tmp_path)
+    content = path.read_bytes()
+    path.write_bytes(with_a_negative_time(content))
+    store = Store(tmp_path)
+    assert store.get(HERE, PROBLEM) is None
+    assert store.put(HERE, decision())
+    assert path.read_bytes() == content
+    assert "later version" not in caplog.text
+
+
+def test_another_versions_environment_is_never_replaced(tmp_path):
+    store = Store(tmp_path)
+    store.put(HERE, decision())
+    path = tmp_path / HERE.digest / "environment.json"
+    theirs = path.read_bytes().replace(b'"backend"', b'"novel": 1,\n "backend"', 1)
+    path.write_bytes(theirs)
+    store = Store(tmp_path)
+    assert store.environments() == []
+    assert store.count() == 1
+    store.put(HERE, decision(with_batch(2)))
+    assert path.read_bytes() == theirs
+    assert store.environments() == [HERE]
+
+
 def test_another_versions_check_is_never_replaced(tmp_path):
     store = Store(tmp_path)
     store.put(HERE, decision())

@@ -25,6 +25,7 @@ from keras_diagwise.tuner.runner import BudgetSpentError, FirstRun
 from keras_diagwise.tuner.tuner import Tuner
 from tests.algorithms.suite import depthwise
 from tests.fake_runner import LENIENT, STRICT, FakeRunner, error
+from tests.samples import comparison
 from tests.threads import in_threads
 
 PROBLEM = depthwise((8, 8), 8, (3, 3))
@@ -343,6 +344,15 @@ def test_native_accidents_decide_nothing(make, caplog, failure):
     runner = planted(failures={"native": failure})
     assert not make(runner).tune(PROBLEM, FORWARD).passes
     assert f"native failed ({failure}: planted)" in caplog.text
+
+
+def test_what_cant_be_verified_is_dropped(make):
+    """A verification drops a timed candidate that this version does not know."""
+    measured = comparison(native=1.0, direct=0.5, **{"novel:1": 0.1})
+    found = make(planted()).verified(Decision(PROBLEM, {"forward": measured}))
+    outcomes = found.passes["forward"].outcomes
+    assert outcomes.keys() == {"native", "direct"}
+    assert outcomes["direct"].seconds == 0.5
 
 
 def test_failing_only_together_fails_all(make):

@@ -37,14 +37,9 @@ def clear(
     from keras_diagwise.ops import dispatcher
 
     with user_errors():
-        count, location = len(decisions.document()), location_of(decisions)
-        unusable = len(dispatcher.store.inspected()[1])
-        what = counted(count, "decision")
-        if unusable:
-            what += f" and {counted(unusable, 'file')} that can't be used here"
-        question = f"Remove {what} from {location}?"
-        has_any = count or unusable
-        if has_any and not yes and not confirmed(question, as_json):
+        count, location = dispatcher.store.count(), location_of(decisions)
+        question = f"Remove {counted(count, 'decision')} from {location}?"
+        if count and not yes and not confirmed(question, as_json):
             end("nothing was removed; --yes removes without asking", INTERRUPTED)
         removed = decisions.clear()
     text = f"{counted(removed, 'decision')} removed from {location}"
