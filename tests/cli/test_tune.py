@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 import keras_diagwise as kd
+from keras_diagwise.models import shared_check
 from keras_diagwise.models.report import ModelCheck
 from keras_diagwise.problem import PASSES
 from keras_diagwise.storage.document import Document
@@ -32,8 +33,7 @@ SHAPE = (8, 8, 4)
 def checked(monkeypatch):
     """The whole model's step, not timed: what it overrules is another test's."""
     check = ModelCheck(0.2, 0.1, 2.0), []
-    module = sys.modules["keras_diagwise.models.tune"]
-    monkeypatch.setattr(module, "check_step", lambda *_, **__: check)
+    monkeypatch.setattr(shared_check, "check_step", lambda *_, **__: check)
 
 
 @pytest.fixture(autouse=True)

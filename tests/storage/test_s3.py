@@ -3,7 +3,6 @@ slow, fail, or list what was there before (`nox -s remote`)."""
 
 import contextlib
 import logging
-import sys
 import threading
 
 import keras
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 
 import keras_diagwise as kd
+from keras_diagwise.models import shared_check
 from keras_diagwise.models.report import ModelCheck
 from keras_diagwise.ops import dispatcher
 from keras_diagwise.storage import locations, remote_folder
@@ -216,9 +216,8 @@ def test_a_lagging_listing_hides_no_decision(server):
 @pytest.mark.usefixtures("nothing_known", "runner")
 @pytest.mark.parametrize("fault", ["slow", "failing", "denied", "lagging"])
 def test_training_and_tuning_survive_a_fault(server, fault, monkeypatch):
-    module = sys.modules["keras_diagwise.models.tune"]
     check = ModelCheck(skipped="not in this test"), []
-    monkeypatch.setattr(module, "check_step", lambda *a, **k: check)
+    monkeypatch.setattr(shared_check, "check_step", lambda *a, **k: check)
     layers = [keras.Input((8, 8, 4)), keras.layers.DepthwiseConv2D(2)]
     model = kd.convert(keras.Sequential(layers), verbose=0)
     model.compile("sgd", "mse")
