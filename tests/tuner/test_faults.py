@@ -30,7 +30,7 @@ TYPES = {
     "resources exhausted": ("out of memory", "RESOURCE_EXHAUSTED"),
     "killed": ("out of memory", "ended by SIGKILL"),
     "abort": ("crash", "ended by SIGABRT"),
-    "hang": ("timeout", "No answer after 5 s"),
+    "hang": ("timeout", "No answer after 5"),
     "when timed": ("crash", "while it was timed: The child ended by SIGABRT"),
 }
 
